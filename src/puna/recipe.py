@@ -1,0 +1,156 @@
+"""The Recipe: the rooms' settings put together as one frozen, typed tree read from TOML."""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from puna.corpus.settings import CorpusSettings
+from puna.errors import UserError
+from puna.evaluate.settings import EvaluateSettings
+from puna.model.config import LlamaConfig, config
+from puna.plan.settings import EnergySettings
+from puna.tokens.settings import TokenizerSettings, TokensSettings
+from puna.train.settings import TrainSettings
+
+PACKAGED = Path(__file__).parent / "recipes"
+CHECKOUT = Path(__file__).parents[2] / "recipes"
+
+
+class ModelSettings(BaseModel):
+    """Which model: a size of the table, and what differs from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: str = Field(description="a name from the table of sizes, such as 5m or 7b")
+    n_kv_heads: int | None = Field(None, ge=1, description="key and value heads; default: the size's own")
+    tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
+
+
+class Recipe(BaseModel):
+    """Everything that decides what a run computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
+    seed: int = Field(1, ge=0, lt=1 << 63)
+    corpus: CorpusSettings
+    tokenizer: TokenizerSettings
+    tokens: TokensSettings = TokensSettings()
+    model: ModelSettings
+    train: TrainSettings
+    evaluate: EvaluateSettings = EvaluateSettings()
+    energy: EnergySettings = EnergySettings()
+
+    def llama_config(self) -> LlamaConfig:
+        """The model's shape, with the tokenizer's vocabulary and the training context."""
+        overrides: dict[str, Any] = {"tie_embeddings": self.model.tie_embeddings, "max_seq_len": self.train.sequence_length}
+        if self.model.n_kv_heads is not None:
+            overrides["n_kv_heads"] = self.model.n_kv_heads
+        return config(self.model.size, self.tokenizer.vocab_size, **overrides)
+
+    def problems(self) -> list[str]:
+        """What is wrong between rooms, which no room can see alone."""
+        found = []
+        names = {source.name for source in self.corpus.sources}
+        mixture = set(self.tokens.mixture)
+        if mixture:
+            found += [f"tokens.mixture.{name}: no such source; sources are {', '.join(sorted(names))}" for name in sorted(mixture - names)]
+            found += [f"tokens.mixture: source {name} has neither share nor epochs" for name in sorted(names - mixture)]
+        try:
+            self.llama_config()
+        except (UserError, ValidationError) as error:
+            detail = [problem["msg"] for problem in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+            found += [f"model: {text}" for text in detail]
+        return found
+
+
+def find(name: str) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one. Raises UserError listing the shipped ones."""
+    path = Path(name)
+    if path.suffix == ".toml" or os.sep in name:
+        if path.is_file():
+            return path
+        raise UserError(f"no recipe file at {name}")
+    shipped = [folder for folder in (CHECKOUT, PACKAGED) if folder.is_dir()]
+    for folder in shipped:
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    known = sorted({path.stem for folder in shipped for path in folder.glob("*.toml")})
+    raise UserError(f"no recipe named {name}; shipped recipes: {', '.join(known) or 'none'}; or give the path of a .toml file")
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word.
+
+    Raises UserError with every problem at once, each with file and key.
+    """
+    try:
+        tree = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    tree.setdefault("name", path.stem)
+    problems = [problem for text in overrides if (problem := _override(tree, text))]
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(tree)
+        problems += recipe.problems()
+    except ValidationError as error:
+        problems += [_explain(problem) for problem in error.errors()]
+    if problems or recipe is None:
+        head = f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise UserError("\n  ".join([head, *problems]))
+    return recipe
+
+
+def _override(tree: dict[str, Any], text: str) -> str | None:
+    """Apply one `section.key=value` to the tree; the problem as text, or None."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        return f"{text}: an override is written section.key=value"
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    node: Any = tree
+    *sections, last = key.split(".")
+    for section in sections:
+        node = node.setdefault(section, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return f"{key}: cannot be set from the command line"
+    node[last] = parsed
+    return None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = f"unknown key{_nearest(problem['loc'])}"
+    elif problem["type"] == "missing":
+        message = "missing"
+    elif not isinstance(problem.get("input"), dict | list):
+        message += f" (it is {json.dumps(problem.get('input'), default=str)})"
+    return f"{key}: {message}"
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    """A suggestion for a misspelt key."""
+    import difflib
+
+    model: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        annotation = field.annotation if field else None
+        arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
+        model = annotation if hasattr(annotation, "model_fields") else (arguments[0] if arguments else None)
+    keys = list(model.model_fields) if model is not None and hasattr(model, "model_fields") else []
+    close = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return f"; did you mean {close[0]}?" if close else (f"; known keys: {', '.join(keys)}" if keys else "")

@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data that is kept outside the repository; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "raw").is_dir():
+        pytest.skip(f"no real data at {folder}: set PUNA_DATA to a folder with raw/, models/")
+    return folder
