@@ -5,24 +5,29 @@ pair of Parquet files, so a run that is killed goes on at the next group. Exact 
 pass, and one file of documents a source is written.
 """
 
-import functools
 import importlib
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from puna.artifact import write_atomically
+from puna.artifact import sync
 from puna.corpus.document import Found, Skipped, digest, document_schema
 from puna.corpus.fetch import RawFile
 from puna.corpus.quality import heuristics, language
 from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.errors import UserError
 
-DUPLICATE = "exact duplicate"
+DAMAGED, DUPLICATE = "damaged file", "exact duplicate"
+# The steps of the funnel in order, and the reasons that end a document there; any other reason is a reader's own.
+STEPS = {
+    "read": (DAMAGED,),
+    "heuristics": ("too short", "few alphanumeric characters"),
+    "language": ("other language", "language unsure"),
+    "kept": (DUPLICATE,),
+}
+CONTROL = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
 ROW_GROUP_BYTES = 8_000_000
 
 
@@ -42,7 +47,7 @@ def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
 def clean(text: str) -> str:
     """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "".join(c for c in text if c >= " " or c in "\n\t") if not text.isprintable() else text
+    text = text.translate(CONTROL)
     text = text.encode("utf-8", "ignore").decode("utf-8")  # lone surrogates cannot be written as UTF-8
     return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
 
@@ -61,12 +66,12 @@ def _read(file: RawFile, source: SourceSettings, settings: CorpusSettings) -> It
             else:
                 yield _judge(file, source, record, settings)
     except (UserError, OSError, EOFError) as error:
-        yield _row(file, source, "", offset, reason="damaged file", text=str(error))
+        yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
 
 
 def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
     empty = {field.name: None for field in document_schema()}
-    return {**empty, "reason": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
+    return {**empty, "reason": "", "detail": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
 
 
 def _judge(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
@@ -92,19 +97,19 @@ def _run_group(files: list[RawFile], source: SourceSettings, settings: CorpusSet
     import daft
     import pyarrow as pa
 
-    schema = document_schema().append(pa.field("reason", pa.string()))
-    struct = daft.DataType.from_arrow_type(pa.struct(list(schema)))
+    schema = document_schema().append(pa.field("reason", pa.string())).append(pa.field("detail", pa.string()))
+    struct = pa.struct([pa.field("record", pa.int64()), *schema])
 
     def rows(number: int) -> Iterator[dict[str, Any]]:
-        yield from _read(files[number], source, settings)
+        for record, row in enumerate(_read(files[number], source, settings)):
+            yield {"record": record, **row}
 
-    read = daft.func(rows, return_dtype=struct)
+    read = daft.func(rows, return_dtype=daft.DataType.from_arrow_type(struct))
     plan = daft.from_pydict({"number": list(range(len(files)))})
     plan = plan.select(daft.col("number"), read(daft.col("number")).alias("row"))
-    plan = plan.select("number", *(daft.col("row").get(name).alias(name) for name in schema.names))
-    table = plan.to_arrow()
-    order = pa.compute.sort_indices(table.append_column("place", pa.array(range(len(table)))), [("number", "ascending"), ("place", "ascending")])
-    return table.take(order).select(schema.names).cast(schema)
+    plan = plan.select("number", *(daft.col("row").get(name).alias(name) for name in ("record", *schema.names)))
+    table = plan.sort(["number", "record"]).to_arrow()
+    return table.select(schema.names).cast(schema)
 
 
 def documents(
@@ -112,12 +117,15 @@ def documents(
 ) -> dict[str, Any]:
     """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
 
-    parts: folder for finished groups, which a second call finds again. progress(source, groups done, groups in all).
-    Raises UserError for a damaged file (policy "stop") and for a corpus without documents.
+    files: raw files per source. parts: folder for finished groups, which a second call finds again. progress(source, groups done,
+    groups in all). Raises UserError for a damaged file (policy "stop") and for a source without documents.
     """
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    work = [(source, number, group) for source in settings.sources for number, group in enumerate(groups(files[source.name], settings.group_bytes))]
+    work = [
+        (source, number, group) for source in settings.sources for number, group in enumerate(groups(files[source.name], settings.group_bytes))
+    ]
     parts.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     for done, (source, number, group) in enumerate(work):
@@ -127,25 +135,21 @@ def documents(
         if path.exists():
             continue
         table = _run_group(group, source, settings)
-        if settings.on_damaged_file == "stop":
-            for row in table.filter(pq_equal(table["reason"], "damaged file")).select(["file", "text"]).to_pylist():
-                raise UserError(f"source {source.name}: {row['file']}: {row['text']}")
-        pq.write_table(table, path.with_suffix(".part"), compression="zstd")
-        os.replace(path.with_suffix(".part"), path)
+        damaged = table.filter(pc.equal(table["reason"], DAMAGED)).select(["file", "detail"]).to_pylist()
+        if damaged and settings.on_damaged_file == "stop":
+            told = "\n  ".join(f"{row['file']}: {row['detail']}" for row in damaged)
+            raise UserError(f"source {source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip")
+        part = path.with_suffix(".part")
+        pq.write_table(table, part, compression="zstd")
+        sync(part)
+        os.replace(part, path)
     progress("duplicates", len(work), len(work))
     funnel = _merge(settings, paths, out)
-    shutil.rmtree(parts, ignore_errors=True)
-    empty = [name for name, figures in funnel["sources"].items() if not figures["kept"]["documents"]]
+    empty = [name for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]]
     if empty:
-        reasons = "; ".join(f"{name}: {_reasons(funnel['dropped'].get(name, {}))}" for name in empty)
-        raise UserError(f"no document is left of source {', '.join(empty)} ({reasons}); loosen the filters or give other files")
+        told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
+        raise UserError(f"no document is left of source {', '.join(empty)} ({told}); loosen the filters or give other files")
     return funnel
-
-
-def pq_equal(column: Any, value: str) -> Any:
-    import pyarrow.compute as pc
-
-    return pc.equal(column, value)
 
 
 def _reasons(dropped: dict[str, int]) -> str:
@@ -158,34 +162,34 @@ def _merge(settings: CorpusSettings, paths: list[Path], out: Path) -> dict[str, 
     import pyarrow.parquet as pq
 
     schema = document_schema()
-    dropped_schema = pa.schema([("source", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("url", pa.string()), ("reason", pa.string())])
-    seen: set[bytes] = set()
+    fields = ("source", "file", "offset", "url", "reason", "detail")
     tallies = {source.name: _Tally() for source in settings.sources}
+    seen: set[bytes] = set()
     writers: dict[str, Any] = {}
-    with pq.ParquetWriter(out / "dropped.parquet", dropped_schema, compression="zstd") as dropped:
-        for path in paths:
-            table = pq.read_table(path)
-            reasons, keep = table["reason"].to_pylist(), []
-            ids, texts, names = table["id"].to_pylist(), table["text"].to_pylist(), table["source"].to_pylist()
-            for row, reason in enumerate(reasons):
-                if not reason:
-                    key = bytes.fromhex(ids[row])
-                    reasons[row] = reason = DUPLICATE if key in seen else ""
-                    seen.add(key)
-                tallies[names[row]].add(table, row, reason, len((texts[row] or "").encode()) if reason != "damaged file" else 0)
-                keep.append(not reason)
-            whole = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-            gone = pa.array([not kept for kept in keep])
-            dropped.write_table(whole.filter(gone).select(dropped_schema.names))
-            kept = whole.filter(pa.array(keep)).select(schema.names)
-            if len(kept):
-                name = kept["source"][0].as_py()
-                if name not in writers:
-                    writers[name] = pq.ParquetWriter(out / f"{name}.parquet", schema, compression="zstd")
-                rows = max(1, len(kept) * ROW_GROUP_BYTES // max(1, kept.nbytes))
-                writers[name].write_table(kept, row_group_size=rows)
-    for writer in writers.values():
-        writer.close()
+    dropped_writer = None
+    for path in paths:
+        table = pq.read_table(path)
+        reasons = table["reason"].to_pylist()
+        columns = {name: table[name].to_pylist() for name in ("id", "text", "source", "licence", "language")}
+        for row, identity in enumerate(columns["id"]):
+            if not reasons[row]:
+                key = bytes.fromhex(identity)
+                reasons[row] = DUPLICATE if key in seen else ""
+                seen.add(key)
+            tallies[columns["source"][row]].add({name: column[row] for name, column in columns.items()}, reasons[row])
+        table = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+        dropped = table.filter(pa.array([bool(reason) for reason in reasons], pa.bool_())).select(fields)
+        dropped_writer = dropped_writer or pq.ParquetWriter(out / "dropped.parquet", dropped.schema, compression="zstd")
+        dropped_writer.write_table(dropped)
+        kept = table.filter(pa.array([not reason for reason in reasons], pa.bool_())).select(schema.names)
+        if len(kept):
+            name = kept["source"][0].as_py()
+            if name not in writers:
+                writers[name] = pq.ParquetWriter(out / f"{name}.parquet", schema, compression="zstd")
+            writers[name].write_table(kept, row_group_size=max(1, len(kept) * ROW_GROUP_BYTES // max(1, kept.nbytes)))
+    for writer in (*writers.values(), dropped_writer):
+        if writer is not None:
+            writer.close()
     return {
         "sources": {name: tally.funnel() for name, tally in tallies.items()},
         "dropped": {name: dict(sorted(tally.dropped.items())) for name, tally in tallies.items()},
@@ -195,9 +199,7 @@ def _merge(settings: CorpusSettings, paths: list[Path], out: Path) -> dict[str, 
 
 
 class _Tally:
-    """Counts of one source on its way through the steps."""
-
-    STEPS = ("found", "read", "heuristics", "language", "kept")
+    """Counts of one source on its way through the steps: how many documents, and bytes of their text, came through each."""
 
     def __init__(self) -> None:
         self.documents: Counter[str] = Counter()
@@ -206,44 +208,28 @@ class _Tally:
         self.licences: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
 
-    def add(self, table: Any, row: int, reason: str, size: int) -> None:
-        """Count one record. size: bytes of its text."""
-        judged = table["id"][row].is_valid
-        passed = 1  # found
-        if judged:
-            passed = 2 + (reason not in ("too short", "few alphanumeric characters"))
-            passed += passed == 3 and reason not in ("other language", "language unsure")
-            passed += passed == 4 and not reason
-        for step in self.STEPS[:passed]:
+    def add(self, row: dict[str, Any], reason: str) -> None:
+        """Count one record. A record without id never became a text."""
+        stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), None if row["id"] else "read")
+        for step in ("found", *STEPS):
+            if step == stopped_at:
+                break
             self.documents[step] += 1
-            self.bytes[step] += size
+            self.bytes[step] += len((row["text"] or "").encode())
         if reason:
             self.dropped[reason] += 1
         else:
-            self.licences[table["licence"][row].as_py() or "unknown"] += 1
-            self.languages[table["language"][row].as_py() or "unknown"] += 1
+            self.licences[row["licence"] or "unknown"] += 1
+            self.languages[row["language"] or "unknown"] += 1
 
     def funnel(self) -> dict[str, dict[str, int]]:
-        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in self.STEPS}
-
-
-@functools.cache
-def _table(path: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path)
+        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in ("found", *STEPS)}
 
 
 def iterate(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Stream the rows of a documents file."""
-    for batch in _table(path).iter_batches(batch_size=256, columns=columns):
-        yield from batch.to_pylist()
+    import pyarrow.parquet as pq
 
-
-def summary(funnel: dict[str, Any]) -> str:
-    """The funnel as JSON text, keys sorted."""
-    return json.dumps(funnel, indent=1, sort_keys=True)
-
-
-def save(funnel: dict[str, Any], out: Path) -> None:
-    write_atomically(out / "funnel.json", summary(funnel))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256, columns=columns):
+            yield from batch.to_pylist()

@@ -1,0 +1,1 @@
+"""Raw public data -> clean documents."""

@@ -1,0 +1,1 @@
+"""Prompt -> tokens: KV cache, sampling, one batched engine."""

@@ -1,0 +1,1 @@
+"""The decoder: its shape, its mathematics, and the formats its weights come in."""

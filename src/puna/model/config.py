@@ -1,0 +1,91 @@
+"""The shape of a model, and the table of sizes."""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from puna.errors import UserError
+
+
+class LlamaConfig(BaseModel):
+    """Everything that decides what the decoder computes. Names are those of Meta's release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(ge=2, description="width of the residual stream")
+    n_layers: int = Field(ge=1)
+    n_heads: int = Field(ge=1)
+    n_kv_heads: int = Field(ge=1, description="heads of keys and values; each serves n_heads / n_kv_heads query heads")
+    ffn_dim: int = Field(ge=1, description="inner width of SwiGLU")
+    vocab_size: int = Field(ge=2)
+    max_seq_len: int = Field(2048, ge=1)
+    norm_eps: float = Field(1e-6, gt=0)
+    rope_theta: float = Field(10_000.0, gt=0)
+    tie_embeddings: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_attention(cls, values: Any) -> Any:
+        """Without n_kv_heads, every head has its own keys and values."""
+        if isinstance(values, dict) and values.get("n_kv_heads") is None:
+            values = {**values, "n_kv_heads": values.get("n_heads")}
+        return values
+
+    @model_validator(mode="after")
+    def _divides(self) -> "LlamaConfig":
+        if self.dim % self.n_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of n_heads {self.n_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"dim / n_heads = {self.head_dim} is odd; rotary embedding turns pairs")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        return self
+
+    def matrix_parameters(self) -> int:
+        """Weights that a token is multiplied with: all linear layers and the head, not the embedding (a look-up) nor the norms."""
+        attention = 2 * self.dim * self.dim + 2 * self.dim * self.n_kv_heads * self.head_dim
+        return self.n_layers * (attention + 3 * self.dim * self.ffn_dim) + self.dim * self.vocab_size
+
+    def parameters(self) -> int:
+        """Number of trained weights; a tied head counts once."""
+        embedding = 0 if self.tie_embeddings else self.dim * self.vocab_size
+        return self.matrix_parameters() + embedding + (2 * self.n_layers + 1) * self.dim
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Floating-point operations to train on one token: 6 a matrix weight, and 6 dim per layer and position attended to, of
+        which a causal sequence has (sequence_length + 1) / 2 on average, for scores and again for the weighted sum."""
+        attention = 12 * self.n_layers * self.dim * (sequence_length + 1) / 2
+        return 6.0 * self.matrix_parameters() + attention
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    # The paper's table 2; ffn_dim as released: 2/3 of 4 dim, rounded up to a multiple of 256.
+    "7b": {"dim": 4096, "n_layers": 32, "n_heads": 32, "ffn_dim": 11008, "vocab_size": 32000},
+    "13b": {"dim": 5120, "n_layers": 40, "n_heads": 40, "ffn_dim": 13824, "vocab_size": 32000},
+    "33b": {"dim": 6656, "n_layers": 60, "n_heads": 52, "ffn_dim": 17920, "vocab_size": 32000},
+    "65b": {"dim": 8192, "n_layers": 80, "n_heads": 64, "ffn_dim": 22016, "vocab_size": 32000},
+    # For laptops; the name counts the weights of the layers, without embedding and head. 260k, 15m, 110m are llama2.c's shapes.
+    "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
+    "260k": {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "ffn_dim": 172, "vocab_size": 512, "max_seq_len": 512,
+             "norm_eps": 1e-5, "tie_embeddings": True},
+    "2m": {"dim": 192, "n_layers": 4, "n_heads": 6, "ffn_dim": 512, "vocab_size": 4096, "max_seq_len": 512},
+    "5m": {"dim": 256, "n_layers": 6, "n_heads": 8, "ffn_dim": 704, "vocab_size": 8192, "max_seq_len": 512},
+    "15m": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 32000, "max_seq_len": 256, "tie_embeddings": True},
+    "25m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000, "max_seq_len": 1024},
+    "110m": {"dim": 768, "n_layers": 12, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 32000, "max_seq_len": 1024},
+}  # fmt: skip
+
+
+def config(size: str, vocab_size: int | None = None, **overrides: Any) -> LlamaConfig:
+    """A size of the table with what differs from it. Raises UserError for an unknown size, pydantic's error for a wrong value."""
+    if size not in SIZES:
+        close = difflib.get_close_matches(size, SIZES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"no model size {size}{hint}; sizes are {', '.join(SIZES)}")
+    changes = {"vocab_size": vocab_size} if vocab_size is not None else {}
+    return LlamaConfig(**{**SIZES[size], **changes, **overrides})

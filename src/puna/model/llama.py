@@ -1,0 +1,185 @@
+"""The decoder of the paper (section 2.2): pre-norm with RMSNorm, rotary positions, causal attention, SwiGLU. Names are Meta's.
+
+Shapes: b rows, t positions, d width, h heads, k heads of keys and values, e = d / h.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puna.model.config import LlamaConfig
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019), in float32 or better."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+
+
+def rotations(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * theta^(-2i / e), each [*positions.shape, 1, e / 2]; angles are computed in float64."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
+    angles = positions.double()[..., None, None] * frequencies
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of neighbours of x [b, t, heads, e] by its position's angle (Su et al. 2021, RoPE, interleaved)."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+
+
+class KVCache:
+    """Keys and values of what was read so far: [layers, b, k, room, e] each. Rows may hold different numbers of tokens.
+
+    Row r holds `lengths[r]` tokens at places 0 .. lengths[r] - 1, and its next token goes to the next place.
+    """
+
+    def __init__(self, config: LlamaConfig, rows: int, room: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        shape = (config.n_layers, rows, config.n_kv_heads, room, config.head_dim)
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+
+    def extend(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [b, k, t, e] at `places` [b, t]; all of the layer up to the last place in use."""
+        used = int(places.max()) + 1
+        index = places[:, None, :, None].expand_as(keys)
+        self.keys[layer].scatter_(2, index, keys)
+        self.values[layer].scatter_(2, index, values)
+        return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions; several query heads may share one head of keys and values."""
+
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        narrow = config.n_kv_heads * config.head_dim
+        self.wq = nn.Linear(config.dim, config.dim, bias=False)
+        self.wk = nn.Linear(config.dim, narrow, bias=False)
+        self.wv = nn.Linear(config.dim, narrow, bias=False)
+        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, where: "Where", cache: KVCache | None) -> Tensor:
+        heads = (-1, self.config.head_dim)
+        q = rotate(self.wq(x).unflatten(-1, heads), where.cos, where.sin).transpose(1, 2)  # [b, h, t, e]
+        k = rotate(self.wk(x).unflatten(-1, heads), where.cos, where.sin).transpose(1, 2)  # [b, k, t, e]
+        v = self.wv(x).unflatten(-1, heads).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(self.layer, where.positions, k, v)
+        groups = self.config.n_heads // self.config.n_kv_heads
+        if groups > 1:
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=where.mask, is_causal=where.mask is None)
+        return self.wo(out.transpose(1, 2).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): w2(silu(w1 x) * w3 x)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.w2 = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.w3 = nn.Linear(config.dim, config.ffn_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: LlamaConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.feed_forward = FeedForward(config)
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+
+    def forward(self, x: Tensor, where: "Where", cache: KVCache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), where, cache)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class Where:
+    """Where the tokens of one forward pass stand: made once, used by every layer.
+
+    positions: [b, t], from 0 in each document; cos, sin: their rotations; mask: None for plain causal rows, else bool [b, 1, t, t']
+    of which position may look at which.
+    """
+
+    def __init__(self, config: LlamaConfig, tokens: Tensor, segments: Tensor | None, cache: KVCache | None, dtype: torch.dtype) -> None:
+        rows, length = tokens.shape
+        steps = torch.arange(length, device=tokens.device)
+        self.positions = steps.expand(rows, length)
+        self.mask: Tensor | None = None
+        if cache is not None:
+            self.positions = cache.lengths[:, None] + steps
+            if cache.lengths.any() or length == 1:
+                places = torch.arange(int(self.positions.max()) + 1, device=tokens.device)
+                self.mask = (places <= self.positions[..., None])[:, None]
+        elif segments is not None and not torch.equal(segments, segments[:, :1].expand_as(segments)):
+            starts = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0))
+            self.positions = steps - (steps * starts).cummax(1).values
+            same = segments[:, :, None] == segments[:, None, :]
+            self.mask = (same & (steps[:, None] >= steps))[:, None]
+        self.cos, self.sin = rotations(self.positions, config.head_dim, config.rope_theta, dtype)
+
+
+class Llama(nn.Module):
+    """The whole decoder. Weights are left as torch makes them until `init_weights` or a loader fills them."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.output.weight = self.tok_embeddings.weight
+
+    def hidden(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """What the head reads: [b, t, d] for tokens [b, t].
+
+        segments: [b, t], the document each position belongs to, in runs; attention stays inside a document and positions restart
+        with it, so packed documents give what each gives alone. cache: what each row has read before; it is extended by `tokens`.
+        """
+        x = self.tok_embeddings(tokens)
+        where = Where(self.config, tokens, segments, cache, x.dtype)
+        for layer in self.layers:
+            x = layer(x, where, cache)
+        if cache is not None:
+            cache.lengths = cache.lengths + tokens.shape[1]
+        return self.norm(x)
+
+    def forward(
+        self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False
+    ) -> Tensor:
+        """Logits [b, t, vocabulary], or [b, 1, vocabulary] of the last position alone. See `hidden` for the arguments."""
+        x = self.hidden(tokens, segments=segments, cache=cache)
+        return self.output(x[:, -1:] if last_only else x)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Normal weights of deviation 0.02, those that write to the residual stream divided by sqrt(2 layers); norms at one.
+
+        Drawn from a generator of its own, parameter by parameter in order: equal seeds give equal weights, whatever else is drawn.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+                continue
+            residual = name.endswith(("wo.weight", "w2.weight"))
+            deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)

@@ -1,0 +1,1 @@
+"""Weights in and out: one adapter per outside format, and our own."""

@@ -1,0 +1,38 @@
+"""What this machine is and how fast it multiplies matrices."""
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """Processor name, cores this process may use, memory in bytes."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
+    return {"cpu": name, "cores": len(os.sched_getaffinity(0)), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    from importlib.metadata import version
+
+    names = ("torch", "numpy", "sentencepiece", "daft", "pyarrow", "resiliparse")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def matmul_peak(seconds: float = 0.5, size: int = 1024) -> float:
+    """The most floating-point operations per second that a float32 product of two square matrices reaches here."""
+    import torch
+
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    best, started = 0.0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        begin = time.perf_counter()
+        torch.mm(left, right)
+        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+    return best

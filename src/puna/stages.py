@@ -1,0 +1,262 @@
+"""The stages of a recipe, in the order of the data: fetch, documents, tokenizer, tokens, train, scores.
+
+Each takes finished artifacts and fills a folder. The numbers in `VERSIONS` are part of the fingerprints: raise one when a change of
+code changes that stage's result.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from puna.artifact import Artifact
+from puna.build import Context, Stage
+from puna.corpus import fetch as fetching
+from puna.errors import UserError
+from puna.recipe import Recipe
+
+VERSIONS = {"fetch": 1, "documents": 1, "tokenizer": 1, "tokens": 1, "train": 1, "scores": 1}
+
+
+def stages(recipe: Recipe, root: Path) -> list[Stage]:
+    """Stages of a recipe. root: the folder that local files are relative to. Raises UserError when local files are missing."""
+    corpus = recipe.corpus
+    model = recipe.llama_config()
+    described = {
+        "fetch": ((), _addresses(recipe, root), fetch),
+        "documents": (("fetch",), corpus.model_dump(exclude={"root"}), documents),
+        "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
+        "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
+        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens], train),
+        "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
+    }
+    return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]
+
+
+def _addresses(recipe: Recipe, root: Path) -> dict[str, list[Any]]:
+    """What every source is read from, by content: remote files by the digest in their address, local ones by their own."""
+    found: dict[str, list[Any]] = {}
+    for source in recipe.corpus.sources:
+        entries = found.setdefault(source.name, [])
+        for uri in source.uris:
+            address = fetching.parse(uri)
+            if address.kind == "local":
+                entries += [{"name": file.name, "digest": file.digest} for file in fetching.local_files(source.name, address, root)]
+            else:
+                entries.append({"uri": uri})
+    return found
+
+
+def fetch(context: Context) -> dict[str, Any]:
+    """Bring remote files into the artifact; local ones are listed with their digests and stay where they are."""
+    listed: dict[str, list[dict[str, Any]]] = {}
+    sources = context.recipe.corpus.sources
+    total = sum(len(source.uris) for source in sources)
+    done = 0
+    for source in sources:
+        files = listed.setdefault(source.name, [])
+        for uri in source.uris:
+            context.view.progress(source.name, done, total)
+            address = fetching.parse(uri)
+            if address.kind == "local":
+                files += [{**_plain(file), "path": None} for file in fetching.local_files(source.name, address, context.root)]
+            else:
+                for file in fetching.fetch(source.name, address, context.work / source.name):
+                    files.append({**_plain(file), "path": file.path.relative_to(context.work).as_posix()})
+            done += 1
+    (context.work / "files.json").write_text(json.dumps(listed, indent=1))
+    return {name: {"files": len(files), "bytes": sum(file["bytes"] for file in files)} for name, files in listed.items()}
+
+
+def _plain(file: fetching.RawFile) -> dict[str, Any]:
+    return {"name": file.name, "digest": file.digest, "bytes": file.bytes}
+
+
+def documents(context: Context) -> dict[str, Any]:
+    """Raw files -> clean documents, one Parquet file a source, and the list of what was dropped."""
+    from puna.corpus import pipeline
+
+    fetched = context.inputs["fetch"]
+    files = {
+        source: [
+            fetching.RawFile(source, entry["name"], fetched.path(entry["path"]) if entry["path"] else context.root / entry["name"],
+                             entry["digest"], entry["bytes"])
+            for entry in entries
+        ]
+        for source, entries in json.loads(fetched.path("files.json").read_bytes()).items()
+    }  # fmt: skip
+    return pipeline.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress)
+
+
+def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document of a source, in the order of its file."""
+    from puna.corpus import pipeline
+
+    for row in pipeline.iterate(found.path(f"{source}.parquet"), ["id", "text"]):
+        yield row["id"], row["text"]
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [source.name for source in recipe.corpus.sources]
+
+
+def tokenizer(context: Context) -> dict[str, Any]:
+    """Train the tokenizer on the training documents of every source."""
+    from puna.tokens import shards
+    from puna.tokens import tokenizer as module
+
+    recipe, found = context.recipe, context.inputs["documents"]
+    sizes = {name: steps["kept"]["bytes"] for name, steps in found.metrics["sources"].items()}
+    room = _fair_shares(sizes, recipe.tokenizer.training_bytes)
+    used = dict.fromkeys(sizes, 0)
+
+    def training_texts() -> Iterator[str]:
+        for number, name in enumerate(sizes):
+            context.view.progress(name, number, len(sizes))
+            held_out = shards.choose_held_out([identity for identity, _ in _texts(found, name)], recipe.tokens.held_out)
+            for place, (_, text) in enumerate(_texts(found, name)):
+                size = len(text.encode())
+                if not held_out[place] and used[name] + size <= room[name]:
+                    used[name] += size
+                    yield text
+        context.view.progress("merging", len(sizes), len(sizes))
+
+    model = module.train(training_texts(), recipe.tokenizer, _threads())
+    (context.work / "tokenizer.model").write_bytes(model)
+    trained = module.Tokenizer(model)
+    longest = sorted((trained.piece(token) for token in range(trained.vocab_size)), key=lambda piece: (-len(piece), piece))
+    return {"vocab_size": trained.vocab_size, "training_bytes": used, "longest_pieces": longest[:24]}
+
+
+def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
+    """The same budget for every source; what small sources leave is shared among the rest."""
+    shares: dict[str, int] = {}
+    for left, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: (item[1], item[0]))):
+        shares[name] = min(size, (budget - sum(shares.values())) // (len(sizes) - left))
+    return shares
+
+
+def tokens(context: Context) -> dict[str, Any]:
+    """Documents -> token shards, split into training and held-out documents."""
+    from puna.tokens import shards
+    from puna.tokens import tokenizer as module
+
+    model = module.load(context.inputs["tokenizer"].path("tokenizer.model"))
+    found, names = context.inputs["documents"], _names(context.recipe)
+    counts = {}
+    for number, name in enumerate(names):
+        context.view.progress(name, number, len(names))
+        counts[name] = shards.write(name, _texts(found, name), model, context.recipe.tokens.held_out, _threads(), context.work)
+    return counts
+
+
+def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
+    """The training batches of a recipe, over the shards in `shards`. Raises UserError when a source would be seen too often."""
+    from puna.tokens import batches, mixture
+    from puna.tokens.shards import load
+
+    opened = [load(shards.folder, name, "train", vocab_size) for name in _names(recipe)]
+    length, count = recipe.train.sequence_length, recipe.train.batch_sequences
+    sizes = {shard.source: len(shard.tokens) for shard in opened}
+    sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
+    parts = mixture.plan(sizes, sequences, recipe.tokens, recipe.train.steps * count)
+    return batches.Batches(opened, parts, seed=recipe.seed, batch_sequences=count, length=length)
+
+
+def train(context: Context) -> dict[str, Any]:
+    """Token shards -> trained weights, with the log of the losses."""
+    from puna.model.weights import native
+    from puna.plan import machine
+    from puna.tokens.batches import rows_of
+    from puna.tokens.shards import load
+    from puna.train import loop
+    from puna.train.metrics import Metrics
+
+    recipe, shards = context.recipe, context.inputs["tokens"]
+    config, settings = recipe.llama_config(), recipe.train
+    batches = batches_of(recipe, shards, config.vocab_size)
+    held_out = {
+        name: rows_of(load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens), settings.sequence_length)
+        for name in _names(recipe)
+    }
+    peak = machine.matmul_peak()
+    metrics = Metrics(context.logs / "metrics.jsonl", config.flops_per_token(settings.sequence_length), peak, recipe.energy.watts)
+
+    def on_event(event: loop.Event) -> None:
+        metrics.write(event)
+        context.view.event(event)
+
+    with context.pausable():
+        model, progress = loop.train(
+            config, batches, held_out, settings, seed=recipe.seed, checkpoints=context.scratch, on_event=on_event,
+            should_stop=context.should_stop,
+        )  # fmt: skip
+    native.save(model, context.work)
+    (context.work / "tokenizer.model").write_bytes(context.inputs["tokenizer"].path("tokenizer.model").read_bytes())
+    for name, entries in (("losses", progress.losses), ("validation", progress.validation)):
+        (context.work / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    mixture = {
+        part.source: {**dataclasses.asdict(part), "share": part.share, "train_tokens": part.tokens} for part in batches.parts
+    }
+    return {
+        "parameters": config.parameters(),
+        "tokens": settings.steps * settings.tokens_per_step,
+        "loss": progress.losses[-1]["loss"],
+        "validation": progress.validation[-1]["losses"],
+        "mixture": mixture,
+    }
+
+
+def scores(context: Context) -> dict[str, Any]:
+    """Bits per byte on held-out documents beside three baselines, and samples."""
+    import numpy as np
+
+    from puna.evaluate import bits_per_byte as bits
+    from puna.evaluate.ngram import NGram
+    from puna.generate.engine import generate
+    from puna.model.weights import native
+    from puna.tokens.shards import load
+    from puna.tokens.tokenizer import load as load_tokenizer
+
+    recipe, settings = context.recipe, context.recipe.evaluate
+    trained, shards, found = (context.inputs[name] for name in ("train", "tokens", "documents"))
+    model, text = native.load(trained.folder), load_tokenizer(trained.path("tokenizer.model"))
+    names = _names(recipe)
+    context.view.progress("5-gram", 0, len(names) + 1)
+    training = [load(shards.folder, name, "train", text.vocab_size) for name in names]
+    everything = np.concatenate([shard.tokens for shard in training])
+    starts = np.cumsum([0, *(len(shard.tokens) for shard in training)])
+    offsets = np.concatenate([shard.offsets[:-1] + start for shard, start in zip(training, starts, strict=False)] + [starts[-1:]])
+    five_gram = NGram(everything, offsets, vocab_size=text.vocab_size)
+    results, sizes = {}, {}
+    for number, name in enumerate(names):
+        context.view.progress(name, number + 1, len(names) + 1)
+        shard = load(shards.folder, name, "held_out", text.vocab_size).first(settings.held_out_tokens)
+        rows = set(shard.rows.tolist())
+        texts = [content for row, (_, content) in enumerate(_texts(found, name)) if row in rows]
+        sizes[name] = sum(len(content.encode()) for content in texts)
+        needed = {
+            "model": bits.model_bits(model, shard, recipe.train.sequence_length),
+            "xz": bits.xz_bits(texts),
+            "unigram": bits.unigram_bits(everything, shard, text.vocab_size, text.bos_id),
+            "five_gram": bits.ngram_bits(five_gram, shard),
+        }
+        results[name] = {method: value / sizes[name] for method, value in needed.items()}
+    samples = []
+    for number, prompt in enumerate(settings.prompts):
+        ids = [text.bos_id, *text.encode(prompt)]
+        room = min(settings.sample_tokens, recipe.train.sequence_length - len(ids))
+        if room < 1:
+            raise UserError(f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens, the model reads {recipe.train.sequence_length}")
+        (new,) = generate(model, [ids], max_new_tokens=room, temperature=settings.temperature, top_p=settings.top_p,
+                          seed=recipe.seed + number, eos_id=text.eos_id)  # fmt: skip
+        samples.append({"prompt": prompt, "text": text.decode(ids + new)[len(prompt) :], "temperature": settings.temperature})
+    result = {"bits_per_byte": results, "held_out_bytes": sizes, "samples": samples}
+    (context.work / "scores.json").write_text(json.dumps(result, indent=1))
+    return result
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))

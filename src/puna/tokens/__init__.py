@@ -1,0 +1,1 @@
+"""Clean documents -> tokenizer -> token shards -> batches."""

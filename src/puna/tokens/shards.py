@@ -1,0 +1,115 @@
+"""Memory-mapped tokens with an index back to documents.
+
+A split ("train" or "held_out") of a source is three files: `<source>.<split>.bin` holds the tokens of its documents one after the
+other (uint16, or uint32 for large vocabularies), `.offsets.npy` where each document starts and where the last one ends, `.rows.npy`
+which row of the source's documents file each one is.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from puna.errors import UserError
+
+if TYPE_CHECKING:
+    from puna.tokens.tokenizer import Tokenizer
+
+SPLITS = ("train", "held_out")
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One split of one source. tokens: all its tokens; offsets: int64 [documents + 1]; rows: int64 [documents]."""
+
+    source: str
+    tokens: Array
+    offsets: Array
+    rows: Array
+
+    @property
+    def documents(self) -> int:
+        return len(self.rows)
+
+    def document(self, number: int) -> Array:
+        """Tokens of one document, begin and end tokens included."""
+        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+
+    def first(self, maximum_tokens: int) -> "Shard":
+        """The first whole documents, up to `maximum_tokens` tokens but at least one document."""
+        count = max(1, int(np.searchsorted(self.offsets, maximum_tokens, side="right")) - 1)
+        return Shard(self.source, self.tokens[: self.offsets[count]], self.offsets[: count + 1], self.rows[:count])
+
+    def document_at(self, position: int | Array) -> Array:
+        """Number of the document that the token at `position` belongs to."""
+        return np.searchsorted(self.offsets, position, side="right") - 1
+
+
+def held_out(identity: str, share: float) -> bool:
+    """Whether a document is kept for validation: decided by its own hash, so it never moves when others come or go."""
+    return _place(identity) < share
+
+
+def _place(identity: str) -> float:
+    return int.from_bytes(hashlib.sha256(b"held out " + identity.encode()).digest()[:8], "big") / 2**64
+
+
+def write(source: str, documents: Iterator[tuple[str, str]], tokenizer: "Tokenizer", share: float, threads: int, out: Path) -> dict[str, Any]:
+    """Tokenize one source. documents: (id, text) in the order of its documents file; share: of documents to hold out.
+
+    Where no document's hash falls under `share`, the one nearest to it is held out, so that every source can be scored. Returns
+    counts per split. Raises UserError when a source has fewer than two documents: nothing could be held out.
+    """
+    identities: list[str] = []
+    encoded: list[list[int]] = []
+    total_bytes: list[int] = []
+    for batch in _batches(documents):
+        identities += [identity for identity, _ in batch]
+        total_bytes += [len(text.encode()) for _, text in batch]
+        encoded += tokenizer.encode_many([text for _, text in batch], threads)
+    if len(identities) < 2:
+        raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
+    chosen = np.array([held_out(identity, share) for identity in identities])
+    if not chosen.any():
+        chosen[int(np.argmin([_place(identity) for identity in identities]))] = True
+    if chosen.all():
+        chosen[int(np.argmax([_place(identity) for identity in identities]))] = False
+    counts = {}
+    for split in SPLITS:
+        rows = np.flatnonzero(chosen == (split == "held_out"))
+        documents_ids = [tokenizer.document(encoded[row]) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents_ids])]).astype(np.int64)
+        width = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        np.concatenate([np.asarray(ids, width) for ids in documents_ids]).tofile(out / f"{source}.{split}.bin")
+        np.save(out / f"{source}.{split}.offsets.npy", offsets)
+        np.save(out / f"{source}.{split}.rows.npy", rows.astype(np.int64))
+        size = sum(total_bytes[row] for row in rows)
+        counts[split] = {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": size}
+    return counts
+
+
+def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Documents in lots of about 4 MB: enough work for all threads, little memory."""
+    lot: list[tuple[str, str]] = []
+    size = 0
+    for document in documents:
+        lot.append(document)
+        size += len(document[1])
+        if size > 4_000_000:
+            yield lot
+            lot, size = [], 0
+    if lot:
+        yield lot
+
+
+def load(folder: Path, source: str, split: str, vocab_size: int) -> Shard:
+    """Map one split of a source."""
+    width = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    stem = os.path.join(folder, f"{source}.{split}")
+    tokens = np.memmap(f"{stem}.bin", dtype=width, mode="r")
+    return Shard(source, tokens, np.load(f"{stem}.offsets.npy"), np.load(f"{stem}.rows.npy"))

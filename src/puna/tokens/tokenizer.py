@@ -1,0 +1,111 @@
+"""SentencePiece BPE as in the paper (section 2.1, "Tokenizer"): digits split, bytes for unknown characters, nothing normalised away.
+
+`decode(encode(text)) == text` for every text. SentencePiece alone misses one case: it writes a space as U+2581, so a U+2581 of the
+text itself would come back as a space. Here that character is always written as its three bytes.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from puna.errors import UserError
+from puna.tokens.settings import TokenizerSettings
+
+SPACE = "\u2581"
+LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
+
+
+class Tokenizer:
+    """A SentencePiece model: LLaMA's own `tokenizer.model` or one trained by `train`."""
+
+    def __init__(self, model: bytes) -> None:
+        """Raises RuntimeError when the bytes are not a SentencePiece model; `load` names the file."""
+        import sentencepiece
+
+        self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        self._space_bytes = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without begin and end tokens."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: list[str], threads: int = 1) -> list[list[int]]:
+        """Token ids of each text; `threads` work on different texts."""
+        # Parts after a U+2581 are encoded behind a line feed: it never merges with its neighbours, and the two ids that stand
+        # for "begin of text" and for it are cut off again.
+        parts = ["\n" + part if number else part for text in texts for number, part in enumerate(text.split(SPACE))]
+        encoded = iter(self._processor.encode(parts, num_threads=threads))
+        result = []
+        for text in texts:
+            ids: list[int] = next(encoded)
+            for _ in range(text.count(SPACE)):
+                ids = ids + self._space_bytes + next(encoded)[2:]
+            result.append(ids)
+        return result
+
+    def document(self, ids: list[int]) -> list[int]:
+        """A whole document for training: begin token, ids, end token."""
+        return [self.bos_id, *ids, self.eos_id]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids; begin and end tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
+        return self._processor.decode(ids)
+
+    def piece(self, token: int) -> str:
+        """A token as people read it: the space mark as a space."""
+        return self._processor.id_to_piece(token).replace(SPACE, " ")
+
+
+def load(path: Path) -> Tokenizer:
+    """Read a SentencePiece model file. Raises UserError when it is none."""
+    if not path.is_file():
+        raise UserError(f"no tokenizer at {path}")
+    try:
+        return Tokenizer(path.read_bytes())
+    except RuntimeError as error:
+        raise UserError(f"{path} is not a SentencePiece model") from error
+
+
+def lines(texts: Iterable[str]) -> Iterator[str]:
+    """Training lines of texts: no empty ones, long ones cut."""
+    for text in texts:
+        for line in text.split("\n"):
+            for start in range(0, len(line), LINE_CHARACTERS):
+                yield line[start : start + LINE_CHARACTERS]
+
+
+def train(texts: Iterable[str], settings: TokenizerSettings, threads: int) -> bytes:
+    """Train a tokenizer; the model file as bytes, equal for equal texts.
+
+    Raises UserError when the texts cannot fill the vocabulary.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=settings.vocab_size,
+            character_coverage=settings.character_coverage,
+            split_digits=True,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=4 * LINE_CHARACTERS + 1,
+            num_threads=threads,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        text = str(error)
+        if "Vocabulary size" in text or "vocab_size" in text:
+            hint = text[text.find("Vocabulary size") :].split("\n")[0]
+            raise UserError(f"tokenizer.vocab_size={settings.vocab_size} does not suit this text: {hint}") from error
+        raise UserError("the tokenizer could not be trained: the corpus holds no text to train on") from error
+    return model.getvalue()

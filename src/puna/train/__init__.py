@@ -1,0 +1,1 @@
+"""One optimizer step, many times, safely."""

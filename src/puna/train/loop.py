@@ -1,0 +1,130 @@
+"""The training loop: one optimizer step, many times, safely.
+
+    resume -> [ batch(step) -> loss and gradients -> update ] -> validate, checkpoint -> trained weights
+
+The state is the model, the optimizer and one integer, all in a checkpoint: a run that was stopped or killed goes on to the same
+weights, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from puna.errors import UserError
+from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
+from puna.tokens.batches import Batch, Batches
+from puna.train import checkpoint
+from puna.train.checkpoint import Progress
+from puna.train.optimizer import adamw, update
+from puna.train.settings import TrainSettings
+from puna.train.step import loss_and_gradients, mean_loss
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved a checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped and saved at step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One finished step. step counts from 1; tokens: seen so far; seconds: of this step alone."""
+
+    step: int
+    tokens: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ValidationEvent:
+    """Held-out loss after `step` steps, in nats per token, per source."""
+
+    step: int
+    tokens: int
+    losses: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know: a resume, a damaged checkpoint passed over."""
+
+    text: str
+
+
+Event = StepEvent | ValidationEvent | Notice
+
+
+def train(
+    config: LlamaConfig,
+    batches: Batches,
+    held_out: dict[str, Batch],
+    settings: TrainSettings,
+    *,
+    seed: int,
+    checkpoints: Path,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+) -> tuple[Llama, Progress]:
+    """Train a model from its seed, or from the newest checkpoint in `checkpoints`, to `settings.steps` steps.
+
+    held_out: rows per source for validation. Raises Stopped when `should_stop` turned true (after saving), UserError when a batch
+    does not fit or the loss is not a number.
+    """
+    model = Llama(config).to(device)
+    model.init_weights(seed)
+    _dry_run(model, batches, settings)
+    optimizer = adamw(model, settings)
+    progress, passed = checkpoint.resume(checkpoints, model, optimizer)
+    for text in passed:
+        on_event(Notice(f"passed over a checkpoint: {text}"))
+    if progress.step:
+        on_event(Notice(f"going on from the checkpoint of step {progress.step}"))
+    while progress.step < settings.steps:
+        started = time.perf_counter()
+        step = progress.step
+        loss = loss_and_gradients(model, batches.batch(step), settings.micro_batch)
+        norm = update(model, optimizer, step, settings)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UserError(f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1}; lower train.learning_rate")
+        progress.step += 1
+        rate = optimizer.param_groups[0]["lr"]
+        tokens = progress.step * settings.tokens_per_step
+        progress.losses.append({"step": progress.step, "tokens": tokens, "loss": loss, "learning_rate": rate, "gradient_norm": norm})
+        on_event(StepEvent(progress.step, tokens, loss, rate, norm, time.perf_counter() - started))
+        last = progress.step == settings.steps
+        if last or progress.step % settings.validation_steps == 0:
+            losses = {source: mean_loss(model, rows, settings.micro_batch) for source, rows in held_out.items()}
+            progress.validation.append({"step": progress.step, "tokens": tokens, "losses": losses})
+            on_event(ValidationEvent(progress.step, tokens, losses))
+        stopping = should_stop()
+        if stopping or (progress.step % settings.checkpoint_steps == 0 and not last):
+            checkpoint.save(checkpoints, model, optimizer, progress)
+        if stopping:
+            raise Stopped(progress.step)
+    return model, progress
+
+
+def _dry_run(model: Llama, batches: Batches, settings: TrainSettings) -> None:
+    """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not after an hour."""
+    batch = batches.batch(0)
+    try:
+        loss_and_gradients(model, batch, settings.micro_batch)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
+        raise UserError(
+            f"a batch of {settings.micro_batch} sequences of {settings.sequence_length} tokens does not fit in memory; "
+            "lower train.micro_batch_sequences"
+        ) from error
+    model.zero_grad(set_to_none=True)

@@ -1,0 +1,66 @@
+"""metrics.jsonl: one line a step with what differs between machines, and the figures of the whole run made from it."""
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+from puna.train.loop import Event, StepEvent, ValidationEvent
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Metrics:
+    """Writes a run's lines. flops_per_token, peak_flops: for the share of the machine's matrix-product peak; watts: assumed power."""
+
+    def __init__(self, path: Path, flops_per_token: float, peak_flops: float, watts: float) -> None:
+        self.path, self.flops_per_token, self.peak_flops, self.watts = path, flops_per_token, peak_flops, watts
+        self._before = 0
+
+    def write(self, event: Event) -> None:
+        """Append an event; lines of steps that are done again after a resume are dropped first."""
+        if isinstance(event, StepEvent):
+            tokens = event.tokens // event.step
+            if not self._before:
+                self._drop_from(event.step)
+            self._before = event.step
+            speed = tokens / event.seconds
+            line = {
+                **vars(event),
+                "tokens_per_second": speed,
+                "peak_flops": self.peak_flops,
+                "matmul_peak_share": speed * self.flops_per_token / self.peak_flops,
+                "peak_memory_bytes": peak_memory_bytes(),
+                "estimated_joules": self.watts * event.seconds,
+            }
+        elif isinstance(event, ValidationEvent):
+            line = {**vars(event), "kind": "validation"}
+        else:
+            line = {**vars(event), "kind": "notice"}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _drop_from(self, step: int) -> None:
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if json.loads(line).get("step", 0) < step]
+            self.path.write_text("".join(line + "\n" for line in kept))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Figures of a whole run; {} where it left no lines. Speed and share are medians over steps."""
+    if not path.is_file():
+        return {}
+    steps = [line for line in map(json.loads, path.read_text().splitlines()) if "tokens_per_second" in line]
+    if not steps:
+        return {}
+    middle = sorted(steps, key=lambda line: line["tokens_per_second"])[len(steps) // 2]
+    return {
+        "tokens_per_second": middle["tokens_per_second"],
+        "matmul_peak_share": middle["matmul_peak_share"],
+        "matmul_peak_flops": steps[-1]["peak_flops"],
+        "peak_memory_bytes": max(line["peak_memory_bytes"] for line in steps),
+        "training_seconds": sum(line["seconds"] for line in steps),
+    }
