@@ -4,7 +4,6 @@ Each takes finished artifacts and fills a folder. The numbers in `VERSIONS` are 
 code changes that stage's result.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -167,6 +166,7 @@ def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
 
 def train(context: Context) -> dict[str, Any]:
     """Token shards -> trained weights, with the log of the losses."""
+    from puna import lineage
     from puna.model.weights import native
     from puna.plan import machine
     from puna.tokens.batches import rows_of
@@ -194,18 +194,16 @@ def train(context: Context) -> dict[str, Any]:
             should_stop=context.should_stop,
         )  # fmt: skip
     native.save(model, context.work)
+    lineage.remember(batches, settings.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(context.inputs["tokenizer"].path("tokenizer.model").read_bytes())
     for name, entries in (("losses", progress.losses), ("validation", progress.validation)):
         (context.work / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    mixture = {
-        part.source: {**dataclasses.asdict(part), "share": part.share, "train_tokens": part.tokens} for part in batches.parts
-    }
     return {
         "parameters": config.parameters(),
         "tokens": settings.steps * settings.tokens_per_step,
         "loss": progress.losses[-1]["loss"],
         "validation": progress.validation[-1]["losses"],
-        "mixture": mixture,
+        "mixture": {part.source: {"share": part.share, "epochs": part.epochs} for part in batches.parts},
     }
 
 

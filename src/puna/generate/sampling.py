@@ -12,7 +12,7 @@ def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) 
     """
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    values, order = (logits.double() / temperature).softmax(-1).sort(-1, descending=True, stable=True)
+    values, order = (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     if top_k:
         values[..., top_k:] = 0
         values = values / values.sum(-1, keepdim=True)

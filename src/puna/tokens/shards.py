@@ -50,46 +50,48 @@ class Shard:
         return np.searchsorted(self.offsets, position, side="right") - 1
 
 
-def held_out(identity: str, share: float) -> bool:
-    """Whether a document is kept for validation: decided by its own hash, so it never moves when others come or go."""
-    return _place(identity) < share
+def choose_held_out(identities: list[str], share: float) -> Array:
+    """Which documents, named by their ids, are kept for validation: bool [documents].
 
-
-def _place(identity: str) -> float:
-    return int.from_bytes(hashlib.sha256(b"held out " + identity.encode()).digest()[:8], "big") / 2**64
+    Each is decided by a hash of its own id, so it never moves when others come or go. Where none falls under `share`, the nearest one
+    is taken, and never all, so that every source with two documents can be trained on and scored.
+    """
+    places = np.array([int.from_bytes(hashlib.sha256(b"held out " + name.encode()).digest()[:8], "big") / 2**64 for name in identities])
+    chosen = places < share
+    if len(places) > 1:
+        chosen[places.argmin()] = True
+        chosen[places.argmax()] = False
+    return chosen
 
 
 def write(source: str, documents: Iterator[tuple[str, str]], tokenizer: "Tokenizer", share: float, threads: int, out: Path) -> dict[str, Any]:
-    """Tokenize one source. documents: (id, text) in the order of its documents file; share: of documents to hold out.
+    """Tokenize one source into both splits; documents, tokens and bytes of each.
 
-    Where no document's hash falls under `share`, the one nearest to it is held out, so that every source can be scored. Returns
-    counts per split. Raises UserError when a source has fewer than two documents: nothing could be held out.
+    documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises UserError when a source has
+    fewer than two documents: nothing could be held out.
     """
     identities: list[str] = []
     encoded: list[list[int]] = []
-    total_bytes: list[int] = []
+    sizes: list[int] = []
     for batch in _batches(documents):
         identities += [identity for identity, _ in batch]
-        total_bytes += [len(text.encode()) for _, text in batch]
+        sizes += [len(text.encode()) for _, text in batch]
         encoded += tokenizer.encode_many([text for _, text in batch], threads)
     if len(identities) < 2:
         raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
-    chosen = np.array([held_out(identity, share) for identity in identities])
-    if not chosen.any():
-        chosen[int(np.argmin([_place(identity) for identity in identities]))] = True
-    if chosen.all():
-        chosen[int(np.argmax([_place(identity) for identity in identities]))] = False
+    chosen = choose_held_out(identities, share)
     counts = {}
     for split in SPLITS:
         rows = np.flatnonzero(chosen == (split == "held_out"))
         documents_ids = [tokenizer.document(encoded[row]) for row in rows]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents_ids])]).astype(np.int64)
         width = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-        np.concatenate([np.asarray(ids, width) for ids in documents_ids]).tofile(out / f"{source}.{split}.bin")
+        with (out / f"{source}.{split}.bin").open("wb") as file:
+            for ids in documents_ids:
+                file.write(np.asarray(ids, width).tobytes())
         np.save(out / f"{source}.{split}.offsets.npy", offsets)
         np.save(out / f"{source}.{split}.rows.npy", rows.astype(np.int64))
-        size = sum(total_bytes[row] for row in rows)
-        counts[split] = {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": size}
+        counts[split] = {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": sum(sizes[row] for row in rows)}
     return counts
 
 

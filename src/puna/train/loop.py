@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from puna.errors import UserError
+from puna.errors import Stopped, UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch, Batches
@@ -23,14 +23,6 @@ from puna.train.checkpoint import Progress
 from puna.train.optimizer import adamw, update
 from puna.train.settings import TrainSettings
 from puna.train.step import loss_and_gradients, mean_loss
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved a checkpoint."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped and saved at step {step}")
-        self.step = step
 
 
 @dataclass(frozen=True)

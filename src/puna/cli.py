@@ -1,0 +1,296 @@
+"""The command line: one function per command; each parses, calls, prints.
+
+Exit codes: 0 done; 2 something the user can put right, told in one message; 130 or 143 stopped by a signal, after saving.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from puna.errors import Stopped, UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The LLaMA system, runnable.")
+
+RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name, or a .toml file", show_default=False)]
+Override = Annotated[list[str] | None, typer.Option("--set", "-s", help="section.key=value, over the recipe; repeatable", show_default=False)]
+OutOption = Annotated[Path, typer.Option(help="folder of all runs")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON")]
+RunArgument = Annotated[Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)]
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the second signal)."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._polite = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        again, self.received = bool(self.received), number
+        if again or not self._polite:
+            raise KeyboardInterrupt
+
+    def should_stop(self) -> bool:
+        return bool(self.received)
+
+    @contextlib.contextmanager
+    def pausable(self) -> Iterator[None]:
+        self._polite = True
+        try:
+            yield
+        finally:
+            self._polite = False
+
+
+def _build(recipe_name: str, overrides: list[str] | None, out: Path, signals: _Signals | None = None) -> tuple[Any, str]:
+    """(Build, the recipe's text with the overrides below it)."""
+    from puna import recipe as recipes
+    from puna import stages
+    from puna.build import Build
+
+    path = recipes.find(recipe_name)
+    changes = tuple(overrides or ())
+    recipe = recipes.load(path, changes)
+    root = path.parent / os.path.expanduser(os.path.expandvars(recipe.corpus.root))
+    listed = stages.stages(recipe, root)
+    build = Build(recipe, root, out / recipe.name, listed)
+    if signals is not None:
+        build = Build(recipe, root, out / recipe.name, listed, signals.should_stop, signals.pausable)
+    text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
+    return build, text
+
+
+@app.command()
+def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
+    """Run a recipe: make what is missing, skip what is there, write the report."""
+    from puna import summary
+    from puna.plan import memory
+    from puna.view import ConsoleView
+
+    signals = _Signals()
+    build, text = _build(recipe, override, out, signals)
+    planned = {item.stage.name: item for item in build.plan()}
+    if not planned["train"].done:
+        memory.check(build.recipe.llama_config(), build.recipe.train, memory.available_bytes())
+    nothing_to_do = all(item.done for item in planned.values()) and (build.folder / summary.REPORT).is_file()
+    view = ConsoleView(build.recipe.train.steps)
+    try:
+        finished = build.run(view)
+    except Stopped as stopped:
+        view.close()
+        view.console.print(f"stopped and saved at step {stopped.step}; the same command goes on from there")
+        raise typer.Exit(128 + signals.received) from stopped
+    except KeyboardInterrupt as interrupt:
+        view.close()
+        view.console.print("stopped; the same command goes on from the last finished part")
+        raise typer.Exit(128 + (signals.received or signal.SIGINT)) from interrupt
+    finally:
+        view.close()
+    if nothing_to_do:
+        figures = summary.read(build.folder)
+        view.console.print("nothing to do: every stage is there")
+    else:
+        figures = summary.write(build, finished, text)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    else:
+        _print_scores(figures)
+        print(f"report: {(build.folder / summary.REPORT).resolve()}")
+
+
+@app.command()
+def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
+    """Print a recipe's stages, their fingerprints, and what a run would do."""
+    build, _ = _build(recipe, override, out)
+    rows = [
+        {
+            "stage": item.stage.name,
+            "fingerprint": item.fingerprint,
+            "inputs": list(item.stage.inputs),
+            "state": "there" if item.done else "would run",
+            "folder": str(item.folder),
+        }
+        for item in build.plan()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    _table(("stage", "fingerprint", "inputs", "state"), [(r["stage"], r["fingerprint"], " ".join(r["inputs"]), r["state"]) for r in rows])
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="an artifact, or a folder of artifacts")], as_json: JsonOption = False) -> None:
+    """Digest every file of every artifact again and compare."""
+    from puna import artifact
+
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}")
+    found = [folder] if (folder / artifact.MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"**/{artifact.MANIFEST}"))
+    found = [path for path in found if not any(part in (".work", ".scratch") for part in path.relative_to(folder).parts)]
+    if not found:
+        raise UserError(f"{folder} holds no artifact")
+    rows, problems = [], []
+    for path in found:
+        try:
+            loaded = artifact.load(path)
+            loaded.verify()
+            rows.append({"artifact": str(path), "files": len(loaded.files), "bytes": loaded.bytes, "digest": loaded.digest, "sound": True})
+        except UserError as error:
+            problems.append(str(error))
+            rows.append({"artifact": str(path), "sound": False, "problem": str(error)})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        _table(("artifact", "files", "bytes", "digest"), [
+            (row["artifact"], row.get("files", ""), row.get("bytes", ""), row.get("digest", "damaged")[:12]) for row in rows
+        ])  # fmt: skip
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print the figures of a finished run and where its page is."""
+    from puna import summary
+
+    figures = summary.read(run)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return
+    _print_scores(figures)
+    print(f"report: {(run / summary.REPORT).resolve()}")
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Argument(help="text to go on from")],
+    tokens: Annotated[int, typer.Option(min=1, help="most new tokens")] = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token")] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 0.95,
+    top_k: Annotated[int, typer.Option(min=0, help="0: no limit")] = 0,
+    seed: int = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a text with a run's model."""
+    from puna import summary
+    from puna.generate import engine
+    from puna.model.weights import native
+    from puna.tokens.tokenizer import load
+
+    folder = run if (run / native.PARAMS).is_file() else summary.stage_folder(run, "train")
+    model, text = native.load(folder), load(folder / "tokenizer.model")
+    ids = [text.bos_id, *text.encode(prompt)]
+    room = model.config.max_seq_len - len(ids)
+    if room < 1:
+        raise UserError(f"the prompt has {len(ids)} tokens; the model reads {model.config.max_seq_len}")
+    shown = [text.decode(ids)]
+
+    def show_token(row: int, token: int) -> None:
+        ids.append(token)
+        whole = text.decode(ids)
+        if not as_json and not whole.endswith("\ufffd"):
+            print(whole[len(shown[0]) :], end="", flush=True)
+            shown[0] = whole
+
+    if not as_json:
+        print(shown[0], end="", flush=True)
+    (new,) = engine.generate(
+        model, [list(ids)], max_new_tokens=min(tokens, room), temperature=temperature, top_p=top_p, top_k=top_k, seed=seed,
+        eos_id=text.eos_id, on_token=show_token,
+    )  # fmt: skip
+    whole = text.decode(ids)
+    if as_json:
+        print(json.dumps({"prompt": prompt, "text": whole[len(prompt) :], "tokens": len(new), "seed": seed, "temperature": temperature}))
+    else:
+        print(whole[len(shown[0]) :])
+
+
+@app.command()
+def trace(
+    run: RunArgument,
+    step: Annotated[int, typer.Argument(min=1, help="training step, from 1")],
+    row: Annotated[int, typer.Argument(min=0, help="sequence of the batch, from 0")],
+    position: Annotated[int, typer.Argument(min=0, help="token of the sequence, from 0")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say which document a token of a training batch comes from."""
+    from puna import lineage
+
+    found = lineage.trace(run, step, row, position)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for key, value in found.items():
+        print(f"{key:<22} {value}")
+
+
+def _print_scores(figures: dict[str, Any]) -> None:
+    print(f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained, {figures['model']['parameters']:,} weights")
+    methods = ("model", "five_gram", "unigram", "xz")
+    rows = [(source, *(f"{values[method]:.3f}" for method in methods)) for source, values in figures["bits_per_byte"].items()]
+    _table(("bits per byte", "model", "5-gram", "unigram", "xz -9"), rows)
+    if "tokens_per_second" in figures:
+        energy = figures["energy"]
+        print(
+            f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['matmul_peak_share']:.0%} of the matrix-product peak, "
+            f"{sum(figures['seconds'].values()):,.0f} s, about {energy['kwh']:.4f} kWh, {energy['kg_co2'] * 1000:.1f} g CO2"
+        )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Plain columns: the first to the left, figures to the right."""
+    cells = [tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        line = "  ".join(
+            cell.rjust(width) if cell[:1].isdigit() and "." in cell or cell.replace(",", "").isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        )
+        print(line.rstrip())
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def main() -> None:
+    """Entry point: runs a command and turns errors that a person can put right into one message and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        reason = _disk_problem(error)
+        if reason is None:
+            raise
+        _fail(reason)
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    """What to tell about a disk that is full or cannot be written, whichever library noticed it; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            where = f": {cause.filename}" if cause.filename else ""
+            return f"cannot write{where}: {os.strerror(cause.errno)}; nothing half-written is left, free some room and run again"
+        if "No space left on device" in str(cause):
+            return "cannot write: No space left on device; nothing half-written is left, free some room and run again"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _fail(message: str) -> None:
+    print(f"puna: {message}", file=sys.stderr)
+    sys.exit(2)

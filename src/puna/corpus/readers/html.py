@@ -1,0 +1,17 @@
+"""HTML pages lying in files of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.readers.page import page_text
+
+
+def read(path: Path) -> Iterator[Found | Skipped]:
+    """One page: the title, then its main text."""
+    raw = path.read_bytes()
+    title, text = page_text(raw)
+    if not text:
+        yield Skipped("no text", path.name, 0)
+        return
+    yield Found(path.name, text, 0, digest(raw), title)

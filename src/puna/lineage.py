@@ -1,0 +1,58 @@
+"""From a token of a training batch back to its document."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from puna import summary
+from puna.errors import UserError
+from puna.tokens.batches import Batches
+from puna.tokens.mixture import Part
+from puna.tokens.shards import load
+
+BATCHES = "batches.json"
+
+
+def remember(batches: Batches, steps: int, vocab_size: int, folder: Path) -> None:
+    """Write what rebuilds a run's batches, beside its weights."""
+    known = {
+        "seed": batches.seed,
+        "steps": steps,
+        "batch_sequences": batches.batch_sequences,
+        "sequence_length": batches.length,
+        "vocab_size": vocab_size,
+        "parts": [vars(part) for part in batches.parts],
+    }
+    (folder / BATCHES).write_text(json.dumps(known, indent=1) + "\n")
+
+
+def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
+    """The document that a token comes from: source, URL, licence, file, offset, language and scores, and how its text begins.
+
+    step counts from 1, row and position from 0. Raises UserError when there is no such token.
+    """
+    import pyarrow.parquet as pq
+
+    known = json.loads((summary.stage_folder(run, "train") / BATCHES).read_bytes())
+    for name, value, first, last in (
+        ("step", step, 1, known["steps"]),
+        ("row", row, 0, known["batch_sequences"] - 1),
+        ("position", position, 0, known["sequence_length"] - 1),
+    ):
+        if not first <= value <= last:
+            raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
+    parts = [Part(**part) for part in known["parts"]]
+    shards = [load(summary.stage_folder(run, "tokens"), part.source, "train", known["vocab_size"]) for part in parts]
+    batches = Batches(shards, parts, seed=known["seed"], batch_sequences=known["batch_sequences"], length=known["sequence_length"])
+    found = batches.trace(step - 1, row, position)
+    if found is None:
+        raise UserError(f"step {step}, row {row}, position {position} is padding: its source ends before it")
+    source, place = found
+    with pq.ParquetFile(summary.stage_folder(run, "documents") / f"{source}.parquet") as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if place < size:
+                (document,) = file.read_row_group(group).slice(place, 1).to_pylist()
+                return {**document, "text": document["text"][:200]}
+            place -= size
+    raise UserError(f"{run}: the documents of {source} do not fit its tokens; verify the folder")

@@ -1,0 +1,108 @@
+"""What a finished run leaves for people and programs beside its artifacts: summary.json and report.html."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import puna
+from puna.artifact import Artifact, write_atomically
+from puna.build import Build, cost
+from puna.errors import UserError
+from puna.plan import energy, machine
+from puna.report import page
+from puna.train import metrics
+
+SUMMARY, REPORT = "summary.json", "report.html"
+
+
+def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict[str, Any]:
+    """Gather the figures of all stages and write both files; the figures."""
+    recipe, folder = build.recipe, build.folder
+    planned = build.plan()
+    costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
+    seconds = sum(entry["seconds"] for entry in costs.values())
+    metered = all(entry["joules"] > 0 for entry in costs.values())
+    speed = metrics.read(folder / "logs" / finished["train"].folder.name / "metrics.jsonl")
+    found, scored, trained, sharded = (finished[name].metrics for name in ("documents", "scores", "train", "tokens"))
+    config = recipe.llama_config()
+    figures = {
+        "recipe": recipe.name,
+        "puna": puna.__version__,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "sources": {name: {"steps": steps} for name, steps in found["sources"].items()},
+        "dropped": found["dropped"],
+        "licences": found["licences"],
+        "languages": found["languages"],
+        "documents": sum(steps["kept"]["documents"] for steps in found["sources"].values()),
+        "tokenizer": {
+            **finished["tokenizer"].metrics,
+            "bytes_per_token": {
+                name: sum(split["bytes"] for split in splits.values()) / sum(split["tokens"] for split in splits.values())
+                for name, splits in sharded.items()
+            },
+        },
+        "mixture": {
+            name: {
+                "documents": sum(split["documents"] for split in sharded[name].values()),
+                "train_tokens": sharded[name]["train"]["tokens"],
+                "held_out_tokens": sharded[name]["held_out"]["tokens"],
+                "share": part["share"],
+                "epochs": part["epochs"],
+            }
+            for name, part in trained["mixture"].items()
+        },
+        "model": {
+            **config.model_dump(),
+            "size": recipe.model.size,
+            "parameters": config.parameters(),
+            "sequence_length": recipe.train.sequence_length,
+            "tokens_per_parameter": trained["tokens"] / config.parameters(),
+        },
+        "tokens": trained["tokens"],
+        "loss": trained["loss"],
+        "bits_per_byte": scored["bits_per_byte"],
+        "held_out_bytes": scored["held_out_bytes"],
+        "samples": scored["samples"],
+        **speed,
+        "seconds": {name: entry["seconds"] for name, entry in costs.items()},
+        "energy": energy.energy(seconds, recipe.energy, sum(entry["joules"] for entry in costs.values()) if metered else None),
+        "stages": [
+            {
+                "stage": item.stage.name,
+                "fingerprint": item.fingerprint,
+                "digest": finished[item.stage.name].digest,
+                "inputs": finished[item.stage.name].inputs,
+                "seconds": costs[item.stage.name]["seconds"],
+                "bytes": finished[item.stage.name].bytes,
+            }
+            for item in planned
+        ],
+    }
+    write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    curves = {name: _lines(finished["train"].path(f"{name}.jsonl")) for name in ("losses", "validation")}
+    shown = {**figures, **curves, "speed": speed, "recipe_toml": recipe_text}
+    write_atomically(folder / REPORT, page.render(shown))
+    return figures
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read(run: Path) -> dict[str, Any]:
+    """Figures of a finished run. Raises UserError when the folder holds none."""
+    path = run / SUMMARY
+    if not path.is_file():
+        raise UserError(f"{run} holds no finished run: {SUMMARY} is missing; run the recipe to its end first")
+    return json.loads(path.read_bytes())
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """The folder of a stage's artifact in a finished run."""
+    for entry in read(run)["stages"]:
+        if entry["stage"] == stage:
+            return run / f"{stage}-{entry['fingerprint']}"
+    raise UserError(f"{run}: its summary names no stage {stage}")

@@ -1,0 +1,80 @@
+"""What a person sees while a recipe runs: a line a stage, a bar inside it, the training's figures as they come."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+MEANING = {
+    "fetch": "raw files",
+    "documents": "clean documents",
+    "tokenizer": "SentencePiece model",
+    "tokens": "token shards",
+    "train": "trained weights",
+    "scores": "bits per byte, samples",
+}
+LINE_SECONDS = 15.0  # between lines of the training's figures
+
+
+class ConsoleView:
+    """Prints to standard error, so that standard output holds results alone. Bars only on a terminal."""
+
+    def __init__(self, total_steps: int) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._started = self._last_line = 0.0
+        self.total_steps = total_steps
+        self._smooth: float | None = None
+
+    def stage(self, name: str, state: str, detail: str = "") -> None:
+        """See build.View."""
+        self.close()
+        label = f"{name:<10}"
+        if state == "reuse":
+            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]")
+        elif state == "start":
+            self._started = time.monotonic()
+            self.console.print(f"[cyan]▸[/] {label} [dim]{detail}  {MEANING[name]} ...[/]")
+        else:
+            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """See build.View."""
+        self._bar(what, done, total)
+
+    def event(self, event: Any) -> None:
+        """Show an event of the training loop."""
+        from puna.train.loop import Notice, StepEvent, ValidationEvent
+
+        if isinstance(event, Notice):
+            self.console.print(f"  {event.text}")
+        elif isinstance(event, ValidationEvent):
+            told = "  ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
+            self.console.print(f"  step {event.step:>5}  held-out nats per token: {told}")
+        elif isinstance(event, StepEvent):
+            self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
+            speed = event.tokens / event.step / event.seconds
+            told = f"loss {self._smooth:.3f}  {speed:,.0f} tokens/s"
+            self._bar(told, event.step, self.total_steps)
+            now = time.monotonic()
+            if not self.console.is_terminal and now - self._last_line > LINE_SECONDS:
+                self._last_line = now
+                self.console.print(f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}")
+
+    def _bar(self, what: str, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            return
+        if self._progress is None:
+            columns = ("  ", BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task(what, total=total)
+        self._progress.update(self._task, description=what, completed=done, total=total)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,45 @@
+"""The table of sizes, against the paper and against models built of it."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from puna.errors import UserError
+from puna.model.config import SIZES, config
+from puna.model.llama import Llama
+
+PAPER = {"7b": 6_738_415_616, "13b": 13_015_864_320, "33b": 32_528_943_616, "65b": 65_285_660_672}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_those_of_the_built_model(size: str) -> None:
+    shape = config(size)
+    with torch.device("meta"):
+        built = sum(parameter.numel() for parameter in Llama(shape).parameters())
+    assert shape.parameters() == built == PAPER.get(size, built)
+
+
+def test_shapes_of_the_paper() -> None:
+    shapes = [(config(s).dim, config(s).n_heads, config(s).n_layers, config(s).ffn_dim) for s in ("7b", "13b", "33b", "65b")]
+    assert shapes == [(4096, 32, 32, 11008), (5120, 40, 40, 13824), (6656, 52, 60, 17920), (8192, 64, 80, 22016)]
+
+
+def test_flops_are_six_a_weight_and_the_causal_half_of_attention() -> None:
+    shape = config("tiny", 512)
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * 176) + 64 * 512
+    # Scores and weighted sum, forward once and backward twice, two operations each: 12 a pair of positions, layer and width.
+    pairs = sum(position + 1 for position in range(128)) / 128
+    assert shape.flops_per_token(128) == pytest.approx(6 * matrices + 12 * 2 * 64 * pairs)
+
+
+def test_an_unknown_size_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no model size 7bb \(did you mean 7b\?\); sizes are 7b, 13b"):
+        config("7bb")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"dim": 63}, "not a multiple"), ({"n_kv_heads": 3}, "not a multiple"), ({"dim": 60, "n_heads": 4}, "odd")]
+)
+def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config("tiny", 512, **change)
