@@ -10,14 +10,15 @@ from puna.artifact import Artifact, write_atomically
 from puna.build import Build, cost
 from puna.errors import UserError
 from puna.plan import energy, machine
-from puna.report import page
-from puna.train import metrics
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
 
 def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict[str, Any]:
     """Gather the figures of all stages and write both files; the figures."""
+    from puna.report import page
+    from puna.train import metrics
+
     recipe, folder = build.recipe, build.folder
     planned = build.plan()
     costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}

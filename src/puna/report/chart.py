@@ -73,7 +73,9 @@ def _thin(points: list[Point]) -> list[Point]:
     kept: list[Point] = []
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        kept += [points[place] for place in sorted({min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])})]
+        kept += [
+            points[place] for place in sorted({min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])})
+        ]
     return kept
 
 
@@ -159,7 +161,9 @@ def line_chart(
     return Html(f'<div class="chart">{legend(entries)}{_svg(title, width, height, body)}</div>')
 
 
-def bars(groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[Any], str] = "{:.3g}".format, width: int = 520) -> Html:
+def bars(
+    groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[Any], str] = "{:.3g}".format, width: int = 520
+) -> Html:
     """Horizontal bars from zero, in groups: {group: {series: value}}. A value that is no number, or below zero, has no bar."""
     values = [size for group in groups.values() for value in group.values() if (size := number(value)) is not None and size >= 0]
     if not values:

@@ -1,7 +1,7 @@
 """The report of a run as one HTML page: no script, no network, nothing that differs between two calls with equal data.
 
-Every section is a function from the run's data to HTML, "" where its data is absent; `SECTIONS` is their order. Strings from the data
-are escaped by `tag` and `table`, which leave alone only what is of type Html already.
+Every section is a function from the run's data to HTML, "" where its data is absent; `SECTIONS` is their order. Whatever comes from
+the data goes through `escape`, in `table`, `facts` or by hand; only what is of type Html already is left as it is.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,8 +9,547 @@ from typing import Any
 
 from puna.report import chart
 from puna.report.chart import Html, escape, number
-from puna.report.style import STYLE
 
 METHODS = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz"}  # in the order in which they are shown
-MOST_ROWS = 12  # of a table of counts
+MOST_ROWS = 12  # of a table of counts; the rest is summed up in a last row
 NONE = "–"
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#fcfcfb;--ink:#1d2125;--soft:#5c646c;--rule:#dcdfe2;--wash:#f1f3f4;--accent:#0067a3;
+--c0:#4a5157;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b8608f;--c5:#2b9fd9;--c6:#c98500;--c7:#8a7d00}
+@media screen and (prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e3e6e8;--soft:#9aa3ab;--rule:#31373d;--wash:#1e2327;--accent:#6bb5ea;
+--c0:#b9c1c8;--c1:#4ba3e3;--c2:#f0843a;--c3:#2cc29a;--c4:#dd93bb;--c5:#7fcdf5;--c6:#e8ae3c;--c7:#cfc24a}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+font-variant-numeric:tabular-nums lining-nums;-webkit-text-size-adjust:100%}
+.page{max-width:1100px;margin:0 auto;padding:28px 24px 48px}
+h1{font-size:27px;line-height:1.2;margin:2px 0 4px;letter-spacing:-.01em;overflow-wrap:anywhere}
+h2{font-size:18px;margin:0 0 10px}
+p{margin:0 0 10px;max-width:76ch}
+a{color:var(--accent)}
+section{border-top:1px solid var(--rule);margin-top:26px;padding-top:18px}
+.over{color:var(--soft);font-size:12px;letter-spacing:.08em;text-transform:uppercase;margin:0}
+.soft,figcaption,caption,dt{color:var(--soft);font-size:13px}
+.lead{font-size:17px;margin:18px 0 0}
+nav{margin-top:18px;font-size:13.5px}
+nav a{margin-right:14px;text-decoration:none;white-space:nowrap}
+nav a:hover{text-decoration:underline}
+dl{margin:0}dd{margin:0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:1px;margin-top:20px;background:var(--rule);
+border:1px solid var(--rule);border-radius:6px;overflow:hidden}
+.tiles div{background:var(--paper);padding:10px 14px}
+.tiles dd{font-size:22px;font-weight:600;line-height:1.25;white-space:nowrap}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px 22px;margin-bottom:14px}
+.facts dd{overflow-wrap:anywhere}
+.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:14px 36px;align-items:start}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:14px 28px;margin-bottom:14px}
+.columns>*,.cards>*{min-width:0}
+figure{margin:0 0 12px}
+figcaption{margin-bottom:4px}
+figcaption b,caption b{color:var(--ink);font-weight:600}
+.scroll{overflow-x:auto;margin:0 0 16px}
+table{border-collapse:collapse;min-width:min(100%,360px);font-size:13.5px}
+caption{text-align:left;padding-bottom:4px}
+th,td{padding:4px 0 4px 20px;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--rule);font-weight:400;white-space:nowrap}
+th:first-child{padding-left:0;text-align:left}
+.word{text-align:left}
+tbody th{white-space:normal;overflow-wrap:anywhere;min-width:7em;max-width:24em}
+thead th{color:var(--soft);font-size:12.5px;border-bottom-color:var(--soft)}
+tfoot th,tfoot td{border-bottom:0;border-top:1px solid var(--soft)}
+td strong{font-weight:700}
+.share{display:inline-block;min-width:110px;padding:0 4px;background:linear-gradient(90deg,color-mix(in srgb,var(--c1) 26%,transparent) var(--part),transparent 0)}
+code,pre,.sample,.pieces{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:12.5px}
+pre,.sample{background:var(--wash);border-radius:6px;padding:12px 14px;margin:6px 0 0;overflow-x:auto}
+.sample{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.55}
+.pieces{display:flex;flex-wrap:wrap;gap:5px;margin:0 0 12px;padding:0;list-style:none}
+.pieces li{background:var(--wash);border-radius:3px;padding:0 6px;white-space:pre-wrap;overflow-wrap:anywhere}
+summary{cursor:pointer;color:var(--accent)}
+svg{display:block;font-size:12px;fill:var(--ink)}
+.chart>svg{width:100%;height:auto;max-width:580px}
+.wide>svg{max-width:840px;min-width:600px}
+.legend{display:flex;flex-wrap:wrap;gap:0 16px;margin:0 0 2px;padding:0;list-style:none;font-size:12.5px}
+.legend li{display:flex;align-items:center;gap:6px;overflow-wrap:anywhere}
+.legend b{font-weight:600}
+.legend path,.line{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
+.line.faint{stroke-width:1}.faint{opacity:.38}
+.legend rect,circle,rect{fill:var(--c)}
+.axis{fill:var(--soft)}
+.grid{stroke:var(--rule);fill:none}.tick,.arrow{stroke:var(--soft);fill:none}.tip{fill:var(--soft)}
+.ghost{fill:var(--c1);opacity:.2}
+.node{fill:var(--wash);stroke:var(--soft)}
+.c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:var(--c6)}.c7{--c:var(--c7)}
+@media (max-width:600px){.page{padding:18px 16px 32px}.chart>svg{font-size:15px}.wide>svg,.cards .chart>svg{font-size:12.5px}h1{font-size:23px}
+.tiles{grid-template-columns:1fr 1fr}.tiles dd{font-size:18px}.facts{grid-template-columns:1fr 1fr}.lead{font-size:16px}}
+@media print{nav{display:none}body{font-size:11px}.page{max-width:none;padding:0}h2{break-after:avoid}
+figure,table,.sample,.tiles{break-inside:avoid}.scroll{overflow:visible}details::details-content{content-visibility:visible;display:block}
+pre{white-space:pre-wrap}}
+"""
+
+
+def figures(value: Any, digits: int = 3) -> str:
+    """A number with so many significant figures: 0.0123, 4.57, 1,235."""
+    found = number(value)
+    if found is None:
+        return NONE
+    return f"{found:,.0f}" if abs(found) >= 10 ** (digits - 1) else f"{found:.{digits}g}"
+
+
+def _scaled(value: Any, units: Sequence[str], whole_below: float) -> str:
+    found = number(value)
+    if found is None:
+        return NONE
+    if abs(found) < whole_below:
+        return (
+            f"{found:,.0f}\xa0{units[0]}".rstrip("\xa0")
+            if found == int(found)
+            else f"{figures(found)}\xa0{units[0]}".rstrip("\xa0")
+        )
+    place = 0
+    while abs(found) >= 999.5 and place < len(units) - 1:
+        found, place = found / 1000, place + 1
+    return f"{figures(found)}\xa0{units[place]}"
+
+
+def count(value: Any) -> str:
+    """9,876 or 12.3 M."""
+    return _scaled(value, ("", "k", "M", "B", "T"), 9999.5)
+
+
+def size(value: Any) -> str:
+    """Bytes in powers of 1000: 532 B, 1.23 GB."""
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB"), 999.5)
+
+
+def duration(value: Any) -> str:
+    """Seconds as 0.42 s, 45 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    seconds = number(value)
+    if seconds is None or seconds < 0:
+        return NONE
+    if seconds < 59.5:
+        return f"{figures(seconds, 2)}\xa0s" if seconds else "0\xa0s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}\xa0min {whole % 60:02d}\xa0s"
+    minutes = round(seconds / 60)
+    if minutes < 48 * 60:
+        return f"{minutes // 60}\xa0h {minutes % 60:02d}\xa0min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24}\xa0d {hours % 24}\xa0h"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share of one as 12.3 %."""
+    found = number(value)
+    return NONE if found is None else f"{100 * found:.{digits}f}\xa0%"
+
+
+def _total(values: Iterable[Any]) -> float | None:
+    """Sum of what are numbers; None without any."""
+    found = [value for value in map(number, values) if value is not None]
+    return sum(found) if found else None
+
+
+def _part(value: Any) -> Html:
+    """A share of one as a cell with a bar behind it."""
+    found = number(value)
+    if found is None:
+        return Html(NONE)
+    return Html(f'<span class="share" style="--part:{100 * min(max(found, 0), 1):.1f}%">{percent(found)}</span>')
+
+
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, foot: Sequence[Any] = (), words: Sequence[int] = ()
+) -> Html:
+    """A table in a box of its own that scrolls. The first cell of a row names it; words: columns of text, which stand left."""
+
+    def line(cells: Sequence[Any]) -> str:
+        first, *others = cells
+        told = (f"<td{look(place)}>{escape(cell)}</td>" for place, cell in enumerate(others, 1))
+        return f'<tr><th scope="row">{escape(first)}</th>{"".join(told)}</tr>'
+
+    def look(place: int) -> str:
+        return ' class="word"' if place in words else ""
+
+    names = "".join(f'<th scope="col"{look(place)}>{escape(name)}</th>' for place, name in enumerate(head))
+    tail = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
+    return Html(
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{names}</tr></thead><tbody>{''.join(map(line, rows))}</tbody>{tail}</table></div>"
+    )
+
+
+def facts(pairs: Mapping[str, Any], look: str = "facts") -> Html:
+    """Named values side by side; those that are None or "–" are left out."""
+    known = {name: value for name, value in pairs.items() if value not in (None, NONE, "")}
+    told = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in known.items())
+    return Html(f'<dl class="{look}">{"".join(told)}</dl>' if known else "")
+
+
+def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) -> Html:
+    """Counts of {source: {reason: count}}, one row a reason, most frequent first."""
+    totals: dict[str, float] = {}
+    for found in counts.values():
+        for key, value in found.items():
+            totals[key] = totals.get(key, 0.0) + (number(value) or 0.0)
+    if not totals:
+        return Html("")
+    order = sorted(totals, key=lambda key: (-totals[key], key))
+    shown = order if len(order) <= MOST_ROWS else order[: MOST_ROWS - 1]
+    rest = order[len(shown) :]
+    rows = [[key, *(count(found.get(key, 0)) for found in counts.values()), count(totals[key])] for key in shown]
+    if rest:
+        cells = (count(_total(found.get(key) for key in rest) or 0) for found in counts.values())
+        rows.append([f"{len(rest)} others", *cells, count(sum(totals[key] for key in rest))])
+    if len(counts) == 1:
+        rows = [row[:-1] for row in rows]
+    return table(caption, [first, *counts, *(["all"] if len(counts) > 1 else [])], rows)
+
+
+def figure(caption: str, drawing: Html) -> Html:
+    """A drawing under its caption; "" without a drawing."""
+    return Html(f"<figure><figcaption><b>{escape(caption)}</b></figcaption>{drawing}</figure>" if drawing else "")
+
+
+def _join(*parts: str, look: str = "") -> Html:
+    body = "".join(parts)
+    return Html(f'<div class="{look}">{body}</div>' if look and body else body)
+
+
+def _kept(data: Mapping[str, Any]) -> float | None:
+    """Documents that came through the last step of every source."""
+    steps = [list((source.get("steps") or {}).values()) for source in (data.get("sources") or {}).values()]
+    return _total(found[-1].get("documents") for found in steps if found)
+
+
+def headline(data: Mapping[str, Any]) -> Html:
+    """The figures that stand for the whole run."""
+    losses, stages = data.get("losses") or [{}], data.get("stages") or []
+    scores = [number(methods.get("model")) for methods in (data.get("bits_per_byte") or {}).values()]
+    known = [score for score in scores if score is not None]
+    energy = figures((data.get("energy") or {}).get("kwh"))
+    return facts(
+        {
+            "documents": count(_kept(data)),
+            "parameters": count((data.get("model") or {}).get("parameters")),
+            "tokens trained": count(losses[-1].get("tokens") or data.get("tokens")),
+            "bits per byte, mean": f"{sum(known) / len(known):.3f}" if known else None,
+            "wall time": duration(_total(stage.get("seconds") for stage in stages)),
+            "energy": f"{energy}\xa0kWh" if energy != NONE else None,
+        },
+        "tiles",
+    )
+
+
+def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence: does the model need fewer bits than xz and unigram on every source, and on how many fewer than the 5-gram?
+
+    Equal is not better. A score that is missing or not finite is not counted, and said to be missing.
+    """
+    lost: list[str] = []
+    missing = compared = 0
+    against_five: list[bool] = []
+    for source, methods in scores.items():
+        model = number(methods.get("model"))
+        for method in ("xz", "unigram", "five_gram"):
+            other = number(methods.get(method))
+            if model is None or other is None:
+                missing += 1
+            elif method == "five_gram":
+                against_five.append(model < other)
+            else:
+                compared += 1
+                lost += [f"{METHODS[method]} on {source}"] if model >= other else []
+    clauses = []
+    if compared and lost:
+        clauses.append(f"the model does not beat xz and unigram on every source (not {', '.join(lost)})")
+    elif compared:
+        clauses.append(
+            "the model beats xz and unigram on every source"
+            if not missing
+            else "the model beats xz and unigram wherever both are known"
+        )
+    if against_five:
+        clauses.append(f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of {len(against_five)}")
+    if not clauses:
+        return ""
+    gap = f" ({missing} score{'s are' if missing > 1 else ' is'} missing)" if missing else ""
+    return f"In bits per byte of held-out text, {' and '.join(clauses)}{gap}."
+
+
+def corpus(data: Mapping[str, Any]) -> Html:
+    """The funnel of every source, what was dropped and why, licences and languages."""
+    sources = {name: source.get("steps") or {} for name, source in (data.get("sources") or {}).items()}
+    names = list(dict.fromkeys(step for steps in sources.values() for step in steps))
+    drawings = (
+        figure(
+            f"{source}: documents after each step",
+            chart.funnel({step: found.get("documents") for step, found in steps.items()}, f"documents of {source}, by step"),
+        )
+        for source, steps in sources.items()
+    )
+    rows = [
+        [source, *(f"{count(steps.get(step, {}).get('documents'))} · {size(steps.get(step, {}).get('bytes'))}" for step in names)]
+        for source, steps in sources.items()
+    ]
+    return _join(
+        _join(*drawings, look="cards"),
+        table("Documents and bytes of text after each step", ["source", *names], rows) if names else "",
+        crosstab("Dropped records, by reason", "reason", data.get("dropped") or {}),
+        _join(
+            crosstab("Documents kept, by licence", "licence", data.get("licences") or {}),
+            crosstab("Documents kept, by language", "language", data.get("languages") or {}),
+            look="columns",
+        ),
+    )
+
+
+def tokens(data: Mapping[str, Any]) -> Html:
+    """The tokenizer, and the mixture that training saw."""
+    tokenizer, mixture = data.get("tokenizer") or {}, data.get("mixture") or {}
+    used = tokenizer.get("training_bytes")
+    per_token = tokenizer.get("bytes_per_token") or {}
+    pieces = tokenizer.get("pieces") or tokenizer.get("longest_pieces") or []
+    names = list(dict.fromkeys([*mixture, *per_token]))
+    parts = {name: mixture.get(name) or {} for name in names}
+    rows = [
+        [name, count(part.get("documents")), count(part.get("train_tokens")), count(part.get("held_out_tokens")),
+         figures(per_token.get(name)), _part(part.get("share")), figures(part.get("epochs"))]
+        for name, part in parts.items()
+    ]  # fmt: skip
+    sums = (count(_total(part.get(key) for part in parts.values())) for key in ("documents", "train_tokens", "held_out_tokens"))
+    return _join(
+        facts(
+            {
+                "vocabulary": count(tokenizer.get("vocab_size")),
+                "text it was trained on": size(_total(used.values()) if isinstance(used, dict) else used),
+                "time": duration(tokenizer.get("seconds")),
+            }
+        ),
+        table(
+            "Mixture: what is there, and how much of it training saw",
+            ["source", "documents", "training tokens", "held-out tokens", "bytes per token", "share of training", "epochs"],
+            rows,
+            foot=["all", *sums, "", "", ""] if len(names) > 1 else (),
+        )
+        if names
+        else "",
+        f'<p class="soft">Pieces of the vocabulary:</p><ul class="pieces">{"".join(f"<li>{escape(piece)}</li>" for piece in pieces)}</ul>'
+        if pieces
+        else "",
+    )
+
+
+def model(data: Mapping[str, Any]) -> Html:
+    """The shape of the model."""
+    shape = data.get("model") or {}
+    names = {"layers": "n_layers", "width": "dim", "heads": "n_heads", "key/value heads": "n_kv_heads", "SwiGLU width": "ffn_dim",
+             "vocabulary": "vocab_size", "context, tokens": "sequence_length"}  # fmt: skip
+    return facts(
+        {
+            "size": shape.get("size"),
+            "parameters": count(shape.get("parameters")),
+            **{name: f"{value:,.0f}" for name, key in names.items() if (value := number(shape.get(key))) is not None},
+            "tokens per parameter": figures(shape.get("tokens_per_parameter")),
+        }
+    )
+
+
+def training(data: Mapping[str, Any]) -> Html:
+    """Losses over tokens, learning rate and gradient norm."""
+    losses, validation = data.get("losses") or [], data.get("validation") or []
+
+    def curve(key: str) -> list[tuple[Any, Any]]:
+        return [(entry.get("tokens"), entry.get(key)) for entry in losses]
+
+    steps, window = curve("loss"), max(1, len(losses) // 50)
+    means = [
+        (steps[end - 1][0], sum(known) / len(known))
+        for end in range(window, len(steps) + 1, window)
+        if (known := [value for _, loss in steps[end - window : end] if (value := number(loss)) is not None])
+    ]
+    each, mean = "training, each step", f"training, mean of {window} steps"
+    sources = dict.fromkeys(source for entry in validation for source in entry.get("losses") or {})
+    held_out = {
+        source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation] for source in sources
+    }
+    lines = {each: steps, mean: means} if window > 1 else {"training": steps}
+    return _join(
+        figure("Loss on training batches, nats per token", chart.line_chart(lines, "tokens", "nats per token", faint=[each])),
+        figure("Loss on held-out documents, nats per token", chart.line_chart(held_out, "tokens", "nats per token")),
+        figure("Learning rate", chart.line_chart({"learning rate": curve("learning_rate")}, "tokens", "learning rate", height=200)),
+        figure(
+            "Norm of the gradient before clipping",
+            chart.line_chart({"gradient norm": curve("gradient_norm")}, "tokens", "norm", height=200),
+        ),
+        look="columns",
+    )
+
+
+def scores(data: Mapping[str, Any]) -> Html:
+    """Bits per byte beside the baselines."""
+    found, sizes = data.get("bits_per_byte") or {}, data.get("held_out_bytes") or {}
+    if not found:
+        return Html("")
+    present = {method for methods in found.values() for method in methods}
+    order = [method for method in METHODS if method in present] + sorted(present - set(METHODS))
+    rows = []
+    for source, methods in found.items():
+        values = {method: number(methods.get(method)) for method in order}
+        best = min((value for value in values.values() if value is not None), default=None)
+        cells = (
+            Html(f"<strong>{value:.3f}</strong>")
+            if value is not None and value == best
+            else NONE
+            if value is None
+            else f"{value:.3f}"
+            for value in values.values()
+        )
+        own, five = values.get("model"), values.get("five_gram")
+        ratio = f"{own / five:.2f}\xa0×" if own is not None and five else NONE
+        rows.append([source, size(sizes.get(source)), *cells, ratio])
+    labels = {method: METHODS.get(method, method) for method in order}
+    groups = {source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()}
+    return _join(
+        '<p class="soft">What each method needs to send the held-out documents, over their size; lower is better, the best of a row is bold.'
+        " All but xz learned from the training documents; xz sees nothing but the text it packs.</p>",
+        _join(
+            table("Bits per byte of held-out documents", ["source", "text", *labels.values(), "model / 5-gram"], rows),
+            figure("Bits per byte, shorter is better", chart.bars(groups, "bits per byte by source and method", "{:.3f}".format)),
+            look="columns",
+        ),
+    )
+
+
+def samples(data: Mapping[str, Any]) -> Html:
+    """What the model writes."""
+    told = []
+    for sample in data.get("samples") or []:
+        heat = figures(sample.get("temperature"))
+        note = f'<p class="soft">temperature {heat}</p>' if heat != NONE else ""
+        text = f"<b>{escape(sample.get('prompt', ''))}</b>{escape(sample.get('text', ''))}"
+        told.append(f'<div><div class="sample" dir="auto">{text}</div>{note}</div>')
+    return (
+        _join('<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns"))
+        if told
+        else Html("")
+    )
+
+
+def costs(data: Mapping[str, Any]) -> Html:
+    """Speed, memory, energy, and the machine they belong to."""
+    speed, energy, machine = (data.get(key) or {} for key in ("speed", "energy", "machine"))
+    peak = number(speed.get("matmul_peak_flops"))
+    memory = size(speed.get("peak_memory_bytes"))
+    of_all = f"{memory} of {size(machine.get('memory_bytes'))}" if memory != NONE and machine.get("memory_bytes") else memory
+    watts, pue, grid = (figures(energy.get(key)) for key in ("watts", "pue", "kg_co2_per_kwh"))
+    power = f"{watts}\xa0W, {'measured' if energy.get('measured') else 'assumed'}" if watts != NONE else None
+    return _join(
+        facts(
+            {
+                "training": duration(speed.get("training_seconds")),
+                "tokens per second": count(speed.get("tokens_per_second")),
+                "share of the matrix-product peak": percent(speed.get("matmul_peak_share")),
+                "matrix-product peak": f"{figures(peak / 1e9)}\xa0GFLOP/s" if peak is not None else None,
+                "most memory held": of_all,
+                "energy": f"{figures(energy['kwh'])}\xa0kWh" if number(energy.get("kwh")) is not None else None,
+                "carbon dioxide": f"{figures(energy['kg_co2'])}\xa0kg" if number(energy.get("kg_co2")) is not None else None,
+                "power": power,
+                "overhead of the site (PUE)": pue,
+                "grid": f"{grid}\xa0kg/kWh" if grid != NONE else None,
+                "processor": machine.get("cpu"),
+                "cores used": machine.get("cores"),
+                **{name: version for name, version in (data.get("versions") or {}).items()},
+            }
+        ),
+        '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>' if energy else "",
+    )
+
+
+def lineage(data: Mapping[str, Any]) -> Html:
+    """Which artifact was made from which."""
+    stages = data.get("stages") or []
+    if not stages:
+        return Html("")
+    whole = _total(stage.get("seconds") for stage in stages)
+    reused = any("reused" in stage for stage in stages)
+
+    def cells(stage: Mapping[str, Any]) -> list[Any]:
+        inputs = (f"{escape(name)} <code>{escape(mark)}</code>" for name, mark in (stage.get("inputs") or {}).items())
+        seconds = number(stage.get("seconds"))
+        return [
+            stage.get("stage", NONE),
+            Html(f"<code>{escape(stage.get('fingerprint') or NONE)}</code>"),
+            Html(", ".join(inputs) or NONE),
+            duration(seconds),
+            _part(seconds / whole if seconds is not None and whole else None),
+            size(stage.get("bytes")),
+            *(["reused" if stage.get("reused") else "made"] if reused else []),
+            Html(f"<code>{escape(str(stage.get('digest') or NONE)[:12])}</code>"),
+        ]
+
+    head = ["stage", "fingerprint", "made from", "time", "share of time", "size", *(["this run"] if reused else []), "digest"]
+    return _join(
+        figure(
+            "What is made from what",
+            chart.graph({str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages}, "stages and their inputs"),
+        ),
+        table("Artifacts", head, map(cells, stages), words=(1, 2, *((6, 7) if reused else (6,)))),
+        '<p class="soft">A fingerprint is of settings, code version and inputs; a digest is of the bytes that came out.</p>',
+    )
+
+
+def recipe(data: Mapping[str, Any]) -> Html:
+    """The recipe as it was run."""
+    text = data.get("recipe_toml")
+    return Html(f"<details><summary>Show the recipe</summary><pre>{escape(text)}</pre></details>" if text else "")
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
+    ("corpus", "Corpus", corpus),
+    ("tokens", "Tokens", tokens),
+    ("model", "Model", model),
+    ("training", "Training", training),
+    ("scores", "Scores", scores),
+    ("samples", "Samples", samples),
+    ("cost", "Cost", costs),
+    ("lineage", "Lineage", lineage),
+    ("recipe", "Recipe", recipe),
+)
+
+
+def render(data: dict[str, Any]) -> str:
+    """The whole page. data: the figures of `summary.json` and the curves; any key may be absent."""
+    name = escape(data.get("recipe") or "a run")
+    machine, versions = data.get("machine") or {}, data.get("versions") or {}
+    where = [data.get("date"), f"Puna {data['puna']}" if data.get("puna") else None, machine.get("cpu"),
+             f"{machine['cores']} cores" if machine.get("cores") else None, f"torch {versions['torch']}" if versions.get("torch") else None]  # fmt: skip
+    told = verdict(data.get("bits_per_byte") or {})
+    bodies = [(key, title, body) for key, title, section in SECTIONS if (body := section(data))]
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
+    sections = "".join(
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
+        for key, title, body in bodies
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{name} · Puna report</title>
+<style>{STYLE}</style>
+</head>
+<body><div class="page">
+<header>
+<p class="over">Puna report</p>
+<h1>{name}</h1>
+<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>
+{headline(data)}
+{f'<p class="lead">{escape(told)}</p>' if told else ""}
+{f'<nav aria-label="Sections">{links}</nav>' if links else ""}
+</header>
+<main>
+{sections}</main>
+</div></body>
+</html>
+"""

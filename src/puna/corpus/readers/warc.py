@@ -1,5 +1,6 @@
 """Web archives: WARC (pages), WET (text already extracted) and the older ARC."""
 
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -31,18 +32,40 @@ def _read_warc(path: Path) -> Iterator[Found | Skipped]:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     content = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion, WarcRecordType.revisit)
-    failed = None
+    last, failed = 0, None
     with path.open("rb") as file:
         try:
             for record in ArchiveIterator(file, parse_http=False):
+                last = record.stream_pos
                 if record.record_type in content:
-                    yield _warc_record(record)
-        except Exception as error:  # the library raises its own kinds for streams that break off; none of its words reach a user
+                    yield _warc_record(record, 0)
+        except Exception as error:  # the library raises its own kinds for what it cannot read; none of its words reach a user
             failed = error
     if failed is not None:
-        raise UserError(f"the archive is damaged or ends early ({path.stat().st_size:,} bytes)") from failed
+        raw = path.read_bytes()
+        if not raw.startswith(b"WARC/"):
+            raise UserError(f"the archive is damaged after byte {last:,} of {len(raw):,}") from failed
+        yield from _behind_malformed(raw, last)
     for _ in _checked(path):
         pass
+
+
+def _behind_malformed(raw: bytes, last: int) -> Iterator[Found | Skipped]:
+    """The records of a plain archive behind the one at `last`, the last that could be read; those that cannot are skipped."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    content = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion, WarcRecordType.revisit)
+    while (at := raw.find(b"\nWARC/1", last + 1)) >= 0:
+        last = at = at + 1
+        try:
+            for record in ArchiveIterator(io.BytesIO(raw[at:]), parse_http=False):
+                last = at + record.stream_pos
+                if record.record_type in content:
+                    yield _warc_record(record, at)
+            return
+        except Exception:
+            if last == at:
+                yield Skipped("malformed record", "", at)
 
 
 def _checked(path: Path) -> Iterator[bytes]:
@@ -51,11 +74,11 @@ def _checked(path: Path) -> Iterator[bytes]:
         yield from streams.chunks(path)
 
 
-def _warc_record(record: Any) -> Found | Skipped:
+def _warc_record(record: Any, base: int) -> Found | Skipped:
     from fastwarc.warc import WarcRecordType
 
     url = (record.headers.get("WARC-Target-URI") or "").strip("<>")
-    offset = record.stream_pos
+    offset = base + record.stream_pos
     if record.record_type == WarcRecordType.revisit:
         return Skipped("revisit", url, offset)
     payload: bytes = record.reader.read()
