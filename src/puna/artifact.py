@@ -68,7 +68,13 @@ class Artifact:
         return sum(entry["bytes"] for entry in self.files.values())
 
     def manifest(self) -> dict[str, Any]:
-        body = {"stage": self.stage, "fingerprint": self.fingerprint, "inputs": self.inputs, "files": self.files, "metrics": self.metrics}
+        body = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "inputs": self.inputs,
+            "files": self.files,
+            "metrics": self.metrics,
+        }
         return {**body, "digest": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
 
     def verify(self) -> None:

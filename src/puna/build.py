@@ -6,7 +6,6 @@ What differs between two equal runs (times, speeds, the report) lies beside the 
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -164,5 +163,3 @@ def cost(logs: Path) -> dict[str, float]:
         return json.loads((logs / "cost.json").read_bytes())
     except (OSError, ValueError):
         return {"seconds": 0.0, "joules": 0.0}
-
-

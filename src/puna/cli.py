@@ -20,7 +20,9 @@ from puna.errors import Stopped, UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The LLaMA system, runnable.")
 
 RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name, or a .toml file", show_default=False)]
-Override = Annotated[list[str] | None, typer.Option("--set", "-s", help="section.key=value, over the recipe; repeatable", show_default=False)]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="section.key=value, over the recipe; repeatable", show_default=False)
+]
 OutOption = Annotated[Path, typer.Option(help="folder of all runs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON")]
 RunArgument = Annotated[Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)]
@@ -125,7 +127,10 @@ def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutO
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    _table(("stage", "fingerprint", "inputs", "state"), [(r["stage"], r["fingerprint"], " ".join(r["inputs"]), r["state"]) for r in rows])
+    _table(
+        ("stage", "fingerprint", "inputs", "state"),
+        [(r["stage"], r["fingerprint"], " ".join(r["inputs"]), r["state"]) for r in rows],
+    )
 
 
 @app.command()
@@ -139,7 +144,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="an artifact, or a folder
     found = [path for path in found if not any(part in (".work", ".scratch") for part in path.relative_to(folder).parts)]
     if not found:
         raise UserError(f"{folder} holds no artifact")
-    rows, problems = [], []
+    rows: list[dict[str, Any]] = []
+    problems = []
     for path in found:
         try:
             loaded = artifact.load(path)
@@ -254,7 +260,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
         line = "  ".join(
-            cell.rjust(width) if cell[:1].isdigit() and "." in cell or cell.replace(",", "").isdigit() else cell.ljust(width)
+            cell.rjust(width) if (cell[:1].isdigit() and "." in cell) or cell.replace(",", "").isdigit() else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)
         )
         print(line.rstrip())

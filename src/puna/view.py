@@ -67,7 +67,14 @@ class ConsoleView:
         if not self.console.is_terminal:
             return
         if self._progress is None:
-            columns = ("  ", BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                "  ",
+                BarColumn(30),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self._progress = Progress(*columns, console=self.console, transient=True)
             self._progress.start()
             self._task = self._progress.add_task(what, total=total)

@@ -38,7 +38,8 @@ def test_an_unknown_size_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"dim": 63}, "not a multiple"), ({"n_kv_heads": 3}, "not a multiple"), ({"dim": 60, "n_heads": 4}, "odd")]
+    ("change", "message"),
+    [({"dim": 63}, "not a multiple"), ({"n_kv_heads": 3}, "not a multiple"), ({"dim": 60, "n_heads": 4}, "odd")],
 )
 def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):

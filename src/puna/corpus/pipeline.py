@@ -124,7 +124,9 @@ def documents(
     import pyarrow.parquet as pq
 
     work = [
-        (source, number, group) for source in settings.sources for number, group in enumerate(groups(files[source.name], settings.group_bytes))
+        (source, number, group)
+        for source in settings.sources
+        for number, group in enumerate(groups(files[source.name], settings.group_bytes))
     ]
     parts.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []

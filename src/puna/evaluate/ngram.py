@@ -33,7 +33,9 @@ class NGram:
         self._orders: list[_Order] = []
         tokens = np.asarray(tokens, np.int64)
         place = _places(offsets)
-        names, counts, keys_of = [], [], []
+        names: list[Array] = []
+        counts: list[Array] = []
+        keys_of: list[Array] = []
         for n in range(1, order + 1):
             here = np.flatnonzero(place >= n - 1)
             keys = tokens[here] if n == 1 else names[-1][here - 1] * vocab_size + tokens[here]

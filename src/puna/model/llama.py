@@ -162,9 +162,7 @@ class Llama(nn.Module):
             cache.lengths = cache.lengths + tokens.shape[1]
         return self.norm(x)
 
-    def forward(
-        self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Logits [b, t, vocabulary], or [b, 1, vocabulary] of the last position alone. See `hidden` for the arguments."""
         x = self.hidden(tokens, segments=segments, cache=cache)
         return self.output(x[:, -1:] if last_only else x)

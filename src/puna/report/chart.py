@@ -1,39 +1,20 @@
 """Small charts as inline SVG: lines, grouped bars, a funnel, and the graph of stages.
 
-Every function gives HTML that needs no script: colours and sizes come from the CSS variables and classes of the page (`c0` to `c7` for
-series), values can be read by hovering, and each drawing says in its title what it shows. Whatever comes from outside is escaped here.
+Every function gives HTML that needs no script: colours and sizes come from the CSS of the page (classes `c0` to `c7` for series),
+values can be read by hovering, and each drawing says in its title what it shows. Names and labels are escaped here.
 """
 
-import html
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from puna.report import Html, escape, number
 
 COLOURS = 8  # series classes c0..c7 in the style sheet
 MOST_POINTS = 400  # of one line; more are thinned to the extremes of equal stretches
 MARKED_POINTS = 40  # a line with at most so many points shows them as dots
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 Point = tuple[float, float]
-
-
-class Html(str):
-    """Text that is markup already, and must not be escaped again."""
-
-    __slots__ = ()
-
-
-def escape(value: Any) -> Html:
-    """Any value as HTML; what HTML cannot hold (control characters, lone surrogates) becomes U+FFFD."""
-    return value if isinstance(value, Html) else Html(html.escape(UNPRINTABLE.sub("\ufffd", str(value))))
-
-
-def number(value: Any) -> float | None:
-    """`value` as a float; None for what is no number, not finite, or beyond 1e300 (no chart has room for it)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        return None
-    return float(value)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -73,9 +54,7 @@ def _thin(points: list[Point]) -> list[Point]:
     kept: list[Point] = []
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        kept += [
-            points[place] for place in sorted({min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])})
-        ]
+        kept += [points[place] for place in sorted({min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])})]
     return kept
 
 
@@ -161,9 +140,7 @@ def line_chart(
     return Html(f'<div class="chart">{legend(entries)}{_svg(title, width, height, body)}</div>')
 
 
-def bars(
-    groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[Any], str] = "{:.3g}".format, width: int = 520
-) -> Html:
+def bars(groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[Any], str] = "{:.3g}".format, width: int = 520) -> Html:
     """Horizontal bars from zero, in groups: {group: {series: value}}. A value that is no number, or below zero, has no bar."""
     values = [size for group in groups.values() for value in group.values() if (size := number(value)) is not None and size >= 0]
     if not values:

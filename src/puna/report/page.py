@@ -4,24 +4,22 @@ Every section is a function from the run's data to HTML, "" where its data is ab
 the data goes through `escape`, in `table`, `facts` or by hand; only what is of type Html already is left as it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from puna.report import chart
-from puna.report.chart import Html, escape, number
+from puna.report import NONE, Html, chart, count, duration, escape, facts, figures, number, percent, size, table, total
 
 METHODS = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz"}  # in the order in which they are shown
 MOST_ROWS = 12  # of a table of counts; the rest is summed up in a last row
-NONE = "–"
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fcfcfb;--ink:#1d2125;--soft:#5c646c;--rule:#dcdfe2;--wash:#f1f3f4;--accent:#0067a3;
 --c0:#4a5157;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b8608f;--c5:#2b9fd9;--c6:#c98500;--c7:#8a7d00}
-@media screen and (prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e3e6e8;--soft:#9aa3ab;--rule:#31373d;--wash:#1e2327;--accent:#6bb5ea;
---c0:#b9c1c8;--c1:#4ba3e3;--c2:#f0843a;--c3:#2cc29a;--c4:#dd93bb;--c5:#7fcdf5;--c6:#e8ae3c;--c7:#cfc24a}}
+@media screen and (prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e3e6e8;--soft:#9aa3ab;--rule:#31373d;--wash:#1e2327;
+--accent:#6bb5ea;--c0:#b9c1c8;--c1:#4ba3e3;--c2:#f0843a;--c3:#2cc29a;--c4:#dd93bb;--c5:#7fcdf5;--c6:#e8ae3c;--c7:#cfc24a}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
-font-variant-numeric:tabular-nums lining-nums;-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums lining-nums;-webkit-text-size-adjust:100%}
 .page{max-width:1100px;margin:0 auto;padding:28px 24px 48px}
 h1{font-size:27px;line-height:1.2;margin:2px 0 4px;letter-spacing:-.01em;overflow-wrap:anywhere}
 h2{font-size:18px;margin:0 0 10px}
@@ -50,14 +48,16 @@ figcaption b,caption b{color:var(--ink);font-weight:600}
 .scroll{overflow-x:auto;margin:0 0 16px}
 table{border-collapse:collapse;min-width:min(100%,360px);font-size:13.5px}
 caption{text-align:left;padding-bottom:4px}
-th,td{padding:4px 0 4px 20px;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--rule);font-weight:400;white-space:nowrap}
+th,td{padding:4px 0 4px 20px;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--rule);
+font-weight:400;white-space:nowrap}
 th:first-child{padding-left:0;text-align:left}
 .word{text-align:left}
 tbody th{white-space:normal;overflow-wrap:anywhere;min-width:7em;max-width:24em}
 thead th{color:var(--soft);font-size:12.5px;border-bottom-color:var(--soft)}
 tfoot th,tfoot td{border-bottom:0;border-top:1px solid var(--soft)}
 td strong{font-weight:700}
-.share{display:inline-block;min-width:110px;padding:0 4px;background:linear-gradient(90deg,color-mix(in srgb,var(--c1) 26%,transparent) var(--part),transparent 0)}
+.share{display:inline-block;min-width:110px;padding:0 4px;
+background:linear-gradient(90deg,color-mix(in srgb,var(--c1) 26%,transparent) var(--part),transparent 0)}
 code,pre,.sample,.pieces{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:12.5px}
 pre,.sample{background:var(--wash);border-radius:6px;padding:12px 14px;margin:6px 0 0;overflow-x:auto}
 .sample{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.55}
@@ -78,75 +78,12 @@ svg{display:block;font-size:12px;fill:var(--ink)}
 .ghost{fill:var(--c1);opacity:.2}
 .node{fill:var(--wash);stroke:var(--soft)}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:var(--c6)}.c7{--c:var(--c7)}
-@media (max-width:600px){.page{padding:18px 16px 32px}.chart>svg{font-size:15px}.wide>svg,.cards .chart>svg{font-size:12.5px}h1{font-size:23px}
-.tiles{grid-template-columns:1fr 1fr}.tiles dd{font-size:18px}.facts{grid-template-columns:1fr 1fr}.lead{font-size:16px}}
+@media (max-width:600px){.page{padding:18px 16px 32px}.chart>svg{font-size:15px}.wide>svg,.cards .chart>svg{font-size:12.5px}
+h1{font-size:23px}.tiles{grid-template-columns:1fr 1fr}.tiles dd{font-size:18px}.facts{grid-template-columns:1fr 1fr}.lead{font-size:16px}}
 @media print{nav{display:none}body{font-size:11px}.page{max-width:none;padding:0}h2{break-after:avoid}
 figure,table,.sample,.tiles{break-inside:avoid}.scroll{overflow:visible}details::details-content{content-visibility:visible;display:block}
 pre{white-space:pre-wrap}}
 """
-
-
-def figures(value: Any, digits: int = 3) -> str:
-    """A number with so many significant figures: 0.0123, 4.57, 1,235."""
-    found = number(value)
-    if found is None:
-        return NONE
-    return f"{found:,.0f}" if abs(found) >= 10 ** (digits - 1) else f"{found:.{digits}g}"
-
-
-def _scaled(value: Any, units: Sequence[str], whole_below: float) -> str:
-    found = number(value)
-    if found is None:
-        return NONE
-    if abs(found) < whole_below:
-        return (
-            f"{found:,.0f}\xa0{units[0]}".rstrip("\xa0")
-            if found == int(found)
-            else f"{figures(found)}\xa0{units[0]}".rstrip("\xa0")
-        )
-    place = 0
-    while abs(found) >= 999.5 and place < len(units) - 1:
-        found, place = found / 1000, place + 1
-    return f"{figures(found)}\xa0{units[place]}"
-
-
-def count(value: Any) -> str:
-    """9,876 or 12.3 M."""
-    return _scaled(value, ("", "k", "M", "B", "T"), 9999.5)
-
-
-def size(value: Any) -> str:
-    """Bytes in powers of 1000: 532 B, 1.23 GB."""
-    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB"), 999.5)
-
-
-def duration(value: Any) -> str:
-    """Seconds as 0.42 s, 45 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
-    seconds = number(value)
-    if seconds is None or seconds < 0:
-        return NONE
-    if seconds < 59.5:
-        return f"{figures(seconds, 2)}\xa0s" if seconds else "0\xa0s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}\xa0min {whole % 60:02d}\xa0s"
-    minutes = round(seconds / 60)
-    if minutes < 48 * 60:
-        return f"{minutes // 60}\xa0h {minutes % 60:02d}\xa0min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24}\xa0d {hours % 24}\xa0h"
-
-
-def percent(value: Any, digits: int = 1) -> str:
-    """A share of one as 12.3 %."""
-    found = number(value)
-    return NONE if found is None else f"{100 * found:.{digits}f}\xa0%"
-
-
-def _total(values: Iterable[Any]) -> float | None:
-    """Sum of what are numbers; None without any."""
-    found = [value for value in map(number, values) if value is not None]
-    return sum(found) if found else None
 
 
 def _part(value: Any) -> Html:
@@ -155,34 +92,6 @@ def _part(value: Any) -> Html:
     if found is None:
         return Html(NONE)
     return Html(f'<span class="share" style="--part:{100 * min(max(found, 0), 1):.1f}%">{percent(found)}</span>')
-
-
-def table(
-    caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, foot: Sequence[Any] = (), words: Sequence[int] = ()
-) -> Html:
-    """A table in a box of its own that scrolls. The first cell of a row names it; words: columns of text, which stand left."""
-
-    def line(cells: Sequence[Any]) -> str:
-        first, *others = cells
-        told = (f"<td{look(place)}>{escape(cell)}</td>" for place, cell in enumerate(others, 1))
-        return f'<tr><th scope="row">{escape(first)}</th>{"".join(told)}</tr>'
-
-    def look(place: int) -> str:
-        return ' class="word"' if place in words else ""
-
-    names = "".join(f'<th scope="col"{look(place)}>{escape(name)}</th>' for place, name in enumerate(head))
-    tail = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
-    return Html(
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{names}</tr></thead><tbody>{''.join(map(line, rows))}</tbody>{tail}</table></div>"
-    )
-
-
-def facts(pairs: Mapping[str, Any], look: str = "facts") -> Html:
-    """Named values side by side; those that are None or "–" are left out."""
-    known = {name: value for name, value in pairs.items() if value not in (None, NONE, "")}
-    told = (f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in known.items())
-    return Html(f'<dl class="{look}">{"".join(told)}</dl>' if known else "")
 
 
 def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) -> Html:
@@ -198,7 +107,7 @@ def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) 
     rest = order[len(shown) :]
     rows = [[key, *(count(found.get(key, 0)) for found in counts.values()), count(totals[key])] for key in shown]
     if rest:
-        cells = (count(_total(found.get(key) for key in rest) or 0) for found in counts.values())
+        cells = (count(total(found.get(key) for key in rest) or 0) for found in counts.values())
         rows.append([f"{len(rest)} others", *cells, count(sum(totals[key] for key in rest))])
     if len(counts) == 1:
         rows = [row[:-1] for row in rows]
@@ -218,7 +127,7 @@ def _join(*parts: str, look: str = "") -> Html:
 def _kept(data: Mapping[str, Any]) -> float | None:
     """Documents that came through the last step of every source."""
     steps = [list((source.get("steps") or {}).values()) for source in (data.get("sources") or {}).values()]
-    return _total(found[-1].get("documents") for found in steps if found)
+    return total(found[-1].get("documents") for found in steps if found)
 
 
 def headline(data: Mapping[str, Any]) -> Html:
@@ -233,7 +142,7 @@ def headline(data: Mapping[str, Any]) -> Html:
             "parameters": count((data.get("model") or {}).get("parameters")),
             "tokens trained": count(losses[-1].get("tokens") or data.get("tokens")),
             "bits per byte, mean": f"{sum(known) / len(known):.3f}" if known else None,
-            "wall time": duration(_total(stage.get("seconds") for stage in stages)),
+            "wall time": duration(total(stage.get("seconds") for stage in stages)),
             "energy": f"{energy}\xa0kWh" if energy != NONE else None,
         },
         "tiles",
@@ -264,9 +173,7 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
         clauses.append(f"the model does not beat xz and unigram on every source (not {', '.join(lost)})")
     elif compared:
         clauses.append(
-            "the model beats xz and unigram on every source"
-            if not missing
-            else "the model beats xz and unigram wherever both are known"
+            "the model beats xz and unigram on every source" if not missing else "the model beats xz and unigram wherever both are known"
         )
     if against_five:
         clauses.append(f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of {len(against_five)}")
@@ -316,12 +223,12 @@ def tokens(data: Mapping[str, Any]) -> Html:
          figures(per_token.get(name)), _part(part.get("share")), figures(part.get("epochs"))]
         for name, part in parts.items()
     ]  # fmt: skip
-    sums = (count(_total(part.get(key) for part in parts.values())) for key in ("documents", "train_tokens", "held_out_tokens"))
+    sums = (count(total(part.get(key) for part in parts.values())) for key in ("documents", "train_tokens", "held_out_tokens"))
     return _join(
         facts(
             {
                 "vocabulary": count(tokenizer.get("vocab_size")),
-                "text it was trained on": size(_total(used.values()) if isinstance(used, dict) else used),
+                "text it was trained on": size(total(used.values()) if isinstance(used, dict) else used),
                 "time": duration(tokenizer.get("seconds")),
             }
         ),
@@ -369,9 +276,7 @@ def training(data: Mapping[str, Any]) -> Html:
     ]
     each, mean = "training, each step", f"training, mean of {window} steps"
     sources = dict.fromkeys(source for entry in validation for source in entry.get("losses") or {})
-    held_out = {
-        source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation] for source in sources
-    }
+    held_out = {source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation] for source in sources}
     lines = {each: steps, mean: means} if window > 1 else {"training": steps}
     return _join(
         figure("Loss on training batches, nats per token", chart.line_chart(lines, "tokens", "nats per token", faint=[each])),
@@ -397,11 +302,7 @@ def scores(data: Mapping[str, Any]) -> Html:
         values = {method: number(methods.get(method)) for method in order}
         best = min((value for value in values.values() if value is not None), default=None)
         cells = (
-            Html(f"<strong>{value:.3f}</strong>")
-            if value is not None and value == best
-            else NONE
-            if value is None
-            else f"{value:.3f}"
+            Html(f"<strong>{value:.3f}</strong>") if value is not None and value == best else NONE if value is None else f"{value:.3f}"
             for value in values.values()
         )
         own, five = values.get("model"), values.get("five_gram")
@@ -428,11 +329,7 @@ def samples(data: Mapping[str, Any]) -> Html:
         note = f'<p class="soft">temperature {heat}</p>' if heat != NONE else ""
         text = f"<b>{escape(sample.get('prompt', ''))}</b>{escape(sample.get('text', ''))}"
         told.append(f'<div><div class="sample" dir="auto">{text}</div>{note}</div>')
-    return (
-        _join('<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns"))
-        if told
-        else Html("")
-    )
+    return _join('<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns")) if told else Html("")
 
 
 def costs(data: Mapping[str, Any]) -> Html:
@@ -458,7 +355,7 @@ def costs(data: Mapping[str, Any]) -> Html:
                 "grid": f"{grid}\xa0kg/kWh" if grid != NONE else None,
                 "processor": machine.get("cpu"),
                 "cores used": machine.get("cores"),
-                **{name: version for name, version in (data.get("versions") or {}).items()},
+                **(data.get("versions") or {}),
             }
         ),
         '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>' if energy else "",
@@ -470,7 +367,7 @@ def lineage(data: Mapping[str, Any]) -> Html:
     stages = data.get("stages") or []
     if not stages:
         return Html("")
-    whole = _total(stage.get("seconds") for stage in stages)
+    whole = total(stage.get("seconds") for stage in stages)
     reused = any("reused" in stage for stage in stages)
 
     def cells(stage: Mapping[str, Any]) -> list[Any]:

@@ -34,7 +34,9 @@ class TokensSettings(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> "TokensSettings":
         entries = self.mixture.values()
-        if entries and not all((e.share is None) != (e.epochs is None) and (e.share is None) == (next(iter(entries)).share is None) for e in entries):
+        if entries and not all(
+            (e.share is None) != (e.epochs is None) and (e.share is None) == (next(iter(entries)).share is None) for e in entries
+        ):
             raise ValueError("give every source of the mixture a share, or every one a number of epochs")
         shares = [entry.share for entry in entries if entry.share is not None]
         if shares and abs(sum(shares) - 1) > 1e-6:

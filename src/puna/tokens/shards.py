@@ -64,7 +64,9 @@ def choose_held_out(identities: list[str], share: float) -> Array:
     return chosen
 
 
-def write(source: str, documents: Iterator[tuple[str, str]], tokenizer: "Tokenizer", share: float, threads: int, out: Path) -> dict[str, Any]:
+def write(
+    source: str, documents: Iterator[tuple[str, str]], tokenizer: "Tokenizer", share: float, threads: int, out: Path
+) -> dict[str, Any]:
     """Tokenize one source into both splits; documents, tokens and bytes of each.
 
     documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises UserError when a source has

@@ -19,7 +19,9 @@ from puna.errors import UserError
 
 IDENTITY = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/?\d{7})(v\d+)?")
 ROOT = re.compile(r"\\document(?:class|style)\b")
-INPUT = re.compile(r"\\(?:input|include|subfile)\s*\{\s*([^{}]+?)\s*\}|\\(?:sub)?import\s*\{([^{}]*)\}\s*\{([^{}]+)\}|\\input\s+([^\s{}\\]+)")
+INPUT = re.compile(
+    r"\\(?:input|include|subfile)\s*\{\s*([^{}]+?)\s*\}|\\(?:sub)?import\s*\{([^{}]*)\}\s*\{([^{}]+)\}|\\input\s+([^\s{}\\]+)"
+)
 FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
 BEGIN = re.compile(r"\\begin\s*\{document\}")
 END = re.compile(r"\\end\s*\{document\}")
@@ -29,7 +31,9 @@ BIBLIOGRAPHY = re.compile(
     r"(?:\[[^\]]*\])?(?:\{[^{}]*\})?",
     re.DOTALL,
 )
-NOISE = re.compile(r"\\(?:label|includegraphics|vspace|hspace|index)\*?\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\(?:maketitle|tableofcontents|newpage|clearpage)\b")
+NOISE = re.compile(
+    r"\\(?:label|includegraphics|vspace|hspace|index)\*?\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\(?:maketitle|tableofcontents|newpage|clearpage)\b"
+)
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 DEEPEST, LONGEST = 20, 20_000_000
 
@@ -71,13 +75,19 @@ def _load(path: Path) -> _Source:
             try:
                 with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                     for item in archive.getmembers():
-                        if item.isfile() and item.name.lower().endswith((".tex", ".ltx", ".latex")) and (opened := archive.extractfile(item)):
+                        if (
+                            item.isfile()
+                            and item.name.lower().endswith((".tex", ".ltx", ".latex"))
+                            and (opened := archive.extractfile(item))
+                        ):
                             raw[PurePosixPath(item.name).as_posix()] = opened.read()
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise UserError(f"the tar archive is damaged or ends early ({len(content):,} bytes)") from error
         else:
             raw[path.name] = content
-    files = {name: text for name, content in sorted(raw.items()) if (text := streams.text_of(content)) is not None and not name.endswith(".bbl")}
+    files = {
+        name: text for name, content in sorted(raw.items()) if (text := streams.text_of(content)) is not None and not name.endswith(".bbl")
+    }
     whole = digest(b"\0".join(name.encode() + b"\0" + content for name, content in sorted(raw.items())))
     return _Source({name: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for name, text in files.items()}, whole)
 

@@ -14,7 +14,9 @@ END = re.compile(
     r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)", re.MULTILINE | re.IGNORECASE
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
-CREDITS = re.compile(r"^(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|This (?:e-?text|eBook) was (?:produced|prepared))", re.IGNORECASE)
+CREDITS = re.compile(
+    r"^(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|This (?:e-?text|eBook) was (?:produced|prepared))", re.IGNORECASE
+)
 HEAD_CHARACTERS = 20_000
 
 
@@ -22,8 +24,8 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     """One book; a text without Gutenberg's marks is taken whole."""
     raw = path.read_bytes()
     if b"<html" in raw[:2000].lower():
-        heading, text = page_text(raw)
-        yield Found(path.name, text, 0, digest(raw), heading) if text else Skipped("no text", path.name, 0)
+        heading, body = page_text(raw)
+        yield Found(path.name, body, 0, digest(raw), heading) if body else Skipped("no text", path.name, 0)
         return
     text = text_of(raw)
     if text is None or not text.strip():

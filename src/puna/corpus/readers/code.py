@@ -18,9 +18,7 @@ from puna.corpus.document import Found, Skipped, digest
 from puna.errors import UserError
 
 KEPT = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0", "0BSD")
-EXTENSIONS = frozenset(
-    "py pyx pxd c h cc cpp cxx hpp cu js jsx ts tsx rs go java kt scala rb php pl sh lua r jl hs ml cs swift sql md rst".split()
-)
+EXTENSIONS = frozenset("py pyx pxd c h cc cpp cxx hpp cu js jsx ts tsx rs go java kt scala rb php pl sh lua r jl hs ml cs swift sql md rst".split())  # noqa: SIM905
 MAXIMUM_LINE, AVERAGE_LINE, MINIMUM_ALPHANUMERIC = 1000, 100, 0.25
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING)([.-][^/]*)?$", re.IGNORECASE)
 _CLASSIFIERS = {
@@ -40,7 +38,10 @@ _TEXTS = (
     ("GPL", r"GNU GENERAL PUBLIC LICENSE"),
     ("MPL", r"Mozilla Public License"),
     ("Apache-2.0", r"Apache License,?\s+Version 2\.0"),
-    ("BSD-3-Clause", r"Redistribution and use in source and binary forms[\s\S]*(Neither the name|names? of (its|the) (copyright holder|contributors))"),
+    (
+        "BSD-3-Clause",
+        r"Redistribution and use in source and binary forms[\s\S]*(Neither the name|names? of (its|the) (copyright holder|contributors))",
+    ),
     ("BSD-2-Clause", r"Redistribution and use in source and binary forms"),
     ("MIT", r"Permission is hereby granted, free of charge, to any person obtaining a copy"),
 )

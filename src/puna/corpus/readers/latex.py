@@ -16,7 +16,9 @@ PROVIDE = re.compile(r"\\providecommand")
 MACRO = re.compile(r"\\([A-Za-z@]+|[^A-Za-z\s])[ \t]*")
 ROUNDS, GROWTH = 12, 8
 # Expanding these would rewrite LaTeX itself rather than the author's shorthands.
-UNTOUCHED = frozenset({"begin", "end", "section", "subsection", "chapter", "item", "ref", "cite", "label", "\\", "{", "}", "%", "&", "#", "$", "_"})
+UNTOUCHED = frozenset(
+    {"begin", "end", "section", "subsection", "chapter", "item", "ref", "cite", "label", "\\", "{", "}", "%", "&", "#", "$", "_"}
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _expand_once(text: str, macros: dict[str, _Macro]) -> str:
         if filled is None:
             continue
         values, end = filled
-        body = re.sub(r"#(\d)", lambda found, values=values: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", macro.body)
+        body = _filled(macro.body, values)
         if body[-1:].isalpha() and re.search(r"\\[A-Za-z@]+$", body) and text[end : end + 1].isalpha():
             body += " "  # \foo{}x must not become \barx
         out += [text[at : match.start()], body]
@@ -149,3 +151,7 @@ def _arguments(text: str, at: int, macro: _Macro) -> tuple[list[str], int] | Non
             value, at = text[at], at + 1
         values.append(value)
     return values, at
+
+
+def _filled(body: str, values: list[str]) -> str:
+    return re.sub(r"#(\d)", lambda found: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", body)

@@ -11,7 +11,7 @@ from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers import streams
 
 QUESTION, ANSWER = "1", "2"
-BLOCKS = frozenset("p pre ul ol li h1 h2 h3 h4 h5 h6 blockquote hr table tr div".split())
+BLOCKS = frozenset(["p", "pre", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table", "tr", "div"])
 
 
 @dataclass

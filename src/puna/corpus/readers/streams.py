@@ -20,7 +20,7 @@ def chunks(path: Path) -> Iterator[bytes]:
         magic = file.read(4)
         file.seek(0)
         kind = next((kind for kind, (mark, _) in _KINDS.items() if magic.startswith(mark)), "")
-        decoder = _KINDS[kind][1]() if kind else None
+        decoder: Any = _KINDS[kind][1]() if kind else None
         fresh = True
         while raw := file.read(CHUNK):
             while kind and raw:
@@ -28,7 +28,7 @@ def chunks(path: Path) -> Iterator[bytes]:
                     break  # zeros behind the last stream are padding
                 try:
                     piece = decoder.decompress(raw)
-                except (OSError, ValueError, zlib.error, EOFError, *_zstd_errors(kind)) as error:
+                except _errors(kind) as error:
                     raise UserError(f"the {kind} stream is damaged before byte {file.tell():,} of {path.stat().st_size:,}") from error
                 fresh, raw = False, b""
                 if decoder.eof:
@@ -47,9 +47,9 @@ def _zstd() -> Any:
     return zstandard.ZstdDecompressor().decompressobj()
 
 
-def _zstd_errors(kind: str) -> tuple[type[Exception], ...]:
+def _errors(kind: str) -> tuple[type[Exception], ...]:
     if kind != "zstandard":
-        return ()
+        return OSError, ValueError, EOFError, zlib.error
     import zstandard
 
     return (zstandard.ZstdError,)

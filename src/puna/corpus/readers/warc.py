@@ -151,9 +151,9 @@ def _decode(body: bytes, encoding: str) -> bytes | None:
 
 def _read_arc(path: Path) -> Iterator[Found | Skipped]:
     """ARC records: a line `URL IP date type ... length`, then so many bytes of HTTP response."""
-    stream, broken = b"", None
+    parts: list[bytes] = []
+    broken = None
     try:
-        parts = []
         for chunk in streams.chunks(path):
             parts.append(chunk)
     except UserError as error:

@@ -35,9 +35,11 @@ OPENERS = {"}}": "{{", "]]": "[[", "|}": "{|"}
 SHOWN = {
     "lang": 2, "nowrap": 1, "nobr": 1, "small": 1, "big": 1, "abbr": 1, "sic": 1, "transl": 0, "quote": 1, "cquote": 1, "blockquote": 1,
     "quotation": 1, "em": 1, "strong": 1, "sup": 1, "sub": 1, "smallcaps": 1, "sc": 1, "ill": 1, "interlanguage link": 1, "ship": 2,
-    "as of": 1, "currency": 1, "angbr": 1, "nihongo": 1, "visible anchor": 1, "tooltip": 1, "hover title": 0, "code": 1, "mono": 1, "var": 1,
+    "as of": 1, "currency": 1, "angbr": 1, "nihongo": 1, "visible anchor": 1, "tooltip": 1, "hover title": 0, "code": 1,
+    "mono": 1, "var": 1,
 }  # fmt: skip
-SYMBOLS = {"ndash": "–", "spaced ndash": " – ", "snd": " – ", "mdash": "—", "spaced mdash": " — ", "!": "|", "=": "=", "'": "'", "nbsp": " ",
+SYMBOLS = {"ndash": "–", "spaced ndash": " – ", "snd": " – ", "mdash": "—", "spaced mdash": " — ", "!": "|", "=": "=", "'": "'", 
+           "nbsp": " ",
            "·": "·", "•": "•", "dot": "·", "pi": "π", "snds": " – ", "-": ""}  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Checkpoints and tokenizers of llama2.c (its first file format, without a magic number)."""
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -72,7 +73,9 @@ class Tokenizer:
             known = self._ids.get(character.encode())
             ids += [known] if known is not None else [byte + 3 for byte in character.encode()]
         while True:
-            pairs = [(self._ids.get(self.pieces[a] + self.pieces[b]), place) for place, (a, b) in enumerate(zip(ids, ids[1:], strict=False))]
+            pairs = [
+                (self._ids.get(self.pieces[a] + self.pieces[b]), place) for place, (a, b) in enumerate(itertools.pairwise(ids))
+            ]
             known_pairs = [(self.scores[merged], -place, merged) for merged, place in pairs if merged is not None]
             if not known_pairs:
                 return ids
