@@ -8,6 +8,7 @@ from typing import Any
 import puna
 from puna.artifact import Artifact, write_atomically
 from puna.build import Build, cost
+from puna.corpus.pipeline import FUNNEL
 from puna.errors import UserError
 from puna.plan import energy, machine
 
@@ -27,22 +28,21 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
     speed = metrics.read(folder / "logs" / finished["train"].folder.name / "metrics.jsonl")
     found, scored, trained, sharded = (finished[name].metrics for name in ("documents", "scores", "train", "tokens"))
     config = recipe.llama_config()
+    names = [source.name for source in recipe.corpus.sources]  # in the recipe's order; artifacts keep theirs sorted
     figures = {
         "recipe": recipe.name,
         "puna": puna.__version__,
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": machine.versions(),
-        "sources": {name: {"steps": steps} for name, steps in found["sources"].items()},
-        "dropped": found["dropped"],
-        "licences": found["licences"],
-        "languages": found["languages"],
+        "sources": {name: {"steps": {step: found["sources"][name][step] for step in FUNNEL}} for name in names},
+        **{key: {name: found[key][name] for name in names} for key in ("dropped", "licences", "languages")},
         "documents": sum(steps["kept"]["documents"] for steps in found["sources"].values()),
         "tokenizer": {
             **finished["tokenizer"].metrics,
             "bytes_per_token": {
-                name: sum(split["bytes"] for split in splits.values()) / sum(split["tokens"] for split in splits.values())
-                for name, splits in sharded.items()
+                name: sum(split["bytes"] for split in sharded[name].values()) / sum(split["tokens"] for split in sharded[name].values())
+                for name in names
             },
         },
         "mixture": {
@@ -50,10 +50,9 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
                 "documents": sum(split["documents"] for split in sharded[name].values()),
                 "train_tokens": sharded[name]["train"]["tokens"],
                 "held_out_tokens": sharded[name]["held_out"]["tokens"],
-                "share": part["share"],
-                "epochs": part["epochs"],
+                **trained["mixture"][name],
             }
-            for name, part in trained["mixture"].items()
+            for name in names
         },
         "model": {
             **config.model_dump(),
@@ -64,8 +63,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         },
         "tokens": trained["tokens"],
         "loss": trained["loss"],
-        "bits_per_byte": scored["bits_per_byte"],
-        "held_out_bytes": scored["held_out_bytes"],
+        **{key: {name: scored[key][name] for name in names} for key in ("bits_per_byte", "held_out_bytes")},
         "samples": scored["samples"],
         **speed,
         "seconds": {name: entry["seconds"] for name, entry in costs.items()},

@@ -33,12 +33,14 @@ class ConsoleView:
         self.close()
         label = f"{name:<10}"
         if state == "reuse":
-            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]")
+            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]", soft_wrap=True)
         elif state == "start":
             self._started = time.monotonic()
-            self.console.print(f"[cyan]▸[/] {label} [dim]{detail}  {MEANING[name]} ...[/]")
+            self.console.print(f"[cyan]▸[/] {label} [dim]{detail}  {MEANING[name]} ...[/]", soft_wrap=True)
         else:
-            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]")
+            self.console.print(
+                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]", soft_wrap=True
+            )
 
     def progress(self, what: str, done: int, total: int) -> None:
         """See build.View."""
@@ -49,10 +51,10 @@ class ConsoleView:
         from puna.train.loop import Notice, StepEvent, ValidationEvent
 
         if isinstance(event, Notice):
-            self.console.print(f"  {event.text}")
+            self.console.print(f"  {event.text}", soft_wrap=True)
         elif isinstance(event, ValidationEvent):
-            told = "  ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
-            self.console.print(f"  step {event.step:>5}  held-out nats per token: {told}")
+            told = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
+            self.console.print(f"  step {event.step:>5}  held-out nats per token: {told}", soft_wrap=True)
         elif isinstance(event, StepEvent):
             self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
             speed = event.tokens / event.step / event.seconds
@@ -61,7 +63,7 @@ class ConsoleView:
             now = time.monotonic()
             if not self.console.is_terminal and now - self._last_line > LINE_SECONDS:
                 self._last_line = now
-                self.console.print(f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}")
+                self.console.print(f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}", soft_wrap=True)
 
     def _bar(self, what: str, done: int, total: int) -> None:
         if not self.console.is_terminal:

@@ -27,6 +27,7 @@ STEPS = {
     "language": ("other language", "language unsure"),
     "kept": (DUPLICATE,),
 }
+FUNNEL = ("found", *STEPS)
 CONTROL = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
 ROW_GROUP_BYTES = 8_000_000
 
@@ -213,7 +214,7 @@ class _Tally:
     def add(self, row: dict[str, Any], reason: str) -> None:
         """Count one record. A record without id never became a text."""
         stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), None if row["id"] else "read")
-        for step in ("found", *STEPS):
+        for step in FUNNEL:
             if step == stopped_at:
                 break
             self.documents[step] += 1
@@ -225,7 +226,7 @@ class _Tally:
             self.languages[row["language"] or "unknown"] += 1
 
     def funnel(self) -> dict[str, dict[str, int]]:
-        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in ("found", *STEPS)}
+        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}
 
 
 def iterate(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from puna.report import Html, escape, number
+from puna.report.markup import Html, escape, number
 
 COLOURS = 8  # series classes c0..c7 in the style sheet
 MOST_POINTS = 400  # of one line; more are thinned to the extremes of equal stretches
@@ -108,7 +108,7 @@ def line_chart(
     every = [point for points in lines.values() for point in points]
     across = ticks(min(x for x, _ in every), max(x for x, _ in every))
     up = ticks(min(y for _, y in every), max(y for _, y in every))
-    left, right, top, bottom = 56, width - 14, 26, height - 44
+    left, right, top, bottom = 56, width - 24, 26, height - 44
 
     def place(x: float, y: float) -> Point:
         return (

@@ -7,7 +7,8 @@ the data goes through `escape`, in `table`, `facts` or by hand; only what is of 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from puna.report import NONE, Html, chart, count, duration, escape, facts, figures, number, percent, size, table, total
+from puna.report import chart
+from puna.report.markup import NONE, Html, count, duration, energy, escape, facts, figures, number, percent, size, table, total
 
 METHODS = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz"}  # in the order in which they are shown
 MOST_ROWS = 12  # of a table of counts; the rest is summed up in a last row
@@ -135,7 +136,6 @@ def headline(data: Mapping[str, Any]) -> Html:
     losses, stages = data.get("losses") or [{}], data.get("stages") or []
     scores = [number(methods.get("model")) for methods in (data.get("bits_per_byte") or {}).values()]
     known = [score for score in scores if score is not None]
-    energy = figures((data.get("energy") or {}).get("kwh"))
     return facts(
         {
             "documents": count(_kept(data)),
@@ -143,7 +143,7 @@ def headline(data: Mapping[str, Any]) -> Html:
             "tokens trained": count(losses[-1].get("tokens") or data.get("tokens")),
             "bits per byte, mean": f"{sum(known) / len(known):.3f}" if known else None,
             "wall time": duration(total(stage.get("seconds") for stage in stages)),
-            "energy": f"{energy}\xa0kWh" if energy != NONE else None,
+            "energy": energy((data.get("energy") or {}).get("kwh")),
         },
         "tiles",
     )
@@ -215,7 +215,8 @@ def tokens(data: Mapping[str, Any]) -> Html:
     tokenizer, mixture = data.get("tokenizer") or {}, data.get("mixture") or {}
     used = tokenizer.get("training_bytes")
     per_token = tokenizer.get("bytes_per_token") or {}
-    pieces = tokenizer.get("pieces") or tokenizer.get("longest_pieces") or []
+    pieces = tokenizer.get("longest_pieces") or []
+    shown = "".join(f"<li>{escape(piece.replace(' ', '·'))}</li>" for piece in pieces)
     names = list(dict.fromkeys([*mixture, *per_token]))
     parts = {name: mixture.get(name) or {} for name in names}
     rows = [
@@ -240,9 +241,7 @@ def tokens(data: Mapping[str, Any]) -> Html:
         )
         if names
         else "",
-        f'<p class="soft">Pieces of the vocabulary:</p><ul class="pieces">{"".join(f"<li>{escape(piece)}</li>" for piece in pieces)}</ul>'
-        if pieces
-        else "",
+        f'<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p><ul class="pieces">{shown}</ul>' if pieces else "",
     )
 
 
@@ -295,7 +294,7 @@ def scores(data: Mapping[str, Any]) -> Html:
     found, sizes = data.get("bits_per_byte") or {}, data.get("held_out_bytes") or {}
     if not found:
         return Html("")
-    present = {method for methods in found.values() for method in methods}
+    present: set[str] = {method for methods in found.values() for method in methods}
     order = [method for method in METHODS if method in present] + sorted(present - set(METHODS))
     rows = []
     for source, methods in found.items():
@@ -308,16 +307,13 @@ def scores(data: Mapping[str, Any]) -> Html:
         own, five = values.get("model"), values.get("five_gram")
         ratio = f"{own / five:.2f}\xa0×" if own is not None and five else NONE
         rows.append([source, size(sizes.get(source)), *cells, ratio])
-    labels = {method: METHODS.get(method, method) for method in order}
+    labels: dict[str, str] = {method: METHODS.get(method, method) for method in order}
     groups = {source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()}
     return _join(
         '<p class="soft">What each method needs to send the held-out documents, over their size; lower is better, the best of a row is bold.'
         " All but xz learned from the training documents; xz sees nothing but the text it packs.</p>",
-        _join(
-            table("Bits per byte of held-out documents", ["source", "text", *labels.values(), "model / 5-gram"], rows),
-            figure("Bits per byte, shorter is better", chart.bars(groups, "bits per byte by source and method", "{:.3f}".format)),
-            look="columns",
-        ),
+        table("Bits per byte of held-out documents", ["source", "text", *labels.values(), "model / 5-gram"], rows),
+        figure("Bits per byte, shorter is better", chart.bars(groups, "bits per byte by source and method", "{:.3f}".format)),
     )
 
 
@@ -334,12 +330,12 @@ def samples(data: Mapping[str, Any]) -> Html:
 
 def costs(data: Mapping[str, Any]) -> Html:
     """Speed, memory, energy, and the machine they belong to."""
-    speed, energy, machine = (data.get(key) or {} for key in ("speed", "energy", "machine"))
+    speed, spent, machine = (data.get(key) or {} for key in ("speed", "energy", "machine"))
     peak = number(speed.get("matmul_peak_flops"))
     memory = size(speed.get("peak_memory_bytes"))
     of_all = f"{memory} of {size(machine.get('memory_bytes'))}" if memory != NONE and machine.get("memory_bytes") else memory
-    watts, pue, grid = (figures(energy.get(key)) for key in ("watts", "pue", "kg_co2_per_kwh"))
-    power = f"{watts}\xa0W, {'measured' if energy.get('measured') else 'assumed'}" if watts != NONE else None
+    watts, pue, grid = (figures(spent.get(key)) for key in ("watts", "pue", "kg_co2_per_kwh"))
+    power = f"{watts}\xa0W, {'measured' if spent.get('measured') else 'assumed'}" if watts != NONE else None
     return _join(
         facts(
             {
@@ -348,8 +344,8 @@ def costs(data: Mapping[str, Any]) -> Html:
                 "share of the matrix-product peak": percent(speed.get("matmul_peak_share")),
                 "matrix-product peak": f"{figures(peak / 1e9)}\xa0GFLOP/s" if peak is not None else None,
                 "most memory held": of_all,
-                "energy": f"{figures(energy['kwh'])}\xa0kWh" if number(energy.get("kwh")) is not None else None,
-                "carbon dioxide": f"{figures(energy['kg_co2'])}\xa0kg" if number(energy.get("kg_co2")) is not None else None,
+                "energy": energy(spent.get("kwh")),
+                "carbon dioxide": f"{figures(1000 * kilograms)}\xa0g" if (kilograms := number(spent.get("kg_co2"))) is not None else None,
                 "power": power,
                 "overhead of the site (PUE)": pue,
                 "grid": f"{grid}\xa0kg/kWh" if grid != NONE else None,
@@ -358,7 +354,7 @@ def costs(data: Mapping[str, Any]) -> Html:
                 **(data.get("versions") or {}),
             }
         ),
-        '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>' if energy else "",
+        '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>' if spent else "",
     )
 
 

@@ -18,7 +18,10 @@ from puna.corpus.document import Found, Skipped, digest
 from puna.errors import UserError
 
 KEPT = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0", "0BSD")
-EXTENSIONS = frozenset("py pyx pxd c h cc cpp cxx hpp cu js jsx ts tsx rs go java kt scala rb php pl sh lua r jl hs ml cs swift sql md rst".split())  # noqa: SIM905
+EXTENSIONS = frozenset((
+    "py", "pyx", "pxd", "c", "h", "cc", "cpp", "cxx", "hpp", "cu", "js", "jsx", "ts", "tsx", "rs", "go",
+    "java", "kt", "scala", "rb", "php", "pl", "sh", "lua", "r", "jl", "hs", "ml", "cs", "swift", "sql", "md", "rst",
+))  # fmt: skip
 MAXIMUM_LINE, AVERAGE_LINE, MINIMUM_ALPHANUMERIC = 1000, 100, 0.25
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING)([.-][^/]*)?$", re.IGNORECASE)
 _CLASSIFIERS = {

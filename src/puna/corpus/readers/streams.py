@@ -9,6 +9,7 @@ from typing import Any
 from puna.errors import UserError
 
 CHUNK = 1 << 20
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def chunks(path: Path) -> Iterator[bytes]:
@@ -19,6 +20,9 @@ def chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         magic = file.read(4)
         file.seek(0)
+        if magic == ZSTANDARD:
+            yield from _zstandard(path)
+            return
         kind = next((kind for kind, (mark, _) in _KINDS.items() if magic.startswith(mark)), "")
         decoder: Any = _KINDS[kind][1]() if kind else None
         fresh = True
@@ -28,7 +32,7 @@ def chunks(path: Path) -> Iterator[bytes]:
                     break  # zeros behind the last stream are padding
                 try:
                     piece = decoder.decompress(raw)
-                except _errors(kind) as error:
+                except (OSError, ValueError, EOFError, zlib.error) as error:
                     raise UserError(f"the {kind} stream is damaged before byte {file.tell():,} of {path.stat().st_size:,}") from error
                 fresh, raw = False, b""
                 if decoder.eof:
@@ -41,24 +45,20 @@ def chunks(path: Path) -> Iterator[bytes]:
             raise UserError(f"the {kind} stream ends early, at byte {path.stat().st_size:,}")
 
 
-def _zstd() -> Any:
-    import zstandard
+def _zstandard(path: Path) -> Iterator[bytes]:
+    import pyarrow as pa
 
-    return zstandard.ZstdDecompressor().decompressobj()
-
-
-def _errors(kind: str) -> tuple[type[Exception], ...]:
-    if kind != "zstandard":
-        return OSError, ValueError, EOFError, zlib.error
-    import zstandard
-
-    return (zstandard.ZstdError,)
+    try:
+        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+            while piece := stream.read(CHUNK):
+                yield piece
+    except OSError as error:
+        raise UserError(f"the zstandard stream of {path.stat().st_size:,} bytes is damaged or ends early") from error
 
 
 _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
     "gzip": (b"\x1f\x8b", lambda: zlib.decompressobj(31)),
     "bzip2": (b"BZh", bz2.BZ2Decompressor),
-    "zstandard": (b"\x28\xb5\x2f\xfd", _zstd),
 }
 
 

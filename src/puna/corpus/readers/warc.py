@@ -120,7 +120,8 @@ def _page(body: bytes, content_type: str, url: str, offset: int) -> Found | Skip
 
 def _join_chunks(body: bytes) -> bytes:
     """The body of a chunked response; as it is where its chunks are no chunks (many archives unpack it and keep the header)."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while size := re.compile(rb"\s*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n").match(body, at):
         length = int(size[1], 16)
         if not length:

@@ -73,9 +73,7 @@ class Tokenizer:
             known = self._ids.get(character.encode())
             ids += [known] if known is not None else [byte + 3 for byte in character.encode()]
         while True:
-            pairs = [
-                (self._ids.get(self.pieces[a] + self.pieces[b]), place) for place, (a, b) in enumerate(itertools.pairwise(ids))
-            ]
+            pairs = [(self._ids.get(self.pieces[a] + self.pieces[b]), place) for place, (a, b) in enumerate(itertools.pairwise(ids))]
             known_pairs = [(self.scores[merged], -place, merged) for merged, place in pairs if merged is not None]
             if not known_pairs:
                 return ids

@@ -1,0 +1,32 @@
+# make run   raw data -> trained, measured model -> report      make test   linters, types, tests
+PYTHON ?= python3
+RECIPE ?= laptop
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test clean
+
+run: .venv/installed
+	.venv/bin/puna run $(RECIPE) $(ARGS)
+
+test: .venv/installed-test
+	.venv/bin/ruff check src tests bench tools
+	.venv/bin/ruff format --check src tests bench tools
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python tools/closure.py
+	.venv/bin/pytest $(ARGS)
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Puna needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv out
