@@ -80,10 +80,38 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         url = f"{name}/{member.name}"
         if PurePosixPath(member.name).suffix.lstrip(".").lower() not in EXTENSIONS:
             continue
-        if not any(part in KEPT for part in re.split(r"[ ()]+", licence)):
+        if not allowed(licence):
             yield Skipped(f"licence not MIT, BSD or Apache: {licence or 'unknown'}", url, member.offset)
             continue
         yield _judge(member, url, licence)
+
+
+def allowed(expression: str) -> bool:
+    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both of each AND."""
+    words = re.findall(r"[()]|[^\s()]+", expression)
+
+    def either() -> bool:
+        result = both()
+        while words and words[0] == "OR":
+            words.pop(0)
+            result = both() or result
+        return result
+
+    def both() -> bool:
+        result = one()
+        while words and words[0] in ("AND", "WITH"):
+            word = words.pop(0)
+            result = (one() or word == "WITH") and result  # what follows WITH is an exception, which only adds rights
+        return result
+
+    def one() -> bool:
+        word = words.pop(0) if words else ""
+        if word != "(":
+            return word in KEPT
+        result = either()
+        return bool(words) and words.pop(0) == ")" and result
+
+    return either() and not words
 
 
 def _members(path: Path) -> Iterator[_Member]:

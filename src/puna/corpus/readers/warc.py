@@ -77,7 +77,7 @@ def _checked(path: Path) -> Iterator[bytes]:
 def _warc_record(record: Any, base: int) -> Found | Skipped:
     from fastwarc.warc import WarcRecordType
 
-    url = (record.headers.get("WARC-Target-URI") or "").strip("<>")
+    url = (record.headers.get("WARC-Target-URI") or record.record_id).strip("<>")
     offset = base + record.stream_pos
     if record.record_type == WarcRecordType.revisit:
         return Skipped("revisit", url, offset)

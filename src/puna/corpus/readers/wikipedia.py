@@ -53,6 +53,8 @@ def _article(page: Any, base: str, namespaces: frozenset[str], number: int) -> F
     text = (values["text"].text or "") if "text" in values else ""
     if "ns" in values and (values["ns"].text or "0").strip() != "0":
         return Skipped("not an article", url, number)
+    if "model" in values and values["model"].text != "wikitext":
+        return Skipped("not wikitext", url, number)
     if "redirect" in values or REDIRECT.match(text):
         return Skipped("redirect", url, number)
     body = plain(text, namespaces)

@@ -1,0 +1,316 @@
+"""The small readers on hand-made files: Wikipedia, StackExchange, arXiv, books, code, lines, JSON lines, HTML."""
+
+import bz2
+import gzip
+import io
+import json
+import random
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers import arxiv, book, code, html, jsonl, lines, stackexchange, wikipedia
+from puna.errors import UserError
+
+
+def found_in(items: list[Found | Skipped]) -> list[Found]:
+    return [item for item in items if isinstance(item, Found)]
+
+
+def reasons(items: list[Found | Skipped]) -> list[str]:
+    return [item.reason for item in items if isinstance(item, Skipped)]
+
+
+# Wikipedia
+
+
+def dump(*pages: tuple[str, int, str]) -> bytes:
+    body = "".join(
+        f"<page><title>{title}</title><ns>{space}</ns><revision><text>{text}</text></revision></page>\n" for title, space, text in pages
+    )
+    site = '<siteinfo><base>https://xx.example/wiki/Main</base><namespaces><namespace key="6">Bild</namespace></namespaces></siteinfo>'
+    return f"<mediawiki>{site}{body}</mediawiki>".encode()
+
+
+def test_wikipedia_articles(tmp_path: Path) -> None:
+    path = tmp_path / "dump.xml.bz2"
+    content = dump(
+        ("High plain", 0, "It is [[high]]. [[Bild:a.jpg]]"), ("Talk:X", 1, "hm"), ("Old", 0, "#REDIRECT [[High plain]]"), ("E", 0, "")
+    )
+    path.write_bytes(bz2.compress(content))
+    items = list(wikipedia.read(path))
+    (article,) = found_in(items)
+    assert (article.url, article.title, article.text) == ("https://xx.example/wiki/High_plain", "High plain", "High plain\n\nIt is high.")
+    assert article.licence == "CC-BY-SA-3.0"
+    assert reasons(items) == ["not an article", "redirect", "no text"]
+
+
+def test_wikipedia_that_breaks_off(tmp_path: Path) -> None:
+    content = dump(("A", 0, "One sentence."), ("B", 0, "Another sentence."))
+    path = tmp_path / "dump.xml"
+    path.write_bytes(content[: content.index(b"Another")])
+    items = list(wikipedia.read(path))
+    assert [item.title for item in found_in(items)] == ["A"] and reasons(items) == ["file ends early"]
+    path = tmp_path / "dump.xml.bz2"
+    path.write_bytes(bz2.compress(content)[:-20])
+    with pytest.raises(UserError, match="bzip2 stream ends early"):
+        list(wikipedia.read(path))
+
+
+# StackExchange
+
+
+def test_stackexchange_answers_by_numeric_score(tmp_path: Path) -> None:
+    folder = tmp_path / "llamas.example"
+    folder.mkdir()
+    rows = [
+        '<row Id="1" PostTypeId="1" Title="Why?" Score="1" '
+        'Body="&lt;p&gt;Tell me&lt;/p&gt;&lt;pre&gt;&lt;code&gt;if x:&#xA;    y&lt;/code&gt;&lt;/pre&gt;"/>',
+        '<row Id="2" PostTypeId="2" ParentId="1" Body="&lt;p&gt;nine&lt;/p&gt;" Score="9"/>',
+        '<row Id="3" PostTypeId="2" ParentId="1" Body="&lt;ul&gt;&lt;li&gt;ten&lt;/li&gt;&lt;li&gt;b&lt;/li&gt;&lt;/ul&gt;" Score="10"/>',
+        '<row Id="4" PostTypeId="2" ParentId="1" Body="minus" Score="-1"/>',
+        '<row Id="5" PostTypeId="1" Title="Alone?" Body="x" Score="0"/>',
+        '<row Id="6" PostTypeId="2" ParentId="99" Body="x" Score="0"/>',
+    ]
+    path = folder / "Posts.xml"
+    path.write_text("<posts>\n" + "\n".join(rows) + "\n</posts>")
+    items = list(stackexchange.read(path))
+    (question,) = found_in(items)
+    assert question.url == "https://llamas.example/questions/1"
+    assert question.text == "Why?\n\nTell me\n\nif x:\n    y\n\nA: - ten\n- b\n\nA: nine\n\nA: minus"
+    assert sorted(reasons(items)) == ["answer without its question", "no answer"]
+    path.write_text("<posts>\n" + "\n".join(rows[:3]) + "\n<row Id=")
+    items = list(stackexchange.read(path))
+    assert len(found_in(items)) == 1 and reasons(items) == ["file ends early"]
+
+
+# arXiv
+
+MAIN = r"""\documentclass{article} % comment
+\title{On \emph{high} plains}
+\newcommand{\R}{\mathbb{R}}
+\begin{document}
+\maketitle
+\begin{abstract}Cut.\end{abstract}
+\input{parts/one}
+\include{two.tex}
+\bibliography{refs}
+\begin{thebibliography}{9}\bibitem{a} Cut.\end{thebibliography}
+\end{document}
+after the end"""
+
+
+def paper(folder: Path) -> Path:
+    (folder / "parts").mkdir(parents=True)
+    (folder / "main.tex").write_text(MAIN)
+    (folder / "parts" / "one.tex").write_text(
+        "Before the first section.\n\\section{First}\nIn $\\R$, 5\\% % not this\nof it.\n\\input{parts/one}"
+    )
+    (folder / "two.tex").write_bytes("\\section{Second}\nGröße.".encode("latin-1"))
+    return folder
+
+
+def test_arxiv_paper_in_input_order(tmp_path: Path) -> None:
+    (found,) = found_in(list(arxiv.read(paper(tmp_path / "2101.00001v2"))))
+    assert found.url == "https://arxiv.org/abs/2101.00001v2"
+    assert found.text.split() == [r"\section{First}", "In", r"$\mathbb{R}$,", r"5\%", "of", "it.", r"\section{Second}", "Größe."]
+    assert "high" in found.title
+
+
+def test_arxiv_archive_equals_folder(tmp_path: Path) -> None:
+    folder = paper(tmp_path / "2101.00001")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted(folder.rglob("*.tex")):
+            archive.add(path, path.relative_to(folder).as_posix())
+    target = tmp_path / "2101.00001.gz"
+    target.write_bytes(gzip.compress(packed.getvalue()))
+    assert found_in(list(arxiv.read(target)))[0].text == found_in(list(arxiv.read(folder)))[0].text
+    target.write_bytes(gzip.compress(packed.getvalue()[:1500]))
+    with pytest.raises(UserError, match="tar archive is damaged"):
+        list(arxiv.read(target))
+
+
+def test_arxiv_without_a_root(tmp_path: Path) -> None:
+    path = tmp_path / "x.tex"
+    path.write_text("just text")
+    assert reasons(list(arxiv.read(path))) == ["no \\documentclass"]
+
+
+# Books
+
+
+def test_book_without_header_licence_and_hard_lines(tmp_path: Path) -> None:
+    text = (
+        "The Project Gutenberg eBook of Puna\n\nTitle: Puna:\n      a tale\n\n*** START OF THE PROJECT GUTENBERG EBOOK PUNA ***\n\n"
+        "Produced by Nobody\n\nCHAPTER I\n\nIt was a high and windy plain on which no tree could\n"
+        "grow, and the llamas liked it very much and\nstayed.\n\n"
+        "  Verse one\n  Verse two\n\n*** END OF THE PROJECT GUTENBERG EBOOK PUNA ***\nlicence"
+    )
+    path = tmp_path / "1.txt"
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    (found,) = found_in(list(book.read(path)))
+    assert found.title == "Puna: a tale" and found.licence.startswith("public domain")
+    assert found.text == (
+        "CHAPTER I\n\nIt was a high and windy plain on which no tree could grow, and the llamas liked it very much and stayed.\n\n"
+        "  Verse one\n  Verse two"
+    )
+
+
+def test_book_without_marks_is_taken_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("A text.\n\nAnd more.")
+    assert found_in(list(book.read(path)))[0].text == "A text.\n\nAnd more."
+    path.write_bytes(b"\0\1\2")
+    assert reasons(list(book.read(path))) == ["not text"]
+
+
+# Code
+
+
+def wheel(path: Path, metadata: str, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("p-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{metadata}\n\nLong text")
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+SOURCE = b"def graze(plain):\n    return [llama for llama in plain]\n"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "files", "licence"),
+    [
+        ("License-Expression: MIT OR Apache-2.0", {}, "MIT OR Apache-2.0"),
+        ("Classifier: License :: OSI Approved :: BSD License", {}, "BSD"),
+        ("License: Apache 2.0", {}, "Apache-2.0"),
+        ("License: UNKNOWN", {"p/LICENSE": b"Permission is hereby granted, free of charge, to any person obtaining a copy"}, "MIT"),
+    ],
+)
+def test_code_under_a_free_licence_is_kept(tmp_path: Path, metadata: str, files: dict[str, bytes], licence: str) -> None:
+    (found,) = found_in(list(code.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files}))))
+    assert (found.licence, found.url, found.text) == (licence, "pypi:p==1/p/a.py", SOURCE.decode())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ("Classifier: License :: OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)", "LGPL"),
+        ("License-Expression: GPL-3.0-only", "GPL-3.0-only"),
+        (
+            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: GNU General Public License (GPL)",
+            "GPL AND MIT",
+        ),
+        ("License: UNKNOWN", "unknown"),
+    ],
+)
+def test_code_under_another_licence_is_dropped(tmp_path: Path, metadata: str, reason: str) -> None:
+    items = list(code.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE})))
+    assert not found_in(items) and reasons(items) == [f"licence not MIT, BSD or Apache: {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("GPL-3.0-only AND MIT", False),
+        ("(GPL-2.0 OR MIT) AND (BSD-3-Clause OR MPL-2.0)", True),
+        ("MIT AND (GPL-2.0 OR MPL-2.0)", False),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("GPL-2.0 WITH Classpath-exception-2.0", False),
+        ("", False),
+        ("(MIT", False),
+        ("MIT MIT", False),
+    ],
+)
+def test_licence_expressions(expression: str, allowed: bool) -> None:
+    assert code.allowed(expression) == allowed
+
+
+def test_code_filters(tmp_path: Path) -> None:
+    files = {
+        "a/empty.py": b"\n",
+        "a/latin.py": "# ö".encode("latin-1"),
+        "a/long.js": b"x" * 1001,
+        "a/wide.js": (b"x" * 150 + b"\n") * 5,
+        "a/signs.py": b"=+-*/" * 15 + b"\n",
+    }
+    items = list(code.read(wheel(tmp_path / "p.whl", "License: MIT", files)))
+    expected = {"empty file", "not UTF-8", "line over 1,000 characters", "average line over 100 characters", "few alphanumeric characters"}
+    assert set(reasons(items)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("#!/bin/sh\n# Copyright X\n# Licensed so\n\necho\n", "#!/bin/sh\necho\n"),
+        ("/* Copyright X */\n#include <a.h>\n", "#include <a.h>\n"),
+        ("// SPDX-License-Identifier: MIT\nint x;\n", "int x;\n"),
+        ("# A tool for llamas\nx = 1\n", "# A tool for llamas\nx = 1\n"),
+        ("#include <a.h>\n/* copyright */\n", "#include <a.h>\n/* copyright */\n"),
+        ("# Heading\n\nText about licences.\n", "# Heading\n\nText about licences.\n"),
+    ],
+)
+def test_licence_headers_go_and_nothing_else(text: str, kept: str) -> None:
+    assert code.without_header(text) == kept
+
+
+def test_a_truncated_wheel_is_named(tmp_path: Path) -> None:
+    path = wheel(tmp_path / "p.whl", "License: MIT", {"a.py": SOURCE})
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(UserError, match="damaged or ends early"):
+        list(code.read(path))
+
+
+# Lines, JSON lines, HTML
+
+
+def test_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbfone\n\n\xff\nlast"))
+    items = list(lines.read(path))
+    assert [(item.text, item.offset, item.url) for item in found_in(items)] == [("one", 0, "x.txt.gz#1"), ("last", 10, "x.txt.gz#4")]
+    assert reasons(items) == ["not UTF-8"]
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    rows = [{"text": "one", "url": "u", "meta": {"title": "t", "license": "l"}}, {"raw_content": "two"}, {"text": ""}, ["x"], 3]
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n".join([*(json.dumps(row).encode() for row in rows), b"{", b'{"text": "\xff"}', b"[" * 100_000]))
+    items = list(jsonl.read(path))
+    assert [(item.text, item.url, item.title, item.licence) for item in found_in(items)] == [
+        ("one", "u", "t", "l"),
+        ("two", "x.jsonl#2", "", ""),
+    ]
+    assert reasons(items) == ["no text", "no text", "no text", "not valid JSON", "not UTF-8", "not valid JSON"]
+
+
+def test_html(tmp_path: Path) -> None:
+    path = tmp_path / "x.html"
+    path.write_text(f"<html><title>T</title><body><nav><a href=x>menu</a></nav><p>{'A sentence. ' * 20}</p></body></html>")
+    (found,) = found_in(list(html.read(path)))
+    assert found.title == "T" and found.text == ("A sentence. " * 20).strip()
+    path.write_text("")
+    assert reasons(list(html.read(path))) == ["no text"]
+
+
+# All of them
+
+
+@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code, lines, jsonl, html])
+def test_random_bytes_end_as_records_or_as_an_error_for_people(tmp_path: Path, reader: object) -> None:
+    chance = random.Random(5)
+    starts = [b"", b"\x1f\x8b\x08", b"BZh9", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"<mediawiki><page>", b"<posts><row ", b"\\documentclass{"]
+    for start in starts:
+        for suffix in ("x", "x.whl", "x.tar.gz", "x.gz"):
+            path = tmp_path / suffix
+            path.write_bytes(start + chance.randbytes(chance.randrange(3000)))
+            try:
+                assert all(isinstance(item, Found | Skipped) for item in reader.read(path))  # type: ignore[attr-defined]
+            except UserError as error:
+                assert str(error)

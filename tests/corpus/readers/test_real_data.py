@@ -1,0 +1,73 @@
+"""Every real raw file ends as documents or named reasons, and the text reads as text."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.quality import language
+from puna.corpus.readers import arxiv, book, stackexchange, warc, wikipedia
+from puna.errors import UserError
+
+
+def read_all(reader: object, paths: list[Path]) -> tuple[list[Found], Counter[str], list[str]]:
+    found: list[Found] = []
+    skipped: Counter[str] = Counter()
+    damaged = []
+    for path in paths:
+        try:
+            for item in reader.read(path):  # type: ignore[attr-defined]
+                if isinstance(item, Skipped):
+                    skipped[item.reason] += 1
+                else:
+                    found.append(item)
+        except UserError as error:
+            damaged.append(f"{path.name}: {error}")
+    return found, skipped, damaged
+
+
+def test_web_archives(data: Path) -> None:
+    found, skipped, damaged = read_all(warc, sorted((data / "raw" / "warc").iterdir()))
+    assert len(found) > 250 and sum(skipped.values()) > 100
+    assert all(item.text and item.url for item in found)
+    assert skipped["record ends early"] and skipped["malformed record"] and len(damaged) < 12
+
+
+def test_wikipedia(data: Path) -> None:
+    paths = [path for path in sorted((data / "raw" / "wikipedia").rglob("*")) if path.is_file() and ".xml" in path.name]
+    found, skipped, _ = read_all(wikipedia, paths)
+    assert len(found) > 200 and skipped["redirect"] > 100
+    whole = "\n".join(item.text for item in found)
+    per_million = {mark: 1e6 * whole.count(mark) / len(whole) for mark in ("[[", "{{", "{|", "<ref", "'''")}
+    assert all(count < 30 for count in per_million.values()), per_million
+
+
+def test_stackexchange(data: Path) -> None:
+    found, _, _ = read_all(stackexchange, sorted((data / "raw" / "stackexchange").rglob("Posts.xml")))
+    assert len(found) > 1000
+    assert all("\n\nA: " in item.text for item in found)
+    assert sum(bool(re.search(r"</?(p|code|a|li)[ >]", item.text)) for item in found) < 0.02 * len(found)
+
+
+def test_arxiv(data: Path) -> None:
+    found, _, damaged = read_all(arxiv, sorted((data / "raw" / "arxiv").iterdir()))
+    assert len(found) >= 15 and not damaged
+    assert sum(item.text.startswith(("\\section", "\\chapter")) for item in found) >= 0.7 * len(found)
+    assert not any("\\begin{thebibliography}" in item.text or "\\newcommand" in item.text for item in found)
+
+
+def test_books(data: Path) -> None:
+    found, _, damaged = read_all(book, [path for path in sorted((data / "raw" / "gutenberg").iterdir()) if path.is_file()])
+    assert len(found) >= 10 and not damaged
+    assert not any(re.search(r"\*\*\* ?(START|END) OF TH", item.text) for item in found)
+
+
+def test_pages_of_many_languages_are_of_their_language(data: Path) -> None:
+    total = right = 0
+    for path in sorted((data / "raw" / "html_multilingual").glob("*.warc.gz")):
+        wanted = path.name.split("-")[1].partition("_")[0]
+        for item in read_all(warc, [path])[0]:
+            if len(item.text) >= 500:
+                total += 1
+                right += language.identify(item.text)[0] == wanted
+    assert total > 100 and right > 0.9 * total

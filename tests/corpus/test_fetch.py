@@ -1,0 +1,106 @@
+"""Addresses of raw data, and files brought from them."""
+
+import functools
+import hashlib
+import http.server
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from puna.corpus import fetch
+from puna.errors import UserError
+
+HEX = "ab" * 32
+
+
+def test_forms_of_an_address() -> None:
+    wheel = fetch.parse(f"pypi:a-b==1.0/a_b-1.0-py3-none-any.whl#sha256={HEX}!a/*.txt")
+    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == ("pypi", "a-b==1.0/a_b-1.0-py3-none-any.whl", HEX, "a/*.txt")
+    remote = fetch.parse(f"https://host.example/x.warc.gz#sha256={HEX}")
+    assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", "")
+    assert fetch.parse("file:/a/b").where == "/a/b" and fetch.parse("a/*.txt").kind == "local"
+
+
+@pytest.mark.parametrize("uri", ["https://host.example/x", "pypi:a==1/a.whl", "pypi:a==1/a.whl#sha256=12", f"pypi:a/a.whl#sha256={HEX}"])
+def test_what_cannot_be_reproduced_is_refused(uri: str) -> None:
+    with pytest.raises(UserError, match=r"needs its digest|is written pypi:"):
+        fetch.parse(uri)
+
+
+def test_local_files_in_name_order_with_digests(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.md"):
+        (tmp_path / name).write_text(name)
+    found = fetch.local_files("s", fetch.parse("*.txt"), tmp_path)
+    assert [file.name for file in found] == ["a.txt", "b.txt"]
+    assert found[0].digest == hashlib.sha256(b"a.txt").hexdigest()
+    for missing in ("*.warc", "no.txt"):
+        with pytest.raises(UserError, match=f"source s: nothing at .*{missing[-4:]}"):
+            fetch.local_files("s", fetch.parse(missing), tmp_path)
+
+
+def test_a_folders_digest_depends_on_names_and_content(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a").write_text("x")
+    before = fetch.content_digest(tmp_path / "f")
+    (tmp_path / "f" / "a").rename(tmp_path / "f" / "b")
+    renamed = fetch.content_digest(tmp_path / "f")
+    (tmp_path / "f" / "b").write_text("y")
+    assert len({before, renamed, fetch.content_digest(tmp_path / "f")}) == 3
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", folder
+        running.shutdown()
+
+
+def test_a_remote_archive_is_verified_and_its_members_unpacked(server: tuple[str, Path], tmp_path: Path) -> None:
+    base, folder = server
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        for name in ("x/one.txt", "x/two.md", "x/three.txt", "../evil.txt"):
+            archive.writestr(name, name)
+    digest = fetch.file_digest(folder / "a.zip")
+    found = fetch.fetch("s", fetch.parse(f"{base}/a.zip#sha256={digest}!*.txt"), tmp_path / "to")
+    assert [file.path.read_text() for file in found] == ["x/one.txt", "x/three.txt"]
+    assert not (tmp_path / "evil.txt").exists() and not (tmp_path / "to" / "evil.txt").exists()
+    (whole,) = fetch.fetch("s", fetch.parse(f"{base}/a.zip#sha256={digest}"), tmp_path / "whole")
+    assert whole.path.read_bytes() == (folder / "a.zip").read_bytes()
+
+
+def test_what_goes_wrong_on_the_way_is_told(server: tuple[str, Path], tmp_path: Path) -> None:
+    base, folder = server
+    (folder / "a.zip").write_text("no zip")
+    digest = fetch.file_digest(folder / "a.zip")
+    for uri, message in (
+        (f"{base}/a.zip#sha256={HEX}", f"has digest {digest}, the recipe says {HEX}"),
+        (f"{base}/b.zip#sha256={HEX}", "could not be brought: HTTP Error 404"),
+        (f"{base}/a.zip#sha256={digest}!*.txt", "is not a zip archive"),
+        (f"http://127.0.0.1:9/x#sha256={HEX}", "could not be brought"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fetch.fetch("s", fetch.parse(uri), tmp_path / "to")
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_a_wheel_comes_through_pip(tmp_path: Path) -> None:
+    """Takes the smallest wheel of the shipped recipe."""
+    from puna import recipe
+
+    uris = [uri for source in recipe.load(recipe.find("laptop")).corpus.sources for uri in source.uris]
+    requests = fetch.parse(next(uri for uri in uris if "requests==" in uri))
+    (file,) = fetch.fetch("code", requests, tmp_path)
+    assert file.digest == requests.sha256 and zipfile.is_zipfile(file.path)
+    with pytest.raises(UserError, match="pip could not bring it"):
+        fetch.fetch("code", fetch.parse(requests.uri.replace(requests.sha256, HEX)), tmp_path)

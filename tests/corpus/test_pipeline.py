@@ -1,0 +1,125 @@
+"""Raw files to documents: the funnel counts every record once, duplicates go, groups resume."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.corpus import pipeline
+from puna.corpus.document import digest, document_schema
+from puna.corpus.fetch import RawFile, content_bytes, content_digest
+from puna.corpus.settings import CorpusSettings
+from puna.errors import UserError
+
+ENGLISH = (
+    "Llamas of the {0}: the llamas of the high plain number {0} are counted every spring by the people of the village, who know each of "
+    "them by name. The count takes a whole day, and in the evening there is music, a long table under the open sky, and much to eat."
+)
+GERMAN = (
+    "Lamas der {0}: die Lamas der Hochebene Nummer {0} werden jedes Jahr im Frühling von den Leuten des Dorfes gezählt, die jedes beim "
+    "Namen kennen. Die Zählung dauert einen ganzen Tag, und am Abend gibt es Musik, einen langen Tisch und viel zu essen."
+)
+
+
+def quiet(*arguments: Any) -> None:
+    pass
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., tuple[CorpusSettings, dict[str, list[RawFile]]]]:
+    def build(**sources: list[list[str]]) -> tuple[CorpusSettings, dict[str, list[RawFile]]]:
+        files: dict[str, list[RawFile]] = {}
+        for source, contents in sources.items():
+            for number, rows in enumerate(contents):
+                path = tmp_path / f"{source}-{number}.txt"
+                path.write_text("\n".join(rows))
+                files.setdefault(source, []).append(RawFile(source, path.name, path, content_digest(path), content_bytes(path)))
+        listed = [{"name": name, "reader": "lines", "uris": ["*"], "licence": "CC0"} for name in sources]
+        return CorpusSettings.model_validate({"sources": listed, "group_bytes": 1}), files
+
+    return build
+
+
+def run(made: tuple[CorpusSettings, dict[str, list[RawFile]]], tmp_path: Path, name: str = "out") -> tuple[dict[str, Any], Path]:
+    out = tmp_path / name
+    out.mkdir()
+    return pipeline.documents(made[0], made[1], tmp_path / f"{name}-parts", out, quiet), out
+
+
+def test_funnel_documents_and_what_was_dropped(make: Any, tmp_path: Path) -> None:
+    one, two = ENGLISH.format(1), ENGLISH.format(2)
+    made = make(a=[[one, two, "short", GERMAN.format(1)], [one, "+-" * 300]], b=[[two, ENGLISH.format(3)]])
+    funnel, out = run(made, tmp_path)
+    counts = {source: {step: figures["documents"] for step, figures in steps.items()} for source, steps in funnel["sources"].items()}
+    assert counts == {
+        "a": {"found": 6, "read": 6, "heuristics": 4, "language": 3, "kept": 2},
+        "b": {"found": 2, "read": 2, "heuristics": 2, "language": 2, "kept": 1},
+    }
+    dropped = {"exact duplicate": 1, "few alphanumeric characters": 1, "other language": 1, "too short": 1}
+    assert funnel["dropped"] == {"a": dropped, "b": {"exact duplicate": 1}}
+    assert funnel["licences"]["a"] == {"CC0": 2} and funnel["languages"]["b"] == {"en": 1}
+    table = pq.read_table(out / "a.parquet")
+    assert table.schema.equals(document_schema())
+    (first, _) = table.to_pylist()
+    assert first["text"] == one.strip() and first["id"] == digest(one.strip())
+    assert (first["source"], first["file"], first["url"], first["offset"], first["language"]) == ("a", "a-0.txt", "a-0.txt#1", 0, "en")
+    listed = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert [(row["file"], row["reason"]) for row in listed if row["source"] == "b"] == [("b-0.txt", "exact duplicate")]
+    assert len(listed) == 5
+
+
+def test_finished_groups_are_found_again_and_give_the_same_bytes(make: Any, tmp_path: Path) -> None:
+    made = make(a=[[ENGLISH.format(number)] for number in range(4)])
+    _, whole = run(made, tmp_path, "whole")
+    (tmp_path / "out-parts").mkdir()
+    kept = sorted((tmp_path / "whole-parts").iterdir())
+    for path in kept[:2]:
+        (tmp_path / "out-parts" / path.name).write_bytes(path.read_bytes())
+    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out-parts").iterdir())]
+    _, out = run(made, tmp_path)
+    assert [(tmp_path / "out-parts" / path.name).stat().st_mtime_ns for path in kept[:2]] == before
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_one_group_and_many_give_the_same_documents(make: Any, tmp_path: Path) -> None:
+    settings, files = make(a=[[ENGLISH.format(number), ENGLISH.format(number + 1)] for number in range(4)])
+    _, many = run((settings, files), tmp_path, "many")
+    _, one = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path, "one")
+    assert pq.read_table(many / "a.parquet").equals(pq.read_table(one / "a.parquet"))
+
+
+def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -> None:
+    settings, files = make(a=[[ENGLISH.format(1)], [ENGLISH.format(2)]])
+    files["a"][1].path.write_bytes(ENGLISH.format(2).encode() + b"\n\xff\xfe")
+    with pytest.raises(UserError, match=r"source a: a-1\.txt: not UTF-8 text at byte"):
+        run((settings, files), tmp_path)
+    funnel, out = run((settings.model_copy(update={"on_damaged_file": "skip"}), files), tmp_path, "skip")
+    assert funnel["dropped"]["a"] == {"damaged file": 1} and funnel["sources"]["a"]["kept"]["documents"] == 2
+    (row,) = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert "not UTF-8" in row["detail"]
+
+
+def test_a_source_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no document is left of source b \(b: 1 too short\)"):
+        run(make(a=[[ENGLISH.format(1)]], b=[["short"]]), tmp_path)
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
+    once = pipeline.clean(text)
+    assert pipeline.clean(once) == once
+    once.encode("utf-8")
+    assert not any(ord(character) < 32 and character not in "\n\t" for character in once)
+    assert not any(line != line.rstrip() for line in once.split("\n"))
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
+def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
+    files = [RawFile("s", str(number), Path(), "", size) for number, size in enumerate(sizes)]
+    cut = pipeline.groups(files, room)
+    assert [file for group in cut for file in group] == files
+    assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
