@@ -122,7 +122,7 @@ def tokenizer(context: Context) -> dict[str, Any]:
                     yield text
         context.view.progress("merging", len(sizes), len(sizes))
 
-    model = module.train(training_texts(), recipe.tokenizer, _threads())
+    model = module.train(training_texts(), recipe.tokenizer)
     (context.work / "tokenizer.model").write_bytes(model)
     trained = module.Tokenizer(model)
     longest = sorted((trained.piece(token) for token in range(trained.vocab_size)), key=lambda piece: (-len(piece), piece))

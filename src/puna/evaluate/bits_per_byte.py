@@ -27,7 +27,7 @@ def model_bits(model: Llama, shard: Shard, length: int) -> float:
         for start in range(0, len(tokens), WINDOWS):
             logits = model(torch.from_numpy(tokens[start : start + WINDOWS]))
             goal = torch.from_numpy(targets[start : start + WINDOWS]).flatten()
-            nats += F.cross_entropy(logits.flatten(0, 1).float(), goal, ignore_index=IGNORED, reduction="sum").item()
+            nats += F.cross_entropy(logits.flatten(0, 1).double(), goal, ignore_index=IGNORED, reduction="sum").item()
     return nats / math.log(2)
 
 

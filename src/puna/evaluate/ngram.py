@@ -74,7 +74,9 @@ class NGram:
             found = np.full(len(tokens), ABSENT)
             found[usable] = _find(order.keys, context[usable] * self.vocab_size + tokens[usable])
             weight = order.backoff[context[usable]]
-            gain = np.where(found[usable] != ABSENT, order.gain[found[usable]], 0.0)
+            gain = np.zeros(len(weight))
+            known = found[usable] != ABSENT
+            gain[known] = order.gain[found[usable][known]]
             probability[usable] = gain + weight * probability[usable]
             context = np.concatenate([[ABSENT], found[:-1]])
         return np.log2(probability[place > 0])

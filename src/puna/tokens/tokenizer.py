@@ -14,6 +14,7 @@ from puna.tokens.settings import TokenizerSettings
 
 SPACE = "\u2581"
 LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
+THREADS = 4  # a constant, since SentencePiece writes it into the model
 
 
 class Tokenizer:
@@ -78,8 +79,8 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
-def train(texts: Iterable[str], settings: TokenizerSettings, threads: int) -> bytes:
-    """Train a tokenizer; the model file as bytes, equal for equal texts.
+def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
+    """Train a tokenizer; the model file as bytes, equal for equal texts on every machine.
 
     Raises UserError when the texts cannot fill the vocabulary.
     """
@@ -99,7 +100,7 @@ def train(texts: Iterable[str], settings: TokenizerSettings, threads: int) -> by
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
             max_sentence_length=4 * LINE_CHARACTERS + 1,
-            num_threads=threads,
+            num_threads=THREADS,
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -34,5 +34,6 @@ def mean_loss(model: Llama, batch: Batch, micro_batch: int) -> float:
 def _summed_loss(model: Llama, batch: Batch, start: int, end: int) -> torch.Tensor:
     device = next(model.parameters()).device
     tokens, segments, targets = (torch.from_numpy(array[start:end]).to(device) for array in (batch.tokens, batch.segments, batch.targets))
-    logits = model(tokens, segments=segments)
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    logits = model(tokens, segments=segments).flatten(0, 1)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide, targets.flatten(), ignore_index=IGNORED, reduction="sum")

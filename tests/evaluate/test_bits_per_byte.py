@@ -1,0 +1,63 @@
+"""Bits of held-out documents: every token charged once, by every method."""
+
+import lzma
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.evaluate import bits_per_byte as bits
+from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
+from puna.tokens.batches import IGNORED
+from puna.tokens.shards import Shard
+
+SIZES = st.lists(st.integers(2, 70), min_size=1, max_size=6)
+
+
+def shard(sizes: list[int]) -> Shard:
+    offsets = np.cumsum([0, *sizes])
+    tokens = np.arange(2, 2 + offsets[-1], dtype=np.uint16)
+    tokens[offsets[:-1]] = 1
+    return Shard("s", tokens, offsets, np.arange(len(sizes)))
+
+
+@given(SIZES, st.integers(2, 20))
+def test_windows_charge_each_token_once_with_its_own_context(sizes: list[int], length: int) -> None:
+    item = shard(sizes)
+    tokens, targets = bits._windows(item, length)
+    charged = targets[targets != IGNORED].tolist()
+    assert charged == [token for number in range(item.documents) for token in item.document(number)[1:].tolist()]
+    for row, goal in zip(tokens, targets, strict=True):
+        for place in np.flatnonzero(goal != IGNORED):
+            assert row[place] in (goal[place] - 1, 1)  # the token just before it; 1 begins a document
+            assert place >= length // 2 - 1 or row[0] == 1  # at least half a window of context, or all there is
+
+
+def test_model_bits_of_short_documents_are_the_plain_sum() -> None:
+    model = Llama(LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=32)).double()
+    model.init_weights(1)
+    item = shard([5, 20, 33])
+    total = 0.0
+    for number in range(3):
+        document = torch.from_numpy(item.document(number).astype(np.int64))
+        scores = model(document[None, :-1])[0].log_softmax(-1)
+        total -= scores[torch.arange(len(document) - 1), document[1:]].sum().item() / math.log(2)
+    assert bits.model_bits(model, item, 32) == pytest.approx(total, rel=1e-6)
+
+
+def test_unigram_by_hand() -> None:
+    training = np.array([1, 3, 3, 4, 2, 1, 3, 2], np.uint16)
+    item = Shard("s", np.array([1, 3, 0, 2], np.uint16), np.array([0, 4]), np.array([0]))
+    total = 6 + 6  # six tokens that are not the begin token, and one more for each of six kinds
+    expected = -math.log2(4 / total) - math.log2(1 / total) - math.log2(3 / total)
+    assert bits.unigram_bits(training, item, 6, 1) == pytest.approx(expected)
+
+
+def test_xz_is_the_command_line_tools() -> None:
+    texts = ["The llama grazes. " * 50, "Größe"]
+    packed = lzma.compress("".join(texts).encode(), format=lzma.FORMAT_XZ, preset=9)
+    assert bits.xz_bits(texts) == 8 * len(packed)

@@ -1,0 +1,99 @@
+"""The tokenizer: lossless on every text, digits split, equal to SentencePiece and to LLaMA's own."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from puna.errors import UserError
+from puna.tokens.settings import TokenizerSettings
+from puna.tokens.tokenizer import LINE_CHARACTERS, Tokenizer, lines, load, train
+
+TEXTS = [
+    f"def graze_{number}(plain, llama={number * 37}):\n    return plain + llama  # the high plain of the llamas\n" for number in range(300)
+]
+TEXTS += ["The llamas of the high plain graze 1234 hours.\n\n\tQuechua: ñan, ch'aki, wayra. Größe, élan, “quoted” – dash."] * 5
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return Tokenizer(train(TEXTS, TokenizerSettings(vocab_size=420)))
+
+
+def test_special_pieces(trained: Tokenizer) -> None:
+    assert trained.vocab_size == 420
+    assert (trained.bos_id, trained.eos_id) == (1, 2)
+    assert [trained.piece(token) for token in (0, 1, 2, 3, 258)] == ["<unk>", "<s>", "</s>", "<0x00>", "<0xFF>"]
+    assert trained.document([7, 8]) == [1, 7, 8, 2]
+
+
+@given(st.text())
+@example("\u2581")
+@example("  \u2581\u2581 a\u2581 ")
+@example("\n\n \t\r\n\x00\x85\u2028")
+@example(" leading and trailing  ")
+@example("e\u0301 \ufb01 \uff21 \U0001f999 \ufeff")
+def test_every_text_comes_back(trained: Tokenizer, text: str) -> None:
+    assert trained.decode(trained.encode(text)) == text
+
+
+@given(st.lists(st.text(max_size=30), max_size=6), st.integers(1, 3))
+def test_many_texts_equal_one_at_a_time(trained: Tokenizer, texts: list[str], threads: int) -> None:
+    assert trained.encode_many(texts, threads) == [trained.encode(text) for text in texts]
+
+
+def test_digits_are_split(trained: Tokenizer) -> None:
+    pieces = [trained.piece(token) for token in range(259, trained.vocab_size)]
+    assert not any(sum(character.isdigit() for character in piece) > 1 for piece in pieces)
+    assert [trained.piece(token) for token in trained.encode("12345")][-5:] == list("12345")
+
+
+def test_ids_are_sentencepieces_own(trained: Tokenizer) -> None:
+    settings = TokenizerSettings(vocab_size=420)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=train(TEXTS, settings))
+    for text in TEXTS[::40]:
+        assert trained.encode(text) == reference.encode(text)
+
+
+def test_training_twice_gives_equal_bytes() -> None:
+    settings = TokenizerSettings(vocab_size=400)
+    assert train(TEXTS, settings) == train(iter(TEXTS), settings)
+
+
+def test_a_vocabulary_larger_than_the_text_allows_is_told() -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.vocab_size=5000 does not suit this text"):
+        train(["only a few words"] * 3, TokenizerSettings(vocab_size=5000))
+    with pytest.raises(UserError, match=r"tokenizer\.vocab_size=260 does not suit this text"):
+        train(TEXTS, TokenizerSettings(vocab_size=260))
+    with pytest.raises(UserError, match="no text to train on"):
+        train([], TokenizerSettings(vocab_size=400))
+
+
+def test_long_lines_are_cut_not_lost() -> None:
+    long = "ab " * 5000
+    assert "".join(lines([long])) == long
+    assert max(map(len, lines([long]))) <= LINE_CHARACTERS
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no tokenizer at"):
+        load(tmp_path / "x")
+    (tmp_path / "x").write_bytes(b"no model")
+    with pytest.raises(UserError, match="is not a SentencePiece model"):
+        load(tmp_path / "x")
+
+
+def test_llamas_own_tokenizer(data: Path) -> None:
+    folder = data / "models" / "llama-tokenizer"
+    llama = load(folder / "tokenizer.model")
+    assert llama.vocab_size == 32_000
+    texts = (folder / "ggml-vocab-llama-spm.gguf.inp").read_text().split("\n__ggml_vocab_test__\n")
+    expected = (folder / "ggml-vocab-llama-spm.gguf.out").read_text().split("\n")
+    pairs = [(text, [int(token) for token in line.split()]) for text, line in itertools.zip_longest(texts, expected[: len(texts)])]
+    assert len(pairs) >= 46
+    for text, ids in pairs:
+        assert llama.encode(text) == ids, text
+        assert llama.decode(ids) == text

@@ -1,0 +1,41 @@
+"""A training run of seconds, shared by the tests of this room."""
+
+from typing import Any
+
+import numpy as np
+
+from puna.model.config import LlamaConfig
+from puna.tokens.batches import Batch, Batches, rows_of, sequences_in
+from puna.tokens.mixture import BLOCK, plan
+from puna.tokens.settings import TokensSettings
+from puna.tokens.shards import Shard
+from puna.train.settings import TrainSettings
+
+CONFIG = LlamaConfig(dim=16, n_layers=2, n_heads=2, ffn_dim=32, vocab_size=40, max_seq_len=16)
+
+
+def shard(seed: int = 0, documents: int = 30) -> Shard:
+    """Documents in which each token is mostly the one before plus three."""
+    chance = np.random.default_rng(seed)
+    sizes = chance.integers(4, 40, documents)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    steps = np.where(chance.random(offsets[-1]) < 0.9, 3, chance.integers(0, 38, offsets[-1]))
+    tokens = (np.cumsum(steps) % 38 + 2).astype(np.uint16)
+    tokens[offsets[:-1]] = 1
+    return Shard("s", tokens, offsets, np.arange(documents))
+
+
+def batches(seed: int = 1) -> Batches:
+    item = shard()
+    count = sequences_in(len(item.tokens), 16)
+    parts = plan({"s": len(item.tokens)}, {"s": count}, TokensSettings(maximum_epochs=1e9), BLOCK)
+    return Batches([item], parts, seed=seed, batch_sequences=4, length=16)
+
+
+def held_out() -> dict[str, Batch]:
+    return {"s": rows_of(shard(9, 5), 16)}
+
+
+def settings(**changes: Any) -> TrainSettings:
+    base = {"steps": 12, "batch_sequences": 4, "sequence_length": 16, "learning_rate": 1e-2, "warmup_steps": 3}
+    return TrainSettings.model_validate({**base, "checkpoint_steps": 5, "validation_steps": 6, **changes})

@@ -1,0 +1,109 @@
+"""The loop and its checkpoints: stopped, killed, damaged or whole, the same weights bit for bit."""
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from puna.errors import Stopped, UserError
+from puna.train import checkpoint
+from puna.train.loop import Event, Notice, StepEvent, ValidationEvent, train
+
+from .small import CONFIG, batches, held_out, settings
+
+
+def run(folder: Path, events: list[Event] | None = None, **changes: Any) -> tuple[dict[str, torch.Tensor], checkpoint.Progress]:
+    stop = changes.pop("should_stop", lambda: False)
+    model, progress = train(
+        CONFIG, batches(), held_out(), settings(**changes), seed=1, checkpoints=folder, should_stop=stop,
+        on_event=(events if events is not None else []).append,
+    )  # fmt: skip
+    return model.state_dict(), progress
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(steps: int) -> Any:
+    calls = itertools.count(1)
+    return lambda: next(calls) >= steps
+
+
+def test_events_losses_and_learning(tmp_path: Path) -> None:
+    events: list[Event] = []
+    _, progress = run(tmp_path, events, steps=60, validation_steps=20)
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert [event.step for event in steps] == list(range(1, 61))
+    assert [event.loss for event in steps] == [entry["loss"] for entry in progress.losses]
+    assert steps[-1].tokens == 60 * 4 * 16
+    validations = [event for event in events if isinstance(event, ValidationEvent)]
+    assert [event.step for event in validations] == [20, 40, 60]
+    assert validations[-1].losses["s"] < validations[0].losses["s"] - 0.1
+    assert progress.losses[-1]["loss"] < progress.losses[0]["loss"] - 0.5
+
+
+@pytest.mark.parametrize("after", [1, 5, 7, 11])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, after: int) -> None:
+    whole, done = run(tmp_path / "whole")
+    with pytest.raises(Stopped, match=f"step {after}"):
+        run(tmp_path / "cut", should_stop=stop_after(after))
+    events: list[Event] = []
+    resumed, progress = run(tmp_path / "cut", events)
+    assert equal(whole, resumed) and vars(progress) == vars(done)
+    assert isinstance(events[0], Notice) and f"step {after}" in events[0].text
+
+
+def test_only_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
+    run(tmp_path, checkpoint_steps=2)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000008", "step-00000010"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, damage: str) -> None:
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(11))
+    last = tmp_path / "cut" / "step-00000011"
+    path = last / ("artifact.json" if damage == "manifest" else "optimizer.safetensors")
+    raw = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(raw[:-10])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+    events: list[Event] = []
+    resumed, _ = run(tmp_path / "cut", events)
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert "passed over" in notices[0] and "step-00000011" in notices[0] and "going on from the checkpoint of step 10" in notices[1]
+    assert equal(whole, resumed)
+
+
+def test_a_save_that_was_killed_half_way_leaves_no_checkpoint(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(6))
+    shutil.copytree(tmp_path / "cut" / "step-00000006", tmp_path / "cut" / ".saving")
+    (tmp_path / "cut" / ".saving" / "artifact.json").unlink()
+    (tmp_path / "cut" / "step-00000006" / "artifact.json").unlink()  # removed first when a folder is taken away
+    resumed, _ = run(tmp_path / "cut")
+    assert equal(whole, resumed)
+
+
+def test_divergence_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training diverged: .* at step \d+; lower train\.learning_rate"):
+        run(tmp_path, learning_rate=1e30, warmup_steps=0)
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr("puna.train.loop.loss_and_gradients", full)
+    with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
+        run(tmp_path)
