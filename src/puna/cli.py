@@ -286,13 +286,15 @@ def main() -> None:
 
 def _disk_problem(error: BaseException) -> str | None:
     """What to tell about a disk that is full or cannot be written, whichever library noticed it; None for any other error."""
+    advice = "nothing half-written is left, free some room and run again"
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            where = f": {cause.filename}" if cause.filename else ""
-            return f"cannot write{where}: {os.strerror(cause.errno)}; nothing half-written is left, free some room and run again"
-        if "No space left on device" in str(cause):
-            return "cannot write: No space left on device; nothing half-written is left, free some room and run again"
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is None:  # libraries in other languages pass the system's words on as text
+            number = next((known for known in _FULL if os.strerror(known) in str(cause)), None)
+        if number in _FULL:
+            where = f": {cause.filename}" if isinstance(cause, OSError) and cause.filename else ""
+            return f"cannot write{where}: {os.strerror(number)}; {advice}"
         cause = cause.__cause__ or cause.__context__
     return None
 

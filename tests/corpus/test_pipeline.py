@@ -103,6 +103,12 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
     assert "not UTF-8" in row["detail"]
 
 
+def test_a_file_without_records_gives_no_row(make: Any, tmp_path: Path) -> None:
+    settings, files = make(a=[[ENGLISH.format(1)], [""], [ENGLISH.format(2)]])
+    funnel, _ = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path)
+    assert funnel["sources"]["a"]["found"]["documents"] == 2 and funnel["dropped"]["a"] == {}
+
+
 def test_a_source_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no document is left of source b \(b: 1 too short\)"):
         run(make(a=[[ENGLISH.format(1)]], b=[["short"]]), tmp_path)

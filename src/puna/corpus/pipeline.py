@@ -109,6 +109,7 @@ def _run_group(files: list[RawFile], source: SourceSettings, settings: CorpusSet
     plan = daft.from_pydict({"number": list(range(len(files)))})
     plan = plan.select(daft.col("number"), read(daft.col("number")).alias("row"))
     plan = plan.select("number", *(daft.col("row").get(name).alias(name) for name in ("record", *schema.names)))
+    plan = plan.where(daft.col("record").not_null())  # a file without records comes as one empty row
     table = plan.sort(["number", "record"]).to_arrow()
     return table.select(schema.names).cast(schema)
 

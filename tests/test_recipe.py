@@ -1,0 +1,100 @@
+"""Recipes: every problem at once with file and key, overrides, and the shipped ones."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from puna import recipe
+from puna.errors import UserError
+
+from .tiny import RECIPE
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "small.toml"
+    found.write_text(RECIPE)
+    return found
+
+
+def test_a_recipe_is_frozen_and_named_after_its_file(path: Path) -> None:
+    loaded = recipe.load(path)
+    assert loaded.name == "small" and loaded.train.steps == 20 and loaded.corpus.sources[0].licence == "CC0-1.0"
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.train.steps = 5  # type: ignore[misc]
+    assert loaded.llama_config().vocab_size == 320 and loaded.llama_config().max_seq_len == 32
+
+
+def test_all_problems_at_once(path: Path) -> None:
+    text = RECIPE.replace("learning_rate = 5e-3", 'learning_rate = -1\nlearnig_rate = 1\nsteps_ = 3\nbeta1 = "x"').replace(
+        "seed = 3", "sed = 3"
+    )
+    path.write_text(text.replace('reader = "lines"', 'reader = "pdf"').replace('[model]\nsize = "tiny"', "[model]"))
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: 7 problems\n")
+    for told in (
+        "train.learning_rate: Input should be greater than 0 (it is -1)",
+        "train.learnig_rate: unknown key; did you mean learning_rate?",
+        "train.steps_: unknown key; did you mean steps?",
+        'train.beta1: Input should be a valid number, unable to parse string as a number (it is "x")',
+        "sed: unknown key; did you mean seed?",
+        "corpus.sources.0.reader: Input should be 'warc', 'html'",
+        "model.size: missing",
+    ):
+        assert told in message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ('size = "tiny"', 'size = "9b"|model: no model size 9b'),
+        ('size = "tiny"', 'size = "tiny"\nn_kv_heads = 3|model: '),
+        ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}|tokens.mixture.cod: no such source"),
+        ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}}|tokens.mixture: source code has neither share nor epochs"),
+        ('name = "code"', 'name = "stories"|corpus: two sources have the same name: stories'),
+        ("batch_sequences = 4", "batch_sequences = 4\nmicro_batch_sequences = 3|train: micro_batch_sequences 3 does not divide"),
+        ("warmup_steps = 4", "warmup_steps = 20|train: warmup_steps 20 is not below steps 20"),
+        ("seed = 3", 'seed = 3\nname = "../evil"|name: String should match pattern'),
+        ("seed = 3", "seed = |not valid TOML"),
+    ],
+)
+def test_problems_between_keys(path: Path, change: str, told: str) -> None:
+    new, _, message = told.partition("|")
+    path.write_text(RECIPE.replace(change, new, 1))
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_recipe_that_is_not_text(path: Path) -> None:
+    path.write_bytes(b"seed = 1 # \xff")
+    with pytest.raises(UserError, match=r"small\.toml: not UTF-8 text \(byte 11\)"):
+        recipe.load(path)
+
+
+def test_overrides_are_toml_or_bare_words(path: Path) -> None:
+    loaded = recipe.load(path, ("train.steps=30", "model.size=2m", "evaluate.prompts=['a', 'b']", "energy.watts=9.5", "name=other"))
+    assert (loaded.train.steps, loaded.model.size, loaded.evaluate.prompts) == (30, "2m", ("a", "b"))
+    assert (loaded.energy.watts, loaded.name) == (9.5, "other")
+    with pytest.raises(UserError) as caught:
+        recipe.load(path, ("train.step=30", "steps", "seed.x=1"))
+    message = str(caught.value)
+    assert "did you mean steps?" in message and "an override is written section.key=value" in message and "seed.x: cannot be set" in message
+
+
+def test_find_lists_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no recipe named nothing; shipped recipes: .*laptop"):
+        recipe.find("nothing")
+    with pytest.raises(UserError, match="no recipe file at"):
+        recipe.find(str(tmp_path / "x.toml"))
+
+
+def test_every_shipped_recipe_loads() -> None:
+    shipped = sorted(recipe.CHECKOUT.glob("*.toml"))
+    assert {"laptop", "seven-sources"} <= {path.stem for path in shipped}
+    for path in shipped:
+        loaded = recipe.load(recipe.find(path.stem))
+        assert loaded.name == path.stem and loaded.llama_config().parameters() > 0
