@@ -1,0 +1,55 @@
+"""The README's commands do what it says, on a recipe of seconds."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from . import tiny
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+LINES = [line.partition(" #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in LINES and "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_command(tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path)
+    commands = [line for line in LINES if line.startswith(".venv/bin/puna ")]
+    assert {shlex.split(line)[1] for line in commands} == {"run", "show", "report", "generate", "trace", "verify"}
+    for line in commands:
+        words = [word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]]
+        words = [str(recipe) if word == "laptop" else word for word in words]
+        tiny.puna(*words, *(["--out", tmp_path / "out"] if words[0] in ("run", "show") else []))
+
+
+def test_make_run(tmp_path: Path) -> None:
+    if not (ROOT / ".venv" / "installed").exists():
+        pytest.skip("no .venv made by make in this checkout")
+    recipe = tiny.write(tmp_path)
+    command = ["make", "run", f"RECIPE={recipe}", f"ARGS=--out {tmp_path / 'out'}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    for told in ("report: ", "nothing to do"):
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=environment)
+        assert result.returncode == 0 and told in result.stdout + result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_the_picture_of_the_house_names_what_is_there() -> None:
+    picture = README[README.index("```\nsrc/puna/") :].partition("\n```")[0]
+    for name in re.findall(r"[\w]+\.py", picture):
+        assert list((ROOT / "src" / "puna").rglob(name)) or (ROOT / "tools" / name).exists(), name
+    drawn = set(re.findall(r"\w+", picture))
+    missing = [path.stem for path in (ROOT / "src" / "puna").rglob("*.py") if not path.stem.startswith("__") and path.parent.name not in
+               ("generate", "evaluate", "plan", "report", "model") and path.stem not in (*drawn, "settings")]  # fmt: skip
+    assert not missing, f"not in the picture: {missing}"
