@@ -114,7 +114,7 @@ def test_charts_of_anything_are_well_formed(lines: Any, groups: Any) -> None:
     ):
         if drawing:
             ElementTree.fromstring(str(drawing))
-            assert "nan" not in drawing and "inf" not in drawing.lower().replace("<title>", "")
+            assert not re.search(r' (?:x|y|cx|cy|d|width|height|points|transform)="[^"]*(?:nan|inf)', drawing)
 
 
 DATA: dict[str, Any] = {
