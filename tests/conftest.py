@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no deadline on busy ones. HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("puna", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "puna"))
 
 
 @pytest.fixture(scope="session")

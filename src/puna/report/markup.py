@@ -21,10 +21,10 @@ def escape(value: Any) -> Html:
 
 
 def number(value: Any) -> float | None:
-    """`value` as a float; None for what is no number, not finite, or beyond 1e300 (no chart has room for it)."""
+    """`value` as a float; None for what is no number, not finite, or beyond 1e300 (no chart has room for it); under 1e-290 it is 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         return None
-    return float(value)
+    return float(value) if abs(value) > 1e-290 else 0.0
 
 
 def figures(value: Any, digits: int = 3) -> str:
