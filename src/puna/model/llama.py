@@ -8,7 +8,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from puna.model import kernels
+from puna.model import remat as remat_functions
 from puna.model.config import LlamaConfig
 
 
@@ -21,8 +24,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return kernels.rms_norm(x, self.weight, self.eps)
 
 
 def rotations(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -30,12 +32,6 @@ def rotations(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions.double()[..., None, None] * frequencies
     return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of neighbours of x [b, t, heads, e] by its position's angle (Su et al. 2021, RoPE, interleaved)."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
 
 
 class KVCache:
@@ -72,15 +68,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, where: "Where", cache: KVCache | None) -> Tensor:
         heads = (-1, self.config.head_dim)
-        q = rotate(self.wq(x).unflatten(-1, heads), where.cos, where.sin).transpose(1, 2)  # [b, h, t, e]
-        k = rotate(self.wk(x).unflatten(-1, heads), where.cos, where.sin).transpose(1, 2)  # [b, k, t, e]
-        v = self.wv(x).unflatten(-1, heads).transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(self.layer, where.positions, k, v)
+        q = kernels.rotate(self.wq(x).unflatten(-1, heads), where.cos, where.sin)  # [b, t, h, e]
+        k = kernels.rotate(self.wk(x).unflatten(-1, heads), where.cos, where.sin)  # [b, t, k, e]
+        v = self.wv(x).unflatten(-1, heads)
+        if cache is None:
+            return self.wo(kernels.attention(q, k, v, where.starts).flatten(-2))
+        k, v = cache.extend(self.layer, where.positions, k.transpose(1, 2), v.transpose(1, 2))
         groups = self.config.n_heads // self.config.n_kv_heads
         if groups > 1:
             k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=where.mask, is_causal=where.mask is None)
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=where.mask, is_causal=where.mask is None)
         return self.wo(out.transpose(1, 2).flatten(-2))
 
 
@@ -105,33 +102,46 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
-    def forward(self, x: Tensor, where: "Where", cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, where: "Where", cache: KVCache | None = None, remat: str = "none") -> Tensor:
+        if remat == "llama" and torch.is_grad_enabled():
+            return self._by_hand(x, where)
+        if remat == "full" and torch.is_grad_enabled():
+            return checkpoint(self._by_hand, x, where, use_reentrant=False)
         x = x + self.attention(self.attention_norm(x), where, cache)
         return x + self.feed_forward(self.ffn_norm(x))
+
+    def _by_hand(self, x: Tensor, where: "Where") -> Tensor:
+        """The same with the backward of `remat`."""
+        at, ff, eps = self.attention, self.feed_forward, self.attention_norm.eps
+        q, k, v = remat_functions.Projections.apply(
+            x, self.attention_norm.weight, at.wq.weight, at.wk.weight, at.wv.weight, where.cos, where.sin, at.config.head_dim, eps
+        )
+        attended = kernels.attention(q, k, v, where.starts)
+        return remat_functions.Outputs.apply(x, attended, at.wo.weight, self.ffn_norm.weight, ff.w1.weight, ff.w3.weight, ff.w2.weight, eps)
 
 
 class Where:
     """Where the tokens of one forward pass stand: made once, used by every layer.
 
-    positions: [b, t], from 0 in each document; cos, sin: their rotations; mask: None for plain causal rows, else bool [b, 1, t, t']
-    of which position may look at which.
+    positions: [b or 1, t], from 0 in each document; cos, sin: their rotations; starts: None where every row is one document, else
+    int32 [b, t], where each position's document begins; mask: with a cache, bool [b, 1, t, t'] of what each position looks at.
     """
 
     def __init__(self, config: LlamaConfig, tokens: Tensor, segments: Tensor | None, cache: KVCache | None, dtype: torch.dtype) -> None:
-        rows, length = tokens.shape
-        steps = torch.arange(length, device=tokens.device)
-        self.positions = steps.expand(rows, length)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        self.positions = steps[None]
         self.mask: Tensor | None = None
+        self.starts: Tensor | None = None
         if cache is not None:
             self.positions = cache.lengths[:, None] + steps
-            if cache.lengths.any() or length == 1:
+            if cache.lengths.any() or len(steps) == 1:
                 places = torch.arange(int(self.positions.max()) + 1, device=tokens.device)
                 self.mask = (places <= self.positions[..., None])[:, None]
         elif segments is not None and not torch.equal(segments, segments[:, :1].expand_as(segments)):
-            starts = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0))
-            self.positions = steps - (steps * starts).cummax(1).values
-            same = segments[:, :, None] == segments[:, None, :]
-            self.mask = (same & (steps[:, None] >= steps))[:, None]
+            begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0))
+            starts = (steps * begins).cummax(1).values
+            self.positions = steps - starts
+            self.starts = starts.int()
         self.cos, self.sin = rotations(self.positions, config.head_dim, config.rope_theta, dtype)
 
 
@@ -148,16 +158,17 @@ class Llama(nn.Module):
         if config.tie_embeddings:
             self.output.weight = self.tok_embeddings.weight
 
-    def hidden(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, remat: str = "none") -> Tensor:
         """What the head reads: [b, t, d] for tokens [b, t].
 
         segments: [b, t], the document each position belongs to, in runs; attention stays inside a document and positions restart
         with it, so packed documents give what each gives alone. cache: what each row has read before; it is extended by `tokens`.
+        remat: what is kept for the backward, see `puna.model.remat`; the numbers are the same.
         """
         x = self.tok_embeddings(tokens)
         where = Where(self.config, tokens, segments, cache, x.dtype)
         for layer in self.layers:
-            x = layer(x, where, cache)
+            x = layer(x, where, cache, remat)
         if cache is not None:
             cache.lengths = cache.lengths + tokens.shape[1]
         return self.norm(x)

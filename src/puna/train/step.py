@@ -1,24 +1,23 @@
 """Loss and gradient of one step, and the same loss without gradient on held-out rows."""
 
 import torch
-import torch.nn.functional as F
 
+from puna.model import head
 from puna.model.llama import Llama
-from puna.tokens.batches import IGNORED, Batch
+from puna.tokens.batches import Batch
 
 
-def loss_and_gradients(model: Llama, batch: Batch, micro_batch: int) -> float:
+def loss_and_gradients(model: Llama, batch: Batch, micro_batch: int, *, remat: str = "none", z_loss: float = 0.0) -> float:
     """Add the gradients of the mean loss over the batch's targets to `.grad`; the loss in nats per target token.
 
     Each micro-batch's loss is summed and divided by the number of targets in the whole batch, so accumulation, packing and padding
-    do not change the number.
+    do not change the number. remat: see `puna.model.remat`. z_loss: factor of the squared log-sum that is added to each loss.
     """
-    total = batch.target_count
     loss = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(batch.tokens), micro_batch):
-        part = _summed_loss(model, batch, start, start + micro_batch) / total
+        part = _summed_loss(model, batch, start, start + micro_batch, 1 / batch.target_count, remat, z_loss)
         part.backward()
-        loss += part.detach().double().cpu()
+        loss += part.detach().cpu()
     return loss.item()
 
 
@@ -27,13 +26,12 @@ def mean_loss(model: Llama, batch: Batch, micro_batch: int) -> float:
     """Mean loss over a batch's targets, in nats per token."""
     loss = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(batch.tokens), micro_batch):
-        loss += _summed_loss(model, batch, start, start + micro_batch).double().cpu()
+        loss += _summed_loss(model, batch, start, start + micro_batch, 1.0, "none", 0.0).cpu()
     return loss.item() / batch.target_count
 
 
-def _summed_loss(model: Llama, batch: Batch, start: int, end: int) -> torch.Tensor:
-    device = next(model.parameters()).device
+def _summed_loss(model: Llama, batch: Batch, start: int, end: int, scale: float, remat: str, z_loss: float) -> torch.Tensor:
+    device = model.output.weight.device
     tokens, segments, targets = (torch.from_numpy(array[start:end]).to(device) for array in (batch.tokens, batch.segments, batch.targets))
-    logits = model(tokens, segments=segments).flatten(0, 1)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(wide, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    hidden = model.hidden(tokens, segments=segments, remat=remat)
+    return head.loss(hidden.flatten(0, 1), model.output.weight, targets.flatten(), scale, z_loss)

@@ -1,0 +1,392 @@
+// Kernels of the decoder for processors, in float32: the parts between the matrix products, and causal attention inside documents.
+//
+// Every function works on plain arrays, splits its work over OpenMP's threads (torch's own, since the library is already loaded) and
+// writes each result by exactly one thread, so nothing hangs on timing. Only `rms_norm_backward` sums over threads, in a fixed order.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, COLUMNS = 4;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8, COLUMNS = 2;
+#else
+constexpr int WIDTH = 4, COLUMNS = 2;
+#endif
+constexpr int ROWS = 4;     // ROWS x COLUMNS vectors of a product's result are held in registers
+constexpr int BLOCK = 64;   // queries and keys that are worked on together: scores of 16 KB stay in the nearest cache
+typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+constexpr int PART = 4096;  // elements of a long array that a thread takes at once
+typedef int64_t Size;
+
+namespace {
+
+// exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes' polynomial). Beyond 60 it stays
+// as it is there: 9e-27 vanishes beside 1 in float32, while numbers near the smallest of all would cost a hundred times the time.
+inline float exponential(float x) {
+    x = x < -60.0f ? -60.0f : x;
+    x = x > 60.0f ? 60.0f : x;
+    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+    const float whole = shifted - 12582912.0f;
+    const float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * rest + 1.3981999507e-3f;
+    p = p * rest + 8.3334519073e-3f;
+    p = p * rest + 4.1665795894e-2f;
+    p = p * rest + 1.6666665459e-1f;
+    p = p * rest + 5.0000001201e-1f;
+    p = p * rest * rest + rest + 1.0f;
+    return p * __builtin_bit_cast(float, (static_cast<int32_t>(whole) + 127) << 23);
+}
+
+// One tile of c [R, C * WIDTH] (+)= a [R, depth] b [depth, C * WIDTH]; element (i, k) of a is a[i * ai + k * ak].
+template <int R, int C>
+inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+    Vector sums[R][C] = {};
+    for (Size k = 0; k < depth; ++k) {
+        Vector row[C];
+        for (int j = 0; j < C; ++j) row[j] = *reinterpret_cast<const Vector*>(b + k * bk + j * WIDTH);
+        for (int i = 0; i < R; ++i) {
+            const float factor = a[i * ai + k * ak];
+            for (int j = 0; j < C; ++j) sums[i][j] += factor * row[j];
+        }
+    }
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < C; ++j) {
+            Vector* to = reinterpret_cast<Vector*>(c + i * ci + j * WIDTH);
+            *to = add ? *to + sums[i][j] : sums[i][j];
+        }
+}
+
+template <int C>
+inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+    Size i = 0;
+    for (; i + ROWS <= m; i += ROWS) tile<ROWS, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
+    if (m - i == 3) tile<3, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
+    if (m - i == 2) tile<2, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
+    if (m - i == 1) tile<1, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
+}
+
+// c [m, n] (+)= a [m, depth] b [depth, n], n a multiple of WIDTH.
+inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+    Size j = 0;
+    for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) columns<COLUMNS>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
+    const Size left = (n - j) / WIDTH;
+    if (left == 3) columns<3>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
+    if (left == 2) columns<2>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
+    if (left == 1) columns<1>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
+}
+
+inline Size padded(Size width) { return (width + WIDTH - 1) / WIDTH * WIDTH; }
+
+// Rows of one head, filled up with zeros: out [length, padded(width)].
+void pack(const float* x, Size stride, Size length, Size width, float* out) {
+    const Size wide = padded(width);
+    for (Size t = 0; t < length; ++t) {
+        std::memcpy(out + t * wide, x + t * stride, width * sizeof(float));
+        std::fill(out + t * wide + width, out + (t + 1) * wide, 0.0f);
+    }
+}
+
+// The same transposed block by block: out [blocks, width, BLOCK], zeros behind the last row.
+void pack_transposed(const float* x, Size stride, Size length, Size width, float* out) {
+    const Size blocks = (length + BLOCK - 1) / BLOCK;
+    for (Size block = 0; block < blocks; ++block) {
+        float* to = out + block * width * BLOCK;
+        const Size count = std::min<Size>(BLOCK, length - block * BLOCK);
+        for (Size i = 0; i < width; ++i) {
+            for (Size t = 0; t < count; ++t) to[i * BLOCK + t] = x[(block * BLOCK + t) * stride + i];
+            for (Size t = count; t < BLOCK; ++t) to[i * BLOCK + t] = 0.0f;
+        }
+    }
+}
+
+// Loops over exp are functions of their own with pointers that do not overlap: only so does the compiler turn them into vectors.
+void swiglu_part(const float* __restrict gate, const float* __restrict up, float* __restrict out, Size count) {
+#pragma omp simd
+    for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+}
+
+void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, const float* __restrict gradient, float* __restrict out,
+                          float* __restrict gradient_gate, float* __restrict gradient_up, Size count) {
+#pragma omp simd
+    for (Size i = 0; i < count; ++i) {
+        const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid, given = gradient[i], above = up[i];
+        out[i] = silu * above;
+        gradient_gate[i] = given * above * (sigmoid + silu * (1.0f - sigmoid));
+        gradient_up[i] = given * silu;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// out = x / sqrt(mean(x^2) + eps) * weight, row by row.
+void rms_norm(const float* x, const float* weight, float* out, Size rows, Size width, float eps) {
+#pragma omp parallel for schedule(static)
+    for (Size r = 0; r < rows; ++r) {
+        const float* from = x + r * width;
+        float* to = out + r * width;
+        float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+        for (Size i = 0; i < width; ++i) squares += from[i] * from[i];
+        const float scale = 1.0f / std::sqrt(squares / width + eps);
+#pragma omp simd
+        for (Size i = 0; i < width; ++i) to[i] = from[i] * scale * weight[i];
+    }
+}
+
+// gradient_x = residual + d rms_norm / dx . gradient; gradient_weight [width]. partial: [threads, width] of scratch.
+void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual, float* gradient_x,
+                       float* gradient_weight, float* partial, Size threads, Size rows, Size width, float eps) {
+#pragma omp parallel num_threads(threads)
+    {
+        float* mine = partial + omp_get_thread_num() * width;
+        std::fill(mine, mine + width, 0.0f);
+#pragma omp for schedule(static)
+        for (Size r = 0; r < rows; ++r) {
+            const float *from = x + r * width, *given = gradient + r * width, *beside = residual + r * width;
+            float* to = gradient_x + r * width;
+            float squares = 0.0f, along = 0.0f;
+#pragma omp simd reduction(+ : squares, along)
+            for (Size i = 0; i < width; ++i) {
+                squares += from[i] * from[i];
+                along += from[i] * given[i] * weight[i];
+            }
+            const float scale = 1.0f / std::sqrt(squares / width + eps), back = along * scale * scale * scale / width;
+#pragma omp simd
+            for (Size i = 0; i < width; ++i) {
+                mine[i] += given[i] * from[i] * scale;
+                to[i] = beside[i] + given[i] * weight[i] * scale - from[i] * back;
+            }
+        }
+#pragma omp for schedule(static)
+        for (Size i = 0; i < width; ++i) {
+            float sum = 0.0f;
+            for (Size t = 0; t < threads; ++t) sum += partial[t * width + i];
+            gradient_weight[i] = sum;
+        }
+    }
+}
+
+// out = silu(gate) * up, where silu(a) = a / (1 + exp(-a)).
+void swiglu(const float* gate, const float* up, float* out, Size count) {
+#pragma omp parallel for schedule(static)
+    for (Size begin = 0; begin < count; begin += PART)
+        swiglu_part(gate + begin, up + begin, out + begin, std::min<Size>(PART, count - begin));
+}
+
+// The product again, and its gradients by gate and up.
+void swiglu_backward(const float* gate, const float* up, const float* gradient, float* out, float* gradient_gate, float* gradient_up,
+                     Size count) {
+#pragma omp parallel for schedule(static)
+    for (Size begin = 0; begin < count; begin += PART)
+        swiglu_backward_part(gate + begin, up + begin, gradient + begin, out + begin, gradient_gate + begin, gradient_up + begin,
+                             std::min<Size>(PART, count - begin));
+}
+
+// Turn neighbouring pairs of x [tokens, heads, width] by the angles of cos, sin [positions, width / 2], where token i stands at
+// position i % positions; direction -1 turns back. out may be x.
+void rotate(const float* x, const float* cosine, const float* sine, float* out, Size tokens, Size positions, Size heads, Size width,
+            float direction) {
+#pragma omp parallel for schedule(static)
+    for (Size t = 0; t < tokens; ++t) {
+        const float *c = cosine + t % positions * (width / 2), *s = sine + t % positions * (width / 2);
+        for (Size h = 0; h < heads; ++h) {
+            const float* pair = x + (t * heads + h) * width;
+            float* to = out + (t * heads + h) * width;
+#pragma omp simd
+            for (Size i = 0; i < width / 2; ++i) {
+                const float even = pair[2 * i], odd = pair[2 * i + 1], turn = s[i] * direction;
+                to[2 * i] = even * c[i] - odd * turn;
+                to[2 * i + 1] = even * turn + odd * c[i];
+            }
+        }
+    }
+}
+
+// Causal attention inside documents. q, out: [rows, length, heads, width]; k, v: [rows, length, kv_heads, width]; log_sums: [rows,
+// heads, length]. start [rows, length]: the first position that a position may look at, never falling along a row. Blocks of scores
+// that no position may look at are not computed, and no scores are kept (Dao et al. 2022, algorithm 1).
+void attention(const float* q, const float* k, const float* v, const int32_t* start, float* out, float* log_sums, Size rows, Size length,
+               Size heads, Size kv_heads, Size width, float scale) {
+    const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
+    const Size q_stride = heads * width, kv_stride = kv_heads * width;
+#pragma omp parallel
+    {
+        std::vector<float> keys(blocks * width * BLOCK), values(length * wide), scores(BLOCK * BLOCK), sums(BLOCK * wide);
+        std::vector<float> highest(BLOCK), total(BLOCK);
+#pragma omp for schedule(dynamic, 1)
+        for (Size task = 0; task < rows * kv_heads; ++task) {
+            const Size row = task / kv_heads, kv_head = task % kv_heads;
+            const int32_t* from = start + row * length;
+            pack_transposed(k + row * length * kv_stride + kv_head * width, kv_stride, length, width, keys.data());
+            pack(v + row * length * kv_stride + kv_head * width, kv_stride, length, width, values.data());
+            for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head)
+                for (Size first = 0; first < length; first += BLOCK) {
+                    const Size count = std::min<Size>(BLOCK, length - first);
+                    std::fill(highest.begin(), highest.end(), -INFINITY);
+                    std::fill(total.begin(), total.end(), 0.0f);
+                    std::fill(sums.begin(), sums.end(), 0.0f);
+                    const float* queries = q + (row * length + first) * q_stride + head * width;
+                    for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
+                        const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
+                        product(count, BLOCK, width, queries, q_stride, 1, keys.data() + block * width * BLOCK, BLOCK, scores.data(), BLOCK,
+                                false);
+                        for (Size i = 0; i < count; ++i) {
+                            float* score = scores.data() + i * BLOCK;
+                            const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
+                            float top = highest[i], sum = 0.0f;
+#pragma omp simd reduction(max : top)
+                            for (Size j = low; j < high; ++j) top = std::max(top, score[j] * scale);
+                            if (low >= high) {
+                                std::fill(score, score + BLOCK, 0.0f);
+                                continue;
+                            }
+#pragma omp simd
+                            for (Size j = 0; j < BLOCK; ++j) score[j] = exponential(score[j] * scale - top);
+                            for (Size j = 0; j < low; ++j) score[j] = 0.0f;
+                            for (Size j = high; j < BLOCK; ++j) score[j] = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                            for (Size j = 0; j < BLOCK; ++j) sum += score[j];
+                            if (top > highest[i]) {
+                                const float fade = total[i] > 0.0f ? exponential(highest[i] - top) : 0.0f;
+                                total[i] *= fade;
+                                float* so_far = sums.data() + i * wide;
+#pragma omp simd
+                                for (Size j = 0; j < wide; ++j) so_far[j] *= fade;
+                                highest[i] = top;
+                            }
+                            total[i] += sum;
+                        }
+                        product(count, wide, seen, scores.data(), BLOCK, 1, values.data() + base * wide, wide, sums.data(), wide, true);
+                    }
+                    for (Size i = 0; i < count; ++i) {
+                        float* to = out + (row * length + first + i) * q_stride + head * width;
+                        const float share = 1.0f / total[i];
+#pragma omp simd
+                        for (Size j = 0; j < width; ++j) to[j] = sums[i * wide + j] * share;
+                        log_sums[(row * heads + head) * length + first + i] = highest[i] + std::log(total[i]);
+                    }
+                }
+        }
+    }
+}
+
+// Gradients of `attention`: the scores are computed again block by block from the saved log-sums (Dao et al. 2022, algorithm 4).
+void attention_backward(const float* gradient, const float* q, const float* k, const float* v, const float* out, const float* log_sums,
+                        const int32_t* start, float* gradient_q, float* gradient_k, float* gradient_v, Size rows, Size length, Size heads,
+                        Size kv_heads, Size width, float scale) {
+    const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
+    const Size q_stride = heads * width, kv_stride = kv_heads * width;
+#pragma omp parallel
+    {
+        std::vector<float> keys_t(blocks * width * BLOCK), values_t(blocks * width * BLOCK), keys(length * wide);
+        std::vector<float> queries(length * wide), given(length * wide), along(length);
+        std::vector<float> to_q(length * wide), to_k(length * wide), to_v(length * wide), chances(BLOCK * BLOCK), slopes(BLOCK * BLOCK);
+#pragma omp for schedule(dynamic, 1)
+        for (Size task = 0; task < rows * kv_heads; ++task) {
+            const Size row = task / kv_heads, kv_head = task % kv_heads, kv_at = row * length * kv_stride + kv_head * width;
+            const int32_t* from = start + row * length;
+            pack_transposed(k + kv_at, kv_stride, length, width, keys_t.data());
+            pack_transposed(v + kv_at, kv_stride, length, width, values_t.data());
+            pack(k + kv_at, kv_stride, length, width, keys.data());
+            std::fill(to_k.begin(), to_k.end(), 0.0f);
+            std::fill(to_v.begin(), to_v.end(), 0.0f);
+            for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                const Size q_at = row * length * q_stride + head * width;
+                const float* sums = log_sums + (row * heads + head) * length;
+                pack(q + q_at, q_stride, length, width, queries.data());
+                pack(gradient + q_at, q_stride, length, width, given.data());
+                for (Size t = 0; t < length; ++t) {
+                    const float *result = out + q_at + t * q_stride, *slope = given.data() + t * wide;
+                    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                    for (Size j = 0; j < width; ++j) sum += result[j] * slope[j];
+                    along[t] = sum;
+                }
+                std::fill(to_q.begin(), to_q.end(), 0.0f);
+                for (Size block = 0; block < blocks; ++block) {
+                    const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
+                    for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
+                        const Size count = std::min<Size>(BLOCK, length - first);
+                        product(count, BLOCK, width, queries.data() + first * wide, wide, 1, keys_t.data() + block * width * BLOCK, BLOCK,
+                                chances.data(), BLOCK, false);
+                        product(count, BLOCK, width, given.data() + first * wide, wide, 1, values_t.data() + block * width * BLOCK, BLOCK,
+                                slopes.data(), BLOCK, false);
+                        for (Size i = 0; i < count; ++i) {
+                            float *chance = chances.data() + i * BLOCK, *slope = slopes.data() + i * BLOCK;
+                            const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
+                            const float total = sums[first + i], mean = along[first + i];
+#pragma omp simd
+                            for (Size j = 0; j < BLOCK; ++j) chance[j] = exponential(chance[j] * scale - total);
+                            for (Size j = 0; j < std::min<Size>(low, BLOCK); ++j) chance[j] = 0.0f;
+                            for (Size j = std::max<Size>(high, 0); j < BLOCK; ++j) chance[j] = 0.0f;
+#pragma omp simd
+                            for (Size j = 0; j < BLOCK; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
+                        }
+                        product(seen, wide, count, chances.data(), 1, BLOCK, given.data() + first * wide, wide, to_v.data() + base * wide, wide,
+                                true);
+                        product(seen, wide, count, slopes.data(), 1, BLOCK, queries.data() + first * wide, wide, to_k.data() + base * wide, wide,
+                                true);
+                        product(count, wide, seen, slopes.data(), BLOCK, 1, keys.data() + base * wide, wide, to_q.data() + first * wide, wide,
+                                true);
+                    }
+                }
+                for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q.data() + t * wide, width * sizeof(float));
+            }
+            for (Size t = 0; t < length; ++t) {
+                std::memcpy(gradient_k + kv_at + t * kv_stride, to_k.data() + t * wide, width * sizeof(float));
+                std::memcpy(gradient_v + kv_at + t * kv_stride, to_v.data() + t * wide, width * sizeof(float));
+            }
+        }
+    }
+}
+
+// losses[r] = lse - logit of the target + z * lse^2, 0 where the target is below zero. With a gradient wanted, the logits are
+// overwritten by scale times the loss's gradient.
+void cross_entropy(float* logits, const int64_t* targets, double* losses, Size rows, Size vocabulary, float scale, float z, int want_gradient) {
+#pragma omp parallel for schedule(static)
+    for (Size r = 0; r < rows; ++r) {
+        float* row = logits + r * vocabulary;
+        const int64_t target = targets[r];
+        losses[r] = 0.0;
+        if (target < 0) {
+            if (want_gradient) std::fill(row, row + vocabulary, 0.0f);
+            continue;
+        }
+        float top = row[0];
+#pragma omp simd reduction(max : top)
+        for (Size i = 0; i < vocabulary; ++i) top = std::max(top, row[i]);
+        const double chosen = row[target];
+        double sum = 0.0;
+        for (Size begin = 0; begin < vocabulary; begin += 1024) {  // partial sums keep float32 exact enough for any vocabulary
+            const Size end = std::min<Size>(begin + 1024, vocabulary);
+            float part = 0.0f;
+            if (want_gradient) {
+#pragma omp simd reduction(+ : part)
+                for (Size i = begin; i < end; ++i) part += row[i] = exponential(row[i] - top);
+            } else {
+#pragma omp simd reduction(+ : part)
+                for (Size i = begin; i < end; ++i) part += exponential(row[i] - top);
+            }
+            sum += part;
+        }
+        const double log_sum = top + std::log(sum);
+        losses[r] = log_sum - chosen + z * log_sum * log_sum;
+        if (want_gradient) {
+            const float factor = static_cast<float>(scale * (1.0 + 2.0 * z * log_sum) / sum);
+#pragma omp simd
+            for (Size i = 0; i < vocabulary; ++i) row[i] *= factor;
+            row[target] -= scale;
+        }
+    }
+}
+
+}  // extern "C"
