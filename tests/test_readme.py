@@ -1,6 +1,7 @@
 """The README's commands do what it says, on a recipe of seconds."""
 
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -27,6 +28,20 @@ def test_every_command(tmp_path: Path) -> None:
         words = [word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]]
         words = [str(recipe) if word == "laptop" else word for word in words]
         tiny.puna(*words, *(["--out", tmp_path / "out"] if words[0] in ("run", "show") else []))
+
+
+def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
+    """Books enough for its settings, made up; it runs as it stands."""
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "ours.toml").write_text(block)
+    (tmp_path / "letters").mkdir()
+    chance = random.Random(2)
+    names = ["".join(chance.choice("abcdefghiklmnoprstuvw") for _ in range(chance.randrange(3, 9))) for _ in range(3000)]
+    for number in range(40):
+        words = [chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(2500)]
+        (tmp_path / "letters" / f"{number}.txt").write_text(" ".join(words) + ".")
+    result = tiny.puna("run", tmp_path / "ours.toml", "--out", tmp_path / "out", "-s", "train.steps=30", "-s", "model.size=tiny")
+    assert "report: " in result.stdout
 
 
 def test_make_run(tmp_path: Path) -> None:

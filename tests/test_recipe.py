@@ -50,7 +50,7 @@ def test_all_problems_at_once(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ('size = "tiny"', 'size = "9b"|model: no model size 9b'),
+        ('size = "tiny"', 'size = "9b"|model.size: no model size 9b'),
         ('size = "tiny"', 'size = "tiny"\nn_kv_heads = 3|model: '),
         ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}|tokens.mixture.cod: no such source"),
         ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}}|tokens.mixture: source code has neither share nor epochs"),
@@ -79,6 +79,10 @@ def test_overrides_are_toml_or_bare_words(path: Path) -> None:
     loaded = recipe.load(path, ("train.steps=30", "model.size=2m", "evaluate.prompts=['a', 'b']", "energy.watts=9.5", "name=other"))
     assert (loaded.train.steps, loaded.model.size, loaded.evaluate.prompts) == (30, "2m", ("a", "b"))
     assert (loaded.energy.watts, loaded.name) == (9.5, "other")
+    named = recipe.load(path, ("corpus.sources.code.licence=MIT", "corpus.sources.0.reader=book"))
+    assert [(source.reader, source.licence) for source in named.corpus.sources] == [("book", "CC0-1.0"), ("code", "MIT")]
+    with pytest.raises(UserError, match=r'corpus\.languages: a list is needed, such as \["en"\]'):
+        recipe.load(path, ("corpus.languages=en",))
     with pytest.raises(UserError) as caught:
         recipe.load(path, ("train.step=30", "steps", "seed.x=1"))
     message = str(caught.value)

@@ -87,6 +87,33 @@ def test_a_change_redoes_only_what_hangs_on_it(finished: Path, tmp_path: Path) -
     assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"scores"}
 
 
+def test_the_figures_are_those_of_the_recipe_that_was_run_last(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    recipe, out = tmp_path / "copy" / "small.toml", tmp_path / "copy" / "out"
+    before = (out / "small" / "summary.json").read_text()
+    puna("run", recipe, "--out", out, "-s", "train.steps=10", "-s", "train.warmup_steps=2")
+    assert json.loads((out / "small" / "summary.json").read_text())["tokens"] == 10 * 4 * 32
+    again = puna("run", recipe, "--out", out)
+    assert "nothing to do" not in again.stderr and "2,560 tokens trained" in again.stdout
+    told = json.loads((out / "small" / "summary.json").read_text())
+    assert {**told, "date": ""} == {**json.loads(before), "date": ""}
+
+
+def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    run = tmp_path / "copy" / "out" / "small"
+    for content in ("{", "{}", "[]"):
+        (run / "summary.json").write_text(content)
+        assert "summary.json is damaged; remove it" in puna("report", run, code=2).stderr
+    puna("run", tmp_path / "copy" / "small.toml", "--out", tmp_path / "copy" / "out")
+    puna("report", run)
+
+
+def test_an_output_folder_that_cannot_be(finished: Path) -> None:
+    for out in (finished / "small.toml", Path("/dev/null"), Path("/proc/x")):
+        assert f"cannot make the folder {out}/small" in puna("run", finished / "small.toml", "--out", out, code=2).stderr
+
+
 def test_two_fresh_folders_have_the_same_digests(finished: Path, tmp_path: Path) -> None:
     copy = changed_copy(finished, tmp_path)
     puna("run", copy / "small.toml", "--out", tmp_path / "elsewhere")
@@ -167,6 +194,7 @@ def test_trace_leads_to_the_document(finished: Path) -> None:
             (finished / found["file"]).read_text() if found["source"] == "stories" else (finished / "project" / found["title"]).read_text()
         )
         assert found["text"][:100] in raw
+        assert found["token"] in found["around"] or found["token"].startswith("<")
     assert "licence" in puna("trace", run, 1, 0, 0).stdout
     assert "step 21 is outside this run: it has steps 1 to 20" in puna("trace", run, 21, 0, 0, code=2).stderr
 
@@ -202,6 +230,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda f: (f / "stories-1.txt").write_bytes(b"\xff" + (f / "stories-1.txt").read_bytes()),
         "stories-1.txt: not UTF-8 text",
     ),
+    "folder for files": (lambda f: break_recipe(f, "stories-*.txt", "project"), "project is a folder, and the reader lines takes files"),
     "empty corpus": (lambda f: [path.write_text("") for path in f.glob("stories-*.txt")], "no document is left of source stories"),
     "vocabulary too large": (lambda f: break_recipe(f, "vocab_size = 320", "vocab_size = 9000"), "tokenizer.vocab_size=9000 does not suit"),
     "batch too large": (

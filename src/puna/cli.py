@@ -17,11 +17,12 @@ import typer
 
 from puna.errors import Stopped, UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The LLaMA system, runnable.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name, or a .toml file", show_default=False)]
+RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name (laptop, seven-sources), or a .toml file")]
 Override = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="section.key=value, over the recipe; repeatable", show_default=False)
+    list[str] | None,
+    typer.Option("--set", "-s", help="section.key=value, over the recipe, such as train.steps=300; repeatable", show_default=False),
 ]
 OutOption = Annotated[Path, typer.Option(help="folder of all runs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON")]
@@ -72,6 +73,19 @@ def _build(recipe_name: str, overrides: list[str] | None, out: Path, signals: _S
     return build, text
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import puna
+
+        print(f"puna {puna.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False) -> None:
+    """The LLaMA system, runnable."""
+
+
 @app.command()
 def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
     """Run a recipe: make what is missing, skip what is there, write the report."""
@@ -84,7 +98,7 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
         memory.check(build.recipe.llama_config(), build.recipe.train, memory.available_bytes())
-    nothing_to_do = all(item.done for item in planned.values()) and (build.folder / summary.REPORT).is_file()
+    nothing_to_do = all(item.done for item in planned.values()) and summary.current(build)
     view = ConsoleView(build.recipe.train.steps)
     try:
         finished = build.run(view)
@@ -139,7 +153,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="an artifact, or a folder
     from puna import artifact
 
     if not folder.is_dir():
-        raise UserError(f"no folder at {folder}")
+        raise UserError(f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}; name an artifact or a run's folder")
     found = [folder] if (folder / artifact.MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"**/{artifact.MANIFEST}"))
     found = [path for path in found if not any(part in (".work", ".scratch") for part in path.relative_to(folder).parts)]
     if not found:
@@ -199,7 +213,7 @@ def generate(
     ids = [text.bos_id, *text.encode(prompt)]
     room = model.config.max_seq_len - len(ids)
     if room < 1:
-        raise UserError(f"the prompt has {len(ids)} tokens; the model reads {model.config.max_seq_len}")
+        raise UserError(f"the prompt has {len(ids)} tokens; the model reads {model.config.max_seq_len}: give a shorter one")
     shown = [text.decode(ids)]
 
     def show_token(row: int, token: int) -> None:
@@ -238,7 +252,8 @@ def trace(
         print(json.dumps(found, indent=1))
         return
     for key, value in found.items():
-        print(f"{key:<22} {value}")
+        if value is not None:
+            print(f"{key:<22} {value:.3f}" if isinstance(value, float) else f"{key:<22} {value}")
 
 
 def _print_scores(figures: dict[str, Any]) -> None:
@@ -250,7 +265,7 @@ def _print_scores(figures: dict[str, Any]) -> None:
         energy = figures["energy"]
         print(
             f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['matmul_peak_share']:.0%} of the matrix-product peak, "
-            f"{sum(figures['seconds'].values()):,.0f} s, about {energy['kwh']:.4f} kWh, {energy['kg_co2'] * 1000:.1f} g CO2"
+            f"{sum(figures['seconds'].values()):,.0f} s, about {energy['kwh'] * 1000:.2g} Wh, {energy['kg_co2'] * 1000:.2g} g CO2"
         )
 
 
@@ -266,7 +281,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
         print(line.rstrip())
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "nothing half-written is left: free some room and run again"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "change its rights, or name another place"),
+}
 
 
 def main() -> None:
@@ -285,16 +303,15 @@ def main() -> None:
 
 
 def _disk_problem(error: BaseException) -> str | None:
-    """What to tell about a disk that is full or cannot be written, whichever library noticed it; None for any other error."""
-    advice = "nothing half-written is left, free some room and run again"
+    """What to tell about a file that cannot be read or written, whichever library noticed it; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is None:  # libraries in other languages pass the system's words on as text
-            number = next((known for known in _FULL if os.strerror(known) in str(cause)), None)
-        if number in _FULL:
-            where = f": {cause.filename}" if isinstance(cause, OSError) and cause.filename else ""
-            return f"cannot write{where}: {os.strerror(number)}; {advice}"
+            number = next((known for known in _ADVICE if os.strerror(known) in str(cause)), None)
+        if number in _ADVICE:
+            where = f"{cause.filename}: " if isinstance(cause, OSError) and cause.filename else "cannot write: "
+            return f"{where}{os.strerror(number)}; {_ADVICE[number]}"
         cause = cause.__cause__ or cause.__context__
     return None
 

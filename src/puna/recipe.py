@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
@@ -28,6 +28,15 @@ class ModelSettings(BaseModel):
     size: str = Field(description="a name from the table of sizes, such as 5m or 7b")
     n_kv_heads: int | None = Field(None, ge=1, description="key and value heads; default: the size's own")
     tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
+
+    @field_validator("size")
+    @classmethod
+    def _known(cls, size: str) -> str:
+        try:
+            config(size)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return size
 
 
 class Recipe(BaseModel):
@@ -120,11 +129,17 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     node: Any = tree
     *sections, last = key.split(".")
     for section in sections:
-        node = node.setdefault(section, {}) if isinstance(node, dict) else None
+        node = _member(node, section) if isinstance(node, list) else node.setdefault(section, {}) if isinstance(node, dict) else None
     if not isinstance(node, dict):
-        return f"{key}: cannot be set from the command line"
+        return f"{key}: cannot be set: there is no such section (a source is named by its name, as in corpus.sources.code.reader)"
     node[last] = parsed
     return None
+
+
+def _member(entries: list[Any], name: str) -> Any:
+    """An entry of a list by its `name` or by its place."""
+    named = [entry for entry in entries if isinstance(entry, dict) and entry.get("name") == name]
+    return named[0] if named else entries[int(name)] if name.isdigit() and int(name) < len(entries) else None
 
 
 def _explain(problem: Any) -> str:
@@ -134,6 +149,8 @@ def _explain(problem: Any) -> str:
         message = f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":
         message = "missing"
+    elif problem["type"] == "tuple_type":
+        message = f"a list is needed, such as [{json.dumps(problem.get('input'), default=str)}]"
     elif not isinstance(problem.get("input"), dict | list):
         message += f" (it is {json.dumps(problem.get('input'), default=str)})"
     return f"{key}: {message}"

@@ -16,6 +16,7 @@ from puna.corpus import fetch as fetching
 from puna.errors import UserError
 from puna.recipe import Recipe
 
+TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
 VERSIONS = {"fetch": 1, "documents": 1, "tokenizer": 1, "tokens": 1, "train": 1, "scores": 1}
 
 
@@ -42,7 +43,12 @@ def _addresses(recipe: Recipe, root: Path) -> dict[str, list[Any]]:
         for uri in source.uris:
             address = fetching.parse(uri)
             if address.kind == "local":
-                entries += [{"name": file.name, "digest": file.digest} for file in fetching.local_files(source.name, address, root)]
+                files = fetching.local_files(source.name, address, root)
+                if source.reader not in TAKE_FOLDERS and (folders := [file.name for file in files if file.path.is_dir()]):
+                    raise UserError(
+                        f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
+                    )
+                entries += [{"name": file.name, "digest": file.digest} for file in files]
             else:
                 entries.append({"uri": uri})
     return found

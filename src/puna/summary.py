@@ -50,6 +50,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
                 "documents": sum(split["documents"] for split in sharded[name].values()),
                 "train_tokens": sharded[name]["train"]["tokens"],
                 "held_out_tokens": sharded[name]["held_out"]["tokens"],
+                "held_out_documents": sharded[name]["held_out"]["documents"],
                 **trained["mixture"][name],
             }
             for name in names
@@ -92,11 +93,26 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read(run: Path) -> dict[str, Any]:
-    """Figures of a finished run. Raises UserError when the folder holds none."""
+    """Figures of a finished run. Raises UserError when the folder holds none or they are damaged."""
     path = run / SUMMARY
     if not path.is_file():
         raise UserError(f"{run} holds no finished run: {SUMMARY} is missing; run the recipe to its end first")
-    return json.loads(path.read_bytes())
+    try:
+        figures = json.loads(path.read_bytes())
+        if isinstance(figures, dict) and figures.keys() >= {"documents", "stages", "bits_per_byte"}:
+            return figures
+    except ValueError:
+        pass
+    raise UserError(f"{path} is damaged; remove it and run the recipe again, which writes it anew from the artifacts")
+
+
+def current(build: Build) -> bool:
+    """Whether both files are there and tell of the artifacts that the recipe asks for now."""
+    try:
+        told = {entry["stage"]: entry["fingerprint"] for entry in read(build.folder)["stages"]}
+    except UserError:
+        return False
+    return told == {item.stage.name: item.fingerprint for item in build.plan()} and (build.folder / REPORT).is_file()
 
 
 def stage_folder(run: Path, stage: str) -> Path:

@@ -152,7 +152,10 @@ def documents(
     empty = [name for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]]
     if empty:
         told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
-        raise UserError(f"no document is left of source {', '.join(empty)} ({told}); loosen the filters or give other files")
+        raise UserError(
+            f"no document is left of source {', '.join(empty)} ({told}); give other files, another reader for them, or loosen the filters "
+            f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)})"
+        )
     return funnel
 
 

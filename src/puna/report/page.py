@@ -220,11 +220,14 @@ def tokens(data: Mapping[str, Any]) -> Html:
     names = list(dict.fromkeys([*mixture, *per_token]))
     parts = {name: mixture.get(name) or {} for name in names}
     rows = [
-        [name, count(part.get("documents")), count(part.get("train_tokens")), count(part.get("held_out_tokens")),
+        [name, count(part.get("documents")), count(part.get("held_out_documents")), count(part.get("train_tokens")), count(part.get("held_out_tokens")),
          figures(per_token.get(name)), _part(part.get("share")), figures(part.get("epochs"))]
         for name, part in parts.items()
     ]  # fmt: skip
-    sums = (count(total(part.get(key) for part in parts.values())) for key in ("documents", "train_tokens", "held_out_tokens"))
+    sums = (
+        count(total(part.get(key) for part in parts.values()))
+        for key in ("documents", "held_out_documents", "train_tokens", "held_out_tokens")
+    )
     return _join(
         facts(
             {
@@ -235,7 +238,16 @@ def tokens(data: Mapping[str, Any]) -> Html:
         ),
         table(
             "Mixture: what is there, and how much of it training saw",
-            ["source", "documents", "training tokens", "held-out tokens", "bytes per token", "share of training", "epochs"],
+            [
+                "source",
+                "documents",
+                "of these held out",
+                "training tokens",
+                "held-out tokens",
+                "bytes per token",
+                "share of training",
+                "epochs",
+            ],
             rows,
             foot=["all", *sums, "", "", ""] if len(names) > 1 else (),
         )

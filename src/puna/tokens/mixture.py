@@ -45,8 +45,8 @@ def plan(tokens: dict[str, int], sequences: dict[str, int], settings: TokensSett
     if over:
         told = ", ".join(f"{part.source} {part.epochs:.1f} times ({part.tokens:,} tokens)" for part in over)
         raise UserError(
-            f"tokens.mixture: training would see {told}, more than tokens.maximum_epochs={settings.maximum_epochs:g}; "
-            "train fewer steps, lower the share, add documents, or raise the limit"
+            f"training would see {told}, more than tokens.maximum_epochs={settings.maximum_epochs:g}; "
+            "lower train.steps, give the source less in tokens.mixture, add documents, or raise the limit"
         )
     return parts
 

@@ -162,7 +162,7 @@ def test_book_without_header_licence_and_hard_lines(tmp_path: Path) -> None:
 
 def test_book_without_marks_is_taken_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    path.write_text("A text.\n\nAnd more.")
+    path.write_bytes(gzip.compress(b"A text.\n\nAnd more."))
     assert found_in(list(book.read(path)))[0].text == "A text.\n\nAnd more."
     path.write_bytes(b"\0\1\2")
     assert reasons(list(book.read(path))) == ["not text"]

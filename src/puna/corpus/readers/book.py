@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.readers import streams
 from puna.corpus.readers.page import page_text
-from puna.corpus.readers.streams import text_of
 
 START = re.compile(r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*{3}[ \t]*$", re.MULTILINE | re.IGNORECASE | re.DOTALL)
 OLD_START = re.compile(r"^\*END[ *]*THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE)
@@ -22,12 +22,12 @@ HEAD_CHARACTERS = 20_000
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """One book; a text without Gutenberg's marks is taken whole."""
-    raw = path.read_bytes()
+    raw = b"".join(streams.chunks(path))
     if b"<html" in raw[:2000].lower():
         heading, body = page_text(raw)
         yield Found(path.name, body, 0, digest(raw), heading) if body else Skipped("no text", path.name, 0)
         return
-    text = text_of(raw)
+    text = streams.text_of(raw)
     if text is None or not text.strip():
         yield Skipped("not text", path.name, 0)
         return

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.readers import streams
 from puna.corpus.readers.page import page_text
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """One page: the title, then its main text."""
-    raw = path.read_bytes()
+    raw = b"".join(streams.chunks(path))
     title, text = page_text(raw)
     if not text:
         yield Skipped("no text", path.name, 0)
