@@ -101,7 +101,7 @@ def test_divergence_is_told(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr("puna.train.loop.loss_and_gradients", full)

@@ -23,9 +23,11 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         dhidden = torch.empty_like(hidden) if wanted else None
         dweight = torch.zeros_like(weight) if wanted else None
+        room = hidden.new_empty(min(rows, len(hidden)), weight.shape[0])  # one piece of memory for the logits of every chunk
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
-            loss, slope = kernels.cross_entropy(torch.mm(part, weight.t()), targets[start : start + rows], scale, z, wanted)
+            logits = torch.mm(part, weight.t(), out=room[: len(part)])
+            loss, slope = kernels.cross_entropy(logits, targets[start : start + rows], scale, z, wanted)
             total += loss
             if dhidden is not None and dweight is not None:
                 torch.mm(slope, weight, out=dhidden[start : start + rows])

@@ -18,7 +18,7 @@ constexpr int WIDTH = 8, COLUMNS = 2;
 #else
 constexpr int WIDTH = 4, COLUMNS = 2;
 #endif
-constexpr int ROWS = 4;     // ROWS x COLUMNS vectors of a product's result are held in registers
+constexpr int ROWS = 6;     // ROWS x COLUMNS vectors of a product's result are held in registers
 constexpr int BLOCK = 64;   // queries and keys that are worked on together: scores of 16 KB stay in the nearest cache
 typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
 constexpr int PART = 4096;  // elements of a long array that a thread takes at once
@@ -67,9 +67,14 @@ template <int C>
 inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
     Size i = 0;
     for (; i + ROWS <= m; i += ROWS) tile<ROWS, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
-    if (m - i == 3) tile<3, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
-    if (m - i == 2) tile<2, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
-    if (m - i == 1) tile<1, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
+    a += i * ai, c += i * ci;
+    switch (m - i) {
+        case 5: tile<5, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
+        case 4: tile<4, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
+        case 3: tile<3, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
+        case 2: tile<2, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
+        case 1: tile<1, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
+    }
 }
 
 // c [m, n] (+)= a [m, depth] b [depth, n], n a multiple of WIDTH.

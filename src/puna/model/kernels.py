@@ -102,7 +102,7 @@ def rms_norm_backward(x: Tensor, weight: Tensor, gradient: Tensor, residual: Ten
     if _ours(x):
         by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
         threads = torch.get_num_threads()
-        partial = torch.empty(threads, x.shape[-1])
+        partial = torch.zeros(threads, x.shape[-1])
         _call(
             "rms_norm_backward",
             x,

@@ -85,7 +85,7 @@ def train(
     while progress.step < settings.steps:
         started = time.perf_counter()
         step = progress.step
-        loss = loss_and_gradients(model, batches.batch(step), settings.micro_batch)
+        loss = loss_and_gradients(model, batches.batch(step), settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss)
         norm = update(model, optimizer, step, settings)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise UserError(f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1}; lower train.learning_rate")
@@ -111,7 +111,7 @@ def _dry_run(model: Llama, batches: Batches, settings: TrainSettings) -> None:
     """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not after an hour."""
     batch = batches.batch(0)
     try:
-        loss_and_gradients(model, batch, settings.micro_batch)
+        loss_and_gradients(model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
             raise

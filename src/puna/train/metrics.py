@@ -9,7 +9,10 @@ from puna.train.loop import Event, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held so far."""
+    """The most memory this process has held so far, its own pages alone (getrusage would count its parent's before exec)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -1,5 +1,7 @@
 """Settings of training: the paper's optimizer and schedule (section 2.2, 2.3)."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -19,6 +21,10 @@ class TrainSettings(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.1, ge=0, description="on matrices only")
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    z_loss: float = Field(0.0, ge=0, description="factor of the squared log-sum of the logits, added to the loss; 0 in the paper")
+    remat: Literal["none", "llama", "full"] = Field(
+        "llama", description="activations kept for the backward (section 2.4), see model/remat.py"
+    )
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     validation_steps: int = Field(100, ge=1, description="steps between validations")
     validation_tokens: int = Field(20_000, ge=1, description="held-out tokens a source that a validation reads")

@@ -1,0 +1,141 @@
+"""Kernels against torch's operations in float64, over odd shapes: grouped queries, any length, any width of a head."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.model import kernels
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations are used")
+
+SHAPES = st.tuples(
+    st.integers(1, 3), st.integers(1, 150), st.sampled_from([(1, 1), (4, 4), (6, 2), (4, 1)]), st.sampled_from([2, 16, 20, 48, 64, 80, 128])
+)
+
+
+def starts_of(rows: int, length: int, share: float) -> torch.Tensor:
+    """Where each position's document begins, documents ending anywhere with the given chance."""
+    steps = torch.arange(length)
+    begins = torch.rand(rows, length) < share
+    return (steps * begins).cummax(1).values.int()
+
+
+def close(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 2e-6, floor: float = 0.1) -> None:
+    """Within a share of the largest entry, or of `floor` where all cancel out."""
+    scale = exact.abs().max().clamp(min=floor)
+    assert ours.shape == exact.shape and ((ours.double() - exact).abs().max() / scale).item() < tolerance
+
+
+@settings(max_examples=60)
+@given(SHAPES, st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.integers(0, 1000))
+def test_attention_and_its_gradients(shape: tuple[int, int, tuple[int, int], int], share: float, seed: int) -> None:
+    rows, length, (heads, kv_heads), width = shape
+    torch.manual_seed(seed)
+    starts = starts_of(rows, length, share) if share else None
+    q, gradient = torch.randn(rows, length, heads, width) * 3, torch.randn(rows, length, heads, width)
+    k, v = torch.randn(rows, length, kv_heads, width), torch.randn(rows, length, kv_heads, width)
+    ours = [x.clone().requires_grad_() for x in (q, k, v)]
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    out, reference = kernels.attention(*ours, starts), kernels.attention(*exact, starts)
+    assert "Attention" in type(out.grad_fn).__name__ and "Attention" not in type(reference.grad_fn).__name__
+    close(out, reference)
+    out.backward(gradient)
+    reference.backward(gradient.double())
+    for mine, theirs in zip(ours, exact, strict=True):
+        assert mine.grad is not None and theirs.grad is not None
+        close(mine.grad, theirs.grad, 1e-5, 5.0)
+
+
+def test_attention_is_softmax_of_scaled_products() -> None:
+    """Written out for one head, in float64."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 70, 1, 8) for _ in range(3))
+    scores = q[0, :, 0].double() @ k[0, :, 0].double().T / math.sqrt(8)
+    scores = scores.masked_fill(torch.ones(70, 70).triu(1).bool(), -math.inf)
+    close(kernels.attention(q, k, v, None)[0, :, 0], scores.softmax(-1) @ v[0, :, 0].double())
+
+
+def test_large_scores_do_not_overflow() -> None:
+    q = torch.full((1, 130, 1, 16), 30.0).requires_grad_()
+    k = torch.randn(1, 130, 1, 16) * 30
+    v = torch.randn(1, 130, 1, 16)
+    out = kernels.attention(q, k, v, None)
+    out.sum().backward()
+    assert out.isfinite().all() and q.grad is not None and q.grad.isfinite().all()
+    close(out, kernels.attention(q.double(), k.double(), v.double(), None), 1e-5)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 1000))
+@torch.no_grad()
+def test_element_wise_parts(rows: int, width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, gradient, residual = (torch.randn(rows, width) * 4 for _ in range(3))
+    weight = torch.rand(width) + 0.5
+    wide = [part.double() for part in (x, weight, gradient, residual)]
+    close(kernels.rms_norm(x, weight, 1e-5), kernels.rms_norm(wide[0], wide[1], 1e-5))
+    for ours, exact in zip(
+        kernels.rms_norm_backward(x, weight, gradient, residual, 1e-5), kernels.rms_norm_backward(*wide, 1e-5), strict=True
+    ):
+        close(ours, exact)
+    close(kernels.swiglu(x, gradient), kernels.swiglu(wide[0], wide[2]))
+    for ours, exact in zip(kernels.swiglu_backward(x, residual, gradient), kernels.swiglu_backward(wide[0], wide[3], wide[2]), strict=True):
+        close(ours, exact)
+
+
+def test_the_formulas_are_the_derivatives() -> None:
+    """torch's own operations in float64, through autograd."""
+    torch.manual_seed(1)
+    x, gate, up, weight = (torch.randn(5, 12, dtype=torch.double, requires_grad=True) for _ in range(4))
+    gain = torch.randn(12, dtype=torch.double, requires_grad=True)
+    gradient, residual = torch.randn(5, 12, dtype=torch.double), torch.randn(5, 12, dtype=torch.double)
+    by_x, by_gain = torch.autograd.grad(kernels.rms_norm(x, gain, 1e-5), (x, gain), gradient)
+    ours = kernels.rms_norm_backward(x.detach(), gain.detach(), gradient, residual, 1e-5)
+    torch.testing.assert_close(ours, (by_x + residual, by_gain))
+    product = kernels.swiglu(gate, up)
+    expected = (product.detach(), *torch.autograd.grad(product, (gate, up), gradient))
+    torch.testing.assert_close(kernels.swiglu_backward(gate.detach(), up.detach(), gradient), expected)
+    del weight
+
+
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.sampled_from([2, 6, 16, 48]), st.booleans())
+@torch.no_grad()
+def test_rotation(rows: int, length: int, heads: int, width: int, shared: bool) -> None:
+    x = torch.randn(rows, length, heads, width)
+    angles = torch.randn(1 if shared else rows, length, 1, width // 2)
+    turned = kernels.rotate(x, angles.cos(), angles.sin())
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).double().contiguous()) * torch.polar(torch.ones(()).double(), angles.double())
+    close(turned, torch.view_as_real(pairs).flatten(-2))
+    close(kernels.rotate(turned, angles.cos(), angles.sin(), backward=True), x.double())
+
+
+@given(st.integers(1, 20), st.integers(2, 3000), st.sampled_from([0.0, 1e-3]), st.sampled_from([1.0, 0.01]), st.integers(0, 1000))
+def test_cross_entropy(rows: int, vocabulary: int, z: float, scale: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    logits = torch.randn(rows, vocabulary) * 5
+    targets = torch.randint(-1, vocabulary, (rows,))
+    exact = logits.double().requires_grad_()
+    losses = exact.logsumexp(-1) - exact.gather(-1, targets.clamp(min=0)[:, None])[:, 0] + z * exact.logsumexp(-1) ** 2
+    total = (losses * (targets >= 0)).sum()
+    (total * scale).backward()
+    assert exact.grad is not None
+    with torch.no_grad():
+        for given in (logits.clone(), logits.double()):
+            found, slope = kernels.cross_entropy(given, targets, scale, z, True)
+            assert found.item() == pytest.approx(total.item(), rel=1e-6, abs=1e-6)
+            close(slope, exact.grad, 1e-5, scale)
+        found, _ = kernels.cross_entropy(logits, targets, scale, z, False)
+        assert found.item() == pytest.approx(total.item(), rel=1e-6, abs=1e-6)
+
+
+def test_results_do_not_hang_on_timing() -> None:
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(4, 200, 4, 32, requires_grad=True) for _ in range(3))
+    results = []
+    for _ in range(5):
+        out = kernels.attention(q, k, v, None)
+        results.append(torch.cat([part.flatten() for part in (out, *torch.autograd.grad(out.square().sum(), (q, k, v)))]))
+    assert all(torch.equal(results[0], other) for other in results)

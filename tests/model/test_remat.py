@@ -1,0 +1,118 @@
+"""Policies: the same loss and gradients, and exactly the bytes that the formula says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.model import head, remat
+from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
+
+
+def made(seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> Llama:
+    shape = {"dim": 48, "n_layers": 3, "n_heads": 4, "ffn_dim": 80, "vocab_size": 130, "max_seq_len": 128, **changes}
+    model = Llama(LlamaConfig(**shape)).to(dtype)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.06 + (parameter.dim() == 1))
+    return model
+
+
+def result(
+    model: Llama, tokens: torch.Tensor, segments: torch.Tensor | None, policy: str, z: float = 0.0
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad(set_to_none=True)
+    targets = tokens.roll(-1, 1).masked_fill(torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.1, -1)
+    hidden = model.hidden(tokens, segments=segments, remat=policy)
+    loss = head.loss(hidden.flatten(0, 1), model.output.weight, targets.flatten(), 1 / max(1, int((targets >= 0).sum())), z)
+    loss.backward()
+    return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def segments_of(rows: int, length: int, seed: int) -> torch.Tensor:
+    return (torch.rand(rows, length, generator=torch.Generator().manual_seed(seed)) < 0.1).long().cumsum(1)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 3), st.integers(1, 70), st.sampled_from([(4, 4, 48), (4, 2, 48), (4, 1, 64), (2, 2, 32), (1, 1, 128)]),
+    st.integers(1, 90), st.booleans(), st.booleans(), st.sampled_from([0.0, 1e-3]),
+)  # fmt: skip
+def test_every_policy_against_float64(
+    rows: int, length: int, heads: tuple[int, int, int], ffn: int, packed: bool, tied: bool, z: float
+) -> None:
+    """In float32 with kernels: every parameter's gradient within 1e-5 of plain autograd's in float64 (or 5e-8 of the whole
+    gradient's norm where it nearly cancels out), the whole one within 1e-6, and the policies within 1e-6 of each other."""
+    shape = {"n_heads": heads[0], "n_kv_heads": heads[1], "dim": heads[2], "ffn_dim": ffn, "tie_embeddings": tied}
+    tokens = torch.randint(0, 130, (rows, length), generator=torch.Generator().manual_seed(length))
+    segments = segments_of(rows, length, length) if packed else None
+    exact_loss, exact = result(made(dtype=torch.float64, **shape), tokens, segments, "none", z)
+    whole = joined(exact)
+    found = {policy: result(made(**shape), tokens, segments, policy, z) for policy in remat.POLICIES}
+    for loss, gradients in found.values():
+        assert loss == pytest.approx(exact_loss, rel=1e-6)
+        assert gradients.keys() == exact.keys()
+        assert (joined(gradients) - whole).norm() <= 1e-6 * whole.norm() + 1e-12
+        for name, gradient in gradients.items():
+            assert (gradient - exact[name]).norm() <= 1e-5 * exact[name].norm() + 5e-8 * whole.norm() + 1e-12, name
+        assert (joined(gradients) - joined(found["none"][1])).norm() <= 1e-6 * whole.norm() + 1e-12
+
+
+def joined(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([gradient.flatten().double() for gradient in gradients.values()])
+
+
+def test_policies_agree_in_float64_to_its_last_digits() -> None:
+    tokens, segments = torch.randint(0, 130, (2, 60)), segments_of(2, 60, 1)
+    results = {policy: result(made(dtype=torch.float64, n_kv_heads=2), tokens, segments, policy) for policy in remat.POLICIES}
+    for policy in ("llama", "full"):
+        assert results[policy][0] == pytest.approx(results["none"][0], rel=1e-13)
+        for name, gradient in results[policy][1].items():
+            torch.testing.assert_close(gradient, results["none"][1][name], rtol=1e-9, atol=1e-13)
+
+
+def test_full_is_bitwise_llama() -> None:
+    """The same operations in the same order."""
+    tokens = torch.randint(0, 130, (3, 50))
+    one, other = (result(made(), tokens, None, policy) for policy in ("llama", "full"))
+    assert one[0] == other[0] and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
+
+
+def held_bytes(work: Callable[[], Any], model: Llama) -> int:
+    """Bytes of all storages that autograd holds after a forward pass, parameters not counted, each once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.dtype == torch.float32:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    del result
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("kv_heads", [6, 2])
+def test_bytes_held_are_the_formulas(kv_heads: int) -> None:
+    """Two depths of a model of shape S, so that embedding, norm and rotations cancel out."""
+    shape = {"dim": 288, "n_heads": 6, "n_kv_heads": kv_heads, "ffn_dim": 768, "vocab_size": 512, "max_seq_len": 256}
+    tokens = torch.randint(0, 512, (4, 256))
+    held = {}
+    for layers in (1, 3):
+        model = made(n_layers=layers, **shape)
+        held[layers] = {policy: held_bytes(lambda m=model, p=policy: m.hidden(tokens, remat=p), model) for policy in remat.POLICIES}
+    a_layer = {policy: (held[3][policy] - held[1][policy]) / 2 for policy in remat.POLICIES}
+    formula = 4 * tokens.numel() * remat.saved_floats(model.config)
+    assert a_layer["llama"] == pytest.approx(formula, rel=0.01)
+    if kv_heads == 6:
+        assert remat.saved_floats(model.config) == 6 * 288 + 2 * 768 + 6
+    assert a_layer["full"] <= 0.15 * a_layer["none"]
+    assert a_layer["llama"] <= 0.6 * a_layer["none"]
