@@ -21,6 +21,7 @@ test: .venv/installed-test
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing Puna into .venv"
 	$(PIP) install --constraint constraints.txt --editable .
 	touch $@
 

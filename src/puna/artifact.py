@@ -124,6 +124,8 @@ def commit(work: Path, folder: Path, *, stage: str, fingerprint: str, inputs: di
     for child in [path for path in work.rglob("*") if path.is_dir()]:
         sync(child)
     sync(work)
+    if folder.exists() and not (folder / MANIFEST).exists():  # what an interrupted removal left
+        remove(folder)
     os.replace(work, folder)
     sync(folder.parent)
     return load(folder)

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from puna import artifact
 from puna.artifact import Artifact
-from puna.errors import UserError
 from puna.plan import energy
 from puna.recipe import Recipe
 
@@ -137,9 +136,6 @@ class Build:
                 inputs={name: finished[name].fingerprint for name in item.stage.inputs},
                 metrics=metrics,
             )
-        except UserError:
-            artifact.remove(scratch)
-            raise
         finally:
             artifact.remove(work)
             _add_cost(logs / "cost.json", time.monotonic() - started, joules)

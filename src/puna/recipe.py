@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).parents[2] / "recipes"
 class ModelSettings(BaseModel):
     """Which model: a size of the table, and what differs from it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: str = Field(description="a name from the table of sizes, such as 5m or 7b")
     n_kv_heads: int | None = Field(None, ge=1, description="key and value heads; default: the size's own")
@@ -42,7 +42,7 @@ class ModelSettings(BaseModel):
 class Recipe(BaseModel):
     """Everything that decides what a run computes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
     seed: int = Field(1, ge=0, lt=1 << 63)

@@ -14,10 +14,11 @@ from puna.artifact import Artifact
 from puna.build import Context, Stage
 from puna.corpus import fetch as fetching
 from puna.errors import UserError
+from puna.model import compiled
 from puna.recipe import Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 1, "documents": 1, "tokenizer": 1, "tokens": 1, "train": 1, "scores": 1}
+VERSIONS = {"fetch": 2, "documents": 2, "tokenizer": 2, "tokens": 1, "train": 2, "scores": 1}
 
 
 def stages(recipe: Recipe, root: Path) -> list[Stage]:
@@ -29,7 +30,7 @@ def stages(recipe: Recipe, root: Path) -> list[Stage]:
         "documents": (("fetch",), corpus.model_dump(exclude={"root"}), documents),
         "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
         "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
-        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens], train),
+        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind()], train),
         "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
     }
     return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]

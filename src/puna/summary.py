@@ -69,6 +69,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         **speed,
         "seconds": {name: entry["seconds"] for name, entry in costs.items()},
         "energy": energy.energy(seconds, recipe.energy, sum(entry["joules"] for entry in costs.values()) if metered else None),
+        "energy_settings": recipe.energy.model_dump(),
         "stages": [
             {
                 "stage": item.stage.name,
@@ -109,10 +110,13 @@ def read(run: Path) -> dict[str, Any]:
 def current(build: Build) -> bool:
     """Whether both files are there and tell of the artifacts that the recipe asks for now."""
     try:
-        told = {entry["stage"]: entry["fingerprint"] for entry in read(build.folder)["stages"]}
+        known = read(build.folder)
+        told = {entry["stage"]: entry["fingerprint"] for entry in known["stages"]}
     except UserError:
         return False
-    return told == {item.stage.name: item.fingerprint for item in build.plan()} and (build.folder / REPORT).is_file()
+    energy_settings = build.recipe.energy.model_dump()
+    same = told == {item.stage.name: item.fingerprint for item in build.plan()} and known.get("energy_settings") == energy_settings
+    return same and (build.folder / REPORT).is_file()
 
 
 def stage_folder(run: Path, stage: str) -> Path:

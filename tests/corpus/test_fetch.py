@@ -79,6 +79,17 @@ def test_a_remote_archive_is_verified_and_its_members_unpacked(server: tuple[str
     assert whole.path.read_bytes() == (folder / "a.zip").read_bytes()
 
 
+def test_equal_names_do_not_overwrite_each_other(server: tuple[str, Path], tmp_path: Path) -> None:
+    base, folder = server
+    found = []
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "data.txt").write_text(name)
+        uri = f"{base}/{name}/data.txt#sha256={fetch.file_digest(folder / name / 'data.txt')}"
+        found += fetch.fetch("s", fetch.parse(uri), tmp_path / "to")
+    assert [file.path.read_text() for file in found] == ["a", "b"]
+
+
 def test_what_goes_wrong_on_the_way_is_told(server: tuple[str, Path], tmp_path: Path) -> None:
     base, folder = server
     (folder / "a.zip").write_text("no zip")
@@ -88,6 +99,7 @@ def test_what_goes_wrong_on_the_way_is_told(server: tuple[str, Path], tmp_path: 
         (f"{base}/b.zip#sha256={HEX}", "could not be brought: HTTP Error 404"),
         (f"{base}/a.zip#sha256={digest}!*.txt", "is not a zip archive"),
         (f"http://127.0.0.1:9/x#sha256={HEX}", "could not be brought"),
+        (f"{base}/a b.zip#sha256={HEX}", "could not be brought"),
     ):
         with pytest.raises(UserError, match=message):
             fetch.fetch("s", fetch.parse(uri), tmp_path / "to")

@@ -98,9 +98,12 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
     with pytest.raises(UserError, match=r"source a: a-1\.txt: not UTF-8 text at byte"):
         run((settings, files), tmp_path)
     funnel, out = run((settings.model_copy(update={"on_damaged_file": "skip"}), files), tmp_path, "skip")
-    assert funnel["dropped"]["a"] == {"damaged file": 1} and funnel["sources"]["a"]["kept"]["documents"] == 2
-    (row,) = pq.read_table(out / "dropped.parquet").to_pylist()
-    assert "not UTF-8" in row["detail"]
+    assert funnel["dropped"]["a"] == {"not UTF-8": 1} and funnel["sources"]["a"]["kept"]["documents"] == 2
+    assert pq.read_table(out / "dropped.parquet")["offset"].to_pylist() == [len(ENGLISH.format(2).encode()) + 1]
+    files["a"][1].path.write_bytes(b"\x1f\x8b\x08 no gzip")
+    funnel, out = run((settings.model_copy(update={"on_damaged_file": "skip"}), files), tmp_path, "damaged")
+    assert funnel["dropped"]["a"] == {"damaged file": 1}
+    assert "gzip stream is damaged" in pq.read_table(out / "dropped.parquet")["detail"].to_pylist()[0]
 
 
 def test_a_file_without_records_gives_no_row(make: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ A remote file without a digest is refused: what cannot be hashed cannot be repro
 import fnmatch
 import glob
 import hashlib
+import http.client
 import os
 import re
 import shutil
@@ -70,6 +71,10 @@ def local_files(source: str, address: Address, root: Path) -> list[RawFile]:
     """The local files or folders an address names, in name order, with digests. Raises UserError when there are none."""
     pattern = os.path.expanduser(os.path.expandvars(address.where))
     found = sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    if "**" in pattern:  # which matches the folders on the way, too
+        found = [name for name in found if not (root / name).is_dir()]
+    if strange := next((name for name in found if not name.isprintable()), None):
+        raise UserError(f"source {source}: the name {strange!r} is not text in UTF-8; rename the file")
     paths = [(name, root / name) for name in found]
     if not paths or not all(path.exists() for _, path in paths):
         raise UserError(f"source {source}: nothing at {address.uri} (looked in {root.resolve()})")
@@ -106,8 +111,10 @@ def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:
         path = download(address, Path(scratch))
         if (found := file_digest(path)) != address.sha256:
             raise UserError(f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}")
-        stem = address.where.rpartition("/")[2]
+        stem = address.where.rstrip("/").rpartition("/")[2]
+        folder /= address.sha256[:12]  # two addresses may end in the same name
         if not address.members:
+            folder.mkdir(parents=True, exist_ok=True)
             target = folder / stem
             os.replace(path, target)
             return [RawFile(source, f"{address.where}", target, address.sha256, target.stat().st_size)]
@@ -145,7 +152,14 @@ def _pip_download(address: Address, scratch: Path) -> Path:
     command += ["--disable-pip-version-check", "--dest", str(scratch), "--requirement", str(requirements)]
     if tags["platform"] != "any":
         command += [f"--platform={platform}" for platform in tags["platform"].split(".")]
-        command += ["--python-version", tags["python"].removeprefix("cp"), "--implementation", "cp", "--abi", tags["abi"]]
+        command += [
+            "--python-version",
+            tags["python"].removeprefix("cp").removeprefix("py"),
+            "--implementation",
+            "cp",
+            "--abi",
+            tags["abi"],
+        ]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     path = scratch / match["file"]
     if result.returncode or not path.is_file():
@@ -165,7 +179,7 @@ def _download(address: Address, scratch: Path) -> Path:
 
             with fsspec.open(address.where, "rb") as remote, path.open("wb") as out:
                 shutil.copyfileobj(remote, out)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, http.client.HTTPException) as error:
         if getattr(error, "filename", None) == str(path):
             raise
         raise UserError(f"{address.where}: could not be brought: {error}") from error

@@ -61,7 +61,7 @@ def _read(file: RawFile, source: SourceSettings, settings: CorpusSettings) -> It
         for record in reader.read(file.path):
             offset = record.offset
             if isinstance(record, Skipped):
-                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl"):
+                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl") and settings.on_damaged_file == "stop":
                     raise UserError(f"not UTF-8 text at byte {record.offset}; convert the file to UTF-8")
                 yield _row(file, source, record.url, record.offset, reason=record.reason)
             else:
@@ -85,8 +85,9 @@ def _judge(file: RawFile, source: SourceSettings, found: Found, settings: Corpus
         reason = "other language"
     if not reason and kept_languages and score < settings.language_score:
         reason = "language unsure"
+    title, licence = (clean(part) for part in (found.title, found.licence or source.licence))
     return _row(
-        file, source, found.url, found.offset, reason=reason, id=digest(text), title=found.title, licence=found.licence or source.licence,
+        file, source, clean(found.url), found.offset, reason=reason, id=digest(text), title=title, licence=licence,
         raw_digest=found.raw_digest, language=label, language_score=score, alphanumeric_fraction=figures.alphanumeric_fraction,
         mean_line_length=figures.mean_line_length, text=text,
     )  # fmt: skip
@@ -217,7 +218,7 @@ class _Tally:
 
     def add(self, row: dict[str, Any], reason: str) -> None:
         """Count one record. A record without id never became a text."""
-        stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), None if row["id"] else "read")
+        stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), None) if row["id"] else "read"
         for step in FUNNEL:
             if step == stopped_at:
                 break

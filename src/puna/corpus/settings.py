@@ -10,7 +10,7 @@ READERS = ("warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code"
 class SourceSettings(BaseModel):
     """One source: raw files of one format."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
     reader: Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl"]
@@ -24,7 +24,7 @@ class SourceSettings(BaseModel):
 class CorpusSettings(BaseModel):
     """What goes into the corpus and the filters that every source passes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     root: str = Field(".", description="folder that relative file URIs start from, itself relative to the recipe's folder")
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
@@ -38,6 +38,8 @@ class CorpusSettings(BaseModel):
     def _names_differ(self) -> "CorpusSettings":
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
+        if "dropped" in names:
+            raise ValueError("no source may be named dropped: that is the list of what was dropped")
         if twice:
             raise ValueError(f"two sources have the same name: {', '.join(twice)}")
         return self

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class EvaluateSettings(BaseModel):
     """Bits per byte on held-out documents, and samples."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_tokens: int = Field(500_000, ge=1, description="held-out tokens a source that are scored, whole documents")
     prompts: tuple[str, ...] = Field(("The ",), description="beginnings that the model continues for the report")

@@ -33,7 +33,7 @@ def generate(
             raise UserError(f"prompt {number + 1} is empty: give it at least the begin token")
         if len(prompt) + max_new_tokens > longest:
             raise UserError(f"prompt {number + 1} has {len(prompt)} tokens; with {max_new_tokens} new ones it passes the model's {longest}")
-    generators = [torch.Generator().manual_seed(seed * 1_000_003 + row) for row in range(len(prompts))]
+    generators = [torch.Generator().manual_seed((seed * 1_000_003 + row) % (1 << 63)) for row in range(len(prompts))]
     weight = model.tok_embeddings.weight
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
     room = int(lengths.max())

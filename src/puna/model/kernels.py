@@ -7,22 +7,14 @@ t positions, h heads, k heads of keys and values, e = width of a head, n tokens,
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
-OFF = "PUNA_KERNELS"  # set to "off" in the environment: torch's operations only
+from puna.model import compiled
+
 SIGNATURES = {  # p: pointer, n: size, f: float, i: int
     "rms_norm": "pppnnf",
     "rms_norm_backward": "pppppppnnnf",
@@ -39,34 +31,14 @@ KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ct
 @functools.cache
 def library() -> Any:
     """The built kernels; None where they cannot be built or are switched off."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None or os.environ.get(OFF) == "off" or platform.system() != "Linux":
+    path = compiled.library()
+    if path is None:
         return None
-    try:
-        path = _built(compiler)
-        found = ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    found = ctypes.CDLL(str(path))
     for name, kinds in SIGNATURES.items():
         function = getattr(found, name)
         function.argtypes, function.restype = [KINDS[kind] for kind in kinds], None
     return found
-
-
-def _built(compiler: str) -> Path:
-    """The shared library for this source, compiler and processor, from the cache or built now."""
-    processor = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), "")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, text=True).stdout
-    mark = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
-    path = folder / f"kernels-{mark}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            part = Path(scratch) / "kernels.so"
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(part)], capture_output=True, check=True)
-            os.replace(part, path)
-    return path
 
 
 def _ours(x: Tensor) -> bool:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class TokenizerSettings(BaseModel):
     """SentencePiece BPE as in the paper, section 2.1: digits split, bytes for unknown characters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     vocab_size: int = Field(32_000, ge=260, le=1 << 31, description="pieces, the 256 bytes and 3 control pieces included")
     character_coverage: float = Field(0.9995, gt=0, le=1, description="share of characters that get a piece; the rest become bytes")
@@ -16,7 +16,7 @@ class TokenizerSettings(BaseModel):
 class MixtureSource(BaseModel):
     """How much of one source training sees: a share of all tokens, or a number of epochs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     share: float | None = Field(None, gt=0, le=1, description="share of the training tokens")
     epochs: float | None = Field(None, gt=0, description="times the source is seen, relative to the others")
@@ -25,7 +25,7 @@ class MixtureSource(BaseModel):
 class TokensSettings(BaseModel):
     """Token shards and the mixture of sources."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out: float = Field(0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores")
     maximum_epochs: float = Field(4.0, gt=0, description="a source asked to be seen more often than this is refused")

@@ -5,6 +5,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from puna.artifact import write_atomically
 from puna.train.loop import Event, StepEvent, ValidationEvent
 
 
@@ -48,15 +49,26 @@ class Metrics:
 
     def _drop_from(self, step: int) -> None:
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line).get("step", 0) < step]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            kept = [line for line in _lines(self.path) if line.get("step", 0) < step]
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines: a full disk or a power cut may leave half a one."""
+    lines = []
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def read(path: Path) -> dict[str, Any]:
     """Figures of a whole run; {} where it left no lines. Speed and share are medians over steps."""
     if not path.is_file():
         return {}
-    steps = [line for line in map(json.loads, path.read_text().splitlines()) if "tokens_per_second" in line]
+    steps = [line for line in _lines(path) if "tokens_per_second" in line]
     if not steps:
         return {}
     middle = sorted(steps, key=lambda line: line["tokens_per_second"])[len(steps) // 2]

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class TrainSettings(BaseModel):
     """One training run. Defaults are the paper's where it gives one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, description="optimizer steps")
     batch_sequences: int = Field(ge=1, description="sequences an optimizer step")

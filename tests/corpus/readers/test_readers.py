@@ -52,8 +52,11 @@ def test_wikipedia_that_breaks_off(tmp_path: Path) -> None:
     content = dump(("A", 0, "One sentence."), ("B", 0, "Another sentence."))
     path = tmp_path / "dump.xml"
     path.write_bytes(content[: content.index(b"Another")])
-    items = list(wikipedia.read(path))
-    assert [item.title for item in found_in(items)] == ["A"] and reasons(items) == ["file ends early"]
+    items = []
+    with pytest.raises(UserError, match="the XML breaks off before the end of <mediawiki>"):
+        for item in wikipedia.read(path):
+            items.append(item)
+    assert [item.title for item in found_in(items)] == ["A"]
     path = tmp_path / "dump.xml.bz2"
     path.write_bytes(bz2.compress(content)[:-20])
     with pytest.raises(UserError, match="bzip2 stream ends early"):
@@ -83,8 +86,27 @@ def test_stackexchange_answers_by_numeric_score(tmp_path: Path) -> None:
     assert question.text == "Why?\n\nTell me\n\nif x:\n    y\n\nA: - ten\n- b\n\nA: nine\n\nA: minus"
     assert sorted(reasons(items)) == ["answer without its question", "no answer"]
     path.write_text("<posts>\n" + "\n".join(rows[:3]) + "\n<row Id=")
-    items = list(stackexchange.read(path))
-    assert len(found_in(items)) == 1 and reasons(items) == ["file ends early"]
+    items = []
+    with pytest.raises(UserError, match="the XML breaks off before the end of <posts>"):
+        for item in stackexchange.read(path):
+            items.append(item)
+    assert len(found_in(items)) == 1
+
+
+def test_one_bad_character_costs_nothing_else(tmp_path: Path) -> None:
+    pages = [("A", 0, "One &#x8; sentence. \x08"), ("B", 0, "Another sentence.")]
+    path = tmp_path / "dump.xml"
+    path.write_bytes(dump(*pages).replace(b"<ns>0", b"<!-- a comment --><ns>0"))
+    assert [item.title for item in found_in(list(wikipedia.read(path)))] == ["A", "B"]
+
+
+def test_quotes_nested_deeply(tmp_path: Path) -> None:
+    body = "&lt;blockquote&gt;" * 3000 + "deep" + "&lt;/blockquote&gt;" * 3000
+    path = tmp_path / "Posts.xml"
+    path.write_text(
+        f'<posts><row Id="1" PostTypeId="1" Title="T" Body="{body}"/><row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
+    )
+    assert "A: x" in found_in(list(stackexchange.read(path)))[0].text
 
 
 # arXiv
@@ -213,6 +235,12 @@ def test_code_under_another_licence_is_dropped(tmp_path: Path, metadata: str, re
     assert not found_in(items) and reasons(items) == [f"licence not MIT, BSD or Apache: {reason}"]
 
 
+def test_the_packages_own_licence_counts_not_that_of_one_inside(tmp_path: Path) -> None:
+    files = {"a/_vendor/six-1.dist-info/METADATA": b"Name: six\nVersion: 1\nLicense: MIT\n\n", "a/b.py": SOURCE}
+    items = list(code.read(wheel(tmp_path / "p.whl", "License: GPL-3.0", files)))
+    assert reasons(items) == ["licence not MIT, BSD or Apache: GPL"]
+
+
 @pytest.mark.parametrize(
     ("expression", "allowed"),
     [
@@ -253,6 +281,9 @@ def test_code_filters(tmp_path: Path) -> None:
         ("// SPDX-License-Identifier: MIT\nint x;\n", "int x;\n"),
         ("# A tool for llamas\nx = 1\n", "# A tool for llamas\nx = 1\n"),
         ("#include <a.h>\n/* copyright */\n", "#include <a.h>\n/* copyright */\n"),
+        ('# Copyright X\n"""Docstring\nof two lines."""\n', '"""Docstring\nof two lines."""\n'),
+        ('// Copyright X\n"use strict";\n', '"use strict";\n'),
+        ("// Copyright X\n#[macro_use]\nmod a;\n", "#[macro_use]\nmod a;\n"),
         ("# Heading\n\nText about licences.\n", "# Heading\n\nText about licences.\n"),
     ],
 )

@@ -115,6 +115,22 @@ def test_a_packed_archive_that_breaks_off_is_damaged_after_what_could_be_read(tm
     assert isinstance(seen[0], Found)
 
 
+def test_a_plain_archive_that_breaks_off_says_so(tmp_path: Path) -> None:
+    whole = record(response(PAGE.encode()))
+    path, found = tmp_path / "x.warc", []
+    path.write_bytes(whole + whole[:-100])
+    with pytest.raises(UserError, match=f"breaks off inside the record at byte {len(whole):,}"):
+        for item in warc.read(path):
+            found.append(item)
+    assert reasons(found) == ["", "record ends early"]
+
+
+def test_a_body_is_split_from_its_headers_at_the_first_blank_line(tmp_path: Path) -> None:
+    body = PAGE.replace("</body>", "\r\n\r\n<p>" + WORDS + "</p></body>")
+    (found,) = read(tmp_path, record(b"HTTP/1.0 200 OK\nContent-Type: text/html\n\n" + body.encode()))
+    assert isinstance(found, Found) and found.text.count("llama") == 24
+
+
 def test_arc_records(tmp_path: Path) -> None:
     body = response(PAGE.encode(), "Content-Type: text/html\r\n")
     arc = b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 4\n1 0\n\n"
@@ -122,7 +138,10 @@ def test_arc_records(tmp_path: Path) -> None:
     arc += b"nonsense\n" + b"http://b.example/ 1.2.3.4 20080101000000 text/html %d\n" % len(body) + body[:50]
     path = tmp_path / "x.arc.gz"
     path.write_bytes(gzip.compress(arc))
-    found = list(warc.read(path))
+    found = []
+    with pytest.raises(UserError, match="breaks off inside the record at byte"):
+        for item in warc.read(path):
+            found.append(item)
     assert reasons(found) == ["", "malformed record", "record ends early"]
     assert isinstance(found[0], Found) and found[0].text == WORDS.strip()
 

@@ -19,6 +19,7 @@ CASES = {
     "One <!-- hidden [[ --> two": "One two",
     "Before {{Infobox|a={{nested|x}}|b=[[y]]}} after": "Before after",
     "It is {{convert|5|km|mi}} long, {{lang|es|altiplano}} or {{nowrap|high plain}}.": "It is 5 km long, altiplano or high plain.",
+    "{{nowrap|1=E = mc}} and {{lang|1=fr|2=bonjour}}": "E = mc and bonjour",
     "{|class=x\n|-\n| cell [[a]]\n{|\n| inner\n|}\n|}\nText after.": "Text after.",
     "Text.\n== Empty ==\n== Full ==\nMore.\n=== Last ===\n": "Text.\n\nFull\n\nMore.",
     "* one\n** two\n# three\n: four": "- one\n- two\n- three\nfour",

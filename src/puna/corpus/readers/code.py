@@ -6,6 +6,7 @@ filters: line lengths, share of alphanumeric characters, licence headers removed
 
 import email.message
 import io
+import lzma
 import re
 import tarfile
 import zipfile
@@ -72,7 +73,7 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     """Every source file of a package or folder, in name order, under the package's licence."""
     try:
         members = list(_members(path))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"the archive is damaged or ends early ({path.stat().st_size:,} bytes)") from error
     name = _package(members) or path.name
     licence = _licence(members)
@@ -141,10 +142,9 @@ def _wanted(name: str) -> bool:
 
 
 def _metadata(members: list[_Member]) -> email.message.Message | None:
-    for member in members:
-        if member.name.endswith((".dist-info/METADATA", "PKG-INFO")):
-            return email.message_from_bytes(member.raw)
-    return None
+    """The package's own, which lies highest: packages may hold others inside."""
+    found = [member for member in members if member.name.endswith((".dist-info/METADATA", "PKG-INFO"))]
+    return email.message_from_bytes(min(found, key=lambda member: member.name.count("/")).raw) if found else None
 
 
 def _package(members: list[_Member]) -> str:
@@ -196,7 +196,7 @@ def _judge(member: _Member, url: str, licence: str) -> Found | Skipped:
     return Found(url, without_header(text), member.offset, digest(member.raw), member.name, licence)
 
 
-_COMMENT_LINE = re.compile(r"[ \t]*(#(?!\s*(?:include|define|if|ifdef|ifndef|pragma|undef|import|!))|//|--(?!-)|;|\")[^\n]*\n|[ \t]*\n")
+_COMMENT_LINE = re.compile(r"[ \t]*(#(?!\s*(?:include|define|if|ifdef|ifndef|pragma|undef|import|!|\[))|//|--(?!-))[^\n]*\n|[ \t]*\n")
 _COMMENT_BLOCK = re.compile(r"\s*/\*[\s\S]*?\*/[ \t]*\n?")
 _RIGHTS = re.compile(r"copyright|licen[cs]e|spdx-|all rights reserved", re.IGNORECASE)
 _KEEP_FIRST = re.compile(r"(#![^\n]*\n)?(#[^\n]*coding[:=][^\n]*\n)?")

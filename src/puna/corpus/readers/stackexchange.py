@@ -9,6 +9,7 @@ from typing import Any
 
 from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers import streams
+from puna.errors import UserError
 
 QUESTION, ANSWER = "1", "2"
 BLOCKS = frozenset(["p", "pre", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table", "tr", "div"])
@@ -29,12 +30,12 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 
     Bodies are held packed until the file has been read, since answers may stand anywhere after their question.
     """
-    site = path.resolve().parent.name
+    site = path.absolute().parent.name
     questions: dict[str, _Question] = {}
-    broken_at = None
-    for number, row in _rows(path):
-        if row is None:
-            broken_at = number
+    broken = None
+    for number, row in enumerate(_rows(path)):
+        if isinstance(row, UserError):
+            broken = row
             break
         kind, identity = row.get("PostTypeId"), row.get("Id", "")
         if kind not in (QUESTION, ANSWER) or not identity.isdigit():
@@ -56,36 +57,21 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         texts = [html_to_text(body) for body in bodies]
         text = "\n\n".join([question.title, texts[0], *(f"A: {answer}" for answer in texts[1:])])
         yield Found(url, text, question.number, digest("\0".join(bodies)), question.title, question.licence or "CC-BY-SA")
-    if broken_at is not None:
-        yield Skipped("file ends early", path.name, broken_at)
+    if broken is not None:
+        raise broken
+
+
+def _rows(path: Path) -> Iterator[dict[str, str] | UserError]:
+    """Attributes of each row; an error as the last one where the file breaks off."""
+    try:
+        for row in streams.xml_elements(path, ("row",)):
+            yield dict(row.attrib)
+    except UserError as error:
+        yield error
 
 
 def _integer(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"-?\d+", text) else 0
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """(running number, attributes) of each row; None as attributes where the XML breaks off."""
-    from lxml import etree
-
-    parser: Any = etree.XMLPullParser(events=("end",), tag="row", huge_tree=True, resolve_entities=False, no_network=True)
-    number = 0
-    finished = False
-    try:
-        for chunk in streams.chunks(path):
-            parser.feed(chunk)
-            for _, row in parser.read_events():
-                yield number, dict(row.attrib)
-                number += 1
-                row.clear()
-                while row.getprevious() is not None:
-                    del row.getparent()[0]
-        parser.close()
-        finished = True
-    except etree.XMLSyntaxError:
-        pass
-    if not finished:
-        yield number, None
 
 
 def html_to_text(html: str) -> str:
@@ -96,17 +82,24 @@ def html_to_text(html: str) -> str:
     if body is None:
         return ""
     out: list[str] = []
-    _walk(body, out, False)
+    _walk(body, out)
     lines = [line.rstrip() for line in "".join(out).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
 
 
-def _walk(node: Any, out: list[str], keep_space: bool) -> None:
-    child = node.child
-    while child is not None:
-        tag = child.tag
+def _walk(body: Any, out: list[str]) -> None:
+    """Write a post's text. Without recursion: people nest quotes as deep as they like."""
+    waiting: list[tuple[Any, bool, str]] = [(body.child, False, "")]  # (node to go on with, whether white space stays, text at the end)
+    while waiting:
+        node, keep_space, end = waiting.pop()
+        if node is None:
+            if end:
+                out.append(end)
+            continue
+        waiting.append((node.next, keep_space, end))
+        tag = node.tag
         if tag == "-text":
-            text = child.text_content or ""
+            text = node.text_content or ""
             if not keep_space:
                 text = re.sub(r"\s+", " ", text)
                 if not out or out[-1].endswith(("\n", " ")):
@@ -116,11 +109,10 @@ def _walk(node: Any, out: list[str], keep_space: bool) -> None:
             out.append("\n")
         elif tag == "li":
             out.append("\n- ")
-            _walk(child, out, keep_space)
+            waiting.append((node.child, keep_space, ""))
         elif tag in BLOCKS:
-            out.append("\n" if tag in ("tr", "div") else "\n\n")
-            _walk(child, out, keep_space or tag == "pre")
-            out.append("\n" if tag in ("tr", "div") else "\n\n")
+            room = "\n" if tag in ("tr", "div") else "\n\n"
+            out.append(room)
+            waiting.append((node.child, keep_space or tag == "pre", room))
         elif tag not in ("img", "script", "style", "-comment"):
-            _walk(child, out, keep_space)
-        child = child.next
+            waiting.append((node.child, keep_space, ""))

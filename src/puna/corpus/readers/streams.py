@@ -1,6 +1,7 @@
 """Compressed files as streams of bytes, with an error for a person where one breaks off."""
 
 import bz2
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,38 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
             offset += len(line) + 1
     if rest:
         yield offset, rest
+
+
+def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+    """Finished elements of these names, in the order in which they end; each is emptied after its turn, so memory stays small.
+
+    A character that XML forbids is passed over. Raises UserError, after every whole element, where the document breaks off.
+    """
+    from lxml import etree
+
+    parser: Any = etree.XMLPullParser(
+        events=("end",), tag=[f"{{*}}{name}" for name in names], huge_tree=True, resolve_entities=False, no_network=True, recover=True
+    )
+    tail = b""
+    for chunk in chunks(path):
+        parser.feed(chunk)
+        tail = (tail + chunk)[-200:]
+        for _, element in parser.read_events():
+            yield element
+            element.clear()
+            while element.getprevious() is not None:
+                del element.getparent()[0]
+    root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
+    first = _root_name(path)
+    if root is None or root[1] != first:
+        raise UserError(f"the XML breaks off before the end of <{first.decode('ascii', 'replace')}>")
+
+
+def _root_name(path: Path) -> bytes:
+    """Name of a document's outermost element."""
+    head = next(chunks(path), b"")
+    found = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
+    return found[1] if found else b"?"
 
 
 def text_of(raw: bytes) -> str | None:

@@ -12,6 +12,7 @@ from puna.corpus.readers import streams
 from puna.corpus.readers.page import page_text
 from puna.errors import UserError
 
+EARLY = "record ends early"
 PAGES = ("text/html", "application/xhtml+xml")
 ARC_HEADER = re.compile(rb"(\S+) (\S+) (\d{8,14}) (\S+) (?:\S+ )*?(\d+)\Z")
 
@@ -21,11 +22,16 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     records about the archive itself are passed over."""
     head = next(streams.chunks(path), b"") if path.suffix != ".lz4" else b"WARC/"
     if head.startswith(b"filedesc://"):
-        yield from _read_arc(path)
+        records = _read_arc(path)
     elif head.lstrip().startswith(b"WARC/"):
-        yield from _read_warc(path)
+        records = _read_warc(path)
     else:
         raise UserError("neither a WARC nor an ARC file")
+    last: Found | Skipped | None = None
+    for last in records:
+        yield last
+    if isinstance(last, Skipped) and last.reason == EARLY:
+        raise UserError(f"the archive breaks off inside the record at byte {last.offset:,}")
 
 
 def _read_warc(path: Path) -> Iterator[Found | Skipped]:
@@ -82,6 +88,8 @@ def _warc_record(record: Any, base: int) -> Found | Skipped:
     if record.record_type == WarcRecordType.revisit:
         return Skipped("revisit", url, offset)
     payload: bytes = record.reader.read()
+    if len(payload) < record.content_length:
+        return Skipped(EARLY, url, offset)
     if record.record_type == WarcRecordType.conversion:
         text = payload.decode("utf-8", "replace")
         return Found(url, text, offset, digest(payload), text.partition("\n")[0][:200]) if text.strip() else Skipped("no text", url, offset)
@@ -92,9 +100,8 @@ def _warc_record(record: Any, base: int) -> Found | Skipped:
 
 def _response(payload: bytes, url: str, offset: int) -> Found | Skipped:
     """An HTTP response as it came over the wire."""
-    head, separator, body = payload.partition(b"\r\n\r\n")
-    if not separator:
-        head, separator, body = payload.partition(b"\n\n")
+    blank = re.search(rb"\r?\n\r?\n", payload)
+    head, separator, body = (payload[: blank.start()], True, payload[blank.end() :]) if blank else (payload, False, b"")
     first, *rest = head.decode("latin-1").splitlines() or [""]
     status = re.match(r"HTTP/\d(?:\.\d)? (\d{3})", first)
     if not status or not separator:
@@ -144,10 +151,10 @@ def _decode(body: bytes, encoding: str) -> bytes | None:
             try:
                 return brotli.decompress(body)
             except brotli.error:
-                return body if b"<" in body[:200] else None
+                return body if body.lstrip()[:1] == b"<" else None
     except zlib.error:
-        return body if b"<" in body[:200] else None
-    return body if encoding in ("", "identity", "utf-8", "none") or b"<" in body[:200] else None
+        return body if body.lstrip()[:1] == b"<" else None
+    return body if encoding in ("", "identity", "utf-8", "none") or body.lstrip()[:1] == b"<" else None
 
 
 def _read_arc(path: Path) -> Iterator[Found | Skipped]:
@@ -176,7 +183,7 @@ def _read_arc(path: Path) -> Iterator[Found | Skipped]:
         body = stream[end + 1 : end + 1 + length]
         if not url.startswith("filedesc:"):
             if len(body) < length:
-                yield Skipped("record ends early", url, at)
+                yield Skipped(EARLY, url, at)
             elif url.startswith("http"):
                 yield _response(body, url, at)
             else:

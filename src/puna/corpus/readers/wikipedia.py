@@ -17,37 +17,22 @@ REDIRECT = re.compile(r"\s*#\s*\w+\s*:?\s*\[\[")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every page of the main namespace that is no redirect. A dump cut in the middle of its XML ends with a Skipped record."""
-    from lxml import etree
-
-    parser: Any = etree.XMLPullParser(events=("end",), huge_tree=True, resolve_entities=False, no_network=True)
+    """Every page of the main namespace that is no redirect. Raises UserError, after all whole pages, where the XML breaks off."""
     base, namespaces = "", set(ENGLISH)
-    number, finished = 0, False
-    try:
-        for chunk in streams.chunks(path):
-            parser.feed(chunk)
-            for _, element in parser.read_events():
-                tag = element.tag.rpartition("}")[2]
-                if tag == "base":
-                    base = (element.text or "").rpartition("/")[0]
-                elif tag == "namespace" and element.get("key") in (FILE_KEY, CATEGORY_KEY) and element.text:
-                    namespaces.add(element.text.lower())
-                elif tag == "page":
-                    yield _article(element, base, frozenset(namespaces), number)
-                    number += 1
-                    element.clear()
-                    while element.getprevious() is not None:
-                        del element.getparent()[0]
-        parser.close()
-        finished = True
-    except etree.XMLSyntaxError:
-        pass
-    if not finished:
-        yield Skipped("file ends early", path.name, number)
+    number = 0
+    for element in streams.xml_elements(path, ("base", "namespace", "page")):
+        tag = element.tag.rpartition("}")[2]
+        if tag == "base":
+            base = (element.text or "").rpartition("/")[0]
+        elif tag == "namespace" and element.get("key") in (FILE_KEY, CATEGORY_KEY) and element.text:
+            namespaces.add(element.text.lower())
+        elif tag == "page":
+            yield _article(element, base, frozenset(namespaces), number)
+            number += 1
 
 
 def _article(page: Any, base: str, namespaces: frozenset[str], number: int) -> Found | Skipped:
-    values = {element.tag.rpartition("}")[2]: element for element in page.iter()}
+    values = {element.tag.rpartition("}")[2]: element for element in page.iter("{*}*")}
     title = (values["title"].text or "") if "title" in values else ""
     url = f"{base}/{quote(title.replace(' ', '_'), safe='/:(),!*')}" if base else title
     text = (values["text"].text or "") if "text" in values else ""

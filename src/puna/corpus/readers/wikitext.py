@@ -102,7 +102,7 @@ def _template(inner: str) -> str:
     if name not in ("convert", "cvt", "circa", "c.", "frac", "as of") and place is None:
         return ""
     parameters = rest.split("|")
-    positional = [value.strip() for value in parameters if not re.match(r"\s*[A-Za-z_]+\s*=", value)]
+    positional = [value.strip() for value in parameters if not re.match(r"\s*\w+\s*=", value)]
     named = {key.strip(): value.strip() for key, _, value in (p.partition("=") for p in parameters if re.match(r"\s*\w+\s*=", p))}
     if name in ("convert", "cvt"):
         return " ".join(positional[:2]) if len(positional) < 4 or positional[1] not in ("to", "-", "and", "by") else _range(positional)

@@ -1,0 +1,48 @@
+"""Builds `kernels.cpp` with the machine's own C++ compiler, once, into the user's cache folder. Light: no torch."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
+SWITCH = "PUNA_KERNELS"  # "off" in the environment: torch's operations only
+
+
+def compiler() -> str | None:
+    """The C++ compiler that would build the kernels; None where there is none, or where they are switched off."""
+    if os.environ.get(SWITCH) == "off" or platform.system() != "Linux":
+        return None
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+
+
+def kind() -> str:
+    """Which code computes here, for the fingerprint of what is computed: a digest of the kernels' source, or "torch"."""
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12] if compiler() else "torch"
+
+
+def library() -> Path | None:
+    """The shared library for this source, compiler and processor, from the cache or built now; None where that fails."""
+    command = compiler()
+    if command is None:
+        return None
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        version = subprocess.run([command, "--version"], capture_output=True, check=True, text=True).stdout
+        mark = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
+        path = folder / f"kernels-{mark}.so"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                part = Path(scratch) / "kernels.so"
+                subprocess.run([command, *FLAGS, str(SOURCE), "-o", str(part)], capture_output=True, check=True)
+                os.replace(part, path)
+        return path
+    except (OSError, subprocess.CalledProcessError):
+        return None
