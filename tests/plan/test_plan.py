@@ -69,7 +69,7 @@ def test_the_formula_is_near_the_measured_peak(size: str, micro: int, policy: st
         {"steps": 2, "batch_sequences": micro, "sequence_length": 256, "warmup_steps": 0, "remat": policy}
     )
     needed = memory.training_bytes(config(size, 4096, max_seq_len=256), settings)
-    assert measured == pytest.approx(needed, rel=0.15), policy
+    assert measured == pytest.approx(needed, rel=0.3 if policy == "full" else 0.2), policy
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:

@@ -18,7 +18,8 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     Weights, gradients and the two moments of AdamW: 16 bytes a parameter. What the layers hold between forward and backward, per
     token and layer: 12 d + 4 f floats under autograd alone, `saved_floats` under policy `llama`, and under `full` d, beside
     twice one layer's own. The head's chunk of logits. What one layer's backward has in hand: 6 d + 3 f floats a token. Libraries that
-    load at the first step, threads and their buffers: about 160 MB. Measured peaks are within 10% of it.
+    load at the first step, threads and their buffers: about 160 MB. Measured peaks are within 10% of it, under `full` within 25%: what
+    the allocator keeps of freed pieces differs from run to run.
     """
     tokens = settings.micro_batch * settings.sequence_length
     by_hand = saved_floats(config)
