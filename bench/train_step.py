@@ -1,0 +1,267 @@
+"""One training step against other codebases on identical work: the same shape, tokens, AdamW and clipping, taking turns in one run.
+
+    python bench/train_step.py [--shape S|M|all] [--rounds 7] [--without-compiled]
+
+Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which are taken where `peers/` has them:
+    pip install --target peers --no-deps litgpt lightning lightning-utilities torchmetrics psutil jsonargparse typeshed_client
+    and llama2.c's model.py as peers/llama2c_model.py
+Each is measured eager and under torch.compile. Tokens per second are medians of wall time. The peak is that of the step's own matrix
+products, at their shapes and in their order, alone in the same run; beside it that of one large product. Peak memory and what is held
+between forward and backward are measured in processes of their own.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import table
+import torch
+import torch.nn.functional as F
+
+from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
+from puna.tokens.batches import Batch
+from puna.train.metrics import peak_memory_bytes
+from puna.train.optimizer import adamw, update
+from puna.train.settings import TrainSettings
+from puna.train.step import loss_and_gradients
+
+PEERS = Path(__file__).parents[1] / "peers"
+SHAPES = {
+    "S": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 4096, "max_seq_len": 256},
+    "M": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000, "max_seq_len": 512},
+}
+TOKENS = 4096
+OURS = ("puna", "puna none", "puna full")
+Step = Callable[[], float]
+
+
+def batch_of(config: LlamaConfig) -> Batch:
+    """The same random tokens for everyone, one document a row."""
+    tokens = torch.randint(
+        0, config.vocab_size, (TOKENS // config.max_seq_len, config.max_seq_len + 1), generator=torch.Generator().manual_seed(1)
+    )
+    ids = tokens[:, :-1].numpy()
+    return Batch(ids.copy(), tokens[:, 1:].contiguous().numpy(), ids * 0, ids[:, 0] * 0)
+
+
+def ours(config: LlamaConfig, policy: str) -> Step:
+    model, batch = Llama(config), batch_of(config)
+    model.init_weights(1)
+    settings = TrainSettings(steps=10_000, batch_sequences=len(batch.tokens), sequence_length=config.max_seq_len, warmup_steps=0)
+    optimizer = adamw(model, settings)
+
+    def step() -> float:
+        loss = loss_and_gradients(model, batch, len(batch.tokens), remat=policy)
+        update(model, optimizer, 0, settings)
+        return loss
+
+    return step
+
+
+def theirs(
+    model: torch.nn.Module, loss_of: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], config: LlamaConfig, compiled: bool
+) -> Step:
+    """A peer's step: its model, its loss, torch's fused AdamW."""
+    batch = batch_of(config)
+    tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), fused=True)
+    run = torch.compile(model) if compiled else model
+
+    def step() -> float:
+        loss = loss_of(run, tokens, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def transformers(config: LlamaConfig, compiled: bool) -> Step:
+    from transformers import LlamaConfig as Config
+    from transformers import LlamaForCausalLM
+
+    shape = Config(
+        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers, num_attention_heads=config.n_heads,
+        num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size, max_position_embeddings=config.max_seq_len,
+        attn_implementation="sdpa", use_cache=False, tie_word_embeddings=False,
+    )  # fmt: skip
+    return theirs(LlamaForCausalLM(shape), lambda run, x, y: F.cross_entropy(run(x).logits.flatten(0, 1), y.flatten()), config, compiled)
+
+
+def litgpt(config: LlamaConfig, compiled: bool) -> Step:
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    shape = Config(
+        block_size=config.max_seq_len, padded_vocab_size=config.vocab_size, vocab_size=config.vocab_size, n_layer=config.n_layers,
+        n_head=config.n_heads, n_embd=config.dim, intermediate_size=config.ffn_dim, rotary_percentage=1.0, parallel_residual=False,
+        bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP",
+    )  # fmt: skip
+    return theirs(GPT(shape), lambda run, x, y: F.cross_entropy(run(x).flatten(0, 1), y.flatten()), config, compiled)
+
+
+def llama2c(config: LlamaConfig, compiled: bool) -> Step:
+    from llama2c_model import ModelArgs, Transformer
+
+    shape = ModelArgs(
+        dim=config.dim, n_layers=config.n_layers, n_heads=config.n_heads, vocab_size=config.vocab_size, hidden_dim=config.ffn_dim,
+        multiple_of=32, max_seq_len=config.max_seq_len, dropout=0.0,
+    )  # fmt: skip
+
+    def loss(run: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        run(x, y)
+        return model.last_loss
+
+    model = Transformer(shape)
+    model.output.weight = torch.nn.Parameter(torch.randn(config.vocab_size, config.dim) * 0.02)  # it ties them; nobody else here does
+    return theirs(model, loss, config, compiled)
+
+
+BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
+    **{name: (lambda config, name=name: ours(config, name.partition(" ")[2] or "llama")) for name in OURS},
+    **{
+        name + (" compiled" if compiled else ""): (lambda config, build=build, compiled=compiled: build(config, compiled))
+        for name, build in (("transformers", transformers), ("litgpt", litgpt), ("llama2.c", llama2c))
+        for compiled in (False, True)
+    },
+}
+
+
+def products(config: LlamaConfig) -> Step:
+    """All matrix products of a step, forward and backward, without anything between them."""
+    d, f, v = config.dim, config.ffn_dim, config.vocab_size
+    x, wide = torch.randn(TOKENS, d), torch.randn(TOKENS, f)
+    square, up, down, head = torch.randn(d, d), torch.randn(f, d), torch.randn(d, f), torch.randn(v, d)
+    rows = min(TOKENS, (1 << 24) // v)
+    logits, slope = torch.empty(rows, v), torch.zeros(v, d)
+
+    def step() -> float:
+        for _ in range(config.n_layers):
+            for _ in range(4):
+                torch.mm(x, square.t()), torch.mm(x, square), torch.mm(x.t(), x)
+            for _ in range(2):
+                torch.mm(x, up.t()), torch.mm(wide, up), torch.mm(wide.t(), x)
+            torch.mm(wide, down.t()), torch.mm(x, down), torch.mm(x.t(), wide)
+        for start in range(0, TOKENS, rows):
+            part = x[start : start + rows]
+            room = torch.mm(part, head.t(), out=logits[: len(part)])
+            torch.mm(room, head)
+            slope.addmm_(room.t(), part)
+        return 0.0
+
+    return step
+
+
+def product_flops(config: LlamaConfig) -> float:
+    """Of a step's matrix products: two a multiply-add, three times for forward and both gradients."""
+    layer = 4 * config.dim**2 + 3 * config.dim * config.ffn_dim
+    return 6.0 * TOKENS * (config.n_layers * layer + config.vocab_size * config.dim)
+
+
+def large_product() -> float:
+    a = torch.randn(2048, 2048)
+    started = time.perf_counter()
+    torch.mm(a, a)
+    return 2 * 2048**3 / (time.perf_counter() - started)
+
+
+def wall(step: Step) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
+    config = LlamaConfig(**SHAPES[shape])
+    steps = {name: BUILDERS[name](config) for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+
+    def measure(name: str) -> float:
+        before = time.process_time()
+        seconds = wall(steps[name])
+        cpu[name].append(time.process_time() - before)
+        return seconds
+
+    alone = products(config)
+    cases: dict[str, Callable[[], float]] = {name: (lambda name=name: measure(name)) for name in names}
+    cases |= {"products": lambda: wall(alone), "large": large_product}
+    for name in names:  # compilers work at the first call
+        steps[name]()
+    medians = table.alternate(cases, rounds)
+    peak, flops = medians.pop("products"), product_flops(config)
+    large = medians.pop("large")
+    found = table.rows(f"{shape}: tokens per second", "tokens/s", {name: TOKENS / value for name, value in medians.items()})
+    usage = {name: TOKENS / sorted(values[1:])[len(values[1:]) // 2] for name, values in cpu.items()}
+    found += table.rows(f"{shape}: tokens per CPU second", "tokens/CPU s", usage)
+    found += table.rows(f"{shape}: share of its products alone", "of 1", {name: peak / value for name, value in medians.items()})
+    found += table.rows(f"{shape}: share of one large product", "of 1", {name: flops / value / large for name, value in medians.items()})
+    found.append(table.Row(f"{shape}: products alone", "torch.mm", flops / peak / 1e9, "GFLOP/s"))
+    found.append(table.Row(f"{shape}: large product", "torch.mm", large / 1e9, "GFLOP/s"))
+    return found
+
+
+def memory(shape: str, names: list[str]) -> list[table.Row]:
+    """Peak bytes that a peer's steps add to its process, libraries loaded before."""
+    peaks = {}
+    for name in names:
+        command = [sys.executable, __file__, "--one", name, "--shape", shape]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[name] = float(result.stdout.split()[-1])
+    return table.rows(f"{shape}: peak memory of the process", "bytes", peaks)
+
+
+def one(name: str, shape: str) -> None:
+    step = BUILDERS[name](LlamaConfig(**SHAPES[shape]))
+    for _ in range(3):
+        step()
+    print(peak_memory_bytes())
+
+
+def there(name: str) -> bool:
+    sys.path[:0] = [] if str(PEERS) in sys.path else [str(PEERS)]
+    package = {"transformers": "transformers", "litgpt": "litgpt.model", "llama2.c": "llama2c_model"}.get(name.partition(" ")[0])
+    try:
+        __import__(package or "puna")
+    except ImportError as error:
+        print(f"left out {name}: {error}")
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--without-compiled", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        there(options.one)
+        one(options.one, options.shape)
+        return
+    names = [name for name in BUILDERS if there(name) and not (options.without_compiled and name.endswith("compiled"))]
+    found = []
+    for shape in SHAPES if options.shape == "all" else [options.shape]:
+        found += speed(shape, names, options.rounds)
+        found += memory(shape, [name for name in names if not name.endswith("compiled")])
+    versions = {"llama2.c": "model.py of its public repository"}
+    for package in ("transformers", "litgpt"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    table.finish(__file__, found, versions)
+
+
+if __name__ == "__main__":
+    main()
