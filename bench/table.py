@@ -72,7 +72,7 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
     result = {
-        "command": " ".join(["python", f"bench/{Path(script).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": {**machine.versions(), **(versions or {})},

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
+from puna.train.loop import keep_freed_memory
 from puna.train.metrics import peak_memory_bytes
 from puna.train.optimizer import adamw, update
 from puna.train.settings import TrainSettings
@@ -249,6 +250,7 @@ def main() -> None:
         there(options.one)
         one(options.one, options.shape)
         return
+    keep_freed_memory()  # for everyone alike
     names = [name for name in BUILDERS if there(name) and not (options.without_compiled and name.endswith("compiled"))]
     found = []
     for shape in SHAPES if options.shape == "all" else [options.shape]:
@@ -260,7 +262,7 @@ def main() -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    table.finish(__file__, found, versions)
+    table.finish(f"train_step_{options.shape}.py" if options.shape != "all" else __file__, found, versions)
 
 
 if __name__ == "__main__":

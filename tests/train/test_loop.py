@@ -46,6 +46,22 @@ def test_events_losses_and_learning(tmp_path: Path) -> None:
     assert progress.losses[-1]["loss"] < progress.losses[0]["loss"] - 0.5
 
 
+@pytest.mark.parametrize("policy", ["none", "full"])
+def test_policies_give_the_same_curve(tmp_path: Path, policy: str) -> None:
+    _, one = run(tmp_path / "a", steps=40, remat="llama")
+    _, other = run(tmp_path / "b", steps=40, remat=policy)
+    assert [entry["loss"] for entry in one.losses] == pytest.approx([entry["loss"] for entry in other.losses], rel=1e-5)
+
+
+def test_z_loss_draws_the_log_sums_to_zero(tmp_path: Path) -> None:
+    def mean_square(z: float) -> float:
+        model, _ = train(CONFIG, batches(), held_out(), settings(steps=60, z_loss=z), seed=1, checkpoints=tmp_path / str(z))
+        with torch.no_grad():
+            return float(model(torch.from_numpy(held_out()["s"].tokens)).logsumexp(-1).square().mean())
+
+    assert mean_square(1.0) < 0.5 * mean_square(0.0)
+
+
 @pytest.mark.parametrize("after", [1, 5, 7, 11])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, after: int) -> None:
     whole, done = run(tmp_path / "whole")

@@ -26,6 +26,24 @@ typedef int64_t Size;
 
 namespace {
 
+// A thread's working memory, kept from call to call: pages that are given back would have to be cleared again.
+class Room {
+public:
+    explicit Room(Size floats) {
+        if (static_cast<Size>(kept.size()) < floats) kept.resize(floats);
+    }
+    float* take(Size floats) {
+        float* from = kept.data() + used;
+        used += floats;
+        return from;
+    }
+
+private:
+    static thread_local std::vector<float> kept;
+    Size used = 0;
+};
+thread_local std::vector<float> Room::kept;
+
 // exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes' polynomial). Beyond 60 it stays
 // as it is there: 9e-27 vanishes beside 1 in float32, while numbers near the smallest of all would cost a hundred times the time.
 inline float exponential(float x) {
@@ -104,9 +122,10 @@ void pack_transposed(const float* x, Size stride, Size length, Size width, float
     for (Size block = 0; block < blocks; ++block) {
         float* to = out + block * width * BLOCK;
         const Size count = std::min<Size>(BLOCK, length - block * BLOCK);
-        for (Size i = 0; i < width; ++i) {
-            for (Size t = 0; t < count; ++t) to[i * BLOCK + t] = x[(block * BLOCK + t) * stride + i];
-            for (Size t = count; t < BLOCK; ++t) to[i * BLOCK + t] = 0.0f;
+        if (count < BLOCK) std::fill(to, to + width * BLOCK, 0.0f);
+        for (Size t = 0; t < count; ++t) {
+            const float* from = x + (block * BLOCK + t) * stride;
+            for (Size i = 0; i < width; ++i) to[i * BLOCK + t] = from[i];
         }
     }
 }
@@ -225,27 +244,28 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
-        std::vector<float> keys(blocks * width * BLOCK), values(length * wide), scores(BLOCK * BLOCK), sums(BLOCK * wide);
-        std::vector<float> highest(BLOCK), total(BLOCK);
+        Room room(blocks * width * BLOCK + length * wide + BLOCK * BLOCK + BLOCK * wide + 2 * BLOCK);
+        float *keys = room.take(blocks * width * BLOCK), *values = room.take(length * wide), *scores = room.take(BLOCK * BLOCK);
+        float *sums = room.take(BLOCK * wide), *highest = room.take(BLOCK), *total = room.take(BLOCK);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
             const Size row = task / kv_heads, kv_head = task % kv_heads;
             const int32_t* from = start + row * length;
-            pack_transposed(k + row * length * kv_stride + kv_head * width, kv_stride, length, width, keys.data());
-            pack(v + row * length * kv_stride + kv_head * width, kv_stride, length, width, values.data());
+            pack_transposed(k + row * length * kv_stride + kv_head * width, kv_stride, length, width, keys);
+            pack(v + row * length * kv_stride + kv_head * width, kv_stride, length, width, values);
             for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head)
                 for (Size first = 0; first < length; first += BLOCK) {
                     const Size count = std::min<Size>(BLOCK, length - first);
-                    std::fill(highest.begin(), highest.end(), -INFINITY);
-                    std::fill(total.begin(), total.end(), 0.0f);
-                    std::fill(sums.begin(), sums.end(), 0.0f);
+                    std::fill(highest, highest + BLOCK, -INFINITY);
+                    std::fill(total, total + BLOCK, 0.0f);
+                    std::fill(sums, sums + BLOCK * wide, 0.0f);
                     const float* queries = q + (row * length + first) * q_stride + head * width;
                     for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
                         const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
-                        product(count, BLOCK, width, queries, q_stride, 1, keys.data() + block * width * BLOCK, BLOCK, scores.data(), BLOCK,
+                        product(count, BLOCK, width, queries, q_stride, 1, keys + block * width * BLOCK, BLOCK, scores, BLOCK,
                                 false);
                         for (Size i = 0; i < count; ++i) {
-                            float* score = scores.data() + i * BLOCK;
+                            float* score = scores + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
                             float top = highest[i], sum = 0.0f;
 #pragma omp simd reduction(max : top)
@@ -263,14 +283,14 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                             if (top > highest[i]) {
                                 const float fade = total[i] > 0.0f ? exponential(highest[i] - top) : 0.0f;
                                 total[i] *= fade;
-                                float* so_far = sums.data() + i * wide;
+                                float* so_far = sums + i * wide;
 #pragma omp simd
                                 for (Size j = 0; j < wide; ++j) so_far[j] *= fade;
                                 highest[i] = top;
                             }
                             total[i] += sum;
                         }
-                        product(count, wide, seen, scores.data(), BLOCK, 1, values.data() + base * wide, wide, sums.data(), wide, true);
+                        product(count, wide, seen, scores, BLOCK, 1, values + base * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
                         float* to = out + (row * length + first + i) * q_stride + head * width;
@@ -292,41 +312,43 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
-        std::vector<float> keys_t(blocks * width * BLOCK), values_t(blocks * width * BLOCK), keys(length * wide);
-        std::vector<float> queries(length * wide), given(length * wide), along(length);
-        std::vector<float> to_q(length * wide), to_k(length * wide), to_v(length * wide), chances(BLOCK * BLOCK), slopes(BLOCK * BLOCK);
+        const Size turned = blocks * width * BLOCK, packed = length * wide, square = BLOCK * BLOCK;
+        Room room(2 * turned + 6 * packed + length + 2 * square);
+        float *keys_t = room.take(turned), *values_t = room.take(turned), *keys = room.take(packed), *queries = room.take(packed);
+        float *given = room.take(packed), *to_q = room.take(packed), *to_k = room.take(packed), *to_v = room.take(packed);
+        float *chances = room.take(square), *slopes = room.take(square), *along = room.take(length);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
             const Size row = task / kv_heads, kv_head = task % kv_heads, kv_at = row * length * kv_stride + kv_head * width;
             const int32_t* from = start + row * length;
-            pack_transposed(k + kv_at, kv_stride, length, width, keys_t.data());
-            pack_transposed(v + kv_at, kv_stride, length, width, values_t.data());
-            pack(k + kv_at, kv_stride, length, width, keys.data());
-            std::fill(to_k.begin(), to_k.end(), 0.0f);
-            std::fill(to_v.begin(), to_v.end(), 0.0f);
+            pack_transposed(k + kv_at, kv_stride, length, width, keys_t);
+            pack_transposed(v + kv_at, kv_stride, length, width, values_t);
+            pack(k + kv_at, kv_stride, length, width, keys);
+            std::fill(to_k, to_k + packed, 0.0f);
+            std::fill(to_v, to_v + packed, 0.0f);
             for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head) {
                 const Size q_at = row * length * q_stride + head * width;
                 const float* sums = log_sums + (row * heads + head) * length;
-                pack(q + q_at, q_stride, length, width, queries.data());
-                pack(gradient + q_at, q_stride, length, width, given.data());
+                pack(q + q_at, q_stride, length, width, queries);
+                pack(gradient + q_at, q_stride, length, width, given);
                 for (Size t = 0; t < length; ++t) {
-                    const float *result = out + q_at + t * q_stride, *slope = given.data() + t * wide;
+                    const float *result = out + q_at + t * q_stride, *slope = given + t * wide;
                     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
                     for (Size j = 0; j < width; ++j) sum += result[j] * slope[j];
                     along[t] = sum;
                 }
-                std::fill(to_q.begin(), to_q.end(), 0.0f);
+                std::fill(to_q, to_q + packed, 0.0f);
                 for (Size block = 0; block < blocks; ++block) {
                     const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
                         const Size count = std::min<Size>(BLOCK, length - first);
-                        product(count, BLOCK, width, queries.data() + first * wide, wide, 1, keys_t.data() + block * width * BLOCK, BLOCK,
-                                chances.data(), BLOCK, false);
-                        product(count, BLOCK, width, given.data() + first * wide, wide, 1, values_t.data() + block * width * BLOCK, BLOCK,
-                                slopes.data(), BLOCK, false);
+                        product(count, BLOCK, width, queries + first * wide, wide, 1, keys_t + block * width * BLOCK, BLOCK,
+                                chances, BLOCK, false);
+                        product(count, BLOCK, width, given + first * wide, wide, 1, values_t + block * width * BLOCK, BLOCK,
+                                slopes, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
-                            float *chance = chances.data() + i * BLOCK, *slope = slopes.data() + i * BLOCK;
+                            float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
                             const float total = sums[first + i], mean = along[first + i];
 #pragma omp simd
@@ -336,19 +358,19 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
 #pragma omp simd
                             for (Size j = 0; j < BLOCK; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
                         }
-                        product(seen, wide, count, chances.data(), 1, BLOCK, given.data() + first * wide, wide, to_v.data() + base * wide, wide,
+                        product(seen, wide, count, chances, 1, BLOCK, given + first * wide, wide, to_v + base * wide, wide,
                                 true);
-                        product(seen, wide, count, slopes.data(), 1, BLOCK, queries.data() + first * wide, wide, to_k.data() + base * wide, wide,
+                        product(seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide, to_k + base * wide, wide,
                                 true);
-                        product(count, wide, seen, slopes.data(), BLOCK, 1, keys.data() + base * wide, wide, to_q.data() + first * wide, wide,
+                        product(count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide, to_q + first * wide, wide,
                                 true);
                     }
                 }
-                for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q.data() + t * wide, width * sizeof(float));
+                for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));
             }
             for (Size t = 0; t < length; ++t) {
-                std::memcpy(gradient_k + kv_at + t * kv_stride, to_k.data() + t * wide, width * sizeof(float));
-                std::memcpy(gradient_v + kv_at + t * kv_stride, to_v.data() + t * wide, width * sizeof(float));
+                std::memcpy(gradient_k + kv_at + t * kv_stride, to_k + t * wide, width * sizeof(float));
+                std::memcpy(gradient_v + kv_at + t * kv_stride, to_v + t * wide, width * sizeof(float));
             }
         }
     }

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from puna.model import kernels
+from puna.model import head, kernels
 from puna.model import remat as remat_functions
 from puna.model.config import LlamaConfig
 
@@ -177,6 +177,13 @@ class Llama(nn.Module):
         """Logits [b, t, vocabulary], or [b, 1, vocabulary] of the last position alone. See `hidden` for the arguments."""
         x = self.hidden(tokens, segments=segments, cache=cache)
         return self.output(x[:, -1:] if last_only else x)
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None, scale: float = 1.0, remat: str = "none", z: float = 0.0
+    ) -> Tensor:
+        """scale * sum over the targets (below zero where there is none) of cross-entropy + z lse^2, float64 []; see `head`."""
+        hidden = self.hidden(tokens, segments=segments, remat=remat)
+        return head.loss(hidden.flatten(0, 1), self.output.weight, targets.flatten(), scale, z)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

@@ -6,6 +6,7 @@ The state is the model, the optimizer and one integer, all in a checkpoint: a ru
 weights, bit for bit.
 """
 
+import ctypes
 import math
 import time
 from collections.abc import Callable
@@ -73,6 +74,7 @@ def train(
     held_out: rows per source for validation. Raises Stopped when `should_stop` turned true (after saving), UserError when a batch
     does not fit or the loss is not a number.
     """
+    keep_freed_memory()
     model = Llama(config).to(device)
     model.init_weights(seed)
     _dry_run(model, batches, settings)
@@ -105,6 +107,15 @@ def train(
         if stopping:
             raise Stopped(progress.step)
     return model, progress
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step: giving it back costs a cleared page for every 4 kB at the next allocation."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h; 32 MiB is the largest it takes
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 32 << 20)
 
 
 def _dry_run(model: Llama, batches: Batches, settings: TrainSettings) -> None:

@@ -2,7 +2,6 @@
 
 import torch
 
-from puna.model import head
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
 
@@ -33,5 +32,4 @@ def mean_loss(model: Llama, batch: Batch, micro_batch: int) -> float:
 def _summed_loss(model: Llama, batch: Batch, start: int, end: int, scale: float, remat: str, z_loss: float) -> torch.Tensor:
     device = model.output.weight.device
     tokens, segments, targets = (torch.from_numpy(array[start:end]).to(device) for array in (batch.tokens, batch.segments, batch.targets))
-    hidden = model.hidden(tokens, segments=segments, remat=remat)
-    return head.loss(hidden.flatten(0, 1), model.output.weight, targets.flatten(), scale, z_loss)
+    return model.loss(tokens, targets, segments=segments, scale=scale, remat=remat, z=z_loss)
