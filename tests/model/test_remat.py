@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.model import head, remat
+from puna.model import head, kernels, remat
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 
@@ -103,6 +103,8 @@ def held_bytes(work: Callable[[], Any], model: Llama) -> int:
 @pytest.mark.parametrize("kv_heads", [6, 2])
 def test_bytes_held_are_the_formulas(kv_heads: int) -> None:
     """Two depths of a model of shape S, so that embedding, norm and rotations cancel out."""
+    if kv_heads < 6 and kernels.library() is None:
+        pytest.skip("torch's attention holds shared heads of keys and values once for each head that reads them")
     shape = {"dim": 288, "n_heads": 6, "n_kv_heads": kv_heads, "ffn_dim": 768, "vocab_size": 512, "max_seq_len": 256}
     tokens = torch.randint(0, 512, (4, 256))
     held = {}
