@@ -6,6 +6,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -27,9 +28,9 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 def test_readers_named_in_settings_are_there() -> None:
-    from puna.corpus.settings import READERS
+    from puna.corpus.settings import SourceSettings
 
-    for reader in READERS:
+    for reader in get_args(SourceSettings.model_fields["reader"].annotation):
         assert callable(importlib.import_module(f"puna.corpus.readers.{reader}").read)
 
 

@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-READERS = ("warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl")
-
 
 class SourceSettings(BaseModel):
     """One source: raw files of one format."""

@@ -130,7 +130,7 @@ void pack_transposed(const float* x, Size stride, Size length, Size width, float
     }
 }
 
-// Loops over exp are functions of their own with pointers that do not overlap: only so does the compiler turn them into vectors.
+// One thread's part of a long array; __restrict says that the arrays do not overlap.
 void swiglu_part(const float* __restrict gate, const float* __restrict up, float* __restrict out, Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
