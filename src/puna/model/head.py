@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
+from puna.model.placement import Split, gather, scatter
+from puna.model.remat import by_weight
 
 CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
 
@@ -14,26 +16,33 @@ class HeadLoss(torch.autograd.Function):
     """scale * sum of (cross-entropy + z lse^2) over the targets that are not ignored.
 
     With p = softmax(h W') of a chunk and its one-hot targets o: dlogits = scale (p (1 + 2 z lse) - o), dh = dlogits W and
-    dW += dlogits' h. They are made at once, so a chunk's logits live no longer than its turn, and backward only multiplies.
+    dW += dlogits' h. They are made at once, so a chunk's logits live no longer than its turn, and backward only multiplies. Where the
+    vocabulary is split over processes, each makes its columns of the logits, and log-sums and parts of dh are added up.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, z: float, wanted: bool) -> Tensor:
-        rows = max(1, CHUNK_FLOATS // weight.shape[0])
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, z: float, wanted: bool, split: Split | None
+    ) -> Tensor:
+        whole, matrix = gather(hidden, split), weight.to(hidden.dtype)
+        rows = max(1, CHUNK_FLOATS // len(weight))
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        dhidden = torch.empty_like(hidden) if wanted else None
+        dhidden = torch.empty_like(whole) if wanted else None
         dweight = torch.zeros_like(weight) if wanted else None
-        room = hidden.new_empty(min(rows, len(hidden)), weight.shape[0])  # one piece of memory for the logits of every chunk
-        for start in range(0, len(hidden), rows):
-            part = hidden[start : start + rows]
-            logits = torch.mm(part, weight.t(), out=room[: len(part)])
-            loss, slope = kernels.cross_entropy(logits, targets[start : start + rows], scale, z, wanted)
+        room = hidden.new_empty(min(rows, len(whole)), len(weight))  # one piece of memory for the logits of every chunk
+        for start in range(0, len(whole), rows):
+            part, aims = whole[start : start + rows], targets[start : start + rows]
+            logits = torch.mm(part, matrix.t(), out=room[: len(part)])
+            loss, slope = kernels.cross_entropy(logits, aims, scale, z, wanted) if split is None else _split(logits, aims, scale, z, split)
             total += loss
             if dhidden is not None and dweight is not None:
-                torch.mm(slope, weight, out=dhidden[start : start + rows])
-                dweight.addmm_(slope.t(), part)
-        if wanted:
-            ctx.save_for_backward(dhidden, dweight)
+                torch.mm(slope, matrix, out=dhidden[start : start + rows])
+                if slope.dtype == dweight.dtype:
+                    dweight.addmm_(slope.t(), part)
+                else:
+                    dweight += by_weight(slope, part, weight)
+        if dhidden is not None:
+            ctx.save_for_backward(scatter(dhidden, split)(), dweight)
         return total * scale
 
     @staticmethod
@@ -42,9 +51,26 @@ class HeadLoss(torch.autograd.Function):
         given = gradients[0]
         if given.device.type != "cpu" or given.item() != 1.0:
             dhidden, dweight = dhidden * given, dweight * given
-        return dhidden, dweight, None, None, None, None
+        return dhidden, dweight, None, None, None, None, None
 
 
-def loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, z: float = 0.0) -> Tensor:
-    """Scaled sum of losses, float64 []. hidden [n, d], weight [V, d], targets int64 [n], below zero where there is none."""
-    return HeadLoss.apply(hidden, weight, targets, scale, z, torch.is_grad_enabled())
+def _split(logits: Tensor, targets: Tensor, scale: float, z: float, split: Split) -> tuple[Tensor, Tensor]:
+    """`kernels.cross_entropy` of columns [n, V / p] of the logits, the same loss in every process."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    places = targets - split.rank * wide.shape[1]
+    here = ((places >= 0) & (places < wide.shape[1]))[:, None]
+    places = places[:, None].where(here, 0)
+    top = split.sum(wide.max(-1, keepdim=True).values, largest=True)
+    chosen = wide.gather(-1, places) * here
+    powers = (wide - top).exp()
+    sums, chosen = split.sum(torch.stack((powers.sum(-1, keepdim=True), chosen)))
+    log_sums, known = top + sums.log(), (targets >= 0)[:, None]
+    gradient = powers * ((1 + 2 * z * log_sums) / sums)
+    gradient.scatter_add_(-1, places, -here.to(wide.dtype))
+    return ((log_sums - chosen + z * log_sums.square()) * known).double().sum(), (gradient * (known * scale)).to(logits.dtype)
+
+
+def loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, z: float = 0.0, split: Split | None = None) -> Tensor:
+    """Scaled sum of losses, float64 []. hidden [n, d], weight [V, d], targets int64 [n], below zero where there is none; under a split
+    hidden [n / p, d], weight [V / p, d]."""
+    return HeadLoss.apply(hidden, weight, targets, scale, z, torch.is_grad_enabled(), split)

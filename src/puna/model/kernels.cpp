@@ -166,7 +166,7 @@ void rms_norm(const float* x, const float* weight, float* out, Size rows, Size w
     }
 }
 
-// gradient_x = residual + d rms_norm / dx . gradient; gradient_weight [width]. partial: [threads, width] of scratch.
+// gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width]. partial: [threads, width] of scratch.
 void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual, float* gradient_x,
                        float* gradient_weight, float* partial, Size threads, Size rows, Size width, float eps) {
 #pragma omp parallel num_threads(threads)
@@ -175,7 +175,7 @@ void rms_norm_backward(const float* x, const float* weight, const float* gradien
         std::fill(mine, mine + width, 0.0f);
 #pragma omp for schedule(static)
         for (Size r = 0; r < rows; ++r) {
-            const float *from = x + r * width, *given = gradient + r * width, *beside = residual + r * width;
+            const float *from = x + r * width, *given = gradient + r * width, *beside = residual ? residual + r * width : nullptr;
             float* to = gradient_x + r * width;
             float squares = 0.0f, along = 0.0f;
 #pragma omp simd reduction(+ : squares, along)
@@ -187,8 +187,11 @@ void rms_norm_backward(const float* x, const float* weight, const float* gradien
 #pragma omp simd
             for (Size i = 0; i < width; ++i) {
                 mine[i] += given[i] * from[i] * scale;
-                to[i] = beside[i] + given[i] * weight[i] * scale - from[i] * back;
+                to[i] = given[i] * weight[i] * scale - from[i] * back;
             }
+            if (!beside) continue;
+#pragma omp simd
+            for (Size i = 0; i < width; ++i) to[i] += beside[i];
         }
 #pragma omp for schedule(static)
         for (Size i = 0; i < width; ++i) {

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from puna.model import head, kernels
-from puna.model import remat as remat_functions
+from puna.model import remat as by_hand
 from puna.model.config import LlamaConfig
+from puna.model.placement import Embedding, Split, local
 
 
 class RMSNorm(nn.Module):
@@ -103,31 +104,34 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
     def forward(self, x: Tensor, where: "Where", cache: KVCache | None = None, remat: str = "none") -> Tensor:
-        if remat == "llama" and torch.is_grad_enabled():
+        if cache is None and remat == "llama":
             return self._by_hand(x, where)
-        if remat == "full" and torch.is_grad_enabled():
-            return checkpoint(self._by_hand, x, where, use_reentrant=False)
+        if cache is None and remat == "full":
+            return checkpoint(self._by_hand, x, where, use_reentrant=False) if torch.is_grad_enabled() else self._by_hand(x, where)
         x = x + self.attention(self.attention_norm(x), where, cache)
         return x + self.feed_forward(self.ffn_norm(x))
 
     def _by_hand(self, x: Tensor, where: "Where") -> Tensor:
-        """The same with the backward of `remat`."""
+        """The same with the backward of `remat`. Under a split x holds this process's tokens, [n / p, d]."""
         at, ff, eps = self.attention, self.feed_forward, self.attention_norm.eps
-        q, k, v = remat_functions.Projections.apply(
-            x, self.attention_norm.weight, at.wq.weight, at.wk.weight, at.wv.weight, where.cos, where.sin, at.config.head_dim, eps
-        )
+        norms = (local(self.attention_norm.weight), local(self.ffn_norm.weight))
+        wq, wk, wv, wo, w1, w3, w2 = (local(linear.weight) for linear in (at.wq, at.wk, at.wv, at.wo, ff.w1, ff.w3, ff.w2))
+        q, k, v = by_hand.Projections.apply(x, norms[0], wq, wk, wv, where.cos, where.sin, where.rows, eps, where.split)
         attended = kernels.attention(q, k, v, where.starts)
-        return remat_functions.Outputs.apply(x, attended, at.wo.weight, self.ffn_norm.weight, ff.w1.weight, ff.w3.weight, ff.w2.weight, eps)
+        return by_hand.Outputs.apply(x, attended, wo, norms[1], w1, w3, w2, eps, where.split)
 
 
 class Where:
     """Where the tokens of one forward pass stand: made once, used by every layer.
 
-    positions: [b or 1, t], from 0 in each document; cos, sin: their rotations; starts: None where every row is one document, else
+    rows: b; split: the processes that share the model, None where it is whole; positions: [b or 1, t], from 0 in each document; cos, sin: their rotations; starts: None where every row is one document, else
     int32 [b, t], where each position's document begins; mask: with a cache, bool [b, 1, t, t'] of what each position looks at.
     """
 
-    def __init__(self, config: LlamaConfig, tokens: Tensor, segments: Tensor | None, cache: KVCache | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: LlamaConfig, tokens: Tensor, segments: Tensor | None, cache: KVCache | None, dtype: torch.dtype, split: Split | None
+    ) -> None:
+        self.rows, self.split = len(tokens), split
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         self.positions = steps[None]
         self.mask: Tensor | None = None
@@ -151,6 +155,7 @@ class Llama(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
+        self.split: Split | None = None  # set by whoever distributes the weights, see `placement`
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
@@ -158,20 +163,31 @@ class Llama(nn.Module):
         if config.tie_embeddings:
             self.output.weight = self.tok_embeddings.weight
 
-    def hidden(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, remat: str = "none") -> Tensor:
-        """What the head reads: [b, t, d] for tokens [b, t].
+    def hidden(
+        self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, remat: str = "none",
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What the head reads: [b, t, d] for tokens [b, t]; under a split this process's tokens, [b t / p, d].
 
         segments: [b, t], the document each position belongs to, in runs; attention stays inside a document and positions restart
         with it, so packed documents give what each gives alone. cache: what each row has read before; it is extended by `tokens`.
-        remat: what is kept for the backward, see `puna.model.remat`; the numbers are the same.
+        remat: what is kept for the backward, see `puna.model.remat`; the numbers are the same. dtype: of activations and products,
+        default: that of the weights. Raises ValueError for a split that the tokens or the policy do not allow.
         """
-        x = self.tok_embeddings(tokens)
-        where = Where(self.config, tokens, segments, cache, x.dtype)
-        for layer in self.layers:
-            x = layer(x, where, cache, remat)
+        if self.split is None:
+            x = self.tok_embeddings(tokens)
+        elif remat == "none" or cache is not None or tokens.numel() % self.split.size:
+            raise ValueError(f"{tokens.numel()} tokens under policy {remat} do not split over {self.split.size} processes")
+        else:
+            x = Embedding.apply(tokens.flatten(), local(self.tok_embeddings.weight), self.split)
+        x = x if dtype is None else x.to(dtype)
+        where = Where(self.config, tokens, segments, cache, x.dtype, self.split)
+        with torch.autocast(x.device.type, x.dtype, enabled=remat == "none" and dtype == torch.bfloat16):
+            for layer in self.layers:
+                x = layer(x, where, cache, remat)
         if cache is not None:
             cache.lengths = cache.lengths + tokens.shape[1]
-        return self.norm(x)
+        return self.norm(x) if remat == "none" else by_hand.Norm.apply(x, local(self.norm.weight), self.norm.eps, self.split)
 
     def forward(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Logits [b, t, vocabulary], or [b, 1, vocabulary] of the last position alone. See `hidden` for the arguments."""
@@ -179,11 +195,12 @@ class Llama(nn.Module):
         return self.output(x[:, -1:] if last_only else x)
 
     def loss(
-        self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None, scale: float = 1.0, remat: str = "none", z: float = 0.0
-    ) -> Tensor:
+        self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None, scale: float = 1.0, remat: str = "none", z: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         """scale * sum over the targets (below zero where there is none) of cross-entropy + z lse^2, float64 []; see `head`."""
-        hidden = self.hidden(tokens, segments=segments, remat=remat)
-        return head.loss(hidden.flatten(0, 1), self.output.weight, targets.flatten(), scale, z)
+        hidden = self.hidden(tokens, segments=segments, remat=remat, dtype=dtype)
+        return head.loss(hidden.view(-1, self.config.dim), local(self.output.weight), targets.flatten(), scale, z, self.split)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

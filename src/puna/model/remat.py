@@ -19,6 +19,10 @@ Backward of Outputs, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; 
 db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy + dnorm(h) dn2; dWo = dh' out, dout = dh Wo, dx = dh.
 Backward of Projections, given dq, dk, dv: turn dq and dk back; dWq = dq' n1 and so on; dn1 = dq Wq + dk Wk + dv Wv;
 dx = dnorm(x) dn1. The two dx are added by autograd.
+
+Weights may be of a higher precision than activations (bfloat16 beside float32 on GPUs): they are rounded where they are multiplied,
+and their gradients come out in their own. Under tensor and sequence parallelism (`placement`) x, h and y are this process's tokens,
+q, k, v, out, W1 n2 and W3 n2 its heads and columns of all tokens.
 """
 
 from typing import Any
@@ -28,6 +32,7 @@ from torch import Tensor
 
 from puna.model import kernels
 from puna.model.config import LlamaConfig
+from puna.model.placement import Split, gather, scatter, summed
 
 POLICIES = ("none", "llama", "full")
 
@@ -37,59 +42,100 @@ def saved_floats(config: LlamaConfig) -> int:
     return 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
 
 
+def by_weight(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """gradient' x, the gradient of a linear layer's weight, in the weight's own precision: sums over tokens stay in float32."""
+    if gradient.dtype == weight.dtype:
+        return torch.mm(gradient.t(), x)
+    if gradient.device.type == "cuda":
+        return torch.mm(gradient.t(), x, out_dtype=weight.dtype)
+    return torch.mm(gradient.t(), x).to(weight.dtype)
+
+
+class Norm(torch.autograd.Function):
+    """RMSNorm of x [..., d]; saves x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, split: Split | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps, ctx.split = eps, split
+        return kernels.rms_norm(x, weight, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dx, dweight = kernels.rms_norm_backward(x, weight, gradients[0].contiguous(), None, ctx.eps)
+        return dx, summed(dweight, ctx.split), None, None
+
+
 class Projections(torch.autograd.Function):
-    """q, k, v [b, t, heads, e] of x [b, t, d], queries and keys rotated."""
+    """q, k, v [rows, t, heads, e] of x [..., d], queries and keys rotated."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, cos: Tensor, sin: Tensor, head_dim: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        normed = kernels.rms_norm(x, norm, eps).flatten(0, 1)
-        q, k, v = (torch.mm(normed, weight.t()).view(*x.shape[:2], -1, head_dim) for weight in (wq, wk, wv))
+        ctx: Any, x: Tensor, norm: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, cos: Tensor, sin: Tensor, rows: int, eps: float,
+        split: Split | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        normed = gather(kernels.rms_norm(x, norm, eps).view(-1, x.shape[-1]), split)
+        shape = (rows, len(normed) // rows, -1, 2 * cos.shape[-1])
+        q, k, v = (kernels.product(normed, weight.to(x.dtype)).view(shape) for weight in (wq, wk, wv))
         q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
         ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin)
-        ctx.eps = eps
+        ctx.eps, ctx.split = eps, split
         return q, k, v
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, norm, wq, wk, wv, cos, sin = ctx.saved_tensors
-        normed = kernels.rms_norm(x, norm, ctx.eps).flatten(0, 1)
         dq, dk, dv = (gradient.contiguous() for gradient in gradients)
         dq, dk = kernels.rotate(dq, cos, sin, backward=True), kernels.rotate(dk, cos, sin, backward=True)
         dq, dk, dv = (gradient.flatten(2).flatten(0, 1) for gradient in (dq, dk, dv))
-        dwq, dwk, dwv = (torch.mm(gradient.t(), normed) for gradient in (dq, dk, dv))
-        dn = torch.mm(dq, wq).addmm_(dk, wk).addmm_(dv, wv).view_as(x)
-        dx, dnorm = kernels.rms_norm_backward(x, norm, dn, torch.zeros_like(x), ctx.eps)
-        return dx, dnorm, dwq, dwk, dwv, None, None, None, None
+        dn = kernels.product(dq, wq.to(x.dtype).t())
+        dn = kernels.product(dk, wk.to(x.dtype).t(), dn)
+        arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
+        normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
+        dwq, dwk, dwv = by_weight(dq, normed, wq), by_weight(dk, normed, wk), by_weight(dv, normed, wv)
+        dx, dnorm = kernels.rms_norm_backward(x, norm, arriving().view_as(x), None, ctx.eps)
+        return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None
 
 
 class Outputs(torch.autograd.Function):
-    """y [b, t, d] of the block's input x and its attention's result."""
+    """y [..., d] of the block's input x [..., d] and its attention's result [rows, t, heads, e]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, attended: Tensor, wo: Tensor, norm: Tensor, w1: Tensor, w3: Tensor, w2: Tensor, eps: float) -> Tensor:
-        flat = attended.flatten(2).flatten(0, 1)
-        h = torch.addmm(x.flatten(0, 1), flat, wo.t())
-        normed = kernels.rms_norm(h, norm, eps)
-        gate, up = torch.mm(normed, w1.t()), torch.mm(normed, w3.t())
-        y = torch.addmm(h, kernels.swiglu(gate, up), w2.t())
+    def forward(
+        ctx: Any, x: Tensor, attended: Tensor, wo: Tensor, norm: Tensor, w1: Tensor, w3: Tensor, w2: Tensor, eps: float,
+        split: Split | None,
+    ) -> Tensor:  # fmt: skip
+        h = _onto(x.view(-1, x.shape[-1]), attended.flatten(2).flatten(0, 1), wo.to(x.dtype), split)
+        normed = gather(kernels.rms_norm(h, norm, eps), split)
+        gate, up = kernels.product(normed, w1.to(x.dtype)), kernels.product(normed, w3.to(x.dtype))
+        y = _onto(h, kernels.swiglu(gate, up), w2.to(x.dtype), split)
         ctx.save_for_backward(attended, wo, norm, w1, w3, w2, h, gate, up)
-        ctx.eps = eps
+        ctx.eps, ctx.split = eps, split
         return y.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         attended, wo, norm, w1, w3, w2, h, gate, up = ctx.saved_tensors
-        dy = gradients[0].contiguous().flatten(0, 1)
-        product, dgate, dup = kernels.swiglu_backward(gate, up, torch.mm(dy, w2))
-        dw2 = torch.mm(dy.t(), product)
-        del product
-        normed = kernels.rms_norm(h, norm, ctx.eps)
-        dw1, dw3 = torch.mm(dgate.t(), normed), torch.mm(dup.t(), normed)
-        dn = torch.mm(dgate, w1).addmm_(dup, w3)
-        del dgate, dup
-        dh, dnorm = kernels.rms_norm_backward(h, norm, dn, dy, ctx.eps)
-        dwo = torch.mm(dh.t(), attended.flatten(2).flatten(0, 1))
-        dattended = torch.mm(dh, wo).view_as(attended)
-        return dh.view_as(gradients[0]), dattended, dwo, dnorm, dw1, dw3, dw2, None
+        dy = gradients[0].contiguous().view_as(h)
+        whole = gather(dy, ctx.split)
+        product, dgate, dup = kernels.swiglu_backward(gate, up, kernels.product(whole, w2.to(h.dtype).t()))
+        dw2 = by_weight(whole, product, w2)
+        del product, whole
+        dn = kernels.product(dgate, w1.to(h.dtype).t())
+        arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
+        normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
+        dw1, dw3 = by_weight(dgate, normed, w1), by_weight(dup, normed, w3)
+        del dgate, dup, normed, dn
+        dh, dnorm = kernels.rms_norm_backward(h, norm, arriving(), dy, ctx.eps)
+        whole = gather(dh, ctx.split)
+        dattended = kernels.product(whole, wo.to(h.dtype).t()).view_as(attended)
+        dwo = by_weight(whole, attended.flatten(2).flatten(0, 1), wo)
+        return dh.view_as(gradients[0]), dattended, dwo, summed(dnorm, ctx.split), dw1, dw3, dw2, None, None
+
+
+def _onto(x: Tensor, part: Tensor, weight: Tensor, split: Split | None) -> Tensor:
+    """x + part weight', the parts of all processes added up."""
+    if split is None:
+        return kernels.product(part, weight, x)
+    return x + split.scatter(kernels.product(part, weight))()

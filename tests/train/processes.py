@@ -1,0 +1,41 @@
+"""Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel under torchrun's variables.
+
+python -m tests.train.processes DATA TENSOR POLICY TIED
+"""
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from puna.model.llama import Llama
+from puna.train.optimizer import adamw, update
+from puna.train.parallel import parallelize
+from puna.train.step import loss_and_gradients
+from tests.train.small import CONFIG, batches, settings
+
+
+def main() -> None:
+    data, tensor, policy, tied = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "tied"
+    dist.init_process_group("gloo")
+    torch.set_num_threads(1)
+    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
+    model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
+    model.init_weights(1)
+    parallel = parallelize(model, mesh if data > 1 else mesh["tensor"])
+    options = settings(learning_rate=1e-2, warmup_steps=0)
+    optimizer = adamw(model, options)
+    found = []
+    for step in range(5):
+        batch = batches().batch(step, parallel.rank, parallel.world)
+        loss = loss_and_gradients(model, batch, 2, remat=policy, z_loss=1e-3, parallel=parallel)
+        found.append([loss, update(model, optimizer, step, options)])
+    if dist.get_rank() == 0:
+        print(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
