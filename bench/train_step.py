@@ -28,7 +28,7 @@ from puna.model.llama import Llama
 from puna.tokens.batches import Batch
 from puna.train.loop import keep_freed_memory
 from puna.train.metrics import peak_memory_bytes
-from puna.train.optimizer import adamw, update
+from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
 from puna.train.step import loss_and_gradients
 
@@ -55,7 +55,7 @@ def ours(config: LlamaConfig, policy: str) -> Step:
     model, batch = Llama(config), batch_of(config)
     model.init_weights(1)
     settings = TrainSettings(steps=10_000, batch_sequences=len(batch.tokens), sequence_length=config.max_seq_len, warmup_steps=0)
-    optimizer = adamw(model, settings)
+    optimizer = build(model, settings)
 
     def step() -> float:
         loss = loss_and_gradients(model, batch, len(batch.tokens), remat=policy)

@@ -118,3 +118,19 @@ def test_bytes_held_are_the_formulas(kv_heads: int) -> None:
         assert remat.saved_floats(model.config) == 6 * 288 + 2 * 768 + 6
     assert a_layer["full"] <= 0.15 * a_layer["none"]
     assert a_layer["llama"] <= 0.6 * a_layer["none"]
+
+
+@pytest.mark.parametrize("policy", remat.POLICIES)
+def test_bfloat16_beside_weights_in_float32(policy: str) -> None:
+    """Activations and products in bfloat16 (8 bits): near the exact gradient, which comes out in the weights' own precision."""
+    tokens, segments = torch.randint(0, 130, (3, 64)), segments_of(3, 64, 2)
+    targets = tokens.roll(-1, 1)
+    exact, model = made(dtype=torch.float64, n_kv_heads=2), made(n_kv_heads=2)
+    expected = exact.loss(tokens, targets, segments=segments, scale=1 / 192, remat="none")
+    expected.backward()
+    loss = model.loss(tokens, targets, segments=segments, scale=1 / 192, remat=policy, dtype=torch.bfloat16)
+    loss.backward()
+    assert loss.item() != expected.item() and loss.item() == pytest.approx(expected.item(), rel=2e-3)
+    for (name, parameter), other in zip(model.named_parameters(), exact.parameters(), strict=True):
+        assert parameter.grad is not None and other.grad is not None and parameter.grad.dtype == torch.float32, name
+        assert (parameter.grad - other.grad).norm() < 0.03 * other.grad.norm(), name

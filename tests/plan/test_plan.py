@@ -41,7 +41,7 @@ from puna.model.config import config
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
 from puna.train.metrics import peak_memory_bytes
-from puna.train.optimizer import adamw, update
+from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
 from puna.train.step import loss_and_gradients
 
@@ -50,7 +50,7 @@ settings = TrainSettings(steps=2, batch_sequences=micro, sequence_length=256, wa
 tokens = torch.randint(0, 4096, (micro, 256)).numpy()
 before = peak_memory_bytes()
 model = Llama(config(size, 4096, max_seq_len=256))
-optimizer = adamw(model, settings)
+optimizer = build(model, settings)
 batch = Batch(tokens, tokens, tokens * 0 + (torch.arange(256) > 100).long().numpy(), tokens[:, 0])
 for step in range(3):
     loss_and_gradients(model, batch, micro, remat=policy)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from puna.model.llama import Llama
-from puna.train.optimizer import adamw, update
+from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 from puna.train.step import loss_and_gradients
 from tests.train.small import CONFIG, batches, settings
@@ -26,7 +26,7 @@ def main() -> None:
     model.init_weights(1)
     parallel = parallelize(model, mesh if data > 1 else mesh["tensor"])
     options = settings(learning_rate=1e-2, warmup_steps=0)
-    optimizer = adamw(model, options)
+    optimizer = build(model, options)
     found = []
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)

@@ -123,3 +123,24 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path,
     monkeypatch.setattr("puna.train.loop.loss_and_gradients", full)
     with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
         run(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # of torch.compile's own looking around
+def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    events: list[Event] = []
+    _, one = run(tmp_path / "a", steps=6)
+    _, other = run(tmp_path / "b", events, steps=6, compile=True)
+    assert [entry["loss"] for entry in one.losses] == pytest.approx([entry["loss"] for entry in other.losses], rel=1e-5)
+    assert isinstance(events[0], Notice) and "compiled the blocks in" in events[0].text
+    assert any((tmp_path / "cache").rglob("*.so"))
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
+    _, exact = run(tmp_path / "a", steps=40, precision="float32")
+    _, rounded = run(tmp_path / "b", steps=40, precision="bfloat16")
+    ends = [sum(entry["loss"] for entry in progress.losses[-5:]) for progress in (exact, rounded)]
+    assert ends[0] != ends[1] and ends[1] == pytest.approx(ends[0], rel=0.02)

@@ -1,19 +1,27 @@
-"""The schedule and AdamW against their formulas in float64."""
+"""The schedules, AdamW and Muon against their formulas in float64."""
 
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from puna.model.llama import Llama
-from puna.train.optimizer import adamw, learning_rate, update
+from puna.train import checkpoint
+from puna.train.muon import orthogonal
+from puna.train.optimizer import build, learning_rate, update
+from puna.train.step import loss_and_gradients
 
-from .small import CONFIG, settings
+from .small import CONFIG, batches, settings
+
+Arrays = dict[str, np.ndarray]
 
 
-def test_schedule_by_its_formula() -> None:
+def test_cosine_by_its_formula() -> None:
     options = settings(steps=101, warmup_steps=10, learning_rate=1.0)
     rates = [learning_rate(step, options) for step in range(101)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
@@ -23,40 +31,151 @@ def test_schedule_by_its_formula() -> None:
     assert learning_rate(0, settings(warmup_steps=0)) == pytest.approx(1e-2)
 
 
-def test_update_is_clipped_adamw() -> None:
-    """Ten steps of decoupled AdamW (Loshchilov and Hutter 2019) written out in numpy."""
-    options = settings(steps=10, warmup_steps=2, gradient_clip=0.5)
+def test_warm_up_stable_decay_by_its_formula() -> None:
+    options = settings(steps=100, warmup_steps=10, learning_rate=2.0, schedule="wsd", decay_share=0.3, minimum_learning_rate=0.1)
+    rates = [learning_rate(step, options) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert rates[10:70] == [2.0] * 60
+    assert rates[70:] == pytest.approx([2.0 - 1.8 * count / 30 for count in range(1, 31)])
+    assert learning_rate(99, options.model_copy(update={"decay_share": 0.0})) == 2.0
+    assert learning_rate(99, options.model_copy(update={"minimum_learning_rate": 0.0})) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_warm_up_and_decay_may_touch_and_not_overlap() -> None:
+    settings(steps=100, warmup_steps=70, schedule="wsd", decay_share=0.3)
+    settings(steps=100, warmup_steps=71, decay_share=0.3)
+    with pytest.raises(ValidationError, match=r"warmup_steps 71 and 30 steps of decay \(decay_share 0\.3\) are more than steps 100"):
+        settings(steps=100, warmup_steps=71, schedule="wsd", decay_share=0.3)
+
+
+class Reference:
+    """Decoupled AdamW (Loshchilov and Hutter 2019) and Muon (Jordan et al. 2024; Liu et al. 2025) written out in numpy."""
+
+    def __init__(self, weights: Arrays, muon: bool) -> None:
+        self.weights, self.muon = weights, muon
+        self.first = {name: np.zeros_like(weight) for name, weight in weights.items()}
+        self.second = {name: np.zeros_like(weight) for name, weight in weights.items()}
+
+    def step(self, gradients: Arrays, count: int, rate: float, decay: float) -> None:
+        for name, weight in self.weights.items():
+            gradient, first = gradients[name], self.first[name]
+            weight *= 1 - rate * (decay if weight.ndim == 2 else 0.0)
+            if self.muon and weight.ndim == 2 and name not in ("tok_embeddings.weight", "output.weight"):
+                first[:] = 0.95 * first + gradient
+                weight -= rate * 0.2 * math.sqrt(max(weight.shape)) * newton_schulz(gradient + 0.95 * first)
+                continue
+            second = self.second[name]
+            first[:] = 0.9 * first + 0.1 * gradient
+            second[:] = 0.95 * second + 0.05 * gradient**2
+            weight -= rate * first / (1 - 0.9**count) / (np.sqrt(second / (1 - 0.95**count)) + 1e-8)
+
+
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """Five times the odd polynomial of Jordan et al. 2024, on the singular values: they are all that an iteration changes."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.sqrt((values**2).sum())
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values) @ right
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_update_is_clipped_and_by_its_formula(name: str) -> None:
+    """Ten steps with gradients of very different size."""
+    options = settings(steps=10, warmup_steps=2, gradient_clip=0.5, optimizer=name)
     model = Llama(CONFIG).double()
     model.init_weights(3)
-    names = [name for name, _ in model.named_parameters()]
-    optimizer = adamw(model, options)
+    optimizer = build(model, options)
     weights = {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}
-    first = {name: np.zeros_like(weight) for name, weight in weights.items()}
-    second = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    reference = Reference(weights, muon=name == "muon")
     chance = np.random.default_rng(0)
     for step in range(10):
-        gradients = {name: chance.normal(size=weights[name].shape) * 10.0 ** (step % 3 - 2) for name in names}
+        gradients = {name: chance.normal(size=weight.shape) * 10.0 ** (step % 3 - 2) for name, weight in weights.items()}
         for name, parameter in model.named_parameters():
             parameter.grad = torch.from_numpy(gradients[name].copy())
         norm = update(model, optimizer, step, options)
         expected = math.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
         assert norm == pytest.approx(expected)
+        assert optimizer.param_groups[0]["lr"] == learning_rate(step, options)
         scale = min(1.0, 0.5 / (expected + 1e-6))
-        rate = learning_rate(step, options)
-        for name in names:
-            gradient = gradients[name] * scale
-            weights[name] *= 1 - rate * (0.1 if weights[name].ndim == 2 else 0.0)
-            first[name] = 0.9 * first[name] + 0.1 * gradient
-            second[name] = 0.95 * second[name] + 0.05 * gradient**2
-            mean, deviation = first[name] / (1 - 0.9 ** (step + 1)), np.sqrt(second[name] / (1 - 0.95 ** (step + 1)))
-            weights[name] -= rate * mean / (deviation + 1e-8)
-        assert all(parameter.grad is None for parameter in model.parameters())
+        reference.step({name: gradient * scale for name, gradient in gradients.items()}, step + 1, learning_rate(step, options), 0.1)
+        assert not any(parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_tied_weights_are_updated_once() -> None:
+@pytest.mark.parametrize("shape", [(192, 192), (512, 192), (192, 512)])
+def test_orthogonal_keeps_the_directions_and_evens_out_their_sizes(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonal(matrix * 1e-6)
+    np.testing.assert_allclose(found.numpy(), newton_schulz(matrix.double().numpy()), atol=2e-5)
+    sizes = np.linalg.svd(found.double().numpy(), compute_uv=False)
+    assert sizes.max() < 1.21 and abs(np.median(sizes) - 1) < 0.2
+    assert sizes.min() > 0.68 or shape == (192, 192)  # a square random matrix has some near zero, which stay small
+    assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_an_update_of_muon_is_as_large_as_adamw_s() -> None:
+    """0.2 times the rate in root mean square (Liu et al. 2025, section 2.2), whatever the shape and the size of the gradient."""
+    model = Llama(CONFIG.model_copy(update={"dim": 64, "ffn_dim": 176}))
+    model.init_weights(1)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    for size, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** (size % 4 - 4)
+    options = settings(optimizer="muon", weight_decay=0.0, warmup_steps=0)
+    update(model, build(model, options), 0, options)
+    for name, parameter in model.named_parameters():
+        if name.startswith("layers.") and parameter.dim() == 2:
+            root_mean_square = (parameter - before[name]).square().mean().sqrt().item()
+            assert root_mean_square == pytest.approx(0.2 * 1e-2, rel=0.2), name
+
+
+def test_embedding_head_and_norms_go_on_with_adamw() -> None:
+    """From the same weights and gradients, one step with Muon and one without give them the same bits."""
+    after: dict[str, dict[str, torch.Tensor]] = {}
+    for name in ("adamw", "muon"):
+        model = Llama(CONFIG)
+        model.init_weights(1)
+        options = settings(optimizer=name)
+        loss_and_gradients(model, batches().batch(0), 4)
+        update(model, build(model, options), 0, options)
+        after[name] = model.state_dict()
+    same = {key for key, value in after["adamw"].items() if torch.equal(value, after["muon"][key])}
+    assert same == {key for key, value in after["adamw"].items() if value.dim() < 2 or not key.startswith("layers.")}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_resumed_run_takes_the_same_steps_bit_for_bit(tmp_path: Path, name: str) -> None:
+    options = settings(optimizer=name, schedule="wsd")
+
+    def begin(seed: int) -> tuple[Llama, Any]:
+        model = Llama(CONFIG)
+        model.init_weights(seed)
+        return model, build(model, options)
+
+    def steps(model: Llama, optimizer: torch.optim.AdamW, first: int, last: int) -> None:
+        for step in range(first, last):
+            loss_and_gradients(model, batches().batch(step), 4)
+            update(model, optimizer, step, options)
+
+    model, optimizer = begin(1)
+    steps(model, optimizer, 0, 5)
+    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5, [], []))
+    other, resumed = begin(2)
+    progress, _ = checkpoint.resume(tmp_path, other, resumed)
+    assert progress.step == 5
+    state, again = optimizer.state_dict()["state"], resumed.state_dict()["state"]
+    assert {number: set(entry) for number, entry in state.items()} == {number: set(entry) for number, entry in again.items()}
+    assert all(torch.equal(value, again[number][key]) for number, entry in state.items() for key, value in entry.items())
+    steps(model, optimizer, 5, 12)
+    steps(other, resumed, 5, 12)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_weight_is_updated_once(name: str) -> None:
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": True}))
-    optimizer = adamw(model, settings())
+    optimizer = build(model, settings(optimizer=name))
     count = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
     assert count == model.config.parameters()

@@ -12,7 +12,7 @@ import pytest
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.placement import distribute
-from puna.train.optimizer import adamw, update
+from puna.train.optimizer import build, update
 from puna.train.step import loss_and_gradients
 
 from .small import CONFIG, batches, settings
@@ -24,7 +24,7 @@ def alone(tied: bool) -> list[list[float]]:
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
     options = settings(learning_rate=1e-2, warmup_steps=0)
-    optimizer = adamw(model, options)
+    optimizer = build(model, options)
     found = []
     for step in range(5):
         loss = loss_and_gradients(model, batches().batch(step), 4, remat="llama", z_loss=1e-3)

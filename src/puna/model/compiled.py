@@ -1,4 +1,4 @@
-"""Builds `kernels.cpp` with the machine's own C++ compiler, once, into the user's cache folder. Light: no torch."""
+"""What is compiled once and kept in the user's cache folder: `kernels.cpp`, by the machine's own C++ compiler. Light: no torch."""
 
 import hashlib
 import os
@@ -25,6 +25,16 @@ def kind() -> str:
     return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12] if compiler() else "torch"
 
 
+def cache() -> Path:
+    """The user's folder for what is compiled once and kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
+
+
+def keep_blocks() -> None:
+    """Have torch.compile keep its results in `cache()` too; by itself it takes a temporary folder. Before the first compilation."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
+
+
 def library() -> Path | None:
     """The shared library for this source, compiler and processor, from the cache or built now; None where that fails."""
     command = compiler()
@@ -35,7 +45,7 @@ def library() -> Path | None:
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         version = subprocess.run([command, "--version"], capture_output=True, check=True, text=True).stdout
         mark = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
+        folder = cache()
         path = folder / f"kernels-{mark}.so"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class HeadLoss(torch.autograd.Function):
                 if slope.dtype == dweight.dtype:
                     dweight.addmm_(slope.t(), part)
                 else:
-                    dweight += by_weight(slope, part, weight)
+                    dweight += by_weight(slope, part, dweight.dtype)
         if dhidden is not None:
             ctx.save_for_backward(scatter(dhidden, split)(), dweight)
         return total * scale

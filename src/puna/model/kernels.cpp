@@ -107,6 +107,24 @@ inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak
 
 inline Size padded(Size width) { return (width + WIDTH - 1) / WIDTH * WIDTH; }
 
+// The same where one side is a block of scores on the diagonal, of which only column <= row counts.
+enum Triangle {
+    NONE,
+    RESULT,  // c is the block: columns beyond the last row of a tile are not computed (nor written)
+    ROW,     // a is the block: columns beyond the last row of a tile are not read
+    COLUMN,  // a is the block transposed: rows before the first of a tile are not read
+};
+
+inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci,
+                    bool add) {
+    if (triangle == NONE) return product(m, n, depth, a, ai, ak, b, bk, c, ci, add);
+    for (Size i = 0; i < m; i += ROWS) {
+        const Size rows = std::min<Size>(ROWS, m - i), end = i + rows, before = triangle == COLUMN ? i : 0;
+        product(rows, triangle == RESULT ? std::min(n, padded(end)) : n, (triangle == ROW ? std::min(depth, end) : depth) - before,
+                a + i * ai + before * ak, ai, ak, b + before * bk, bk, c + i * ci, ci, add);
+    }
+}
+
 // Rows of one head, filled up with zeros: out [length, padded(width)].
 void pack(const float* x, Size stride, Size length, Size width, float* out) {
     const Size wide = padded(width);
@@ -136,12 +154,12 @@ void swiglu_part(const float* __restrict gate, const float* __restrict up, float
     for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
 }
 
-void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, const float* __restrict gradient, float* __restrict out,
-                          float* __restrict gradient_gate, float* __restrict gradient_up, Size count) {
+void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, float* __restrict gradient, float* __restrict gradient_gate,
+                          float* __restrict gradient_up, Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) {
         const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid, given = gradient[i], above = up[i];
-        out[i] = silu * above;
+        gradient[i] = silu * above;
         gradient_gate[i] = given * above * (sigmoid + silu * (1.0f - sigmoid));
         gradient_up[i] = given * silu;
     }
@@ -209,12 +227,11 @@ void swiglu(const float* gate, const float* up, float* out, Size count) {
         swiglu_part(gate + begin, up + begin, out + begin, std::min<Size>(PART, count - begin));
 }
 
-// The product again, and its gradients by gate and up.
-void swiglu_backward(const float* gate, const float* up, const float* gradient, float* out, float* gradient_gate, float* gradient_up,
-                     Size count) {
+// The product again, in the memory of its gradient, and the gradients by gate and up.
+void swiglu_backward(const float* gate, const float* up, float* gradient, float* gradient_gate, float* gradient_up, Size count) {
 #pragma omp parallel for schedule(static)
     for (Size begin = 0; begin < count; begin += PART)
-        swiglu_backward_part(gate + begin, up + begin, gradient + begin, out + begin, gradient_gate + begin, gradient_up + begin,
+        swiglu_backward_part(gate + begin, up + begin, gradient + begin, gradient_gate + begin, gradient_up + begin,
                              std::min<Size>(PART, count - begin));
 }
 
@@ -265,24 +282,26 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                     const float* queries = q + (row * length + first) * q_stride + head * width;
                     for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
                         const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
-                        product(count, BLOCK, width, queries, q_stride, 1, keys + block * width * BLOCK, BLOCK, scores, BLOCK,
-                                false);
+                        const bool diagonal = base == first;
+                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries, q_stride, 1, keys + block * width * BLOCK, BLOCK,
+                                scores, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float* score = scores + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
+                            const Size known = std::min<Size>(padded(high), BLOCK);  // of the row, in whole vectors
                             float top = highest[i], sum = 0.0f;
-#pragma omp simd reduction(max : top)
-                            for (Size j = low; j < high; ++j) top = std::max(top, score[j] * scale);
                             if (low >= high) {
                                 std::fill(score, score + BLOCK, 0.0f);
                                 continue;
                             }
+#pragma omp simd reduction(max : top)
+                            for (Size j = low; j < high; ++j) top = std::max(top, score[j] * scale);
 #pragma omp simd
-                            for (Size j = 0; j < BLOCK; ++j) score[j] = exponential(score[j] * scale - top);
+                            for (Size j = 0; j < known; ++j) score[j] = exponential(score[j] * scale - top);
                             for (Size j = 0; j < low; ++j) score[j] = 0.0f;
                             for (Size j = high; j < BLOCK; ++j) score[j] = 0.0f;
 #pragma omp simd reduction(+ : sum)
-                            for (Size j = 0; j < BLOCK; ++j) sum += score[j];
+                            for (Size j = 0; j < known; ++j) sum += score[j];
                             if (top > highest[i]) {
                                 const float fade = total[i] > 0.0f ? exponential(highest[i] - top) : 0.0f;
                                 total[i] *= fade;
@@ -293,7 +312,7 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                             }
                             total[i] += sum;
                         }
-                        product(count, wide, seen, scores, BLOCK, 1, values + base * wide, wide, sums, wide, true);
+                        product(diagonal ? ROW : NONE, count, wide, seen, scores, BLOCK, 1, values + base * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
                         float* to = out + (row * length + first + i) * q_stride + head * width;
@@ -346,27 +365,28 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
                     const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
                         const Size count = std::min<Size>(BLOCK, length - first);
-                        product(count, BLOCK, width, queries + first * wide, wide, 1, keys_t + block * width * BLOCK, BLOCK,
+                        const bool diagonal = base == first;
+                        const Triangle result = diagonal ? RESULT : NONE, row = diagonal ? ROW : NONE, column = diagonal ? COLUMN : NONE;
+                        product(result, count, BLOCK, width, queries + first * wide, wide, 1, keys_t + block * width * BLOCK, BLOCK,
                                 chances, BLOCK, false);
-                        product(count, BLOCK, width, given + first * wide, wide, 1, values_t + block * width * BLOCK, BLOCK,
+                        product(result, count, BLOCK, width, given + first * wide, wide, 1, values_t + block * width * BLOCK, BLOCK,
                                 slopes, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
-                            const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
+                            const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
+                            const Size high = std::min<Size>(first + i - base + 1, BLOCK), known = std::min<Size>(padded(high), BLOCK);
                             const float total = sums[first + i], mean = along[first + i];
 #pragma omp simd
-                            for (Size j = 0; j < BLOCK; ++j) chance[j] = exponential(chance[j] * scale - total);
-                            for (Size j = 0; j < std::min<Size>(low, BLOCK); ++j) chance[j] = 0.0f;
-                            for (Size j = std::max<Size>(high, 0); j < BLOCK; ++j) chance[j] = 0.0f;
+                            for (Size j = 0; j < known; ++j) chance[j] = exponential(chance[j] * scale - total);
+                            for (Size j = 0; j < low; ++j) chance[j] = 0.0f;
+                            for (Size j = high; j < BLOCK; ++j) chance[j] = 0.0f;
 #pragma omp simd
-                            for (Size j = 0; j < BLOCK; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
+                            for (Size j = 0; j < known; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
+                            for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
                         }
-                        product(seen, wide, count, chances, 1, BLOCK, given + first * wide, wide, to_v + base * wide, wide,
-                                true);
-                        product(seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide, to_k + base * wide, wide,
-                                true);
-                        product(count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide, to_q + first * wide, wide,
-                                true);
+                        product(column, seen, wide, count, chances, 1, BLOCK, given + first * wide, wide, to_v + base * wide, wide, true);
+                        product(column, seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide, to_k + base * wide, wide, true);
+                        product(row, count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide, to_q + first * wide, wide, true);
                     }
                 }
                 for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));

@@ -20,7 +20,7 @@ SIGNATURES = {  # p: pointer, n: size, f: float, i: int
     "rms_norm": "pppnnf",
     "rms_norm_backward": "pppppppnnnf",
     "swiglu": "pppn",
-    "swiglu_backward": "ppppppn",
+    "swiglu_backward": "pppppn",
     "rotate": "ppppnnnnf",
     "attention": "ppppppnnnnnf",
     "attention_backward": "ppppppppppnnnnnf",
@@ -128,23 +128,26 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_backward(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(the product again, gradient by gate, gradient by up): silu'(a) = s + a s (1 - s) with s = sigmoid(a)."""
+    """(the product again, gradient by gate, gradient by up): silu'(a) = s + a s (1 - s) with s = sigmoid(a).
+
+    The product may come in the memory of `gradient`.
+    """
     if _ours(gate):
-        out, by_gate, by_up = (torch.empty_like(gate) for _ in range(3))
-        _call("swiglu_backward", gate, up, gradient, out, by_gate, by_up, gate.numel())
-        return out, by_gate, by_up
+        by_gate, by_up = torch.empty_like(gate), torch.empty_like(gate)
+        _call("swiglu_backward", gate, up, gradient, by_gate, by_up, gate.numel())
+        return gradient, by_gate, by_up
     sigmoid = gate.sigmoid()
     silu = gate * sigmoid
     return silu * up, gradient * up * (sigmoid + silu * (1 - sigmoid)), gradient * silu
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, backward: bool = False) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, backward: bool = False, in_place: bool = False) -> Tensor:
     """Turn each pair of neighbours of x [b, t, heads, e] by its position's angle (Su et al. 2021, RoPE, interleaved), or back.
 
-    cos, sin: [b or 1, t, 1, e / 2].
+    cos, sin: [b or 1, t, 1, e / 2]. in_place: x is not needed any more.
     """
     if _ours(x):
-        out = torch.empty_like(x)
+        out = x if in_place else torch.empty_like(x)
         rows, length, heads, width = x.shape
         _call("rotate", x, cos, sin, out, rows * length, len(cos) * length, heads, width, -1.0 if backward else 1.0)
         return out
@@ -177,10 +180,10 @@ class Attention(torch.autograd.Function):
         return by_q, by_k, by_v, None
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, bounds: Tensor | None = None) -> Tensor:
     """Causal attention [b, t, h, e] of q [b, t, h, e] over k, v [b, t, k, e]: position i looks at starts[i] .. i.
 
-    starts: int32 [b, t], None where every row is one document.
+    starts: int32 [b, t], None where every row is one document. bounds: the same as `bounds_of`, on devices that have flash attention.
     """
     with torch.no_grad():
         ours = _ours(q)
@@ -188,6 +191,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
         if starts is None:
             starts = torch.zeros(q.shape[:2], dtype=torch.int32)
         return Attention.apply(q.contiguous(), k.contiguous(), v.contiguous(), starts)
+    if bounds is not None and q.dtype in (torch.bfloat16, torch.float16):
+        return _packed(q, k, v, bounds)
     groups = q.shape[2] // k.shape[2]
     if groups > 1:
         k, v = (part.repeat_interleave(groups, 2) for part in (k, v))
@@ -197,6 +202,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
         mask = ((places <= places[:, None]) & (places >= starts[..., None]))[:, None]
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
+
+
+def bounds_of(starts: Tensor) -> Tensor:
+    """Where documents begin in a batch's tokens [b t], one after another, and their end: int32 [documents + 1]; see `attention`."""
+    begins = (starts == torch.arange(starts.shape[1], device=starts.device)).flatten().nonzero()[:, 0]
+    return F.pad(begins, (0, 1), value=starts.numel()).int()
+
+
+def _packed(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    """`attention` by flash attention over documents of different lengths (Dao 2023): no mask, and no scores between documents."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    flat_q, flat_k, flat_v = (part.flatten(0, 1) for part in (q, k, v))
+    longest, shared = q.shape[1], k.shape[2] < q.shape[2]  # of the longest document a bound is enough
+    out = varlen_attn(flat_q, flat_k, flat_v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=shared)
+    assert isinstance(out, Tensor)
+    return out.view_as(q)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, scale: float, z: float, want_gradient: bool) -> tuple[Tensor, Tensor]:

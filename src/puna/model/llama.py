@@ -73,7 +73,7 @@ class Attention(nn.Module):
         k = kernels.rotate(self.wk(x).unflatten(-1, heads), where.cos, where.sin)  # [b, t, k, e]
         v = self.wv(x).unflatten(-1, heads)
         if cache is None:
-            return self.wo(kernels.attention(q, k, v, where.starts).flatten(-2))
+            return self.wo(kernels.attention(q, k, v, where.starts, where.bounds).flatten(-2))
         k, v = cache.extend(self.layer, where.positions, k.transpose(1, 2), v.transpose(1, 2))
         groups = self.config.n_heads // self.config.n_kv_heads
         if groups > 1:
@@ -117,15 +117,16 @@ class Block(nn.Module):
         norms = (local(self.attention_norm.weight), local(self.ffn_norm.weight))
         wq, wk, wv, wo, w1, w3, w2 = (local(linear.weight) for linear in (at.wq, at.wk, at.wv, at.wo, ff.w1, ff.w3, ff.w2))
         q, k, v = by_hand.Projections.apply(x, norms[0], wq, wk, wv, where.cos, where.sin, where.rows, eps, where.split)
-        attended = kernels.attention(q, k, v, where.starts)
+        attended = kernels.attention(q, k, v, where.starts, where.bounds)
         return by_hand.Outputs.apply(x, attended, wo, norms[1], w1, w3, w2, eps, where.split)
 
 
 class Where:
     """Where the tokens of one forward pass stand: made once, used by every layer.
 
-    rows: b; split: the processes that share the model, None where it is whole; positions: [b or 1, t], from 0 in each document; cos, sin: their rotations; starts: None where every row is one document, else
-    int32 [b, t], where each position's document begins; mask: with a cache, bool [b, 1, t, t'] of what each position looks at.
+    rows: b; split: the processes that share the model, None where it is whole; positions: [b or 1, t], from 0 in each document; cos,
+    sin: their rotations; starts: None where every row is one document, else int32 [b, t], where each position's document begins, and
+    bounds the same for devices with flash attention; mask: with a cache, bool [b, 1, t, t'] of what each position looks at.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Where:
         self.positions = steps[None]
         self.mask: Tensor | None = None
         self.starts: Tensor | None = None
+        self.bounds: Tensor | None = None
         if cache is not None:
             self.positions = cache.lengths[:, None] + steps
             if cache.lengths.any() or len(steps) == 1:
@@ -146,6 +148,7 @@ class Where:
             starts = (steps * begins).cummax(1).values
             self.positions = steps - starts
             self.starts = starts.int()
+            self.bounds = kernels.bounds_of(starts) if starts.device.type == "cuda" else None
         self.cos, self.sin = rotations(self.positions, config.head_dim, config.rope_theta, dtype)
 
 

@@ -42,13 +42,19 @@ def saved_floats(config: LlamaConfig) -> int:
     return 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
 
 
-def by_weight(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """gradient' x, the gradient of a linear layer's weight, in the weight's own precision: sums over tokens stay in float32."""
-    if gradient.dtype == weight.dtype:
-        return torch.mm(gradient.t(), x)
-    if gradient.device.type == "cuda":
-        return torch.mm(gradient.t(), x, out_dtype=weight.dtype)
-    return torch.mm(gradient.t(), x).to(weight.dtype)
+def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype: sums over tokens stay in float32."""
+    if gradient.dtype != dtype and gradient.device.type == "cuda":
+        return torch.mm(gradient.t(), x, out_dtype=dtype)
+    return torch.mm(gradient.t(), x).to(dtype)
+
+
+def added(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    """The same for autograd; None where the weight has a gradient already, to which it is added at once, without memory of its own."""
+    if not torch.compiler.is_compiling() and weight.is_leaf and weight.grad is not None and weight.grad.dtype == gradient.dtype:
+        weight.grad.addmm_(gradient.t(), x)
+        return None
+    return by_weight(gradient, x, weight.dtype)
 
 
 class Norm(torch.autograd.Function):
@@ -78,7 +84,7 @@ class Projections(torch.autograd.Function):
         normed = gather(kernels.rms_norm(x, norm, eps).view(-1, x.shape[-1]), split)
         shape = (rows, len(normed) // rows, -1, 2 * cos.shape[-1])
         q, k, v = (kernels.product(normed, weight.to(x.dtype)).view(shape) for weight in (wq, wk, wv))
-        q, k = kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        q, k = kernels.rotate(q, cos, sin, in_place=True), kernels.rotate(k, cos, sin, in_place=True)
         ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin)
         ctx.eps, ctx.split = eps, split
         return q, k, v
@@ -93,7 +99,7 @@ class Projections(torch.autograd.Function):
         dn = kernels.product(dk, wk.to(x.dtype).t(), dn)
         arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
         normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
-        dwq, dwk, dwv = by_weight(dq, normed, wq), by_weight(dk, normed, wk), by_weight(dv, normed, wv)
+        dwq, dwk, dwv = added(dq, normed, wq), added(dk, normed, wk), added(dv, normed, wv)
         dx, dnorm = kernels.rms_norm_backward(x, norm, arriving().view_as(x), None, ctx.eps)
         return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None
 
@@ -120,17 +126,17 @@ class Outputs(torch.autograd.Function):
         dy = gradients[0].contiguous().view_as(h)
         whole = gather(dy, ctx.split)
         product, dgate, dup = kernels.swiglu_backward(gate, up, kernels.product(whole, w2.to(h.dtype).t()))
-        dw2 = by_weight(whole, product, w2)
+        dw2 = added(whole, product, w2)
         del product, whole
         dn = kernels.product(dgate, w1.to(h.dtype).t())
         arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
         normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
-        dw1, dw3 = by_weight(dgate, normed, w1), by_weight(dup, normed, w3)
+        dw1, dw3 = added(dgate, normed, w1), added(dup, normed, w3)
         del dgate, dup, normed, dn
         dh, dnorm = kernels.rms_norm_backward(h, norm, arriving(), dy, ctx.eps)
         whole = gather(dh, ctx.split)
         dattended = kernels.product(whole, wo.to(h.dtype).t()).view_as(attended)
-        dwo = by_weight(whole, attended.flatten(2).flatten(0, 1), wo)
+        dwo = added(whole, attended.flatten(2).flatten(0, 1), wo)
         return dh.view_as(gradients[0]), dattended, dwo, summed(dnorm, ctx.split), dw1, dw3, dw2, None, None
 
 

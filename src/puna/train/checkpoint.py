@@ -1,4 +1,4 @@
-"""Save and resume a training run, bitwise: weights, the optimizer's moments, and what was logged so far.
+"""Save and resume a training run, bitwise: weights, the optimizer's state, and what was logged so far.
 
 A checkpoint is an artifact (`step-000100/`), so a kill half-way leaves none, and a damaged one is noticed and passed over for the
 one before it. The data order needs no saving: it is a function of the step.
@@ -35,7 +35,7 @@ def save(folder: Path, model: Llama, optimizer: torch.optim.AdamW, progress: Pro
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     save_file({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}, work / "weights.safetensors")
-    save_file(_moments(model, optimizer), work / "optimizer.safetensors")
+    save_file(_state(model, optimizer), work / "optimizer.safetensors")
     (work / "progress.json").write_text(json.dumps(vars(progress)))
     target = folder / f"step-{progress.step:08d}"
     artifact.remove(target)
@@ -55,18 +55,17 @@ def resume(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> tuple[Pr
             continue
         with torch.no_grad():
             weights = load_file(path / "weights.safetensors")
-            moments = load_file(path / "optimizer.safetensors")
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
-                state = optimizer.state[parameter]
-                for key in ("exp_avg", "exp_avg_sq"):
-                    state[key] = torch.empty_like(parameter).copy_(moments[f"{name}.{key}"])
-                state["step"] = moments[f"{name}.step"].clone()
+            for name, value in load_file(path / "optimizer.safetensors").items():
+                owner, _, key = name.rpartition(".")
+                parameter = model.get_parameter(owner)
+                optimizer.state[parameter][key] = torch.empty_like(value, device=parameter.device).copy_(value)
         return Progress(**json.loads((path / "progress.json").read_text())), passed
     return Progress(0, [], []), passed
 
 
-def _moments(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+def _state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
     return {
         f"{name}.{key}": value.detach().contiguous()
         for name, parameter in model.named_parameters()

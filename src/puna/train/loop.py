@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 
 from puna.errors import Stopped, UserError
+from puna.model import compiled
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch, Batches
 from puna.train import checkpoint
 from puna.train.checkpoint import Progress
-from puna.train.optimizer import adamw, update
+from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
 from puna.train.step import loss_and_gradients, mean_loss
 
@@ -77,8 +78,15 @@ def train(
     keep_freed_memory()
     model = Llama(config).to(device)
     model.init_weights(seed)
-    _dry_run(model, batches, settings)
-    optimizer = adamw(model, settings)
+    if settings.compile:
+        compiled.keep_blocks()
+        for layer in model.layers:
+            layer.compile(dynamic=False)
+    optimizer = build(model, settings)
+    dtype = precision(settings, device)
+    seconds = _dry_run(model, batches, settings, dtype)
+    if settings.compile:
+        on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {compiled.cache()}"))
     progress, passed = checkpoint.resume(checkpoints, model, optimizer)
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
@@ -87,7 +95,9 @@ def train(
     while progress.step < settings.steps:
         started = time.perf_counter()
         step = progress.step
-        loss = loss_and_gradients(model, batches.batch(step), settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss)
+        loss = loss_and_gradients(
+            model, batches.batch(step), settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype
+        )
         norm = update(model, optimizer, step, settings)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise UserError(f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1}; lower train.learning_rate")
@@ -98,7 +108,7 @@ def train(
         on_event(StepEvent(progress.step, tokens, loss, rate, norm, time.perf_counter() - started))
         last = progress.step == settings.steps
         if last or progress.step % settings.validation_steps == 0:
-            losses = {source: mean_loss(model, rows, settings.micro_batch) for source, rows in held_out.items()}
+            losses = {source: mean_loss(model, rows, settings.micro_batch, dtype) for source, rows in held_out.items()}
             progress.validation.append({"step": progress.step, "tokens": tokens, "losses": losses})
             on_event(ValidationEvent(progress.step, tokens, losses))
         stopping = should_stop()
@@ -118,11 +128,19 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 32 << 20)
 
 
-def _dry_run(model: Llama, batches: Batches, settings: TrainSettings) -> None:
-    """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not after an hour."""
-    batch = batches.batch(0)
+def precision(settings: TrainSettings, device: str) -> torch.dtype | None:
+    """Of activations and products; None: that of the weights."""
+    if settings.precision == "auto":
+        has = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has else None
+    return torch.bfloat16 if settings.precision == "bfloat16" else None
+
+
+def _dry_run(model: Llama, batches: Batches, settings: TrainSettings, dtype: torch.dtype | None) -> float:
+    """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not after an hour. Its seconds."""
+    batch, started = batches.batch(0), time.perf_counter()
     try:
-        loss_and_gradients(model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss)
+        loss_and_gradients(model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
@@ -130,4 +148,5 @@ def _dry_run(model: Llama, batches: Batches, settings: TrainSettings) -> None:
             f"a batch of {settings.micro_batch} sequences of {settings.sequence_length} tokens does not fit in memory; "
             "lower train.micro_batch_sequences"
         ) from error
-    model.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=False)
+    return time.perf_counter() - started

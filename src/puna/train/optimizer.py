@@ -1,37 +1,57 @@
-"""AdamW and the learning-rate schedule of the paper (section 2.3)."""
+"""AdamW and the learning-rate schedule of the paper (section 2.3), and a younger choice for each: Muon, and warm-up-stable-decay."""
 
 import math
+from typing import Any
 
 import torch
 
 from puna.model.llama import Llama
+from puna.train.muon import Muon
 from puna.train.settings import TrainSettings
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of step `step` (from 0): a linear warm-up, then a cosine down to `minimum_learning_rate` of the peak at the last step."""
+    """Rate of step `step` (from 0): a linear warm-up to the peak, then down to `minimum_learning_rate` of it at the last step.
+
+    cosine: along half a period from the warm-up on. wsd: the peak first, then in the last `decay_steps` a straight line
+    (warm-up-stable-decay: Hu et al. 2024, MiniCPM, who let it fall exponentially).
+    """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - 1 - settings.warmup_steps)
     floor = settings.minimum_learning_rate
+    if settings.schedule == "wsd":
+        decayed = max(0, step + 1 - (settings.steps - settings.decay_steps)) / max(1, settings.decay_steps)
+        return settings.learning_rate * (1 - (1 - floor) * min(1.0, decayed))
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - 1 - settings.warmup_steps)
     return settings.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def adamw(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices (the embedding and the head included) and none on the gains of the norms."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
+def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices (the embedding and the head included) and none on the gains of the norms.
+
+    With `optimizer` muon, the matrices of the layers take Muon's step instead, with the same rate and weight decay. Gradients are
+    given their memory here, for the whole run: made anew in every backward they would lie between the activations and split what
+    those leave.
+    """
+    groups: dict[str, dict[str, Any]] = {
+        "matrices": {"params": [], "weight_decay": settings.weight_decay},
+        "gains": {"params": [], "weight_decay": 0.0},
+        "muon": {"params": [], "weight_decay": settings.weight_decay, "muon": True},
+    }
+    for name, parameter in model.named_parameters():
+        by_muon = settings.optimizer == "muon" and name.startswith("layers.")
+        group = "gains" if parameter.dim() < 2 else "muon" if by_muon else "matrices"
+        groups[group]["params"].append(parameter)
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    kind = Muon if settings.optimizer == "muon" else torch.optim.AdamW
+    return kind(list(groups.values()), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
 
 
 def update(model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings) -> float:
-    """Clip the gradients, take one step at the schedule's rate, clear the gradients; the global gradient norm before clipping."""
+    """Clip the gradients, take one step at the schedule's rate, set the gradients to zero; the global gradient norm before clipping."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=False)
     return norm.item()
