@@ -1,16 +1,25 @@
 """What a run needs and costs, against the paper's own figures and measured memory."""
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from puna.errors import UserError
-from puna.model.config import config
+from puna.model import kernels
+from puna.model.config import LlamaConfig, config
+from puna.model.llama import Llama
 from puna.plan import energy, machine, memory
 from puna.plan.settings import EnergySettings
+from puna.tokens.batches import Batch
+from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
+from puna.train.step import loss_and_gradients
 
 
 def test_energy_of_the_papers_largest_model() -> None:
@@ -35,41 +44,62 @@ def test_a_meter_is_read_where_there_is_one(tmp_path: Path, monkeypatch: pytest.
     assert energy.joules_counted() == 3.5
 
 
-ONE_STEP = """
-import sys, torch
-from puna.model.config import config
-from puna.model.llama import Llama
-from puna.tokens.batches import Batch
-from puna.train.metrics import peak_memory_bytes
-from puna.train.optimizer import build, update
-from puna.train.settings import TrainSettings
-from puna.train.step import loss_and_gradients
+def one_step(size: dict[str, int], micro: int, **options: Any) -> tuple[LlamaConfig, TrainSettings, Callable[[], None]]:
+    """A step on packed rows of 256 random tokens, after one that fills the optimizer's state."""
+    config = LlamaConfig(**size, max_seq_len=256)
+    settings = TrainSettings.model_validate({"steps": 2, "batch_sequences": micro, "sequence_length": 256, "warmup_steps": 0, **options})
+    model = Llama(config)
+    model.init_weights(1)
+    optimizer = build(model, settings)
+    tokens = torch.randint(0, config.vocab_size, (micro, 256)).numpy()
+    batch = Batch(tokens, tokens, tokens * 0 + (torch.arange(256) > 100).long().numpy(), tokens[:, 0])
 
-size, micro, policy = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-settings = TrainSettings(steps=2, batch_sequences=micro, sequence_length=256, warmup_steps=0)
-tokens = torch.randint(0, 4096, (micro, 256)).numpy()
-before = peak_memory_bytes()
-model = Llama(config(size, 4096, max_seq_len=256))
-optimizer = build(model, settings)
-batch = Batch(tokens, tokens, tokens * 0 + (torch.arange(256) > 100).long().numpy(), tokens[:, 0])
-for step in range(3):
-    loss_and_gradients(model, batch, micro, remat=policy)
-    update(model, optimizer, 0, settings)
-print(peak_memory_bytes() - before)
-"""
+    def step() -> None:
+        loss_and_gradients(model, batch, micro, remat=settings.remat)
+        update(model, optimizer, 0, settings)
+
+    step()
+    return config, settings, step
+
+
+SHAPES = [
+    ({"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 4096}, 16),
+    ({"dim": 512, "n_layers": 2, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000}, 2),
+    ({"dim": 256, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 704, "vocab_size": 300}, 8),
+]
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations hold more for a moment")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("policy", ["llama", "full"])
+@pytest.mark.parametrize(("size", "micro"), SHAPES)
+def test_the_formula_counts_every_tensor(size: dict[str, int], micro: int, policy: str, optimizer: str) -> None:
+    """Against what torch's profiler sees allocated and freed within a step, beside weights, gradients and the optimizer's state."""
+    config, settings, step = one_step(size, micro, remat=policy, optimizer=optimizer)
+    matrices = config.matrix_parameters() - config.dim * config.vocab_size
+    always = 16 * config.parameters() - (4 * matrices if optimizer == "muon" else 0)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    measured = always + max(itertools.accumulate(events))
+    assert measured == pytest.approx(memory.tensor_bytes(config, settings), rel=0.015)
 
 
 @pytest.mark.parametrize("policy", ["none", "llama", "full"])
-@pytest.mark.parametrize(("size", "micro"), [("2m", 16), ("5m", 8), ("5m", 16)])
-def test_the_formula_is_near_the_measured_peak(size: str, micro: int, policy: str) -> None:
-    """Three steps in a process of their own."""
-    command = [sys.executable, "-c", ONE_STEP, size, str(micro), policy]
-    measured = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
-    settings = TrainSettings.model_validate(
-        {"steps": 2, "batch_sequences": micro, "sequence_length": 256, "warmup_steps": 0, "remat": policy}
+@pytest.mark.parametrize(("size", "micro"), SHAPES[:2])
+def test_the_formula_is_near_the_peak_of_the_process(size: dict[str, int], micro: int, policy: str) -> None:
+    """Pages of a process of its own. Equal runs differ by up to 7% among themselves."""
+    code = (
+        "from puna.train.loop import keep_freed_memory\nfrom puna.train.metrics import peak_memory_bytes as peak\n"
+        "from tests.plan.test_plan import one_step, memory\nkeep_freed_memory(); before = peak()\n"
+        f"config, settings, step = one_step({size}, {micro}, remat={policy!r}); step(); step()\n"
+        "print(peak() - before, memory.training_bytes(config, settings))"
     )
-    needed = memory.training_bytes(config(size, 4096, max_seq_len=256), settings)
-    assert measured == pytest.approx(needed, rel=0.3 if policy == "full" else 0.2), policy
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=Path(__file__).parents[2])
+    measured, formula = map(int, result.stdout.split())
+    assert measured == pytest.approx(formula, rel=0.25 if policy == "full" else 0.12)
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:

@@ -37,9 +37,16 @@ from puna.model.placement import Split, gather, scatter, summed
 POLICIES = ("none", "llama", "full")
 
 
-def saved_floats(config: LlamaConfig) -> int:
-    """Floats that a block in policy `llama` holds per token between forward and backward: 6 d + 2 f + heads without grouped queries."""
-    return 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
+def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
+    """Floats that a block holds per token between forward and backward.
+
+    llama: 6 d + 2 f + heads without grouped queries. none: autograd on the kernels of `kernels` keeps 4 d + 2 f + 2 more, which are
+    the results of the norms (d, and another d before the gain), the SwiGLU product and silu (2 f). full: the block's input, d.
+    """
+    if policy == "full":
+        return config.dim
+    by_hand = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
+    return by_hand + (4 * config.dim + 2 * config.ffn_dim + 2 if policy == "none" else 0)
 
 
 def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,28 +9,42 @@ from puna.model.remat import saved_floats
 from puna.train.settings import TrainSettings
 
 FLOAT = 4
-LIBRARIES = 160_000_000
+LIBRARIES = 95_000_000  # what loads at the first step beside the model: the optimizer's modules, oneDNN, threads
+UNUSED = 70_000_000
+
+
+def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """Bytes of all tensors at the fullest moment of a step in float32: exact for policies `llama` and `full` with the kernels.
+
+    Weights, gradients and the two moments of AdamW are there always: 16 bytes a parameter (12 for Muon's). To that comes the larger of
+
+        at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its gradient), one chunk of logits,
+                            and the gradient of the head's weight
+        in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`, L d, what one block holds
+                            under `llama`, d and 3 f
+
+    with n tokens of a micro-batch and `saved_floats` a token and layer.
+    """
+    tokens, d, f = settings.micro_batch * settings.sequence_length, config.dim, config.ffn_dim
+    held = config.n_layers * saved_floats(config, settings.remat)
+    logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size)) + config.vocab_size * d
+    again = saved_floats(config) if settings.remat == "full" else 0
+    step = max(tokens * (held + 3 * d) + logits, tokens * (held + again + d + 3 * f))
+    muon = config.matrix_parameters() - d * config.vocab_size if settings.optimizer == "muon" else 0
+    return FLOAT * (4 * config.parameters() - muon + step)
 
 
 def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes that training adds to a process, in float32.
+    """Bytes that training adds to a process on a processor: `tensor_bytes`, libraries, and what lies unused between activations.
 
-    Weights, gradients and the two moments of AdamW: 16 bytes a parameter. What the layers hold between forward and backward, per
-    token and layer: 12 d + 4 f floats under autograd alone, `saved_floats` under policy `llama`, and under `full` d, beside
-    twice one layer's own. The head's chunk of logits. What one layer's backward has in hand: 6 d + 3 f floats a token. Libraries that
-    load at the first step, threads and their buffers: about 160 MB. Measured peaks are within 10% of it, under `full` within 25%: what
-    the allocator keeps of freed pieces differs from run to run.
+    What lies unused is fitted to measured peaks: 70 MB, and 0.16 of what the layers hold; under `full`, where every block's activations
+    come and go twice, as much as one block has in hand. Two runs of the same step differ by up to 7% (under `full` 15%), since what the
+    allocator can use again hangs on where it happened to put things.
     """
-    tokens = settings.micro_batch * settings.sequence_length
-    by_hand = saved_floats(config)
-    held = {
-        "none": config.n_layers * (12 * config.dim + 4 * config.ffn_dim),
-        "llama": config.n_layers * by_hand,
-        "full": config.n_layers * config.dim + 2 * by_hand,
-    }[settings.remat]
-    in_hand = 6 * config.dim + 3 * config.ffn_dim
-    logits = min(tokens * config.vocab_size, CHUNK_FLOATS)
-    return FLOAT * (4 * config.parameters() + tokens * (held + in_hand) + logits) + LIBRARIES
+    tokens, f = settings.micro_batch * settings.sequence_length, config.ffn_dim
+    held = 0.16 * config.n_layers * saved_floats(config, settings.remat)
+    unused = saved_floats(config) + config.dim + 3 * f if settings.remat == "full" else held
+    return tensor_bytes(config, settings) + LIBRARIES + UNUSED + int(FLOAT * tokens * unused)
 
 
 def available_bytes() -> int:
