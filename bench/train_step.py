@@ -6,8 +6,10 @@ Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which a
     pip install --target peers --no-deps litgpt lightning lightning-utilities torchmetrics psutil jsonargparse typeshed_client
     and llama2.c's model.py as peers/llama2c_model.py
 Each is measured eager and under torch.compile. Tokens per second are medians of wall time. The peak is that of the step's own matrix
-products, at their shapes and in their order, alone in the same run; beside it that of one large product. Peak memory and what is held
-between forward and backward are measured in processes of their own.
+products through torch.mm, at their shapes and in their order, alone in the same run; beside it that of one large product. A share counts
+the products' operations alone, or with attention's own (of causal scores, each once). The peak memory of the whole process and the bytes
+held between forward and backward are measured in processes of their own. On a machine with CUDA everyone runs there, in bfloat16 with
+weights in float32.
 """
 
 import argparse
@@ -24,9 +26,11 @@ import torch
 import torch.nn.functional as F
 
 from puna.model.config import LlamaConfig
+from puna.model.head import CHUNK_FLOATS
 from puna.model.llama import Llama
+from puna.plan import machine
 from puna.tokens.batches import Batch
-from puna.train.loop import keep_freed_memory
+from puna.train.loop import keep_freed_memory, precision
 from puna.train.metrics import peak_memory_bytes
 from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
@@ -38,7 +42,9 @@ SHAPES = {
     "M": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000, "max_seq_len": 512},
 }
 TOKENS = 4096
-OURS = ("puna", "puna none", "puna full")
+OURS = ("puna", "puna none", "puna full", "puna compiled")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # of activations and products
 Step = Callable[[], float]
 
 
@@ -52,13 +58,17 @@ def batch_of(config: LlamaConfig) -> Batch:
 
 
 def ours(config: LlamaConfig, policy: str) -> Step:
-    model, batch = Llama(config), batch_of(config)
+    model, batch = Llama(config).to(DEVICE), batch_of(config)
     model.init_weights(1)
-    settings = TrainSettings(steps=10_000, batch_sequences=len(batch.tokens), sequence_length=config.max_seq_len, warmup_steps=0)
-    optimizer = build(model, settings)
+    rows, length = batch.tokens.shape
+    settings = TrainSettings(steps=10_000, batch_sequences=rows, sequence_length=length, warmup_steps=0, device=DEVICE)
+    optimizer, dtype = build(model, settings), precision(settings)
+    if policy == "compiled":
+        for layer in model.layers:
+            layer.compile(dynamic=False)
 
     def step() -> float:
-        loss = loss_and_gradients(model, batch, len(batch.tokens), remat=policy)
+        loss = loss_and_gradients(model, batch, rows, remat="llama" if policy == "compiled" else policy, dtype=dtype)
         update(model, optimizer, 0, settings)
         return loss
 
@@ -70,14 +80,16 @@ def theirs(
 ) -> Step:
     """A peer's step: its model, its loss, torch's fused AdamW."""
     batch = batch_of(config)
-    tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+    model.to(DEVICE)
+    tokens, targets = (torch.from_numpy(array).to(DEVICE) for array in (batch.tokens, batch.targets))
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), fused=True)
     run = torch.compile(model) if compiled else model
 
     def step() -> float:
-        loss = loss_of(run, tokens, targets)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+            loss = loss_of(run, tokens, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -141,10 +153,9 @@ BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
 def products(config: LlamaConfig) -> Step:
     """All matrix products of a step, forward and backward, without anything between them."""
     d, f, v = config.dim, config.ffn_dim, config.vocab_size
-    x, wide = torch.randn(TOKENS, d), torch.randn(TOKENS, f)
-    square, up, down, head = torch.randn(d, d), torch.randn(f, d), torch.randn(d, f), torch.randn(v, d)
-    rows = min(TOKENS, (1 << 24) // v)
-    logits, slope = torch.empty(rows, v), torch.zeros(v, d)
+    rows = min(TOKENS, CHUNK_FLOATS // v)
+    shapes = ((TOKENS, d), (TOKENS, f), (d, d), (f, d), (d, f), (v, d), (rows, v), (v, d))
+    x, wide, square, up, down, head, logits, slope = (torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes)
 
     def step() -> float:
         for _ in range(config.n_layers):
@@ -169,16 +180,11 @@ def product_flops(config: LlamaConfig) -> float:
     return 6.0 * TOKENS * (config.n_layers * layer + config.vocab_size * config.dim)
 
 
-def large_product() -> float:
-    a = torch.randn(2048, 2048)
-    started = time.perf_counter()
-    torch.mm(a, a)
-    return 2 * 2048**3 / (time.perf_counter() - started)
-
-
 def wall(step: Step) -> float:
     started = time.perf_counter()
     step()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -195,7 +201,7 @@ def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
 
     alone = products(config)
     cases: dict[str, Callable[[], float]] = {name: (lambda name=name: measure(name)) for name in names}
-    cases |= {"products": lambda: wall(alone), "large": large_product}
+    cases |= {"products": lambda: wall(alone), "large": lambda: machine.matmul_peak(DEVICE, DTYPE)}
     for name in names:  # compilers work at the first call
         steps[name]()
     medians = table.alternate(cases, rounds)
@@ -205,6 +211,8 @@ def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
     usage = {name: TOKENS / sorted(values[1:])[len(values[1:]) // 2] for name, values in cpu.items()}
     found += table.rows(f"{shape}: tokens per CPU second", "tokens/CPU s", usage)
     found += table.rows(f"{shape}: share of its products alone", "of 1", {name: peak / value for name, value in medians.items()})
+    whole = TOKENS * config.flops_per_token(config.max_seq_len) / flops
+    found += table.rows(f"{shape}: the same with attention", "of 1", {name: whole * peak / value for name, value in medians.items()})
     found += table.rows(f"{shape}: share of one large product", "of 1", {name: flops / value / large for name, value in medians.items()})
     found.append(table.Row(f"{shape}: products alone", "torch.mm", flops / peak / 1e9, "GFLOP/s"))
     found.append(table.Row(f"{shape}: large product", "torch.mm", large / 1e9, "GFLOP/s"))
@@ -212,20 +220,35 @@ def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
 
 
 def memory(shape: str, names: list[str]) -> list[table.Row]:
-    """Peak bytes that a peer's steps add to its process, libraries loaded before."""
-    peaks = {}
+    """Peak bytes of a peer's process over three steps, and the bytes that its forward pass keeps for the backward."""
+    peaks, kept = {}, {}
     for name in names:
         command = [sys.executable, __file__, "--one", name, "--shape", shape]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[name] = float(result.stdout.split()[-1])
-    return table.rows(f"{shape}: peak memory of the process", "bytes", peaks)
+        peaks[name], kept[name] = map(float, result.stdout.split()[-2:])
+    found = table.rows(f"{shape}: peak memory of the process", "bytes", peaks)
+    return found + table.rows(f"{shape}: held after the forward pass", "bytes", kept)
 
 
 def one(name: str, shape: str) -> None:
+    if name in OURS:  # as the training loop does
+        keep_freed_memory()
     step = BUILDERS[name](LlamaConfig(**SHAPES[shape]))
     for _ in range(3):
         step()
-    print(peak_memory_bytes())
+    peak = peak_memory_bytes()
+    held: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        """Each storage once, parameters and what a recomputation in the backward keeps left out."""
+        parameter = (tensor if tensor._base is None else tensor._base).is_leaf and tensor.requires_grad
+        if not parameter and torch._C._current_graph_task_id() == -1:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    print(peak, sum(held.values()))
 
 
 def there(name: str) -> bool:

@@ -97,7 +97,7 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
     build, text = _build(recipe, override, out, signals)
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
-        memory.check(build.recipe.llama_config(), build.recipe.train, memory.available_bytes())
+        memory.check(build.recipe.llama_config(), build.recipe.train, memory.available_bytes(build.recipe.train.device))
     nothing_to_do = all(item.done for item in planned.values()) and summary.current(build)
     view = ConsoleView(build.recipe.train.steps)
     try:

@@ -18,7 +18,7 @@ from puna.model import compiled
 from puna.recipe import Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 2, "documents": 2, "tokenizer": 2, "tokens": 1, "train": 2, "scores": 1}
+VERSIONS = {"fetch": 2, "documents": 2, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: Recipe, root: Path) -> list[Stage]:
@@ -188,7 +188,7 @@ def train(context: Context) -> dict[str, Any]:
         name: rows_of(load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens), settings.sequence_length)
         for name in _names(recipe)
     }
-    peak = machine.matmul_peak()
+    peak = machine.matmul_peak(settings.device, loop.precision(settings))
     metrics = Metrics(context.logs / "metrics.jsonl", config.flops_per_token(settings.sequence_length), peak, recipe.energy.watts)
 
     def on_event(event: loop.Event) -> None:
@@ -200,6 +200,7 @@ def train(context: Context) -> dict[str, Any]:
             config, batches, held_out, settings, seed=recipe.seed, checkpoints=context.scratch, on_event=on_event,
             should_stop=context.should_stop,
         )  # fmt: skip
+    model.cpu()
     native.save(model, context.work)
     lineage.remember(batches, settings.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(context.inputs["tokenizer"].path("tokenizer.model").read_bytes())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from puna.model import kernels
 
-pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations are used")
+compiled = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations are used")
 
 SHAPES = st.tuples(
     st.integers(1, 3), st.integers(1, 150), st.sampled_from([(1, 1), (4, 4), (6, 2), (4, 1)]), st.sampled_from([2, 16, 20, 48, 64, 80, 128])
@@ -32,6 +32,7 @@ def close(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 2e-6, floo
     assert ours.shape == exact.shape and ((ours.double() - exact).abs().max() / scale).item() < tolerance
 
 
+@compiled
 @settings(max_examples=60)
 @given(SHAPES, st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.integers(0, 1000))
 def test_attention_and_its_gradients(shape: tuple[int, int, tuple[int, int], int], share: float, seed: int) -> None:
@@ -52,6 +53,7 @@ def test_attention_and_its_gradients(shape: tuple[int, int, tuple[int, int], int
         close(mine.grad, theirs.grad, 1e-5, 5.0)
 
 
+@compiled
 def test_attention_is_softmax_of_scaled_products() -> None:
     """Written out for one head, in float64."""
     torch.manual_seed(0)
@@ -61,6 +63,7 @@ def test_attention_is_softmax_of_scaled_products() -> None:
     close(kernels.attention(q, k, v, None)[0, :, 0], scores.softmax(-1) @ v[0, :, 0].double())
 
 
+@compiled
 def test_large_scores_do_not_overflow() -> None:
     q = torch.full((1, 130, 1, 16), 30.0).requires_grad_()
     k = torch.randn(1, 130, 1, 16) * 30
@@ -71,6 +74,7 @@ def test_large_scores_do_not_overflow() -> None:
     close(out, kernels.attention(q.double(), k.double(), v.double(), None), 1e-5)
 
 
+@compiled
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 1000))
 @torch.no_grad()
@@ -95,7 +99,7 @@ def test_element_wise_parts(rows: int, width: int, seed: int) -> None:
 def test_the_formulas_are_the_derivatives() -> None:
     """torch's own operations in float64, through autograd."""
     torch.manual_seed(1)
-    x, gate, up, weight = (torch.randn(5, 12, dtype=torch.double, requires_grad=True) for _ in range(4))
+    x, gate, up = (torch.randn(5, 12, dtype=torch.double, requires_grad=True) for _ in range(3))
     gain = torch.randn(12, dtype=torch.double, requires_grad=True)
     gradient, residual = torch.randn(5, 12, dtype=torch.double), torch.randn(5, 12, dtype=torch.double)
     by_x, by_gain = torch.autograd.grad(kernels.rms_norm(x, gain, 1e-5), (x, gain), gradient)
@@ -104,7 +108,6 @@ def test_the_formulas_are_the_derivatives() -> None:
     product = kernels.swiglu(gate, up)
     expected = (product.detach(), *torch.autograd.grad(product, (gate, up), gradient))
     torch.testing.assert_close(kernels.swiglu_backward(gate.detach(), up.detach(), gradient), expected)
-    del weight
 
 
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.sampled_from([2, 6, 16, 48]), st.booleans())
@@ -137,6 +140,7 @@ def test_cross_entropy(rows: int, vocabulary: int, z: float, scale: float, seed:
         assert found.item() == pytest.approx(total.item(), rel=1e-6, abs=1e-6)
 
 
+@compiled
 def test_results_do_not_hang_on_timing() -> None:
     torch.manual_seed(2)
     q, k, v = (torch.randn(4, 200, 4, 32, requires_grad=True) for _ in range(3))

@@ -134,3 +134,24 @@ def test_bfloat16_beside_weights_in_float32(policy: str) -> None:
     for (name, parameter), other in zip(model.named_parameters(), exact.parameters(), strict=True):
         assert parameter.grad is not None and other.grad is not None and parameter.grad.dtype == torch.float32, name
         assert (parameter.grad - other.grad).norm() < 0.03 * other.grad.norm(), name
+
+
+def test_gradients_are_added_to_those_there_and_to_none_that_is_not_wanted() -> None:
+    """A second backward doubles every gradient; a frozen weight keeps what it has."""
+    tokens = torch.randint(0, 130, (2, 40))
+    model = made(dtype=torch.float64)
+    model.loss(tokens, tokens.roll(-1, 1), scale=1 / 80, remat="llama").backward()
+    once = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.loss(tokens, tokens.roll(-1, 1), scale=1 / 80, remat="llama").backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, 2 * once[name], rtol=1e-12, atol=1e-15)
+    frozen = model.layers[0].attention.wq.weight.requires_grad_(False)
+    model.loss(tokens, tokens.roll(-1, 1), scale=1 / 80, remat="llama").backward()
+    torch.testing.assert_close(frozen.grad, 2 * once["layers.0.attention.wq.weight"], rtol=1e-12, atol=1e-15)
+
+
+def test_precisions_that_were_not_made_for_each_other_are_refused() -> None:
+    tokens = torch.randint(0, 130, (1, 8))
+    for weights, activations in ((torch.bfloat16, torch.float32), (torch.float64, torch.float32), (torch.float32, torch.float16)):
+        with pytest.raises(ValueError, match="only bfloat16 beside float32"):
+            made(dtype=weights).loss(tokens, tokens, remat="llama", dtype=activations)

@@ -1,6 +1,6 @@
 """Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel under torchrun's variables.
 
-python -m tests.train.processes DATA TENSOR POLICY TIED
+python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE]
 """
 
 import json
@@ -24,16 +24,16 @@ def main() -> None:
     mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
-    parallel = parallelize(model, mesh if data > 1 else mesh["tensor"])
+    dtype = torch.bfloat16 if sys.argv[5:] == ["bfloat16"] else None
+    parallel = parallelize(model, mesh if data > 1 else mesh["tensor"], dtype)
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer = build(model, options)
     found = []
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
-        loss = loss_and_gradients(model, batch, 2, remat=policy, z_loss=1e-3, parallel=parallel)
+        loss = loss_and_gradients(model, batch, 2, remat=policy, z_loss=1e-3, parallel=parallel, dtype=dtype)
         found.append([loss, update(model, optimizer, step, options)])
-    if dist.get_rank() == 0:
-        print(json.dumps(found))
+    print(json.dumps(found))
     dist.destroy_process_group()
 
 

@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.placement import distribute
 from puna.train.optimizer import build, update
+from puna.train.parallel import parallelize
 from puna.train.step import loss_and_gradients
 
 from .small import CONFIG, batches, settings
@@ -45,14 +48,20 @@ def together(processes: int, *arguments: object) -> list[list[float]]:
         )
         for rank in range(processes)
     ]
-    outputs = [process.communicate(timeout=200) for process in running]
+    try:
+        outputs = [process.communicate(timeout=200) for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert all(process.returncode == 0 for process in running), outputs
-    return json.loads(outputs[0][0].splitlines()[-1])
+    found = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    assert all(other == found[0] for other in found)
+    return found[0]
 
 
 @pytest.mark.parametrize(
     ("data", "tensor", "policy", "tied"),
-    [(2, 1, "llama", "untied"), (1, 2, "llama", "untied"), (1, 2, "full", "tied"), (2, 2, "llama", "tied")],
+    [(2, 1, "full", "untied"), (1, 2, "llama", "untied"), (1, 2, "full", "tied"), (2, 2, "llama", "tied")],
 )
 def test_several_processes_equal_one(data: int, tensor: int, policy: str, tied: str) -> None:
     """FSDP2, tensor + sequence parallelism with the vocabulary split, and both."""
@@ -60,6 +69,30 @@ def test_several_processes_equal_one(data: int, tensor: int, policy: str, tied: 
     found = together(data * tensor, data, tensor, policy, tied)
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
+
+
+def test_bfloat16_under_fsdp_and_a_split() -> None:
+    """Five steps, near those in float32."""
+    expected, found = alone(False), together(4, 2, 2, "llama", "untied", "bfloat16")
+    assert found != expected
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=3e-3)
+    assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=3e-2)
+
+
+def test_a_mesh_without_names_is_refused() -> None:
+    for names in (None, ("data", "pipeline")):
+        with pytest.raises(ValueError, match='dimensions of the mesh must be named "data" and "tensor"'):
+            parallelize(Llama(CONFIG), SimpleNamespace(mesh_dim_names=names))
+
+
+def test_what_a_split_model_cannot_do_is_told() -> None:
+    model = Llama(CONFIG)
+    model.split = SimpleNamespace(size=3)
+    tokens = torch.zeros(2, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="needs remat llama or full and no cache"):
+        model(tokens)
+    with pytest.raises(ValueError, match="8 tokens do not divide by 3 processes"):
+        model.loss(tokens, tokens, remat="llama")
 
 
 class Three:

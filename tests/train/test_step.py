@@ -43,11 +43,13 @@ def test_packed_loss_is_that_of_each_document_alone() -> None:
     assert mean_loss(built, batch, 4) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("policy", ["none", "llama", "full"])
 @pytest.mark.parametrize("micro_batch", [1, 2])
-def test_accumulation_changes_neither_loss_nor_gradient(micro_batch: int) -> None:
+def test_accumulation_changes_neither_loss_nor_gradient(micro_batch: int, policy: str) -> None:
     batch = batches().batch(0)
     whole, cut = model(), model()
-    assert loss_and_gradients(whole, batch, 4) == pytest.approx(loss_and_gradients(cut, batch, micro_batch), rel=1e-13)
+    once = loss_and_gradients(whole, batch, 4, remat=policy)
+    assert loss_and_gradients(cut, batch, micro_batch, remat=policy) == pytest.approx(once, rel=1e-13)
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-11, atol=1e-14)
 
 

@@ -1,4 +1,7 @@
-"""What is compiled once and kept in the user's cache folder: `kernels.cpp`, by the machine's own C++ compiler. Light: no torch."""
+"""What is compiled once and kept in the user's cache folder: `kernels.cpp`, by the machine's own C++ compiler, and torch.compile's blocks.
+
+Light: no torch.
+"""
 
 import hashlib
 import os
@@ -30,9 +33,12 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
 
 
-def keep_blocks() -> None:
-    """Have torch.compile keep its results in `cache()` too; by itself it takes a temporary folder. Before the first compilation."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
+def keep_blocks() -> str:
+    """Have torch.compile keep its results in `cache()` too; by itself it takes a temporary folder. Before the first compilation.
+
+    Returns the folder, which is another where the environment names one.
+    """
+    return os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
 
 
 def library() -> Path | None:

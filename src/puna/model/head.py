@@ -7,7 +7,7 @@ from torch import Tensor
 
 from puna.model import kernels
 from puna.model.placement import Split, gather, scatter
-from puna.model.remat import by_weight
+from puna.model.remat import add_by_weight
 
 CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
 
@@ -37,10 +37,7 @@ class HeadLoss(torch.autograd.Function):
             total += loss
             if dhidden is not None and dweight is not None:
                 torch.mm(slope, matrix, out=dhidden[start : start + rows])
-                if slope.dtype == dweight.dtype:
-                    dweight.addmm_(slope.t(), part)
-                else:
-                    dweight += by_weight(slope, part, dweight.dtype)
+                add_by_weight(dweight, slope, part)
         if dhidden is not None:
             ctx.save_for_backward(scatter(dhidden, split)(), dweight)
         return total * scale
@@ -56,7 +53,7 @@ class HeadLoss(torch.autograd.Function):
 
 def _split(logits: Tensor, targets: Tensor, scale: float, z: float, split: Split) -> tuple[Tensor, Tensor]:
     """`kernels.cross_entropy` of columns [n, V / p] of the logits, the same loss in every process."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
+    wide = kernels.wide_of(logits)
     places = targets - split.rank * wide.shape[1]
     here = ((places >= 0) & (places < wide.shape[1]))[:, None]
     places = places[:, None].where(here, 0)

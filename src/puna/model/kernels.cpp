@@ -115,8 +115,8 @@ enum Triangle {
     COLUMN,  // a is the block transposed: rows before the first of a tile are not read
 };
 
-inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci,
-                    bool add) {
+inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c,
+                    Size ci, bool add) {
     if (triangle == NONE) return product(m, n, depth, a, ai, ak, b, bk, c, ci, add);
     for (Size i = 0; i < m; i += ROWS) {
         const Size rows = std::min<Size>(ROWS, m - i), end = i + rows, before = triangle == COLUMN ? i : 0;
@@ -154,8 +154,8 @@ void swiglu_part(const float* __restrict gate, const float* __restrict up, float
     for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
 }
 
-void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, float* __restrict gradient, float* __restrict gradient_gate,
-                          float* __restrict gradient_up, Size count) {
+void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, float* __restrict gradient,
+                          float* __restrict gradient_gate, float* __restrict gradient_up, Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) {
         const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid, given = gradient[i], above = up[i];
@@ -366,11 +366,10 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
                         const Size count = std::min<Size>(BLOCK, length - first);
                         const bool diagonal = base == first;
-                        const Triangle result = diagonal ? RESULT : NONE, row = diagonal ? ROW : NONE, column = diagonal ? COLUMN : NONE;
-                        product(result, count, BLOCK, width, queries + first * wide, wide, 1, keys_t + block * width * BLOCK, BLOCK,
-                                chances, BLOCK, false);
-                        product(result, count, BLOCK, width, given + first * wide, wide, 1, values_t + block * width * BLOCK, BLOCK,
-                                slopes, BLOCK, false);
+                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries + first * wide, wide, 1,
+                                keys_t + block * width * BLOCK, BLOCK, chances, BLOCK, false);
+                        product(diagonal ? RESULT : NONE, count, BLOCK, width, given + first * wide, wide, 1,
+                                values_t + block * width * BLOCK, BLOCK, slopes, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
                             const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
@@ -384,9 +383,12 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
                             for (Size j = 0; j < known; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
                             for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
                         }
-                        product(column, seen, wide, count, chances, 1, BLOCK, given + first * wide, wide, to_v + base * wide, wide, true);
-                        product(column, seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide, to_k + base * wide, wide, true);
-                        product(row, count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide, to_q + first * wide, wide, true);
+                        product(diagonal ? COLUMN : NONE, seen, wide, count, chances, 1, BLOCK, given + first * wide, wide,
+                                to_v + base * wide, wide, true);
+                        product(diagonal ? COLUMN : NONE, seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide,
+                                to_k + base * wide, wide, true);
+                        product(diagonal ? ROW : NONE, count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide,
+                                to_q + first * wide, wide, true);
                     }
                 }
                 for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));

@@ -42,11 +42,13 @@ def library() -> Any:
     return found
 
 
-def _ours(x: Tensor) -> bool:
-    """Whether a kernel takes this: plain float32 on a processor, outside of autograd's and the compiler's sight."""
+def _ours(*tensors: Tensor) -> bool:
+    """Whether a kernel takes these: plain float32 on a processor, outside of autograd's and the compiler's sight."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, torch.nn.Parameter) and library() is not None
+    return library() is not None and all(
+        x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, torch.nn.Parameter) for x in tensors
+    )
 
 
 def _call(name: str, *arguments: Any) -> None:
@@ -54,7 +56,7 @@ def _call(name: str, *arguments: Any) -> None:
     getattr(library(), name)(*(argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments))
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide_of(x: Tensor) -> Tensor:
     """Norms are computed in float32 or better."""
     return x if x.dtype == torch.float64 else x.float()
 
@@ -78,11 +80,11 @@ def product(x: Tensor, weight: Tensor, beside: Tensor | None = None) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, x [n, d] (Zhang and Sennrich 2019)."""
-    if _ours(x):
+    if _ours(x, weight):
         out = torch.empty_like(x)
         _call("rms_norm", x, weight, out, x.numel() // x.shape[-1], x.shape[-1], eps)
         return out
-    wide = _wide(x)
+    wide = wide_of(x)
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
 
 
@@ -91,7 +93,7 @@ def rms_norm_backward(x: Tensor, weight: Tensor, gradient: Tensor, residual: Ten
 
     With s = (mean(x^2) + eps)^(-1/2) and g = gradient * weight: dx = s g - x s^3 mean(x g), dw = sum over n of gradient * x s.
     """
-    if _ours(x):
+    if _ours(x, weight):
         by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
         threads = torch.get_num_threads()
         partial = torch.zeros(threads, x.shape[-1])
@@ -110,7 +112,7 @@ def rms_norm_backward(x: Tensor, weight: Tensor, gradient: Tensor, residual: Ten
             eps,
         )
         return by_x, by_weight
-    wide, given = _wide(x), _wide(gradient)
+    wide, given = wide_of(x), wide_of(gradient)
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     weighted = given * weight
     by_x = weighted * scale - wide * scale**3 * (wide * weighted).mean(-1, keepdim=True)
@@ -231,7 +233,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, scale: float, z: float, want_
         losses = torch.empty(len(logits), dtype=torch.float64)
         _call("cross_entropy", logits, targets, losses, len(logits), logits.shape[1], scale, z, int(want_gradient))
         return losses.sum(), logits
-    wide = _wide(logits)
+    wide = wide_of(logits)
     log_sums = wide.logsumexp(-1, keepdim=True)
     known = (targets >= 0)[:, None]
     chosen = wide.gather(-1, targets.clamp(min=0)[:, None])

@@ -175,14 +175,19 @@ class Llama(nn.Module):
         segments: [b, t], the document each position belongs to, in runs; attention stays inside a document and positions restart
         with it, so packed documents give what each gives alone. cache: what each row has read before; it is extended by `tokens`.
         remat: what is kept for the backward, see `puna.model.remat`; the numbers are the same. dtype: of activations and products,
-        default: that of the weights. Raises ValueError for a split that the tokens or the policy do not allow.
+        default: that of the weights. Raises ValueError for another
+        dtype than bfloat16 beside float32, and for a split that the tokens or the policy do not allow.
         """
         if self.split is None:
             x = self.tok_embeddings(tokens)
-        elif remat == "none" or cache is not None or tokens.numel() % self.split.size:
-            raise ValueError(f"{tokens.numel()} tokens under policy {remat} do not split over {self.split.size} processes")
+        elif remat == "none" or cache is not None:
+            raise ValueError("a split model needs remat llama or full and no cache: call `loss` or `hidden` with one of them")
+        elif tokens.numel() % self.split.size:
+            raise ValueError(f"{tokens.numel()} tokens do not divide by {self.split.size} processes: change the rows or their length")
         else:
             x = Embedding.apply(tokens.flatten(), local(self.tok_embeddings.weight), self.split)
+        if dtype not in (None, x.dtype) and (x.dtype, dtype) != (torch.float32, torch.bfloat16):
+            raise ValueError(f"activations in {dtype} beside weights in {x.dtype}: only bfloat16 beside float32 is made for that")
         x = x if dtype is None else x.to(dtype)
         where = Where(self.config, tokens, segments, cache, x.dtype, self.split)
         with torch.autocast(x.device.type, x.dtype, enabled=remat == "none" and dtype == torch.bfloat16):

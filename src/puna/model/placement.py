@@ -9,8 +9,8 @@ and a weight [outputs, inputs]:
     norms                         whole; between the products each process holds n / p of the tokens, so their gradients are summed
 
 Tokens are gathered before a product whose outputs are split (`gather`), and the parts of the sums are added up and handed out again
-after one whose inputs are split (`scatter`); backward does the same the other way round. In `remat` and `head` the exchange runs while
-the products that do not need it are computed.
+after one whose inputs are split (`scatter`); backward does the same the other way round. In the backward of `remat` the handing out
+runs while the gradients of the weights are computed.
 """
 
 from collections.abc import Callable
@@ -59,10 +59,6 @@ class Split:
 
         dist.all_reduce(value, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.group)
         return value
-
-    def mine(self, whole: Tensor) -> Tensor:
-        """This process's share [n / p, ...] of what all have."""
-        return whole.chunk(self.size)[self.rank]
 
 
 def gather(part: Tensor, split: Split | None) -> Tensor:

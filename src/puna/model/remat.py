@@ -50,18 +50,30 @@ def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
 
 
 def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype: sums over tokens stay in float32."""
+    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype; on CUDA bfloat16 products are summed in it."""
     if gradient.dtype != dtype and gradient.device.type == "cuda":
         return torch.mm(gradient.t(), x, out_dtype=dtype)
     return torch.mm(gradient.t(), x).to(dtype)
 
 
 def added(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
-    """The same for autograd; None where the weight has a gradient already, to which it is added at once, without memory of its own."""
-    if not torch.compiler.is_compiling() and weight.is_leaf and weight.grad is not None and weight.grad.dtype == gradient.dtype:
-        weight.grad.addmm_(gradient.t(), x)
-        return None
-    return by_weight(gradient, x, weight.dtype)
+    """The same for autograd; None where the weight has a gradient already, to which it is added at once, without memory of its own.
+
+    So gradients are for `.backward()`: torch.autograd.grad finds None for weights that have one. Under the policy `full` weights come
+    without theirs.
+    """
+    if torch.compiler.is_compiling() or not (weight.is_leaf and weight.requires_grad) or weight.grad is None:
+        return by_weight(gradient, x, weight.dtype)
+    add_by_weight(weight.grad, gradient, x)
+    return None
+
+
+def add_by_weight(total: Tensor, gradient: Tensor, x: Tensor) -> None:
+    """total += gradient' x."""
+    if gradient.dtype == total.dtype:
+        total.addmm_(gradient.t(), x)
+    else:
+        total += by_weight(gradient, x, total.dtype)
 
 
 class Norm(torch.autograd.Function):
@@ -104,8 +116,8 @@ class Projections(torch.autograd.Function):
         dq, dk, dv = (gradient.flatten(2).flatten(0, 1) for gradient in (dq, dk, dv))
         dn = kernels.product(dq, wq.to(x.dtype).t())
         dn = kernels.product(dk, wk.to(x.dtype).t(), dn)
-        arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
         normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
+        arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
         dwq, dwk, dwv = added(dq, normed, wq), added(dk, normed, wk), added(dv, normed, wv)
         dx, dnorm = kernels.rms_norm_backward(x, norm, arriving().view_as(x), None, ctx.eps)
         return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None
@@ -136,8 +148,8 @@ class Outputs(torch.autograd.Function):
         dw2 = added(whole, product, w2)
         del product, whole
         dn = kernels.product(dgate, w1.to(h.dtype).t())
-        arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
         normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
+        arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
         dw1, dw3 = added(dgate, normed, w1), added(dup, normed, w3)
         del dgate, dup, normed, dn
         dh, dnorm = kernels.rms_norm_backward(h, norm, arriving(), dy, ctx.eps)

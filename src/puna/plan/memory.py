@@ -9,46 +9,59 @@ from puna.model.remat import saved_floats
 from puna.train.settings import TrainSettings
 
 FLOAT = 4
-LIBRARIES = 95_000_000  # what loads at the first step beside the model: the optimizer's modules, oneDNN, threads
-UNUSED = 70_000_000
+PROCESS = 165_000_000  # libraries that load at the first step, and what the C library's allocator loses even in small models
 
 
 def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes of all tensors at the fullest moment of a step in float32: exact for policies `llama` and `full` with the kernels.
+    """Bytes of all tensors at the fullest moment of a step, to 2% for policies `llama` and `full` with the kernels.
 
     Weights, gradients and the two moments of AdamW are there always: 16 bytes a parameter (12 for Muon's). To that comes the larger of
 
-        at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its gradient), one chunk of logits,
-                            and the gradient of the head's weight
+        at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its gradient), one chunk of logits
         in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`, L d, what one block holds
-                            under `llama`, d and 3 f
+                            under `llama`, d and 3 f, and new gradients of w1 and w3
 
-    with n tokens of a micro-batch and `saved_floats` a token and layer.
+    for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which under a tied head waits
+    for the embedding's. Activations take 2 bytes on graphics processors, else 4.
     """
     tokens, d, f = settings.micro_batch * settings.sequence_length, config.dim, config.ffn_dim
-    held = config.n_layers * saved_floats(config, settings.remat)
-    logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size)) + config.vocab_size * d
+    held, head = config.n_layers * saved_floats(config, settings.remat), config.vocab_size * d
+    width = 2 if settings.device == "cuda" and settings.precision != "float32" else FLOAT
+    logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size))
+    at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head
+    new = 2 * d * f if settings.remat == "full" else 0
     again = saved_floats(config) if settings.remat == "full" else 0
-    step = max(tokens * (held + 3 * d) + logits, tokens * (held + again + d + 3 * f))
-    muon = config.matrix_parameters() - d * config.vocab_size if settings.optimizer == "muon" else 0
-    return FLOAT * (4 * config.parameters() - muon + step)
+    in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * (new + head * config.tie_embeddings)
+    muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
+    return FLOAT * (4 * config.parameters() - muon) + max(at_the_head, in_the_block)
 
 
 def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes that training adds to a process on a processor: `tensor_bytes`, libraries, and what lies unused between activations.
+    """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is counted.
 
-    What lies unused is fitted to measured peaks: 70 MB, and 0.16 of what the layers hold; under `full`, where every block's activations
-    come and go twice, as much as one block has in hand. Two runs of the same step differ by up to 7% (under `full` 15%), since what the
-    allocator can use again hangs on where it happened to put things.
+    On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations, fitted to measured peaks:
+    70 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, as much as one block has in
+    hand. Two runs of the same step differ by up to 7% (under `full` 15%), since it hangs on where things happened to be put.
     """
+    if settings.device == "cuda":
+        return tensor_bytes(config, settings)
     tokens, f = settings.micro_batch * settings.sequence_length, config.ffn_dim
     held = 0.16 * config.n_layers * saved_floats(config, settings.remat)
     unused = saved_floats(config) + config.dim + 3 * f if settings.remat == "full" else held
-    return tensor_bytes(config, settings) + LIBRARIES + UNUSED + int(FLOAT * tokens * unused)
+    return tensor_bytes(config, settings) + PROCESS + int(FLOAT * tokens * unused)
 
 
-def available_bytes() -> int:
-    """Memory this process may still take: the machine's, or less where a control group limits it."""
+def available_bytes(device: str = "cpu") -> int:
+    """Memory this process may still take: the machine's, or less where a control group limits it; or a graphics processor's.
+
+    Raises UserError where there is none.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("train.device is cuda, and torch finds no graphics processor here; leave it out or set it to cpu")
+        return torch.cuda.mem_get_info()[0]
     values = {}
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")

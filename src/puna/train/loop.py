@@ -6,6 +6,7 @@ The state is the model, the optimizer and one integer, all in a checkpoint: a ru
 weights, bit for bit.
 """
 
+import contextlib
 import ctypes
 import math
 import time
@@ -68,7 +69,6 @@ def train(
     checkpoints: Path,
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-    device: str = "cpu",
 ) -> tuple[Llama, Progress]:
     """Train a model from its seed, or from the newest checkpoint in `checkpoints`, to `settings.steps` steps.
 
@@ -76,17 +76,17 @@ def train(
     does not fit or the loss is not a number.
     """
     keep_freed_memory()
-    model = Llama(config).to(device)
+    model = Llama(config).to(settings.device)
     model.init_weights(seed)
     if settings.compile:
         compiled.keep_blocks()
         for layer in model.layers:
             layer.compile(dynamic=False)
     optimizer = build(model, settings)
-    dtype = precision(settings, device)
+    dtype = precision(settings)
     seconds = _dry_run(model, batches, settings, dtype)
     if settings.compile:
-        on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {compiled.cache()}"))
+        on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {compiled.keep_blocks()}"))
     progress, passed = checkpoint.resume(checkpoints, model, optimizer)
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
@@ -108,7 +108,8 @@ def train(
         on_event(StepEvent(progress.step, tokens, loss, rate, norm, time.perf_counter() - started))
         last = progress.step == settings.steps
         if last or progress.step % settings.validation_steps == 0:
-            losses = {source: mean_loss(model, rows, settings.micro_batch, dtype) for source, rows in held_out.items()}
+            with torch.compiler.set_stance("force_eager") if settings.compile else contextlib.nullcontext():  # odd numbers of rows
+                losses = {source: mean_loss(model, rows, settings.micro_batch, dtype) for source, rows in held_out.items()}
             progress.validation.append({"step": progress.step, "tokens": tokens, "losses": losses})
             on_event(ValidationEvent(progress.step, tokens, losses))
         stopping = should_stop()
@@ -128,10 +129,10 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 32 << 20)
 
 
-def precision(settings: TrainSettings, device: str) -> torch.dtype | None:
+def precision(settings: TrainSettings) -> torch.dtype | None:
     """Of activations and products; None: that of the weights."""
     if settings.precision == "auto":
-        has = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        has = settings.device == "cuda" and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has else None
     return torch.bfloat16 if settings.precision == "bfloat16" else None
 
@@ -143,7 +144,9 @@ def _dry_run(model: Llama, batches: Batches, settings: TrainSettings, dtype: tor
         loss_and_gradients(model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
-            raise
+            if not settings.compile:
+                raise
+            raise UserError(f"torch.compile fails here: {str(error).strip().splitlines()[0]}; leave out train.compile") from error
         raise UserError(
             f"a batch of {settings.micro_batch} sequences of {settings.sequence_length} tokens does not fit in memory; "
             "lower train.micro_batch_sequences"

@@ -5,12 +5,17 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from puna.artifact import write_atomically
 from puna.train.loop import Event, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held so far, its own pages alone (getrusage would count its parent's before exec)."""
+    """The most memory this process has held so far, its own pages alone (getrusage would count its parent's before exec); where it
+    uses a graphics processor, there."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))

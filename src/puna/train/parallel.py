@@ -38,11 +38,14 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
     """Lay the weights of a model, equal in every process, over a device mesh, in place.
 
     mesh: dimensions "data" and "tensor", or one of them. dtype: in which FSDP2 gathers weights and layers compute; gradients are
-    reduced, and the weights that the optimizer holds stay, in float32. Raises ValueError when the shape does not divide.
+    reduced, and the weights that the optimizer holds stay, in float32. Raises ValueError when the shape does not divide
+    or the mesh has other dimensions.
     """
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     names = mesh.mesh_dim_names or ()
+    if not names or set(names) - {"data", "tensor"}:
+        raise ValueError(f'the dimensions of the mesh must be named "data" and "tensor", or one of them; they are {names or "not named"}')
     if "tensor" in names and mesh["tensor"].size() > 1:
         placement.distribute(model, mesh["tensor"])
         model.split = placement.Split(mesh["tensor"].get_group())

@@ -28,6 +28,7 @@ class TrainSettings(BaseModel):
     remat: Literal["none", "llama", "full"] = Field(
         "llama", description="activations kept for the backward (section 2.4), see model/remat.py"
     )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the model is trained; cuda: a graphics processor")
     compile: bool = Field(False, description="torch.compile each block; minutes at the first start, for devices without our kernels")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of activations and products, weights stay float32; auto: bfloat16 on graphics processors that have it"
