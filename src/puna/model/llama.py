@@ -103,22 +103,22 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
-    def forward(self, x: Tensor, where: "Where", cache: KVCache | None = None, remat: str = "none") -> Tensor:
-        if cache is None and remat == "llama":
-            return self._by_hand(x, where)
-        if cache is None and remat == "full":
-            return checkpoint(self._by_hand, x, where, use_reentrant=False) if torch.is_grad_enabled() else self._by_hand(x, where)
+    def forward(self, x: Tensor, where: "Where", cache: KVCache | None = None, remat: str | None = None) -> Tensor:
+        if remat == "full" and torch.is_grad_enabled():
+            return checkpoint(self._by_hand, x, where, use_reentrant=False)
+        if remat is not None:
+            return self._by_hand(x, where, keep=remat == "none")
         x = x + self.attention(self.attention_norm(x), where, cache)
         return x + self.feed_forward(self.ffn_norm(x))
 
-    def _by_hand(self, x: Tensor, where: "Where") -> Tensor:
+    def _by_hand(self, x: Tensor, where: "Where", keep: bool = False) -> Tensor:
         """The same with the backward of `remat`. Under a split x holds this process's tokens, [n / p, d]."""
         at, ff, eps = self.attention, self.feed_forward, self.attention_norm.eps
         norms = (local(self.attention_norm.weight), local(self.ffn_norm.weight))
         wq, wk, wv, wo, w1, w3, w2 = (local(linear.weight) for linear in (at.wq, at.wk, at.wv, at.wo, ff.w1, ff.w3, ff.w2))
-        q, k, v = by_hand.Projections.apply(x, norms[0], wq, wk, wv, where.cos, where.sin, where.rows, eps, where.split)
+        q, k, v = by_hand.Projections.apply(x, norms[0], wq, wk, wv, where.cos, where.sin, where.rows, eps, keep, where.split)
         attended = kernels.attention(q, k, v, where.starts, where.bounds)
-        return by_hand.Outputs.apply(x, attended, wo, norms[1], w1, w3, w2, eps, where.split)
+        return by_hand.Outputs.apply(x, attended, wo, norms[1], w1, w3, w2, eps, keep, where.split)
 
 
 class Where:
@@ -167,35 +167,36 @@ class Llama(nn.Module):
             self.output.weight = self.tok_embeddings.weight
 
     def hidden(
-        self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, remat: str = "none",
+        self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, remat: str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:  # fmt: skip
         """What the head reads: [b, t, d] for tokens [b, t]; under a split this process's tokens, [b t / p, d].
 
         segments: [b, t], the document each position belongs to, in runs; attention stays inside a document and positions restart
         with it, so packed documents give what each gives alone. cache: what each row has read before; it is extended by `tokens`.
-        remat: what is kept for the backward, see `puna.model.remat`; the numbers are the same. dtype: of activations and products,
-        default: that of the weights. Raises ValueError for another
-        dtype than bfloat16 beside float32, and for a split that the tokens or the policy do not allow.
+        remat: the hand-written backward and what is kept for it, see `puna.model.remat`; None: autograd on plain operations, as a
+        cache needs it. dtype: of activations and products, default: that of the weights. Raises ValueError for another dtype than
+        bfloat16 beside float32, and for what these do not allow together.
         """
         if self.split is None:
             x = self.tok_embeddings(tokens)
-        elif remat == "none" or cache is not None:
-            raise ValueError("a split model needs remat llama or full and no cache: call `loss` or `hidden` with one of them")
+        elif remat is None:
+            raise ValueError("a split model needs a policy and no cache: call `loss` or `hidden` with remat")
         elif tokens.numel() % self.split.size:
             raise ValueError(f"{tokens.numel()} tokens do not divide by {self.split.size} processes: change the rows or their length")
         else:
             x = Embedding.apply(tokens.flatten(), local(self.tok_embeddings.weight), self.split)
-        if dtype not in (None, x.dtype) and (x.dtype, dtype) != (torch.float32, torch.bfloat16):
-            raise ValueError(f"activations in {dtype} beside weights in {x.dtype}: only bfloat16 beside float32 is made for that")
+        if remat is not None and cache is not None:
+            raise ValueError("a cache is for reading on: it goes with remat None")
+        if dtype not in (None, x.dtype) and (remat is None or (x.dtype, dtype) != (torch.float32, torch.bfloat16)):
+            raise ValueError(f"activations in {dtype} beside weights in {x.dtype}: a policy allows bfloat16 beside float32, no other two")
         x = x if dtype is None else x.to(dtype)
         where = Where(self.config, tokens, segments, cache, x.dtype, self.split)
-        with torch.autocast(x.device.type, x.dtype, enabled=remat == "none" and dtype == torch.bfloat16):
-            for layer in self.layers:
-                x = layer(x, where, cache, remat)
+        for layer in self.layers:
+            x = layer(x, where, cache, remat)
         if cache is not None:
             cache.lengths = cache.lengths + tokens.shape[1]
-        return self.norm(x) if remat == "none" else by_hand.Norm.apply(x, local(self.norm.weight), self.norm.eps, self.split)
+        return self.norm(x) if remat is None else by_hand.Norm.apply(x, local(self.norm.weight), self.norm.eps, self.split)
 
     def forward(self, tokens: Tensor, *, segments: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Logits [b, t, vocabulary], or [b, 1, vocabulary] of the last position alone. See `hidden` for the arguments."""
@@ -203,8 +204,8 @@ class Llama(nn.Module):
         return self.output(x[:, -1:] if last_only else x)
 
     def loss(
-        self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None, scale: float = 1.0, remat: str = "none", z: float = 0.0,
-        dtype: torch.dtype | None = None,
+        self, tokens: Tensor, targets: Tensor, *, segments: Tensor | None = None, scale: float = 1.0, remat: str | None = None,
+        z: float = 0.0, dtype: torch.dtype | None = None,
     ) -> Tensor:  # fmt: skip
         """scale * sum over the targets (below zero where there is none) of cross-entropy + z lse^2, float64 []; see `head`."""
         hidden = self.hidden(tokens, segments=segments, remat=remat, dtype=dtype)

@@ -13,7 +13,9 @@ h (d), W1 n2 and W3 n2 (2 f): for as many key and value heads as heads
 
     6 d + 2 f + heads,
 
-see `saved_floats`. No matrix product and no attention is computed twice.
+see `saved_floats`. No matrix product and no attention is computed twice. That is the policy `llama`; `none` keeps n1 and n2 too (the
+SwiGLU product comes with its gradient in one pass over W1 n2 and W3 n2, so to keep it would save nothing), and `full` keeps x alone and
+runs a block's forward again. The operations and their order are the same: the three give the same bits.
 
 Backward of Outputs, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; dW2 = dy' g, dg = dy W2; da = dg b silu'(a),
 db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy + dnorm(h) dn2; dWo = dh' out, dout = dh Wo, dx = dh.
@@ -38,15 +40,11 @@ POLICIES = ("none", "llama", "full")
 
 
 def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
-    """Floats that a block holds per token between forward and backward.
-
-    llama: 6 d + 2 f + heads without grouped queries. none: autograd on the kernels of `kernels` keeps 4 d + 2 f + 2 more, which are
-    the results of the norms (d, and another d before the gain), the SwiGLU product and silu (2 f). full: the block's input, d.
-    """
+    """Floats that a block holds per token between forward and backward; llama: 6 d + 2 f + heads without grouped queries."""
     if policy == "full":
         return config.dim
     by_hand = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
-    return by_hand + (4 * config.dim + 2 * config.ffn_dim + 2 if policy == "none" else 0)
+    return by_hand + (2 * config.dim if policy == "none" else 0)
 
 
 def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -98,29 +96,30 @@ class Projections(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, norm: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, cos: Tensor, sin: Tensor, rows: int, eps: float,
-        split: Split | None,
+        keep: bool, split: Split | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         normed = gather(kernels.rms_norm(x, norm, eps).view(-1, x.shape[-1]), split)
         shape = (rows, len(normed) // rows, -1, 2 * cos.shape[-1])
         q, k, v = (kernels.product(normed, weight.to(x.dtype)).view(shape) for weight in (wq, wk, wv))
         q, k = kernels.rotate(q, cos, sin, in_place=True), kernels.rotate(k, cos, sin, in_place=True)
-        ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin)
+        ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin, normed if keep else None)
         ctx.eps, ctx.split = eps, split
         return q, k, v
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm, wq, wk, wv, cos, sin = ctx.saved_tensors
+        x, norm, wq, wk, wv, cos, sin, normed = ctx.saved_tensors
         dq, dk, dv = (gradient.contiguous() for gradient in gradients)
         dq, dk = kernels.rotate(dq, cos, sin, backward=True), kernels.rotate(dk, cos, sin, backward=True)
         dq, dk, dv = (gradient.flatten(2).flatten(0, 1) for gradient in (dq, dk, dv))
         dn = kernels.product(dq, wq.to(x.dtype).t())
         dn = kernels.product(dk, wk.to(x.dtype).t(), dn)
-        normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
+        if normed is None:
+            normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
         arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
         dwq, dwk, dwv = added(dq, normed, wq), added(dk, normed, wk), added(dv, normed, wv)
         dx, dnorm = kernels.rms_norm_backward(x, norm, arriving().view_as(x), None, ctx.eps)
-        return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None
+        return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None, None
 
 
 class Outputs(torch.autograd.Function):
@@ -129,26 +128,27 @@ class Outputs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, attended: Tensor, wo: Tensor, norm: Tensor, w1: Tensor, w3: Tensor, w2: Tensor, eps: float,
-        split: Split | None,
+        keep: bool, split: Split | None,
     ) -> Tensor:  # fmt: skip
         h = _onto(x.view(-1, x.shape[-1]), attended.flatten(2).flatten(0, 1), wo.to(x.dtype), split)
         normed = gather(kernels.rms_norm(h, norm, eps), split)
         gate, up = kernels.product(normed, w1.to(x.dtype)), kernels.product(normed, w3.to(x.dtype))
         y = _onto(h, kernels.swiglu(gate, up), w2.to(x.dtype), split)
-        ctx.save_for_backward(attended, wo, norm, w1, w3, w2, h, gate, up)
+        ctx.save_for_backward(attended, wo, norm, w1, w3, w2, h, gate, up, normed if keep else None)
         ctx.eps, ctx.split = eps, split
         return y.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        attended, wo, norm, w1, w3, w2, h, gate, up = ctx.saved_tensors
+        attended, wo, norm, w1, w3, w2, h, gate, up, normed = ctx.saved_tensors
         dy = gradients[0].contiguous().view_as(h)
         whole = gather(dy, ctx.split)
         product, dgate, dup = kernels.swiglu_backward(gate, up, kernels.product(whole, w2.to(h.dtype).t()))
         dw2 = added(whole, product, w2)
         del product, whole
         dn = kernels.product(dgate, w1.to(h.dtype).t())
-        normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
+        if normed is None:
+            normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
         arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
         dw1, dw3 = added(dgate, normed, w1), added(dup, normed, w3)
         del dgate, dup, normed, dn
@@ -156,7 +156,7 @@ class Outputs(torch.autograd.Function):
         whole = gather(dh, ctx.split)
         dattended = kernels.product(whole, wo.to(h.dtype).t()).view_as(attended)
         dwo = added(whole, attended.flatten(2).flatten(0, 1), wo)
-        return dh.view_as(gradients[0]), dattended, dwo, summed(dnorm, ctx.split), dw1, dw3, dw2, None, None
+        return dh.view_as(gradients[0]), dattended, dwo, summed(dnorm, ctx.split), dw1, dw3, dw2, None, None, None
 
 
 def _onto(x: Tensor, part: Tensor, weight: Tensor, split: Split | None) -> Tensor:

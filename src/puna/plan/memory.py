@@ -9,7 +9,7 @@ from puna.model.remat import saved_floats
 from puna.train.settings import TrainSettings
 
 FLOAT = 4
-PROCESS = 165_000_000  # libraries that load at the first step, and what the C library's allocator loses even in small models
+PROCESS = 190_000_000  # libraries that load at the first step, and what the C library's allocator loses even in small models
 
 
 def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
@@ -40,7 +40,7 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is counted.
 
     On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations, fitted to measured peaks:
-    70 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, as much as one block has in
+    95 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, as much as one block has in
     hand. Two runs of the same step differ by up to 7% (under `full` 15%), since it hangs on where things happened to be put.
     """
     if settings.device == "cuda":
