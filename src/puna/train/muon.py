@@ -12,8 +12,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """About U V^T of a matrix U S V^T: five Newton-Schulz iterations X <- a X + b X X^T X + c (X X^T)^2 X from X = matrix / |matrix|.
 
     a, b, c are those of Jordan et al. 2024, steep at zero: singular values above 0.003 of the Frobenius norm |matrix| end between
-    0.68 and 1.21, smaller ones below. In the matrix's own precision: torch.optim.Muon iterates in bfloat16, which is wrong by 1%,
-    differs between machines, and without bfloat16 units takes 2 to 30 times as long.
+    0.68 and 1.21, smaller ones below. In the matrix's own precision: torch.optim.Muon iterates in bfloat16, which is wrong by 1%
+    and slow on processors without units for it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
