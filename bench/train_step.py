@@ -241,7 +241,7 @@ def one(name: str, shape: str) -> None:
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         """Each storage once, parameters and what a recomputation in the backward keeps left out."""
-        parameter = (tensor if tensor._base is None else tensor._base).is_leaf and tensor.requires_grad
+        parameter = isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter)
         if not parameter and torch._C._current_graph_task_id() == -1:
             held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
