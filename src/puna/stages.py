@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from puna import compiled
 from puna.artifact import Artifact
 from puna.build import Context, Stage
 from puna.corpus import fetch as fetching
 from puna.errors import UserError
-from puna.model import compiled
+from puna.model import KERNELS
 from puna.recipe import Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
@@ -30,7 +31,7 @@ def stages(recipe: Recipe, root: Path) -> list[Stage]:
         "documents": (("fetch",), corpus.model_dump(exclude={"root"}), documents),
         "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
         "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
-        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind()], train),
+        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)], train),
         "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
     }
     return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]

@@ -5,7 +5,6 @@ compiler, on other devices and in other precisions, torch's operations do the sa
 t positions, h heads, k heads of keys and values, e = width of a head, n tokens, d width, f width of the SwiGLU.
 """
 
-import ctypes
 import functools
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puna.model import compiled
+from puna import compiled
+from puna.model import KERNELS
 
-SIGNATURES = {  # p: pointer, n: size, f: float, i: int
+SIGNATURES = {
     "rms_norm": "pppnnf",
     "rms_norm_backward": "pppppppnnnf",
     "swiglu": "pppn",
@@ -26,20 +26,12 @@ SIGNATURES = {  # p: pointer, n: size, f: float, i: int
     "attention_backward": "ppppppppppnnnnnf",
     "cross_entropy": "pppnnffi",
 }
-KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 
 
 @functools.cache
 def library() -> Any:
     """The built kernels; None where they cannot be built or are switched off."""
-    path = compiled.library()
-    if path is None:
-        return None
-    found = ctypes.CDLL(str(path))
-    for name, kinds in SIGNATURES.items():
-        function = getattr(found, name)
-        function.argtypes, function.restype = [KINDS[kind] for kind in kinds], None
-    return found
+    return compiled.load(KERNELS, SIGNATURES)
 
 
 def _ours(*tensors: Tensor) -> bool:

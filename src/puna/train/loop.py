@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from puna import compiled
 from puna.errors import Stopped, UserError
-from puna.model import compiled
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch, Batches
