@@ -40,15 +40,16 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is counted.
 
     On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations, fitted to measured peaks:
-    95 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, as much as one block has in
-    hand. Two runs of the same step differ by up to 7% (under `full` 15%), since it hangs on where things happened to be put.
+    95 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, 0.6 of what one block has in
+    hand and as much as the head's gradient. Two runs of the same step differ by up to 7%, since it hangs on where things happened to be put.
     """
     if settings.device == "cuda":
         return tensor_bytes(config, settings)
     tokens, f = settings.micro_batch * settings.sequence_length, config.ffn_dim
-    held = 0.16 * config.n_layers * saved_floats(config, settings.remat)
-    unused = saved_floats(config) + config.dim + 3 * f if settings.remat == "full" else held
-    return tensor_bytes(config, settings) + PROCESS + int(FLOAT * tokens * unused)
+    unused = 0.16 * tokens * config.n_layers * saved_floats(config, settings.remat)
+    if settings.remat == "full":
+        unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
+    return tensor_bytes(config, settings) + PROCESS + int(FLOAT * unused)
 
 
 def available_bytes(device: str = "cpu") -> int:
