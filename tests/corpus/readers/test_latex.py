@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.readers.latex import expand_macros, group, strip_comments
+from puna.corpus.readers.latex import strip_comments
+from puna.corpus.readers.macros import expand_macros, group
 
 
 def test_comments_go_escaped_and_verbatim_percents_stay() -> None:

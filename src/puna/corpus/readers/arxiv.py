@@ -2,7 +2,8 @@
 comments, with the author's own macros expanded inline.
 
 A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with \\documentclass that no other
-file reads in; each folder's root with the longest text counts.
+file reads in; each folder's root with the longest text counts. arXiv's own bulk archives, tar files of packed papers, are read paper
+by paper.
 """
 
 import io
@@ -11,97 +12,176 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers import streams
-from puna.corpus.readers.latex import expand_macros, strip_comments
+from puna.corpus.readers.latex import resolve_conditionals, strip_comments
+from puna.corpus.readers.macros import expand_macros
 from puna.errors import UserError
 
 IDENTITY = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/?\d{7})(v\d+)?")
-ROOT = re.compile(r"\\document(?:class|style)\b")
+ENDINGS = (".tex", ".ltx", ".latex")
+CLASS = re.compile(r"\\document(?:class|style)\b")
+ROOT = re.compile(r"\\document(?:class|style)\b|\\begin\s*\{document\}")
 INPUT = re.compile(
-    r"\\(?:input|include|subfile)\s*\{\s*([^{}]+?)\s*\}|\\(?:sub)?import\s*\{([^{}]*)\}\s*\{([^{}]+)\}|\\input\s+([^\s{}\\]+)"
+    r"\\(?:input|(?P<include>include)|subfile|subfileinclude)\s*\{\s*(?P<file>[^{}]+?)\s*\}"
+    r"|\\(?:sub)?import\s*\{(?P<folder>[^{}]*)\}\s*\{(?P<inside>[^{}]+)\}|\\input\s+(?P<bare>[^\s{}\\]+)"
 )
+INCLUDE_ONLY = re.compile(r"\\includeonly\s*\{([^{}]*)\}")
 FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
+# A letter without sections may end in one of these; its text stands before it.
+LAST_SECTION = re.compile(
+    r"\\(?:section|chapter)\*?\s*\{\s*(?:acknowled|references|bibliography|appendix|supplement|funding)", re.IGNORECASE
+)
 BEGIN = re.compile(r"\\begin\s*\{document\}")
 END = re.compile(r"\\end\s*\{document\}")
-ABSTRACT_END = re.compile(r"\\end\s*\{abstract\}")
+FRONT_END = re.compile(r"\\end\s*\{(?:abstract|frontmatter|titlepage|keywords?)\}|\\maketitle\b")
 BIBLIOGRAPHY = re.compile(
-    r"\\begin\s*\{thebibliography\}.*?(?:\\end\s*\{thebibliography\}|\Z)|\\(?:bibliography|bibliographystyle|printbibliography)\b"
-    r"(?:\[[^\]]*\])?(?:\{[^{}]*\})?",
-    re.DOTALL,
+    r"\\begin\s*\{(?P<list>thebibliography|references|biblist|thereferences)\}"
+    r"|\\(?:section|chapter)\*?\s*\{\s*(?:\\\w+\s+)?(?P<heading>references|bibliography|literature cited)\s*\}"
+    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])(?:\s*\[[^\]]*\])?(?:\s*\{[^{}]*\})?",
+    re.IGNORECASE,
 )
-NOISE = re.compile(
-    r"\\(?:label|includegraphics|vspace|hspace|index)\*?\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\(?:maketitle|tableofcontents|newpage|clearpage)\b"
+AFTER_HEADING = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]|\\appendix\b")
+_NOISE = (
+    r"(?:\\(?:label|includegraphics|epsfig|epsfbox|plotone|vspace|hspace|vskip|index|thispagestyle|pagestyle|graphicspath)\*?\s*"
+    r"(?:\[[^\]]*\]\s*)*\{[^{}]*\}"
+    r"|\\(?:maketitle|tableofcontents|listoffigures|listoftables|newpage|clearpage|cleardoublepage|pagebreak|linebreak|noindent|bigskip"
+    r"|medskip|smallskip|mainmatter|frontmatter|backmatter|FloatBarrier)(?![A-Za-z])(?:\[\d\])?)"
 )
-TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-DEEPEST, LONGEST = 20, 20_000_000
+NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
+TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]*\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
+DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
 
 
 @dataclass(frozen=True)
 class _Source:
-    """TeX files of a paper by their path inside it, decoded, comments stripped."""
+    """One paper: its name, its TeX files by their path inside it, decoded and without comments, and what it is where it has none."""
 
+    name: str
     files: dict[str, str]
     raw_digest: str
+    otherwise: str = "no TeX file"
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every paper of a folder or archive, in the order of their folders' names."""
-    source = _load(path)
-    if not source.files:
-        yield Skipped("no TeX file", path.name, 0)
-        return
-    identity = IDENTITY.fullmatch(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tex"))
-    base = f"https://arxiv.org/abs/{identity[0]}" if identity else path.name
+    """Every paper of a folder or archive; the texts of one paper in the order of their folders' names."""
+    number = 0
+    for source in _sources(path):
+        for item in _texts(source, number):
+            yield item
+            number += 1
+
+
+def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
+    identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", source.name))
+    base = f"https://arxiv.org/abs/{identity[0]}" if identity else source.name
     roots = _roots(source.files)
     if not roots:
-        yield Skipped("no \\documentclass", base, 0)
-    for number, root in enumerate(roots):
+        yield Skipped("no \\documentclass" if source.files else source.otherwise, base, number)
+    for place, root in enumerate(roots, number):
         text, title = paper_text(source.files, root)
         url = base if identity and len(roots) == 1 else f"{base}/{root}"
-        yield Found(url, text, number, source.raw_digest, title) if text else Skipped("no text", url, number)
+        yield Found(url, text, place, source.raw_digest, title) if text else Skipped("no text", url, place)
 
 
-def _load(path: Path) -> _Source:
-    raw: dict[str, bytes] = {}
+def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") -> _Source:
+    decoded = ((inside, streams.text_of(content)) for inside, content in sorted(raw.items()))
+    files = {inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for inside, text in decoded if text is not None}
+    return _Source(name, files, digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))), otherwise)
+
+
+def _sources(path: Path) -> Iterator[_Source]:
     if path.is_dir():
-        for child in sorted(child for child in path.rglob("*") if child.is_file()):
-            if child.suffix.lower() in (".tex", ".ltx", ".bbl", ".latex"):
-                raw[child.relative_to(path).as_posix()] = child.read_bytes()
+        found = sorted(child for child in path.rglob("*") if child.is_file() and child.suffix.lower() in ENDINGS)
+        yield _source(path.name, {child.relative_to(path).as_posix(): child.read_bytes()[:LONGEST] for child in found})
+        return
+    unpacked = _Reader(streams.chunks(path))
+    head = unpacked.peek(512)
+    if head[257:262] == b"ustar":
+        yield from _from_tar(path.name, unpacked)
     else:
-        content = b"".join(streams.chunks(path))
-        if content[257:262] == b"ustar":
-            try:
-                with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                    for item in archive.getmembers():
-                        if (
-                            item.isfile()
-                            and item.name.lower().endswith((".tex", ".ltx", ".latex"))
-                            and (opened := archive.extractfile(item))
-                        ):
-                            raw[PurePosixPath(item.name).as_posix()] = opened.read()
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise UserError(f"the tar archive is damaged or ends early ({len(content):,} bytes)") from error
-        else:
-            raw[path.name] = content
-    files = {
-        name: text for name, content in sorted(raw.items()) if (text := streams.text_of(content)) is not None and not name.endswith(".bbl")
-    }
-    whole = digest(b"\0".join(name.encode() + b"\0" + content for name, content in sorted(raw.items())))
-    return _Source({name: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for name, text in files.items()}, whole)
+        yield _single(path.name, unpacked.read(LONGEST))
+
+
+def _single(name: str, content: bytes) -> _Source:
+    """A paper that came as one file, or a page where there is no source."""
+    if content[257:262] == b"ustar":
+        return next(_from_tar(name, _Reader(iter([content]))), _source(name, {}))
+    for mark, kind in ((b"%PDF", "PDF without source"), (b"%!PS", "PostScript without source"), (b"%auto-ignore", "withdrawn")):
+        if content.lstrip()[: len(mark)] == mark:
+            return _source(name, {}, kind)
+    return _source(name, {name: content})
+
+
+def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
+    """The papers packed inside an archive, each as it comes, then the paper that its own TeX files make, if any."""
+    raw: dict[str, bytes] = {}
+    size = papers = 0
+    try:
+        with tarfile.open(fileobj=unpacked, mode="r|", errorlevel=0) as archive:
+            for item in archive:
+                inside = PurePosixPath(item.name)
+                if not item.isfile() or item.size > LONGEST or not (opened := archive.extractfile(item)):
+                    continue
+                if inside.suffix.lower() in (".gz", ".pdf") and IDENTITY.fullmatch(inside.stem):
+                    papers += 1
+                    yield _packed_paper(inside.name, opened.read())
+                elif inside.suffix.lower() in ENDINGS and size + item.size <= LONGEST:
+                    raw[inside.as_posix()] = opened.read()
+                    size += item.size
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"the tar archive is damaged or ends early, at byte {unpacked.place:,} of what it unpacks to") from error
+    if raw or not papers:
+        yield _source(name, raw)
+
+
+def _packed_paper(name: str, content: bytes) -> _Source:
+    if content[:2] != b"\x1f\x8b":
+        return _single(name.removesuffix(".pdf"), content)
+    import zlib
+
+    try:
+        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST))
+    except zlib.error:
+        return _source(name, {}, "damaged gzip member")
+
+
+class _Reader(io.RawIOBase):
+    """Pieces as the file that tarfile reads forward."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest, self.place = pieces, b"", 0
+
+    def peek(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        return self._rest[:size]
+
+    def read(self, size: int = -1) -> Any:
+        parts, missing = [], size
+        while missing > 0 and (self._rest or (piece := next(self._pieces, b""))):
+            self._rest = self._rest or piece
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
+        self.place += size - missing
+        return b"".join(parts)
 
 
 def _roots(files: dict[str, str]) -> list[str]:
     """One root a folder: of the files with \\documentclass that no other file reads in, the one with the longest expansion."""
     included = {target for name, text in files.items() for target in _targets(files, name, text) if target != name}
-    candidates = [name for name, text in files.items() if ROOT.search(text) and name not in included]
-    best: dict[str, str] = {}
-    for name in candidates:
+    best: dict[str, tuple[int, str]] = {}
+    for name in files:
+        if name in included or not ROOT.search(text := _Joined(files, name).text):
+            continue
         folder = str(PurePosixPath(name).parent)
-        if folder not in best or len(_joined(files, name)) > len(_joined(files, best[folder])):
-            best[folder] = name
-    return [best[folder] for folder in sorted(best)]
+        if folder not in best or len(text) > best[folder][0]:
+            best[folder] = (len(text), name)
+    return [best[folder][1] for folder in sorted(best)]
 
 
 def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
@@ -122,45 +202,78 @@ def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
 
 
 def _wanted(match: re.Match[str]) -> str:
-    return match[1] or match[4] or (f"{match[2].rstrip('/')}/{match[3]}" if match[3] else "")
+    return match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}"
 
 
 def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
     return {target for match in INPUT.finditer(text) if (target := _resolve(files, name, _wanted(match))) is not None}
 
 
-def _joined(files: dict[str, str], name: str, above: tuple[str, ...] = ()) -> str:
-    """A file with all that it reads in, in order; a file that reads itself, at whatever remove, is read once."""
-    if name in above or len(above) > DEEPEST:
-        return ""
-    out, at, size = [], 0, 0
-    text = files[name]
-    for match in INPUT.finditer(text):
-        target = _resolve(files, name, _wanted(match)) or _resolve(files, above[0] if above else name, _wanted(match))
-        out.append(text[at : match.start()])
-        if target is not None and size < LONGEST:
-            inner = _joined(files, target, (*above, name))
-            size += len(inner)
-            out.append(inner)
-        at = match.end()
-    return "".join(out) + text[at:]
+class _Joined:
+    """A root file with all that it reads in, in order."""
+
+    def __init__(self, files: dict[str, str], root: str) -> None:
+        self.files, self.root, self.room = files, root, LONGEST
+        only = INCLUDE_ONLY.search(files[root])
+        self.only = {name.strip() for name in only[1].split(",")} if only else None
+        self.text = self._of(root, ())
+
+    def _of(self, name: str, above: tuple[str, ...]) -> str:
+        """A file that reads itself, at whatever remove, is read once; one that could stand alone gives what its document holds."""
+        if name in above or len(above) > DEEPEST or self.room < 0:
+            return ""
+        text = self.files[name]
+        if any(CLASS.search(self.files[outer]) for outer in above) and (begin := BEGIN.search(text)):
+            end = END.search(text, begin.end())
+            text = text[begin.end() : end.start() if end else len(text)]
+        self.room -= len(text)
+        out: list[str] = []
+        at = 0
+        for match in INPUT.finditer(text):
+            wanted = _wanted(match)
+            out.append(text[at : match.start()])
+            at = match.end()
+            if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
+                continue
+            target = _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            if target is not None:
+                out.append(self._of(target, (*above, name)))
+        return "".join(out) + text[at:]
 
 
 def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     """(text, title) of the paper whose root file is `root`. files: TeX files without comments."""
-    whole = _joined(files, root)
-    title = TITLE.search(whole)
+    whole = resolve_conditionals(_Joined(files, root).text)
     begin = BEGIN.search(whole)
     preamble, body = (whole[: begin.start()], whole[begin.end() :]) if begin else ("", whole)
     if end := END.search(body):
         body = body[: end.start()]
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
+    title = TITLE.search(whole)
     body = expand_macros(preamble, body)
     section = FIRST_SECTION.search(body)
-    if section:
+    fronts = [match.end() for match in FRONT_END.finditer(body)]
+    if section and not (LAST_SECTION.match(body, section.start()) and fronts):
         body = body[section.start() :]
-    elif abstract := ABSTRACT_END.search(body):
-        body = body[abstract.end() :]
-    body = NOISE.sub("", BIBLIOGRAPHY.sub("", body))
-    body = re.sub(r"\n[ \t]*(?:\n[ \t]*)+", "\n\n", body).strip()
-    return body, " ".join(title[1].split()) if title else ""
+    elif fronts:
+        body = body[fronts[-1] :]
+    body = NOISE.sub("", _without_bibliography(body))
+    body = re.sub(r"[ \t]+$", "", body, flags=re.MULTILINE)
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return body, " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
+
+
+def _without_bibliography(text: str) -> str:
+    """Leave out lists of references: bibliography environments, commands that print one, and a section of that name."""
+    out: list[str] = []
+    at = 0
+    while match := BIBLIOGRAPHY.search(text, at):
+        out.append(text[at : match.start()])
+        at = match.end()
+        if match["list"]:
+            end = text.find(f"\\end{{{match['list']}}}", at)
+            at = end + len(match["list"]) + 6 if end >= 0 else len(text)
+        elif match["heading"]:
+            following = AFTER_HEADING.search(text, at)
+            at = following.start() if following else len(text)
+    return "".join(out) + text[at:]

@@ -1,7 +1,8 @@
-"""Books as plain text, in the form of Project Gutenberg: its header and licence cut, hard-wrapped paragraphs joined."""
+"""Books as plain text, in the form of Project Gutenberg: its header, licence and notes cut, hard-wrapped paragraphs joined."""
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from puna.corpus.document import Found, Skipped, digest
@@ -14,18 +15,35 @@ END = re.compile(
     r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)", re.MULTILINE | re.IGNORECASE
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
+# First paragraphs that are the makers' and not the book's.
 CREDITS = re.compile(
-    r"^(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|This (?:e-?text|eBook) was (?:produced|prepared))", re.IGNORECASE
+    r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by|This (?:e-?text|eBook) was (?:produced|prepared)"
+    r"|\(?This file was (?:produced|made)|\[?(?:Note|Project Gutenberg Note)\s?:? [^\n]*\n?[^\n]*"
+    r"(?:Project Gutenberg|archive\.org|original (?:images|pages))"
+    r"|\[?Transcriber'?s?'? notes?\b)",
+    re.IGNORECASE,
 )
+NOTES = re.compile(r"^[ \t]*[\[*=_]*Transcriber['’]?s?['’]? notes?[\s:.*=_]*$", re.MULTILINE | re.IGNORECASE)
+NOTE = re.compile(r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg)[^\[\]]{0,2000}\]\n?", re.IGNORECASE)
+# Marks of pictures, whose captions stay.
+PICTURE = re.compile(r"\[Illustration(?::\s*([^\[\]]{0,2000}?)\s*)?\]", re.IGNORECASE)
 HEAD_CHARACTERS = 20_000
+LARGEST_BYTES = 64_000_000
+NARROWEST = 50  # characters a line; texts with shorter lines are verse or lists
+FULL = 0.85  # of the lines' width: where the next word would have gone beyond it, a line was broken for want of room
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """One book; a text without Gutenberg's marks is taken whole."""
-    raw = b"".join(streams.chunks(path))
+    raw = b""
+    for chunk in streams.chunks(path):
+        raw += chunk
+        if len(raw) > LARGEST_BYTES:
+            yield Skipped("book over 64 MB", path.name, 0)
+            return
     if b"<html" in raw[:2000].lower():
-        heading, body = page_text(raw)
-        yield Found(path.name, body, 0, digest(raw), heading) if body else Skipped("no text", path.name, 0)
+        title, body = page_text(raw)
+        yield Found(path.name, body, 0, digest(raw), title) if body else Skipped("no text", path.name, 0)
         return
     text = streams.text_of(raw)
     if text is None or not text.strip():
@@ -33,37 +51,62 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         return
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     head = text[:HEAD_CHARACTERS]
-    title = TITLE.search(head)
+    heading = TITLE.search(head)
     start = START.search(head) or OLD_START.search(head)
     body = text[start.end() if start else 0 :]
     end = END.search(body)
-    body = _without_credits((body[: end.start()] if end else body).strip("\n"))
+    body = unwrap(without_notes((body[: end.start()] if end else body).strip("\n")))
+    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: picture[1] or "", body)).strip("\n")
     licence = "public domain (Project Gutenberg)" if start or end else ""
-    name = " ".join(title.group(1).split()) if title else ""
-    yield Found(path.name, unwrap(body), 0, digest(raw), name, licence)
+    name = " ".join(heading.group(1).split()) if heading else ""
+    yield Found(path.name, body, 0, digest(raw), name, licence) if body else Skipped("no text", path.name, 0)
 
 
-def _without_credits(body: str) -> str:
-    """Leave out a first paragraph that names the transcribers."""
-    first, _, rest = body.partition("\n\n")
-    return rest.lstrip("\n") if CREDITS.match(first.strip()) else body
+def without_notes(body: str) -> str:
+    """Leave out what the makers of the electronic text added: first paragraphs that name them, their notes at the end or in brackets."""
+    head, rest = body[:HEAD_CHARACTERS], body[HEAD_CHARACTERS:]
+    while CREDITS.match(head):
+        paragraph = re.search(r"\n[ \t]*\n", head)
+        head = head[paragraph.end() :].lstrip("\n") if paragraph else ""
+    body = head + rest
+    for notes in NOTES.finditer(body):
+        if notes.start() > 0.8 * len(body):
+            body = body[: notes.start()]
+            break
+    return NOTE.sub("", body).strip("\n")
 
 
 def unwrap(text: str) -> str:
-    """Join the lines of each paragraph of running text; verse, tables and headings keep their lines.
+    """Join the lines of each paragraph of running text; verse, tables, lists and headings keep theirs.
 
-    A paragraph is running text when its lines start at the margin and all but its last reach at least half the usual width of the
-    book's lines.
+    A paragraph is running text when its lines start at the book's margin and each was broken where the next word had no room. The
+    margin is the commonest indentation.
     """
-    paragraphs = re.split(r"\n[ \t]*\n", text)
-    lengths = sorted(len(line) for paragraph in paragraphs for line in paragraph.split("\n")[:-1])
-    usual = lengths[len(lengths) * 3 // 4] if lengths else 0
-    joined = []
-    for paragraph in paragraphs:
-        lines = [line.rstrip() for line in paragraph.split("\n") if line.strip()]
-        running = len(lines) > 1 and all(len(line) >= usual // 2 and not line.startswith("  ") for line in lines[:-1])
-        if running and not any("   " in line for line in lines):
-            joined.append(" ".join(line.strip() for line in lines))
-        elif lines:
-            joined.append("\n".join(lines))
-    return "\n\n".join(joined)
+    paragraphs = [
+        lines
+        for part in re.split(r"\n[ \t]*\n", text)
+        if (lines := [line.rstrip().expandtabs() for line in part.split("\n") if line.strip()])
+    ]
+    indents: dict[int, int] = {}
+    for lines in paragraphs:
+        for line in lines:
+            indent = len(line) - len(line.lstrip())
+            indents[indent] = indents.get(indent, 0) + 1
+    margin = min(indents, key=lambda indent: (-indents[indent], indent), default=0)
+    paragraphs = [[line[min(margin, len(line) - len(line.lstrip())) :] for line in lines] for lines in paragraphs]
+    lengths = sorted(len(line) for lines in paragraphs for line in lines[:-1])
+    width = lengths[len(lengths) * 9 // 10] if lengths else 0
+    return "\n\n".join(" ".join(map(str.strip, lines)) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+
+
+def _runs(lines: list[str], width: int) -> bool:
+    """Whether the lines of a paragraph are running text, broken at `width` characters."""
+    if (
+        len(lines) < 2
+        or width < NARROWEST
+        or any(line.startswith("  ") for line in lines[1:])
+        or any("   " in line.strip() for line in lines)
+    ):
+        return False
+    full = sum(len(line) + 1 + len(following.split()[0]) >= FULL * width for line, following in pairwise(lines))
+    return full >= 0.8 * (len(lines) - 1)

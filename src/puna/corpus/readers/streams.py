@@ -9,52 +9,82 @@ from typing import Any
 
 from puna.errors import UserError
 
-CHUNK = 1 << 20
-ZSTANDARD = b"\x28\xb5\x2f\xfd"
+CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
+PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
+LZ4 = b"\x04\x22\x4d\x18"
+ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")  # the second mark opens a frame of settings that some writers put first
+
+
+class Damaged(UserError):
+    """A compressed stream that cannot be read on. member: byte of the file where its broken member starts; early: it just ends."""
+
+    def __init__(self, message: str, member: int, early: bool) -> None:
+        super().__init__(message)
+        self.member, self.early = member, early
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The content of a plain, gzip, bzip2 or zstandard file, piece by piece, whatever its name says.
+    """The content of a plain, gzip, bzip2, zstandard or LZ4 file, piece by piece, whatever its name says.
 
     Raises UserError, after everything readable was given, when a compressed stream breaks off or is damaged.
     """
+    for _, piece in members(path):
+        yield piece
+
+
+def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
+    """As `chunks`, each piece with the byte of the file where its gzip or bzip2 member starts (None in other files).
+
+    start: byte where the first member wanted starts. Raises Damaged.
+    """
     with path.open("rb") as file:
+        file.seek(start)
         magic = file.read(4)
-        file.seek(0)
-        if magic == ZSTANDARD:
-            yield from _zstandard(path)
+        file.seek(start)
+        if magic in ZSTANDARD or magic == LZ4:
+            kind = "LZ4" if magic == LZ4 else "zstandard"
+            yield from ((None, piece) for piece in _by_arrow(path, kind))
             return
         kind = next((kind for kind, (mark, _) in _KINDS.items() if magic.startswith(mark)), "")
-        decoder: Any = _KINDS[kind][1]() if kind else None
-        fresh = True
+        if kind:
+            yield from _unpacked(file, kind, start, path.stat().st_size)
+            return
         while raw := file.read(CHUNK):
-            while kind and raw:
-                if fresh and not raw.strip(b"\0"):
-                    break  # zeros behind the last stream are padding
-                try:
-                    piece = decoder.decompress(raw)
-                except (OSError, ValueError, EOFError, zlib.error) as error:
-                    raise UserError(f"the {kind} stream is damaged before byte {file.tell():,} of {path.stat().st_size:,}") from error
-                fresh, raw = False, b""
-                if decoder.eof:
-                    raw, decoder, fresh = decoder.unused_data, _KINDS[kind][1](), True
-                if piece:
-                    yield piece
-            if not kind:
-                yield raw
-        if kind and not fresh:
-            raise UserError(f"the {kind} stream ends early, at byte {path.stat().st_size:,}")
+            yield None, raw
 
 
-def _zstandard(path: Path) -> Iterator[bytes]:
+def _unpacked(file: Any, kind: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
+    decoder: Any = None
+    member = start
+    while raw := file.read(PACKED_CHUNK):
+        while raw or (decoder is not None and not getattr(decoder, "needs_input", True)):
+            if decoder is None:
+                if raw[:1] == b"\0" and not raw.strip(b"\0"):
+                    break  # zeros behind the last member are padding
+                decoder, member = _KINDS[kind][1](), file.tell() - len(raw)
+            try:
+                piece = decoder.decompress(raw, CHUNK)
+            except (OSError, ValueError, EOFError, zlib.error) as error:
+                raise Damaged(f"the {kind} stream is damaged before byte {file.tell():,} of {size:,}", member, False) from error
+            if piece:
+                yield member, piece
+            if decoder.eof:
+                raw, decoder = decoder.unused_data, None
+            else:
+                raw = getattr(decoder, "unconsumed_tail", b"")  # bzip2 keeps what it has not unpacked yet
+    if decoder is not None:
+        raise Damaged(f"the {kind} stream ends early, at byte {size:,}", member, True)
+
+
+def _by_arrow(path: Path, kind: str) -> Iterator[bytes]:
     import pyarrow as pa
 
     try:
-        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+        with pa.CompressedInputStream(pa.OSFile(str(path)), "lz4" if kind == "LZ4" else "zstd") as stream:
             while piece := stream.read(CHUNK):
                 yield piece
     except OSError as error:
-        raise UserError(f"the zstandard stream of {path.stat().st_size:,} bytes is damaged or ends early") from error
+        raise Damaged(f"the {kind} stream of {path.stat().st_size:,} bytes is damaged or ends early", 0, True) from error
 
 
 _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
@@ -65,14 +95,20 @@ _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(byte offset in the unpacked file, line without its end) of a file."""
-    rest, offset = b"", 0
+    rest: list[bytes] = []  # pieces of a line that has not ended yet
+    offset = 0
     for chunk in chunks(path):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        first, *others = chunk.split(b"\n")
+        rest.append(first)
+        if not others:
+            continue
+        others[:0] = [b"".join(rest)]
+        rest = [others.pop()]
+        for line in others:
             yield offset, line.removesuffix(b"\r")
             offset += len(line) + 1
-    if rest:
-        yield offset, rest
+    if last := b"".join(rest):
+        yield offset, last
 
 
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
@@ -85,9 +121,13 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     parser: Any = etree.XMLPullParser(
         events=("end",), tag=[f"{{*}}{name}" for name in names], huge_tree=True, resolve_entities=False, no_network=True, recover=True
     )
-    tail = b""
+    head = tail = b""
     for chunk in chunks(path):
-        parser.feed(chunk)
+        try:
+            parser.feed(chunk)
+        except etree.XMLSyntaxError as error:
+            raise UserError("this is no XML") from error
+        head = head if len(head) > 4096 else head + chunk[:8192]
         tail = (tail + chunk)[-200:]
         for _, element in parser.read_events():
             yield element
@@ -95,16 +135,10 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
             while element.getprevious() is not None:
                 del element.getparent()[0]
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
-    first = _root_name(path)
+    opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
+    first = opened[1] if opened else b"?"
     if root is None or root[1] != first:
         raise UserError(f"the XML breaks off before the end of <{first.decode('ascii', 'replace')}>")
-
-
-def _root_name(path: Path) -> bytes:
-    """Name of a document's outermost element."""
-    head = next(chunks(path), b"")
-    found = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
-    return found[1] if found else b"?"
 
 
 def text_of(raw: bytes) -> str | None:

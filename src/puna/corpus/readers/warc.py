@@ -1,193 +1,187 @@
-"""Web archives: WARC (pages), WET (text already extracted) and the older ARC."""
+"""Web archives: WARC (pages), WET (text already extracted), WAT (skipped) and the older ARC, versions 1 and 2.
 
-import io
+A record that is malformed, or lies in a damaged gzip member, is skipped with its reason and its place; reading goes on at the next
+record that can be found. Memory stays at a few records, whatever the size of the file.
+"""
+
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from puna.corpus.document import Found, Skipped, digest
-from puna.corpus.readers import streams
+from puna.corpus.readers import http
+from puna.corpus.readers.archive import LONGEST_HEADER, Archive
 from puna.corpus.readers.page import page_text
 from puna.errors import UserError
 
-EARLY = "record ends early"
+EARLY, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
 PAGES = ("text/html", "application/xhtml+xml")
-ARC_HEADER = re.compile(rb"(\S+) (\S+) (\d{8,14}) (\S+) (?:\S+ )*?(\d+)\Z")
+LARGEST_RECORD = 64_000_000  # bytes; a longer record is no page
+HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines in \r\r\n
+LINE_END = re.compile(rb"\n")
+VERSION = re.compile(rb"WARC/\d\.\d+[ \t\r]*\n")
+NEXT_RECORD = re.compile(rb"\n(?:WARC/\d\.\d+[ \t\r]*\n|[^ \r\n]+ [\d.:a-fA-F]+ \d{8,14} [^\r\n]* \d+\r?\n)")
+SWALLOWED = re.compile(rb"\n\r*\n(?=WARC/\d\.\d+[ \t\r]*\n)")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """Every HTML response, HTML resource and WET text; other records of content are skipped with their reason, while requests and
-    records about the archive itself are passed over."""
-    head = next(streams.chunks(path), b"") if path.suffix != ".lz4" else b"WARC/"
-    if head.startswith(b"filedesc://"):
-        records = _read_arc(path)
-    elif head.lstrip().startswith(b"WARC/"):
-        records = _read_warc(path)
-    else:
+    records about the archive itself are passed over.
+
+    offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is plain, or packed otherwise,
+    byte of the record in what it unpacks to. Raises UserError where the file breaks off, or is damaged with nothing readable behind.
+    """
+    archive = Archive(path, _begins)
+    archive.skip_blank_lines()
+    if archive.damage is None and not _begins(archive.peek(LONGEST_HEADER)):
         raise UserError("neither a WARC nor an ARC file")
-    last: Found | Skipped | None = None
-    for last in records:
-        yield last
-    if isinstance(last, Skipped) and last.reason == EARLY:
-        raise UserError(f"the archive breaks off inside the record at byte {last.offset:,}")
-
-
-def _read_warc(path: Path) -> Iterator[Found | Skipped]:
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    content = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion, WarcRecordType.revisit)
-    last, failed = 0, None
-    with path.open("rb") as file:
-        try:
-            for record in ArchiveIterator(file, parse_http=False):
-                last = record.stream_pos
-                if record.record_type in content:
-                    yield _warc_record(record, 0)
-        except Exception as error:  # the library raises its own kinds for what it cannot read; none of its words reach a user
-            failed = error
-    if failed is not None:
-        raw = path.read_bytes()
-        if not raw.startswith(b"WARC/"):
-            raise UserError(f"the archive is damaged after byte {last:,} of {len(raw):,}") from failed
-        yield from _behind_malformed(raw, last)
-    for _ in _checked(path):
-        pass
-
-
-def _behind_malformed(raw: bytes, last: int) -> Iterator[Found | Skipped]:
-    """The records of a plain archive behind the one at `last`, the last that could be read; those that cannot are skipped."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
-
-    content = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion, WarcRecordType.revisit)
-    while (at := raw.find(b"\nWARC/1", last + 1)) >= 0:
-        last = at = at + 1
-        try:
-            for record in ArchiveIterator(io.BytesIO(raw[at:]), parse_http=False):
-                last = at + record.stream_pos
-                if record.record_type in content:
-                    yield _warc_record(record, at)
+    while True:
+        archive.skip_blank_lines()
+        offset = archive.offset()
+        item = _record(archive, offset) if archive.peek(1) else None
+        cut = isinstance(item, Skipped) and item.reason == EARLY
+        damage = archive.damage
+        if item is not None:
+            yield Skipped(DAMAGED, item.url, offset) if cut and damage is not None and not damage.early else item
+        if not cut and archive.peek(1):
+            continue
+        damage = archive.damage
+        if damage is None and cut:
+            raise UserError(f"the archive breaks off inside the record at byte {offset:,}")
+        if damage is None:
             return
-        except Exception:
-            if last == at:
-                yield Skipped("malformed record", "", at)
+        if not cut and not damage.early:
+            yield Skipped(DAMAGED, "", damage.member)
+        if not archive.recover():
+            raise damage
 
 
-def _checked(path: Path) -> Iterator[bytes]:
-    """Unpack a whole gzip archive, since the library takes one that breaks off for one that ends."""
-    if path.suffix != ".lz4":
-        yield from streams.chunks(path)
+def _begins(content: bytes) -> bool:
+    content = content.lstrip(b"\r\n")
+    return bool(VERSION.match(content)) or _arc_header(content.partition(b"\n")[0]) is not None
 
 
-def _warc_record(record: Any, base: int) -> Found | Skipped:
-    from fastwarc.warc import WarcRecordType
+def _record(archive: Archive, offset: int) -> Found | Skipped | None:
+    """The record at the present place; None for one that holds no content. One that ends early is told as EARLY."""
+    return _warc(archive, offset) if archive.peek(5) == b"WARC/" else _arc(archive, offset)
 
-    url = (record.headers.get("WARC-Target-URI") or record.record_id).strip("<>")
-    offset = base + record.stream_pos
-    if record.record_type == WarcRecordType.revisit:
-        return Skipped("revisit", url, offset)
-    payload: bytes = record.reader.read()
-    if len(payload) < record.content_length:
-        return Skipped(EARLY, url, offset)
-    if record.record_type == WarcRecordType.conversion:
+
+def _warc(archive: Archive, offset: int) -> Found | Skipped | None:
+    head = archive.until(HEADER_END, LONGEST_HEADER)
+    if head is None and len(archive.peek(LONGEST_HEADER)) < LONGEST_HEADER and not NEXT_RECORD.search(archive.peek(LONGEST_HEADER)):
+        return Skipped(EARLY, "", offset)
+    headers = _headers(head) if head is not None else {}
+    length = headers.get("content-length", "")
+    if head is None or not VERSION.match(head) or not re.fullmatch("[0-9]{1,15}", length):
+        archive.next_record(NEXT_RECORD, head or b"")
+        return Skipped(MALFORMED, headers.get("warc-target-uri", ""), offset)
+    url = (headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}").strip("<>")
+    size = int(length)
+    if size > LARGEST_RECORD:
+        return Skipped("record over 64 MB" if archive.skip(size) == size else EARLY, url, offset)
+    payload = archive.read(size)
+    ahead = archive.peek(16).lstrip(b"\r\n")
+    if len(payload) < size or (ahead and not ahead.startswith(b"WARC/")):
+        if swallowed := SWALLOWED.search(payload):  # a length that is too large takes in the records behind
+            archive.give_back(payload[swallowed.end() :])
+            payload = payload[: swallowed.start()]
+        elif len(payload) < size:
+            return Skipped(EARLY, url, offset)
+    if not ahead and archive.damage is not None and not archive.damage.early and archive.damage.member == offset:
+        return Skipped(EARLY, url, offset)  # whole to look at, but its checksum is wrong
+    return _content(headers, payload, url, offset)
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    """Fields of a WARC header by lower-case name; a line that starts with white space goes on the one before."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in head.decode("utf-8", "replace").split("\n")[1:]:
+        if line[:1] in (" ", "\t") and name:
+            fields[name] += " " + line.strip()
+            continue
+        name, colon, value = line.partition(":")
+        name = name.strip().lower() if colon else ""
+        if name and name not in fields:
+            fields[name] = value.strip()
+    return fields
+
+
+def _content(headers: dict[str, str], payload: bytes, url: str, offset: int) -> Found | Skipped | None:
+    kind, content_type = headers.get("warc-type", "").lower(), headers.get("content-type", "")
+    if kind == "response":
+        return _response(payload, url, offset)
+    if kind == "conversion":
         text = payload.decode("utf-8", "replace")
         return Found(url, text, offset, digest(payload), text.partition("\n")[0][:200]) if text.strip() else Skipped("no text", url, offset)
-    if record.record_type == WarcRecordType.resource:
-        return _page(payload, record.headers.get("Content-Type") or "", url, offset)
-    return _response(payload, url, offset)
+    if kind == "resource":
+        return _page(payload, content_type, url, offset)
+    if kind in ("revisit", "continuation"):
+        return Skipped(kind, url, offset)
+    if kind == "metadata" and "json" in content_type:
+        return Skipped("metadata about a page (WAT)", url, offset)
+    return None
 
 
 def _response(payload: bytes, url: str, offset: int) -> Found | Skipped:
     """An HTTP response as it came over the wire."""
-    blank = re.search(rb"\r?\n\r?\n", payload)
-    head, separator, body = (payload[: blank.start()], True, payload[blank.end() :]) if blank else (payload, False, b"")
-    first, *rest = head.decode("latin-1").splitlines() or [""]
-    status = re.match(r"HTTP/\d(?:\.\d)? (\d{3})", first)
-    if not status or not separator:
+    response = http.split(payload)
+    if response is None:
         return Skipped("no HTTP response", url, offset)
-    if status[1] != "200":
+    status, headers, sent = response
+    if status != 200:
         return Skipped("HTTP status not 200", url, offset)
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = _join_chunks(body)
-    decoded = _decode(body, headers.get("content-encoding", "").lower())
-    if decoded is None:
+    if not _is_page(headers.get("content-type", ""), sent):
+        return Skipped("not HTML", url, offset)
+    body = http.body_of(headers, sent)
+    if body is None:
         return Skipped("cannot be decoded", url, offset)
-    return _page(decoded, headers.get("content-type", ""), url, offset)
+    return _page(body, headers.get("content-type", ""), url, offset)
+
+
+def _is_page(content_type: str, body: bytes) -> bool:
+    """Whether a body is HTML, or may be once decoded: one without a type shows it in its beginning."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind:
+        return kind in PAGES
+    start = body[:2000].lower()
+    return b"<html" in start or b"<!doctype html" in start or start[:2] == b"\x1f\x8b"
 
 
 def _page(body: bytes, content_type: str, url: str, offset: int) -> Found | Skipped:
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind not in PAGES and not (not kind and b"<html" in body[:2000].lower()):
+    if not _is_page(content_type, body):
         return Skipped("not HTML", url, offset)
     title, text = page_text(body, content_type)
     return Found(url, text, offset, digest(body), title) if text else Skipped("no text", url, offset)
 
 
-def _join_chunks(body: bytes) -> bytes:
-    """The body of a chunked response; as it is where its chunks are no chunks (many archives unpack it and keep the header)."""
-    parts: list[bytes] = []
-    at = 0
-    while size := re.compile(rb"\s*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n").match(body, at):
-        length = int(size[1], 16)
-        if not length:
-            return b"".join(parts)
-        parts.append(body[size.end() : size.end() + length])
-        at = size.end() + length
-    return b"".join(parts) if parts and at >= len(body) else body
+def _arc_header(line: bytes) -> tuple[str, int] | None:
+    """(URL, length) of an ARC header line `URL IP date type [fields of version 2] length`; a URL may hold spaces."""
+    fields = line.rstrip(b"\r").split(b" ")
+    if not re.fullmatch(rb"[0-9]{1,15}", fields[-1]):
+        return None
+    for place in range(2, len(fields) - 2):
+        if re.fullmatch(rb"[0-9]{8,14}", fields[place]):
+            url = b" ".join(fields[: place - 1])
+            return (url.decode("utf-8", "replace"), int(fields[-1])) if b":" in url else None
+    return None
 
 
-def _decode(body: bytes, encoding: str) -> bytes | None:
-    """Undo the content encoding; as it is where the archive has undone it already; None where that fails."""
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            return zlib.decompressobj(31).decompress(body) if body[:2] == b"\x1f\x8b" else body
-        if encoding == "deflate":
-            return zlib.decompressobj(15 if body[:1] == b"\x78" else -15).decompress(body)
-        if encoding == "br":
-            import brotli
-
-            try:
-                return brotli.decompress(body)
-            except brotli.error:
-                return body if body.lstrip()[:1] == b"<" else None
-    except zlib.error:
-        return body if body.lstrip()[:1] == b"<" else None
-    return body if encoding in ("", "identity", "utf-8", "none") or body.lstrip()[:1] == b"<" else None
-
-
-def _read_arc(path: Path) -> Iterator[Found | Skipped]:
-    """ARC records: a line `URL IP date type ... length`, then so many bytes of HTTP response."""
-    parts: list[bytes] = []
-    broken = None
-    try:
-        for chunk in streams.chunks(path):
-            parts.append(chunk)
-    except UserError as error:
-        broken = error
-    stream = b"".join(parts)
-    at = 0
-    while at < len(stream):
-        end = stream.find(b"\n", at)
-        line = stream[at : end if end >= 0 else len(stream)].rstrip(b"\r")
-        header = ARC_HEADER.match(line)
-        if header is None or end < 0:
-            if line.strip():
-                yield Skipped("malformed record", line[:200].decode("latin-1"), at)
-            if end < 0:
-                break
-            at = end + 1
-            continue
-        url, length = header[1].decode("latin-1"), int(header[5])
-        body = stream[end + 1 : end + 1 + length]
-        if not url.startswith("filedesc:"):
-            if len(body) < length:
-                yield Skipped(EARLY, url, at)
-            elif url.startswith("http"):
-                yield _response(body, url, at)
-            else:
-                yield Skipped("not HTML", url, at)
-        at = end + 1 + length
-    if broken is not None:
-        raise broken
+def _arc(archive: Archive, offset: int) -> Found | Skipped | None:
+    """An ARC record: its header line, then so many bytes of HTTP response."""
+    line = archive.until(LINE_END, LONGEST_HEADER)
+    header = _arc_header(line[:-1]) if line is not None else None
+    if header is None:
+        archive.next_record(NEXT_RECORD, line or b"")
+        return Skipped(MALFORMED, "", offset)
+    url, size = header
+    if size > LARGEST_RECORD:
+        return Skipped("record over 64 MB" if archive.skip(size) == size else EARLY, url, offset)
+    payload = archive.read(size)
+    if len(payload) < size:
+        return Skipped(EARLY, url, offset)
+    if not archive.peek(4).strip(b"\r\n") and archive.damage is not None and archive.damage.member == offset and not archive.damage.early:
+        return Skipped(EARLY, url, offset)
+    if url.startswith("filedesc:"):
+        return None
+    return _response(payload, url, offset) if url.startswith("http") else Skipped("not HTML", url, offset)

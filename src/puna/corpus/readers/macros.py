@@ -1,0 +1,355 @@
+"""User macros of LaTeX, found and expanded inline."""
+
+import re
+from dataclasses import dataclass, field
+
+NAME = r"[A-Za-z@]+|[^A-Za-z\s]"
+DEFINITION = re.compile(
+    r"\\(?:(?P<command>(?:re|provide)?newcommand|providecommand|DeclareRobustCommand|(?:re|provide)?newrobustcmd)\*?"
+    r"|(?P<document>(?:New|Renew|Provide|Declare)DocumentCommand)"
+    r"|(?P<operator>DeclareMathOperator\*?)"
+    rf"|(?P<paired>DeclarePairedDelimiter))\s*(?:\{{\s*\\(?P<in_braces>{NAME})\s*\}}|\\(?P<bare>{NAME}))\s*"
+    rf"|(?:\\(?:long|global|protected|outer)\s*)*\\[gex]?def\s*\\(?P<define>{NAME})"
+    r"(?P<parameters>(?:[^{}\\\n]|\\[A-Za-z]+){0,80})(?=\{)"
+    rf"|(?:\\global\s*)?\\let\s*\\(?P<alias>{NAME})\s*=?\s*(?P<target>\\(?:{NAME}))"
+    r"|\\(?P<environment>(?:re)?newenvironment)\*?\s*\{\s*(?P<block>[A-Za-z@*]+)\s*\}\s*"
+)
+MACRO = re.compile(rf"\\({NAME})[ \t]*")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+SPACE = re.compile(r"[ \t]*\n?[ \t]*")
+ENVIRONMENT = re.compile(r"\s*\{\s*([A-Za-z@*]+)\s*\}")
+COMMAND = re.compile(r"\\(?:[A-Za-z@]+|.)", re.DOTALL)
+# Expanding these would rewrite LaTeX itself rather than the author's shorthands.
+UNTOUCHED = frozenset(
+    ["begin", "end", "part", "chapter", "section", "subsection", "subsubsection", "paragraph", "item", "bibitem", "caption", "title",
+     "author", "footnote", "ref", "eqref", "cite", "label", "input", "include", "includegraphics", "emph", "textbf", "textit", "text",
+     *"\\{}%&#$_()[]^~@/,;:!'`\"=.-+<>| "]
+)  # fmt: skip
+DEEPEST = 40  # macros inside macros
+LONGEST_OPTION = 2_000  # characters of an argument in brackets or up to a delimiter
+GROWTH = 8  # expanded text may grow to so many times the source
+
+
+@dataclass(frozen=True)
+class Macro:
+    """arguments: what is taken from the text, each (kind, value): m a group; o one in brackets, else the value; s a star; d all
+    up to the value; t the value itself, which is no argument."""
+
+    arguments: tuple[tuple[str, str], ...]
+    body: str
+    end: str = ""  # of an environment
+
+
+@dataclass
+class Macros:
+    """The author's commands and environments by name."""
+
+    commands: dict[str, Macro] = field(default_factory=dict)
+    environments: dict[str, Macro] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)  # LaTeX's own commands that an alias stands for: never expanded
+
+
+class _Braces:
+    """A text whose balanced groups can be found in constant time."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._ends: dict[int, int] | None = None
+
+    def group(self, at: int) -> tuple[str, int] | None:
+        """(content, place behind it) of the group that starts at `at`, or None."""
+        if self.text[at : at + 1] != "{":
+            return None
+        if self._ends is None:
+            self._ends, waiting = {}, []
+            for match in BRACE.finditer(self.text):
+                if match[0] == "{":
+                    waiting.append(match.start())
+                elif match[0] == "}" and waiting:
+                    self._ends[waiting.pop()] = match.end()
+        end = self._ends.get(at)
+        return None if end is None else (self.text[at + 1 : end - 1], end)
+
+    def up_to(self, at: int, mark: str) -> tuple[str, int] | None:
+        """(text before the next `mark` outside groups, place behind it), or None."""
+        found = self.text.find(mark, at, at + LONGEST_OPTION)
+        place = at
+        while place <= found:
+            if place == found:
+                return self.text[at:place], place + len(mark)
+            following = BRACE.search(self.text, place, found)
+            if following is None:
+                place = found
+            elif following[0] == "{":
+                if (inner := self.group(following.start())) is None:
+                    return None
+                place = inner[1]
+            else:
+                place = following.end()
+            if place > found:
+                found = self.text.find(mark, place, at + LONGEST_OPTION)
+        return None
+
+    def bracket(self, at: int) -> tuple[str, int] | None:
+        return self.up_to(at + 1, "]") if self.text[at : at + 1] == "[" else None
+
+    def space(self, at: int) -> int:
+        """Where white space that starts at `at` ends; an empty line is more than that."""
+        found = SPACE.match(self.text, at)
+        return found.end() if found else at
+
+
+def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[str, int] | None:
+    """(content, place behind it) of the balanced group that starts at `at`, or None."""
+    braces = _Braces(text)
+    if opening == "{":
+        return braces.group(at)
+    return braces.up_to(at + 1, closing) if text[at : at + 1] == opening else None
+
+
+def definitions(text: str, macros: Macros) -> str:
+    """Add the macros that a text defines, the last definition of a name winning; the text without the definitions."""
+    braces = _Braces(text)
+    out: list[str] = []
+    at = 0
+    while match := DEFINITION.search(text, at):
+        end = _define(match, braces, macros)
+        if end is None:  # not a definition that we understand: it stays
+            end = match.end()
+            out.append(text[at:end])
+        else:
+            out.append(text[at : match.start()])
+        at = end
+    return "".join(out) + text[at:]
+
+
+def _define(match: re.Match[str], braces: _Braces, macros: Macros) -> int | None:
+    """Add one macro; where its definition ends, None for one that is not understood."""
+    name = match["in_braces"] or match["bare"] or match["define"] or match["alias"] or ""
+    at = match.end()
+    if match["alias"]:
+        target = match["target"][1:]
+        if name not in UNTOUCHED and name != target:
+            known = macros.commands.get(target)
+            if known is None:
+                macros.kept.add(target)
+            macros.commands[name] = known or Macro((), match["target"])
+        return at
+    if match["define"]:
+        arguments = _parameters(match["parameters"])
+    elif match["document"]:
+        spec = braces.group(at)
+        if spec is None or (understood := _document_arguments(spec[0])) is None:
+            return None
+        arguments, at = understood, braces.space(spec[1])
+    elif match["command"] or match["environment"]:
+        arguments, at = _counted_arguments(braces, at)
+    else:
+        arguments = ()
+    body = braces.group(at)
+    if body is None:
+        return None
+    content, at = body
+    end = ""
+    if match["environment"] or match["paired"]:
+        second = braces.group(braces.space(at))
+        if second is None:
+            return None
+        end, at = second
+    if match["environment"]:
+        if not match["environment"].startswith("re") and match["block"] not in ("document", "abstract", "figure", "table"):
+            macros.environments[match["block"]] = Macro(arguments, content, end)
+        return at
+    if match["operator"]:
+        content = f"\\operatorname{'*' if match['operator'].endswith('*') else ''}{{{content}}}"
+    if match["paired"]:
+        arguments, content = (("s", ""), ("o", ""), ("m", "")), f"{content} #3 {end}"
+    provided = "rovide" in (match["command"] or match["document"] or "")
+    if name not in UNTOUCHED and not (name in macros.commands and provided):
+        macros.commands[name] = Macro(arguments, content)
+    return at
+
+
+def _counted_arguments(braces: _Braces, at: int) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Arguments of \\newcommand and \\newenvironment: [count][default of the first]; and where they end."""
+    count = re.compile(r"\[\s*(\d)\s*\]\s*").match(braces.text, at)
+    if not count:
+        return (), at
+    optional = braces.bracket(count.end())
+    arguments = [("m", "")] * int(count[1])
+    if optional and arguments:
+        arguments[0] = ("o", optional[0])
+    return tuple(arguments), braces.space(optional[1] if optional else count.end())
+
+
+def _parameters(text: str) -> tuple[tuple[str, str], ...]:
+    """Arguments of \\def: the text before #1 and behind each parameter must stand in the source too."""
+    before, *parts = re.split(r"#\d", text)
+    arguments = [("t", before)] if before.strip() else []
+    return (*arguments, *(("d", part) if part.strip() else ("m", "") for part in parts))
+
+
+def _document_arguments(spec: str) -> tuple[tuple[str, str], ...] | None:
+    """Arguments of \\NewDocumentCommand: m, o, s and O{default}; None for other kinds."""
+    arguments: list[tuple[str, str]] = []
+    for kind in re.finditer(r"\+?([mos])|O\s*\{([^{}]*)\}|\s+|(.)", spec):
+        if kind[3]:
+            return None
+        if kind[0].strip():
+            arguments.append((kind[1], "") if kind[1] else ("o", kind[2]))
+    return tuple(arguments)
+
+
+def expand_macros(preamble: str, body: str) -> str:
+    """The body with every macro and environment that preamble or body defines replaced by its text, arguments filled in, macros
+    inside macros too. Macros that call themselves stay; the text never grows beyond a bound."""
+    macros = Macros()
+    definitions(preamble, macros)
+    body = definitions(body, macros)
+    for name in (*macros.kept, *_in_cycles(macros.commands)):
+        macros.commands.pop(name, None)
+    if not macros.commands and not macros.environments:
+        return body
+    return _without_helpers(_Expansion(macros, GROWTH * len(body) + 100_000).expand(body, 0))
+
+
+def _in_cycles(commands: dict[str, Macro]) -> set[str]:
+    """Commands that come back to themselves (and those between two such)."""
+    calls = {name: {called[1] for called in MACRO.finditer(macro.body)} & commands.keys() for name, macro in commands.items()}
+    for _ in range(2):  # take away what calls nothing that is left, then, turned around, what nothing left calls
+        callers: dict[str, list[str]] = {name: [] for name in calls}
+        for name, called in calls.items():
+            for other in called:
+                callers[other].append(name)
+        count = {name: len(called) for name, called in calls.items()}
+        free = [name for name, left in count.items() if not left]
+        while free:
+            name = free.pop()
+            for caller in callers[name]:
+                count[caller] -= 1
+                if not count[caller]:
+                    free.append(caller)
+        left = {name for name, number in count.items() if number}
+        calls = {name: {caller for caller in callers[name] if caller in left} for name in left}
+    return set(calls)
+
+
+class _Expansion:
+    def __init__(self, macros: Macros, room: int) -> None:
+        self.macros, self.room = macros, room  # characters that may still be written
+
+    def expand(self, text: str, depth: int) -> str:
+        if depth > DEEPEST or self.room < 0 or "\\" not in text:
+            return text
+        braces = _Braces(text)
+        out: list[str] = []
+        at = 0
+        for match in MACRO.finditer(text):
+            if match.start() < at:
+                continue
+            name, end = match[1], match.start() + 1 + len(match[1])
+            closing = False
+            if name in ("begin", "end") and self.macros.environments:
+                block = ENVIRONMENT.match(text, end)
+                macro = self.macros.environments.get(block[1]) if block else None
+                end, closing = (block.end() if block else end), name == "end"
+            else:
+                macro = self.macros.commands.get(name)
+            if macro is None or self.room < 0:
+                continue
+            taken = ([], end) if closing else _take(braces, end, macro)
+            if taken is None:
+                continue
+            values, end = taken
+            body = _filled(macro.end if closing else macro.body, values)
+            self.room -= len(body) + 1
+            body = self.expand(body, depth + 1)
+            ends_in_command = re.search(r"\\[A-Za-z@]+\Z", body[-40:]) is not None
+            if not macro.arguments and text.startswith("{}", end) and not ends_in_command:
+                end += 2
+            if ends_in_command and text[end : end + 1].isalpha():
+                body += " "  # \foo{}x must not become \barx
+            out += [text[at : match.start()], body]
+            at = end
+        return "".join(out) + text[at:]
+
+
+def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | None:
+    """(values, place behind them) of a macro's arguments, as TeX takes them; None where one is missing."""
+    values: list[str] = []
+    text = braces.text
+    for kind, value in macro.arguments:
+        start = braces.space(at)
+        if kind == "s":
+            values.append("*" if text.startswith("*", start) else "")
+            at = start + 1 if values[-1] else at
+        elif kind == "o":
+            optional = braces.bracket(start)
+            values.append(optional[0] if optional else value)
+            at = optional[1] if optional else at
+        elif kind == "t":
+            if not text.startswith(value.strip(), start):
+                return None
+            at = start + len(value.strip())
+        elif kind == "d":
+            found = braces.up_to(start, value.strip())
+            if found is None or "\n\n" in found[0]:
+                return None
+            inner = group(found[0], 0)
+            values.append(inner[0] if inner and inner[1] == len(found[0]) else found[0])
+            at = found[1]
+        else:
+            if start >= len(text) or text[start] in "\n}":
+                return None
+            if inner := braces.group(start):
+                taken, at = inner
+            elif command := COMMAND.match(text, start):
+                taken, at = command[0], command.end()
+            else:
+                taken, at = text[start], start + 1
+            values.append(taken)
+    return values, at
+
+
+def _filled(body: str, values: list[str]) -> str:
+    if "#" not in body:
+        return body
+    return re.sub(r"#(\d)", lambda found: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", body)
+
+
+_HELPER = re.compile(
+    r"\\xspace(?![A-Za-z@])|\\ensuremath\s*(?=\{)"
+    r"|\\(?P<edge>begin|end)\s*\{(?:equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat|split)\*?\}"
+    r"|\\(?:.|\n)|\$\$?|\n[ \t]*\n"
+)
+
+
+def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
+    """Leave out what only made macros work in text and in formulas alike: \\xspace, and \\ensuremath, which becomes $...$ in text."""
+    if "\\xspace" not in text and "\\ensuremath" not in text:
+        return text
+    braces = _Braces(text)
+    always = math
+    out: list[str] = []
+    at = 0
+    for match in _HELPER.finditer(text):
+        found = match[0]
+        if match.start() < at:
+            continue
+        if found.startswith("\\xspace"):
+            out.append(text[at : match.start()])
+            at = match.end()
+        elif found.startswith("\\ensuremath"):
+            inner = braces.group(match.end())
+            if inner is None or depth > DEEPEST:
+                continue
+            content = _without_helpers(inner[0], True, depth + 1)
+            out += [text[at : match.start()], content if math else f"${content}$"]
+            at = inner[1]
+        elif found.startswith("$"):
+            math = not math or always
+        elif found in ("\\(", "\\[") or match["edge"] == "begin":
+            math = True
+        elif found in ("\\)", "\\]") or match["edge"] == "end" or found.startswith("\n"):
+            math = always
+    return "".join(out) + text[at:]

@@ -1,0 +1,90 @@
+"""The HTML of a post as text."""
+
+import re
+from typing import Any
+
+BLOCKS = dict.fromkeys(("p", "pre", "ul", "ol", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table"), 2)
+BLOCKS |= dict.fromkeys(("tr", "div", "dt", "dd", "li", "thead", "tbody"), 1)
+DROPPED = frozenset(["img", "script", "style", "-comment"])
+WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
+DEEPEST = 8  # lists are indented up to this depth
+
+
+def html_to_text(html: str) -> str:
+    """A post's HTML as text: paragraphs apart, list items on lines of their own, code with its lines and indentation.
+
+    Tags go, and what only they said: links keep their text, images leave nothing. Formulas (MathJax) are text and stay.
+    """
+    from selectolax.lexbor import LexborHTMLParser
+
+    body: Any = LexborHTMLParser(html).body
+    if body is None:
+        return ""
+    writer = _Writer()
+    # Without recursion: people nest quotes as deep as they like. Each entry: node to go on with, its parent's tag, whether its white
+    # space stays.
+    waiting: list[tuple[Any, str, bool]] = [(body.child, "", False)]
+    while waiting:
+        node, parent, keep_space = waiting.pop()
+        if node is None:
+            writer.close(parent)
+            continue
+        waiting.append((node.next, parent, keep_space))
+        tag = node.tag
+        if tag == "-text":
+            writer.text(node.text_content or "", keep_space)
+        elif tag == "br":
+            writer.breaks = min(2, writer.breaks + 1)
+        elif tag not in DROPPED:
+            writer.open(tag, node.attributes.get("start") if tag == "ol" else None)
+            waiting.append((node.child, tag, keep_space or tag == "pre"))
+    return "\n".join(line.rstrip() for line in "".join(writer.out).split("\n")).strip("\n")
+
+
+class _Writer:
+    """Text with as many line ends between blocks as they ask for, and marks before list items."""
+
+    def __init__(self) -> None:
+        self.out: list[str] = []
+        self.breaks = 0  # line ends due before the next text
+        self.mark = ""  # due before the next text too
+        self.lists: list[int] = []  # of each open list: its next number, or -1
+
+    def open(self, tag: str, start: str | None) -> None:
+        if tag in ("ul", "ol"):
+            self.room(1 if self.lists else 2)
+            self.lists.append(int(start) if start and re.fullmatch("[0-9]{1,9}", start) else 1 if tag == "ol" else -1)
+        elif tag == "li":
+            self.room(1)
+            number = self.lists[-1] if self.lists else -1
+            self.mark = "  " * min(len(self.lists) - 1, DEEPEST) + ("- " if number < 0 else f"{number}. ")
+            if number >= 0:
+                self.lists[-1] += 1
+        elif tag in ("td", "th"):
+            if not self.breaks and self.out:
+                self.out.append(" | ")
+        else:
+            self.room(BLOCKS.get(tag, 0))
+
+    def close(self, tag: str) -> None:
+        if tag in ("ul", "ol") and self.lists:
+            self.lists.pop()
+            self.room(1 if self.lists else 2)
+        else:
+            self.room(BLOCKS.get(tag, 0))
+
+    def room(self, breaks: int) -> None:
+        if self.out and not self.mark:
+            self.breaks = max(self.breaks, breaks)
+
+    def text(self, text: str, keep_space: bool) -> None:
+        at_start = self.breaks or self.mark or not self.out or self.out[-1].endswith((" ", "\n"))
+        if not keep_space:
+            text = WHITE_SPACE.sub(" ", text)
+            text = text.lstrip(" ") if at_start else text
+        elif self.breaks or self.mark or not self.out:
+            text = text.lstrip("\n")
+        if not text or (self.breaks and not text.strip()):
+            return
+        self.out += ["\n" * self.breaks, self.mark, text]
+        self.breaks, self.mark = 0, ""
