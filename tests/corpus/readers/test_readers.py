@@ -63,50 +63,11 @@ def test_wikipedia_that_breaks_off(tmp_path: Path) -> None:
         list(wikipedia.read(path))
 
 
-# StackExchange
-
-
-def test_stackexchange_answers_by_numeric_score(tmp_path: Path) -> None:
-    folder = tmp_path / "llamas.example"
-    folder.mkdir()
-    rows = [
-        '<row Id="1" PostTypeId="1" Title="Why?" Score="1" '
-        'Body="&lt;p&gt;Tell me&lt;/p&gt;&lt;pre&gt;&lt;code&gt;if x:&#xA;    y&lt;/code&gt;&lt;/pre&gt;"/>',
-        '<row Id="2" PostTypeId="2" ParentId="1" Body="&lt;p&gt;nine&lt;/p&gt;" Score="9"/>',
-        '<row Id="3" PostTypeId="2" ParentId="1" Body="&lt;ul&gt;&lt;li&gt;ten&lt;/li&gt;&lt;li&gt;b&lt;/li&gt;&lt;/ul&gt;" Score="10"/>',
-        '<row Id="4" PostTypeId="2" ParentId="1" Body="minus" Score="-1"/>',
-        '<row Id="5" PostTypeId="1" Title="Alone?" Body="x" Score="0"/>',
-        '<row Id="6" PostTypeId="2" ParentId="99" Body="x" Score="0"/>',
-    ]
-    path = folder / "Posts.xml"
-    path.write_text("<posts>\n" + "\n".join(rows) + "\n</posts>")
-    items = list(stackexchange.read(path))
-    (question,) = found_in(items)
-    assert question.url == "https://llamas.example/questions/1"
-    assert question.text == "Why?\n\nTell me\n\nif x:\n    y\n\nA: - ten\n- b\n\nA: nine\n\nA: minus"
-    assert sorted(reasons(items)) == ["answer without its question", "no answer"]
-    path.write_text("<posts>\n" + "\n".join(rows[:3]) + "\n<row Id=")
-    items = []
-    with pytest.raises(UserError, match="the XML breaks off before the end of <posts>"):
-        for item in stackexchange.read(path):
-            items.append(item)
-    assert len(found_in(items)) == 1
-
-
 def test_one_bad_character_costs_nothing_else(tmp_path: Path) -> None:
     pages = [("A", 0, "One &#x8; sentence. \x08"), ("B", 0, "Another sentence.")]
     path = tmp_path / "dump.xml"
     path.write_bytes(dump(*pages).replace(b"<ns>0", b"<!-- a comment --><ns>0"))
     assert [item.title for item in found_in(list(wikipedia.read(path)))] == ["A", "B"]
-
-
-def test_quotes_nested_deeply(tmp_path: Path) -> None:
-    body = "&lt;blockquote&gt;" * 3000 + "deep" + "&lt;/blockquote&gt;" * 3000
-    path = tmp_path / "Posts.xml"
-    path.write_text(
-        f'<posts><row Id="1" PostTypeId="1" Title="T" Body="{body}"/><row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
-    )
-    assert "A: x" in found_in(list(stackexchange.read(path)))[0].text
 
 
 # arXiv

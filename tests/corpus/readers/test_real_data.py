@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from puna.corpus.document import Found, Skipped
 from puna.corpus.quality import language
 from puna.corpus.readers import arxiv, book, stackexchange, warc, wikipedia
@@ -31,6 +33,29 @@ def test_web_archives(data: Path) -> None:
     assert len(found) > 250 and sum(skipped.values()) > 100
     assert all(item.text and item.url for item in found)
     assert skipped["record ends early"] and skipped["malformed record"] and len(damaged) < 12
+
+
+def test_no_record_is_missed_that_another_reader_finds(data: Path) -> None:
+    fastwarc = pytest.importorskip("fastwarc.warc")
+    kinds = fastwarc.WarcRecordType
+    compared = 0
+    for path in sorted((data / "raw" / "warc").iterdir()):
+        theirs = []
+        try:
+            for record in fastwarc.ArchiveIterator(str(path), parse_http=False):
+                if record.record_type in (kinds.response, kinds.resource, kinds.conversion, kinds.revisit):
+                    theirs.append((record.headers.get("WARC-Target-URI") or record.record_id).strip("<>"))
+        except Exception:  # whatever it cannot read has no say here
+            continue
+        ours: list[str] = []
+        try:
+            for item in warc.read(path):
+                ours.append(item.url)
+        except UserError:
+            pass
+        assert not Counter(theirs) - Counter(ours), path.name
+        compared += len(theirs)
+    assert compared > 900
 
 
 def test_wikipedia(data: Path) -> None:

@@ -24,6 +24,7 @@ class Archive:
     def __init__(self, path: Path, begins: Callable[[bytes], bool]) -> None:
         self.path, self.begins = path, begins
         self.damage: streams.Damaged | None = None
+        self.given_back = 0  # bytes in all
         self._open(0)
 
     def _open(self, start: int) -> None:
@@ -89,6 +90,7 @@ class Archive:
 
     def give_back(self, content: bytes) -> None:
         """Put back the last bytes read."""
+        self.given_back += len(content)
         self._buffer = content + self._buffer[self._at :]
         self._place += self._at - len(content)
         self._at = 0

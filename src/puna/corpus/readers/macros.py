@@ -77,7 +77,7 @@ class _Braces:
         while place <= found:
             if place == found:
                 return self.text[at:place], place + len(mark)
-            following = BRACE.search(self.text, place, found)
+            following = BRACE.search(self.text, place, found + 1)  # with the mark's first character: it may be escaped
             if following is None:
                 place = found
             elif following[0] == "{":
@@ -206,8 +206,10 @@ def expand_macros(preamble: str, body: str) -> str:
     macros = Macros()
     definitions(preamble, macros)
     body = definitions(body, macros)
-    for name in (*macros.kept, *_in_cycles(macros.commands)):
+    for name in macros.kept:
         macros.commands.pop(name, None)
+    for name in _in_cycles(macros.commands):
+        del macros.commands[name]
     if not macros.commands and not macros.environments:
         return body
     return _without_helpers(_Expansion(macros, GROWTH * len(body) + 100_000).expand(body, 0))

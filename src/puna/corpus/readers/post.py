@@ -71,6 +71,8 @@ class _Writer:
             self.lists.pop()
             self.room(1 if self.lists else 2)
         else:
+            if tag == "pre" and self.out:
+                self.out[-1] = self.out[-1].rstrip("\n")
             self.room(BLOCKS.get(tag, 0))
 
     def room(self, breaks: int) -> None:

@@ -17,6 +17,7 @@ from puna.errors import UserError
 EARLY, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
 PAGES = ("text/html", "application/xhtml+xml")
 LARGEST_RECORD = 64_000_000  # bytes; a longer record is no page
+MOST_READ_TWICE = 1_000_000_000  # bytes of a file; a file of nothing but wrong lengths must come to an end
 HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines in \r\r\n
 LINE_END = re.compile(rb"\n")
 VERSION = re.compile(rb"WARC/\d\.\d+[ \t\r]*\n")
@@ -82,7 +83,9 @@ def _warc(archive: Archive, offset: int) -> Found | Skipped | None:
     payload = archive.read(size)
     ahead = archive.peek(16).lstrip(b"\r\n")
     if len(payload) < size or (ahead and not ahead.startswith(b"WARC/")):
-        if swallowed := SWALLOWED.search(payload):  # a length that is too large takes in the records behind
+        # A length that is too large takes in what is behind.
+        swallowed = SWALLOWED.search(payload + archive.peek(64))
+        if swallowed and swallowed.end() <= len(payload) and archive.given_back < MOST_READ_TWICE:
             archive.give_back(payload[swallowed.end() :])
             payload = payload[: swallowed.start()]
         elif len(payload) < size:

@@ -1,0 +1,74 @@
+"""Books: what their makers added, and where lines belong together."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers import book
+
+PROSE = "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. " * 4
+WRAPPED = textwrap.fill(PROSE.strip(), 70)
+FRAME = (
+    "The Project Gutenberg EBook of Puna\n\nTitle: Puna\n\n*** START OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n\n\n"
+    "{}\n\n\n*** END OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n"
+)
+
+
+def text_of(tmp_path: Path, body: str) -> str:
+    path = tmp_path / "1.txt"
+    path.write_text(FRAME.format(body))
+    (found,) = book.read(path)
+    assert isinstance(found, Found)
+    return found.text
+
+
+@pytest.mark.parametrize("width", [55, 65, 75, 90])
+def test_hard_wrapped_prose_becomes_one_line_a_paragraph(width: int) -> None:
+    paragraphs = [PROSE.strip(), ("A second paragraph, " * 9).strip(), "A short one."]
+    assert book.unwrap("\n\n".join(textwrap.fill(part, width) for part in paragraphs)) == "\n\n".join(paragraphs)
+
+
+def test_a_margin_on_the_left_is_no_verse() -> None:
+    assert book.unwrap(textwrap.indent(f"{WRAPPED}\n\n{WRAPPED}", "   ")) == f"{PROSE.strip()}\n\n{PROSE.strip()}"
+
+
+def test_first_lines_may_be_indented() -> None:
+    assert book.unwrap(f"{WRAPPED}\n\n  {WRAPPED}").split("\n\n")[1].strip() == PROSE.strip()
+
+
+VERSE = "The llama goes up,\nThe llama goes down,\nAnd all of the year\nIt stays out of town."
+LIST = "1. The first chapter      3\n2. The second chapter     9"
+
+
+@pytest.mark.parametrize("kept", [VERSE, LIST, "CHAPTER ONE\nThe Wind", "name:  value\nother: value of it"])
+def test_verse_tables_and_headings_keep_their_lines(kept: str) -> None:
+    assert book.unwrap(f"{WRAPPED}\n\n{kept}\n\n{WRAPPED}").split("\n\n")[1] == kept
+
+
+def test_a_book_of_verse_is_not_joined() -> None:
+    assert book.unwrap("\n\n".join([VERSE] * 20)) == "\n\n".join([VERSE] * 20)
+
+
+def test_what_the_makers_added_goes(tmp_path: Path) -> None:
+    body = (
+        "Produced by Nobody and the Team\n\n(This file was produced from images of a library)\n\n"
+        "Note: Project Gutenberg also has an HTML version of this\n      file. See 1-h.htm\n\nPUNA\n\nBY NOBODY\n\n"
+        f"[Illustration: The plain in June]\n\n{WRAPPED}\n\n[Transcriber's Note: a word was added here.]\n\n[Illustration]\n\n{WRAPPED}\n\n"
+        + f"{WRAPPED}\n\n" * 5
+        + "Transcriber's Notes\n\nPage 1: changed a to b"
+    )
+    assert text_of(tmp_path, body) == "\n\n".join(["PUNA", "BY NOBODY", "The plain in June", *[PROSE.strip()] * 7])
+
+
+def test_a_transcriber_in_the_story_stays(tmp_path: Path) -> None:
+    body = f"{WRAPPED}\n\nThe transcriber's notes were lost.\n\n{WRAPPED}"
+    assert "The transcriber's notes were lost." in text_of(tmp_path, body)
+
+
+def test_a_book_too_large_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "LARGEST_BYTES", 100)
+    path = tmp_path / "1.txt"
+    path.write_text(PROSE)
+    assert list(book.read(path)) == [Skipped("book over 64 MB", "1.txt", 0)]
