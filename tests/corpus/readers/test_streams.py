@@ -12,7 +12,21 @@ from hypothesis import strategies as st
 from puna.corpus.readers import streams
 from puna.errors import UserError
 
-PACKERS = {"plain": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "zstandard": lambda raw: pa.compress(raw, "zstd", asbytes=True)}
+
+def lz4(raw: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "lz4") as stream:
+        stream.write(raw)
+    return sink.getvalue().to_pybytes()
+
+
+PACKERS = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "zstandard": lambda raw: pa.compress(raw, "zstd", asbytes=True),
+    "LZ4": lz4,
+}
 TEXT = b"".join(b"line %d of a text\n" % number for number in range(5000))
 
 
@@ -28,7 +42,15 @@ def test_packed_parts_come_back_whole(tmp_path: Path, kind: str, parts: list[byt
 
 @pytest.mark.parametrize(
     ("kind", "damage"),
-    [("gzip", "cut"), ("gzip", "changed"), ("bzip2", "cut"), ("bzip2", "changed"), ("zstandard", "cut")],  # zstandard has no checksum here
+    [
+        ("gzip", "cut"),
+        ("gzip", "changed"),
+        ("bzip2", "cut"),
+        ("bzip2", "changed"),
+        ("zstandard", "cut"),
+        ("LZ4", "cut"),
+        ("LZ4", "changed"),
+    ],  # zstandard has no checksum here
 )
 def test_a_damaged_stream_is_named(tmp_path: Path, kind: str, damage: str) -> None:
     packed = bytearray(PACKERS[kind](TEXT))
@@ -41,6 +63,24 @@ def test_a_damaged_stream_is_named(tmp_path: Path, kind: str, damage: str) -> No
     path.write_bytes(packed)
     with pytest.raises(UserError, match=f"the {kind} stream .*(ends early|damaged)"):
         assert not TEXT.startswith(b"".join(streams.chunks(path)) + b"!")
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_no_piece_is_larger_than_a_chunk(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(PACKERS[kind](bytes(20_000_000)))
+    sizes = [len(piece) for piece in streams.chunks(path)]
+    assert sum(sizes) == 20_000_000 and max(sizes) <= streams.CHUNK
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2"])
+def test_members_start_where_they_start_in_the_file(tmp_path: Path, kind: str) -> None:
+    parts = [PACKERS[kind](b"%d" % number * 70_000) for number in range(5)]
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(parts))
+    starts = [sum(map(len, parts[:number])) for number in range(5)]
+    assert sorted({member for member, _ in streams.members(path) if member is not None}) == starts
+    assert b"".join(piece for _, piece in streams.members(path, starts[3])) == b"3" * 70_000 + b"4" * 70_000
 
 
 def test_zeros_behind_the_last_stream_are_padding(tmp_path: Path) -> None:

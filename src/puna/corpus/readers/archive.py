@@ -33,6 +33,7 @@ class Archive:
         self._place = 0  # of the buffer's first byte in what has been unpacked since `start`
         self._members: deque[tuple[int, int]] = deque()  # (where its content begins, where it begins in the file)
         self._last = -1
+        self._clear: dict[re.Pattern[bytes], int] = {}  # up to which place there is no match of a mark: nothing is searched twice
 
     def _fill(self) -> bool:
         """Unpack one piece more; False at the end and at damage."""
@@ -104,13 +105,14 @@ class Archive:
 
     def until(self, mark: re.Pattern[bytes], most: int) -> bytes | None:
         """The bytes up to and with the first match of `mark`, None if none ends within `most` bytes."""
-        searched = 0
+        searched = self._clear.get(mark, 0) - self._place - self._at
         while True:
             found = mark.search(self._buffer, self._at + max(0, searched - 3), self._at + most)
             if found:
                 return self._take(found.end() - self._at)
-            searched = len(self._buffer) - self._at
+            searched = min(most, len(self._buffer) - self._at)
             if searched >= most or not self._fill():
+                self._clear[mark] = self._place + self._at + searched
                 return None
 
     def next_record(self, start: re.Pattern[bytes], read: bytes) -> None:

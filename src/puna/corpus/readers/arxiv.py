@@ -25,8 +25,8 @@ ENDINGS = (".tex", ".ltx", ".latex")
 CLASS = re.compile(r"\\document(?:class|style)\b")
 ROOT = re.compile(r"\\document(?:class|style)\b|\\begin\s*\{document\}")
 INPUT = re.compile(
-    r"\\(?:input|(?P<include>include)|subfile|subfileinclude)\s*\{\s*(?P<file>[^{}]+?)\s*\}"
-    r"|\\(?:sub)?import\s*\{(?P<folder>[^{}]*)\}\s*\{(?P<inside>[^{}]+)\}|\\input\s+(?P<bare>[^\s{}\\]+)"
+    r"\\(?:input|(?P<include>include)|subfile|subfileinclude)\s*\{(?P<file>[^{}]{1,500})\}"
+    r"|\\(?:sub)?import\s*\{(?P<folder>[^{}]{0,500})\}\s*\{(?P<inside>[^{}]{1,500})\}|\\input\s+(?P<bare>[^\s{}\\]+)"
 )
 INCLUDE_ONLY = re.compile(r"\\includeonly\s*\{([^{}]*)\}")
 FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
@@ -40,19 +40,19 @@ FRONT_END = re.compile(r"\\end\s*\{(?:abstract|frontmatter|titlepage|keywords?)\
 BIBLIOGRAPHY = re.compile(
     r"\\begin\s*\{(?P<list>thebibliography|references|biblist|thereferences)\}"
     r"|\\(?:section|chapter)\*?\s*\{\s*(?:\\\w+\s+)?(?P<heading>references|bibliography|literature cited)\s*\}"
-    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])(?:\s*\[[^\]]*\])?(?:\s*\{[^{}]*\})?",
+    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])(?:\s*\[[^\]]{0,1000}\])?(?:\s*\{[^{}]*\})?",
     re.IGNORECASE,
 )
 AFTER_HEADING = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]|\\appendix\b")
 _NOISE = (
     r"(?:\\(?:label|includegraphics|epsfig|epsfbox|plotone|vspace|hspace|vskip|index|thispagestyle|pagestyle|graphicspath)\*?\s*"
-    r"(?:\[[^\]]*\]\s*)*\{[^{}]*\}"
+    r"(?:\[[^\]]{0,1000}\]\s*){0,4}\{[^{}]*\}"
     r"|\\(?:maketitle|tableofcontents|listoffigures|listoftables|newpage|clearpage|cleardoublepage|pagebreak|linebreak|noindent|bigskip"
     r"|medskip|smallskip|mainmatter|frontmatter|backmatter|FloatBarrier)(?![A-Za-z])(?:\[\d\])?)"
 )
 NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
-TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]*\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
+TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
 DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
 
 
@@ -202,7 +202,7 @@ def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
 
 
 def _wanted(match: re.Match[str]) -> str:
-    return match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}"
+    return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
 
 
 def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
@@ -258,8 +258,7 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     elif fronts:
         body = body[fronts[-1] :]
     body = NOISE.sub("", _without_bibliography(body))
-    body = re.sub(r"[ \t]+$", "", body, flags=re.MULTILINE)
-    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    body = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
     return body, " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
 
 

@@ -18,7 +18,7 @@ TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # First paragraphs that are the makers' and not the book's.
 CREDITS = re.compile(
     r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by|This (?:e-?text|eBook) was (?:produced|prepared)"
-    r"|\(?This file was (?:produced|made)|\[?(?:Note|Project Gutenberg Note)\s?:? [^\n]*\n?[^\n]*"
+    r"|\(?This file was (?:produced|made)|\[?(?:Note|Project Gutenberg Note)\s?:? [^\n]{0,200}\n?[^\n]{0,200}"
     r"(?:Project Gutenberg|archive\.org|original (?:images|pages))"
     r"|\[?Transcriber'?s?'? notes?\b)",
     re.IGNORECASE,
@@ -26,7 +26,7 @@ CREDITS = re.compile(
 NOTES = re.compile(r"^[ \t]*[\[*=_]*Transcriber['’]?s?['’]? notes?[\s:.*=_]*$", re.MULTILINE | re.IGNORECASE)
 NOTE = re.compile(r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg)[^\[\]]{0,2000}\]\n?", re.IGNORECASE)
 # Marks of pictures, whose captions stay.
-PICTURE = re.compile(r"\[Illustration(?::\s*([^\[\]]{0,2000}?)\s*)?\]", re.IGNORECASE)
+PICTURE = re.compile(r"\[Illustration(?::([^\[\]]{0,2000}))?\]", re.IGNORECASE)
 HEAD_CHARACTERS = 20_000
 LARGEST_BYTES = 64_000_000
 NARROWEST = 50  # characters a line; texts with shorter lines are verse or lists
@@ -56,7 +56,7 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     body = text[start.end() if start else 0 :]
     end = END.search(body)
     body = unwrap(without_notes((body[: end.start()] if end else body).strip("\n")))
-    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: picture[1] or "", body)).strip("\n")
+    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)).strip("\n")
     licence = "public domain (Project Gutenberg)" if start or end else ""
     name = " ".join(heading.group(1).split()) if heading else ""
     yield Found(path.name, body, 0, digest(raw), name, licence) if body else Skipped("no text", path.name, 0)

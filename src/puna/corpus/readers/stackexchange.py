@@ -29,7 +29,8 @@ LARGEST_SITES = (
 )  # fmt: skip
 QUESTION, ANSWER = "1", "2"
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
-CACHE_KIB = 64_000  # memory for posts that wait for their question; beyond it they go to a temporary file
+CACHE_KIB = 32_000  # memory for posts that wait for their question; beyond it they go to a temporary file
+LONGEST_BODY = 300_000  # characters; posts have at most 30,000 of Markdown
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -71,7 +72,7 @@ def _posts(path: Path, broken: list[UserError]) -> Iterator[tuple[Any, ...]]:
             if kind not in (QUESTION, ANSWER) or identity is None or question is None:
                 continue
             rank = -(_integer(row.get("Score")) or 0) if kind == ANSWER else 0
-            body = zlib.compress(row.get("Body", "").encode(), 1)
+            body = zlib.compress(row.get("Body", "")[:LONGEST_BODY].encode(), 1)
             yield question, kind == ANSWER, rank, identity, number, row.get("Title", ""), row.get("ContentLicense", ""), body
     except UserError as error:
         broken.append(error)
