@@ -138,3 +138,26 @@ def test_no_damage_breaks_it(tmp_path: Path, cuts: list[tuple[int, bytes]], pack
         assert all(isinstance(item, Found | Skipped) for item in arxiv.read(path))
     except UserError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("option", "encoding"), [("latin2", "iso8859-2"), ("cp1251", "cp1251"), ("T1,koi8-r", "koi8-r"), ("utf8", "cp1252")]
+)
+def test_the_encoding_that_a_paper_names(tmp_path: Path, option: str, encoding: str) -> None:
+    words = {"iso8859-2": "źródło", "cp1252": "Größe"}.get(encoding, "лама")
+    source = document(f"\\section{{A}}{words}", f"\\usepackage[{option}]{{inputenc}}")
+    for form in (encoding, "utf-8"):
+        (found,) = read(tmp_path / "x.tex", source.encode(form))
+        assert isinstance(found, Found) and found.text == f"\\section{{A}}{words}"
+
+
+def test_old_identifiers_get_their_slash(tmp_path: Path) -> None:
+    for name, url in (("hep-th9901001", "hep-th/9901001"), ("math.AG0212001v2", "math.AG/0212001v2"), ("0704.0001", "0704.0001")):
+        (found,) = read(tmp_path / f"{name}.gz", gzip.compress(PAPER.encode()))
+        assert found.url == f"https://arxiv.org/abs/{url}"
+
+
+def test_files_that_read_each_other_again_and_again_come_to_an_end() -> None:
+    files = {f"f{number}.tex": f"\\input{{f{number + 1}}}" * 2 for number in range(60)}
+    files["f0.tex"] = document(r"\section{A}\input{f1}")
+    assert arxiv.paper_text(files, "f0.tex")[0] == r"\section{A}"

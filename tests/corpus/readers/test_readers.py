@@ -70,6 +70,15 @@ def test_one_bad_character_costs_nothing_else(tmp_path: Path) -> None:
     assert [item.title for item in found_in(list(wikipedia.read(path)))] == ["A", "B"]
 
 
+def test_xml_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "dump.xml"
+    path.write_bytes(dump(("A", 0, "One sentence.")).decode().encode("utf-16"))
+    assert [item.title for item in found_in(list(wikipedia.read(path)))] == ["A"]
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match="breaks off before the end of <mediawiki>"):
+        list(wikipedia.read(path))
+
+
 # arXiv
 
 MAIN = r"""\documentclass{article} % comment

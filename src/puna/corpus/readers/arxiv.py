@@ -53,6 +53,13 @@ _NOISE = (
 NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
+# Encodings by their names in \\usepackage[...]{inputenc}, for files that are not UTF-8.
+INPUTENC = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}")
+ENCODINGS = {
+    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9", "latin9": "iso8859-15",
+    "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251", "cp850": "cp850", "cp852": "cp852", "cp866": "cp866",
+    "cp437": "cp437", "koi8-r": "koi8-r", "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
+}  # fmt: skip
 DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
 
 
@@ -77,7 +84,8 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 
 def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
     identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", source.name))
-    base = f"https://arxiv.org/abs/{identity[0]}" if identity else source.name
+    # Files leave out the slash of identifiers before 2007.
+    base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0]) if identity else source.name
     roots = _roots(source.files)
     if not roots:
         yield Skipped("no \\documentclass" if source.files else source.otherwise, base, number)
@@ -88,7 +96,10 @@ def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
 
 
 def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") -> _Source:
-    decoded = ((inside, streams.text_of(content)) for inside, content in sorted(raw.items()))
+    named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
+    options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
+    encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "cp1252")
+    decoded = ((inside, streams.text_of(content, encoding)) for inside, content in sorted(raw.items()))
     files = {inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for inside, text in decoded if text is not None}
     return _Source(name, files, digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))), otherwise)
 
@@ -216,29 +227,41 @@ class _Joined:
         self.files, self.root, self.room = files, root, LONGEST
         only = INCLUDE_ONLY.search(files[root])
         self.only = {name.strip() for name in only[1].split(",")} if only else None
+        self._parts: dict[tuple[str, bool], tuple[bool, list[tuple[str, str | None]]]] = {}
         self.text = self._of(root, ())
 
-    def _of(self, name: str, above: tuple[str, ...]) -> str:
-        """A file that reads itself, at whatever remove, is read once; one that could stand alone gives what its document holds."""
+    def _of(self, name: str, above: tuple[str, ...], alone: bool = False) -> str:
+        """A file that reads itself, at whatever remove, is read once. alone: one above it has a preamble, so its own is left out."""
         if name in above or len(above) > DEEPEST or self.room < 0:
             return ""
+        if (name, alone) not in self._parts:
+            self._parts[name, alone] = self._split(name, alone)
+        has_class, parts = self._parts[name, alone]
+        out: list[str] = []
+        self.room -= 100  # so that small files that read each other twice come to an end too
+        for text, target in parts:
+            out.append(text)
+            self.room -= len(text)
+            if target is not None:
+                out.append(self._of(target, (*above, name), alone or has_class))
+        return "".join(out)
+
+    def _split(self, name: str, alone: bool) -> tuple[bool, list[tuple[str, str | None]]]:
+        """Whether a file names a document class, and its pieces: (text, file read in behind it)."""
         text = self.files[name]
-        if any(CLASS.search(self.files[outer]) for outer in above) and (begin := BEGIN.search(text)):
+        has_class = CLASS.search(text) is not None
+        if alone and (begin := BEGIN.search(text)):
             end = END.search(text, begin.end())
             text = text[begin.end() : end.start() if end else len(text)]
-        self.room -= len(text)
-        out: list[str] = []
+        parts: list[tuple[str, str | None]] = []
         at = 0
         for match in INPUT.finditer(text):
             wanted = _wanted(match)
-            out.append(text[at : match.start()])
+            left_out = match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only
+            target = None if left_out else _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            parts.append((text[at : match.start()], target))
             at = match.end()
-            if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
-                continue
-            target = _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
-            if target is not None:
-                out.append(self._of(target, (*above, name)))
-        return "".join(out) + text[at:]
+        return has_class, [*parts, (text[at:], None)]
 
 
 def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:

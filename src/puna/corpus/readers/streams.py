@@ -128,12 +128,13 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         except etree.XMLSyntaxError as error:
             raise UserError("this is no XML") from error
         head = head if len(head) > 4096 else head + chunk[:8192]
-        tail = (tail + chunk)[-200:]
+        tail = (tail + chunk)[-400:]
         for _, element in parser.read_events():
             yield element
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
+    head, tail = head.replace(b"\0", b""), tail.replace(b"\0", b"")  # as good as decoding UTF-16, for names
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
     opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
     first = opened[1] if opened else b"?"
@@ -141,13 +142,14 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         raise UserError(f"the XML breaks off before the end of <{first.decode('ascii', 'replace')}>")
 
 
-def text_of(raw: bytes) -> str | None:
-    """Bytes as text: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252 or Latin-1; None for what is no text."""
+def text_of(raw: bytes, otherwise: str = "cp1252") -> str | None:
+    """Bytes as text: UTF-8 with or without a mark, UTF-16 with one, else the encoding `otherwise` or Latin-1; None for what is no
+    text."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16", "replace")
     if b"\0" in raw:
         return None
-    for encoding in ("utf-8-sig", "cp1252", "latin-1"):
+    for encoding in ("utf-8-sig", otherwise, "latin-1"):
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:

@@ -48,7 +48,7 @@ def read(path: Path) -> Iterator[Found | Skipped]:
             continue
         damage = archive.damage
         if damage is None and cut:
-            raise UserError(f"the archive breaks off inside the record at byte {offset:,}")
+            raise UserError(f"the archive breaks off inside the record at byte {offset:,}: {item.url if item else ''}")
         if damage is None:
             return
         if not cut and not damage.early:
