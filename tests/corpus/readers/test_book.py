@@ -62,6 +62,31 @@ def test_what_the_makers_added_goes(tmp_path: Path) -> None:
     assert text_of(tmp_path, body) == "\n\n".join(["PUNA", "BY NOBODY", "The plain in June", *[PROSE.strip()] * 7])
 
 
+def test_the_frame_of_a_book_in_html_goes_too(tmp_path: Path) -> None:
+    paragraphs = FRAME.format(f"Produced by Nobody\n\n{PROSE}\n\n{PROSE}").split("\n\n")
+    path = tmp_path / "1.html"
+    path.write_text(f"<html><head><title>Puna</title></head><body>{''.join(f'<p>{part}</p>' for part in paragraphs)}</body></html>")
+    (found,) = book.read(path)
+    assert isinstance(found, Found) and (found.title, found.licence) == ("Puna", "public domain (Project Gutenberg)")
+    assert found.text.split() == (PROSE * 2).split()
+
+
+@pytest.mark.parametrize(
+    ("named", "encoding", "word"),
+    [
+        ("ISO-8859-2", "iso8859-2", "źródło"),
+        ("windows-1251", "cp1251", "лама"),
+        ("ISO-8859-1", "cp1252", "“Größe”"),
+        ("hex", "cp1252", "é"),
+    ],
+)
+def test_the_encoding_that_a_book_names(tmp_path: Path, named: str, encoding: str, word: str) -> None:
+    path = tmp_path / "1.txt"
+    path.write_bytes(FRAME.replace("Title: Puna", f"Title: Puna\n\nCharacter set encoding: {named}").format(word).encode(encoding))
+    (found,) = book.read(path)
+    assert isinstance(found, Found) and found.text == word
+
+
 def test_a_transcriber_in_the_story_stays(tmp_path: Path) -> None:
     body = f"{WRAPPED}\n\nThe transcriber's notes were lost.\n\n{WRAPPED}"
     assert "The transcriber's notes were lost." in text_of(tmp_path, body)

@@ -14,6 +14,7 @@ OLD_START = re.compile(r"^\*END[ *]*THE SMALL PRINT.*$", re.MULTILINE | re.IGNOR
 END = re.compile(
     r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)", re.MULTILINE | re.IGNORECASE
 )
+ENCODING = re.compile(rb"^Character set encoding:[ \t]*([A-Za-z][\w-]*)", re.MULTILINE)
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # First paragraphs that are the makers' and not the book's.
 CREDITS = re.compile(
@@ -42,24 +43,42 @@ def read(path: Path) -> Iterator[Found | Skipped]:
             yield Skipped("book over 64 MB", path.name, 0)
             return
     if b"<html" in raw[:2000].lower():
-        title, body = page_text(raw)
-        yield Found(path.name, body, 0, digest(raw), title) if body else Skipped("no text", path.name, 0)
-        return
-    text = streams.text_of(raw)
-    if text is None or not text.strip():
-        yield Skipped("not text", path.name, 0)
-        return
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+        name, text = page_text(raw)
+        body, framed = _inside(text)
+        body = without_notes(body)
+    else:
+        whole = streams.text_of(raw, _encoding(raw[:HEAD_CHARACTERS]))
+        if whole is None or not whole.strip():
+            yield Skipped("not text", path.name, 0)
+            return
+        text = whole.replace("\r\n", "\n").replace("\r", "\n")
+        heading = TITLE.search(text[:HEAD_CHARACTERS])
+        name = " ".join(heading.group(1).split()) if heading else ""
+        body, framed = _inside(text)
+        body = unwrap(without_notes(body))
+    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)).strip("\n")
+    licence = "public domain (Project Gutenberg)" if framed else ""
+    yield Found(path.name, body, 0, digest(raw), name, licence) if body else Skipped("no text", path.name, 0)
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding that a book's header names; Windows-1252 for none, Latin-1 (which it contains) and what nobody knows."""
+    named = ENCODING.search(head)
+    name = named[1].decode().lower() if named else "ascii"
+    try:
+        b"a".decode(name)
+    except (LookupError, UnicodeError):
+        return "cp1252"
+    return "cp1252" if name in ("ascii", "us-ascii", "iso-8859-1", "iso-latin-1", "latin1") else name
+
+
+def _inside(text: str) -> tuple[str, bool]:
+    """(the text between Gutenberg's header and licence, whether it has any of them)."""
     head = text[:HEAD_CHARACTERS]
-    heading = TITLE.search(head)
     start = START.search(head) or OLD_START.search(head)
     body = text[start.end() if start else 0 :]
     end = END.search(body)
-    body = unwrap(without_notes((body[: end.start()] if end else body).strip("\n")))
-    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)).strip("\n")
-    licence = "public domain (Project Gutenberg)" if start or end else ""
-    name = " ".join(heading.group(1).split()) if heading else ""
-    yield Found(path.name, body, 0, digest(raw), name, licence) if body else Skipped("no text", path.name, 0)
+    return (body[: end.start()] if end else body).strip("\n"), bool(start or end)
 
 
 def without_notes(body: str) -> str:
