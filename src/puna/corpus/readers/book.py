@@ -14,7 +14,9 @@ OLD_START = re.compile(r"^\*END[ *]*THE SMALL PRINT.*$", re.MULTILINE | re.IGNOR
 END = re.compile(
     r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)", re.MULTILINE | re.IGNORECASE
 )
-ENCODING = re.compile(rb"^Character set encoding:[ \t]*([A-Za-z][\w-]*)", re.MULTILINE)
+ENCODING = re.compile(
+    rb"^Character set encoding:[ \t]*((?:iso-|windows-|cp|koi8|mac|big5|gb|euc-|shift)[\w-]*)", re.MULTILINE | re.IGNORECASE
+)
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # First paragraphs that are the makers' and not the book's.
 CREDITS = re.compile(
@@ -64,12 +66,12 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 def _encoding(head: bytes) -> str:
     """The encoding that a book's header names; Windows-1252 for none, Latin-1 (which it contains) and what nobody knows."""
     named = ENCODING.search(head)
-    name = named[1].decode().lower() if named else "ascii"
+    name = named[1].decode().lower() if named else "cp1252"
     try:
         b"a".decode(name)
     except (LookupError, UnicodeError):
         return "cp1252"
-    return "cp1252" if name in ("ascii", "us-ascii", "iso-8859-1", "iso-latin-1", "latin1") else name
+    return "cp1252" if name in ("iso-8859-1", "iso-latin-1") else name
 
 
 def _inside(text: str) -> tuple[str, bool]:

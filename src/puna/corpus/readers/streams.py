@@ -152,6 +152,6 @@ def text_of(raw: bytes, otherwise: str = "cp1252") -> str | None:
     for encoding in ("utf-8-sig", otherwise, "latin-1"):
         try:
             return raw.decode(encoding)
-        except UnicodeDecodeError:
+        except UnicodeError:
             continue
     return None
