@@ -10,16 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from puna.corpus.readers.wikitext_languages import DROPPED_NAMESPACES, LINK_SECTIONS
+from puna.corpus.readers.wikitext_languages import DROPPED_NAMESPACES, LINK_SECTIONS, names
 from puna.corpus.readers.wikitext_templates import EQUALS, PIPE, SUBSCRIPT, SUPERSCRIPT, TABLE_ENDS, expand, script
 
 DEPTH = 40  # as MediaWiki's own limit on templates inside templates
 HELD = re.compile(r"\x00(\d+)\x00")
-DROPPED_TAGS = """ref references gallery timeline score imagemap hiero graph mapframe maplink inputbox templatestyles templatedata
-    categorytree table indicator phonos""".split()
-VERBATIM_TAGS = "syntaxhighlight source pre nowiki code math chem ce".split()
-OPENED = re.compile(rf"<!--|<({'|'.join(DROPPED_TAGS + VERBATIM_TAGS)})(?=[\s/>])[^<>]*>", re.IGNORECASE)
-CLOSED = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED_TAGS + VERBATIM_TAGS}
+DROPPED_TAGS = names("""
+ref, references, gallery, timeline, score, imagemap, hiero, graph, mapframe, maplink, inputbox, templatestyles, templatedata,
+categorytree, table, indicator, phonos
+""")
+VERBATIM_TAGS = names("syntaxhighlight, source, pre, nowiki, code, math, chem, ce")
+OPENED = re.compile(rf"<!--|<({'|'.join(sorted(DROPPED_TAGS | VERBATIM_TAGS))})(?=[\s/>])[^<>]*>", re.IGNORECASE)
+CLOSED = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED_TAGS | VERBATIM_TAGS}
 HEADING_START = re.compile(r"^==", re.MULTILINE)
 BRACKET = re.compile(
     r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==", re.MULTILINE
@@ -37,6 +39,7 @@ QUOTES = re.compile(r"'{2,}")
 SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f\u3000]+")
 EMPTY_PARENTHESES = re.compile(r"(?:(?<= )|^)[(（][ ,;:/–-]*[)）] ?")
 EMPTY_QUOTES = re.compile(r"(?:(?<= )|^)(?:« ?»|„ ?[“”]) ?")
+WITHOUT_VALUE = re.compile(r"(?<![\w/.-])[^\W\d_][\w/.-]{0,30}: ?(?=[;,)])")  # "(IPA: ; born 1950)"
 AFTER_OPENING = re.compile(r"([(（])[ ,;]+")
 BEFORE_CLOSING = re.compile(r"(?<![ ,;:])[ ,;:]+([)）])")
 TWICE = re.compile(r"([,;])(?: [,;])+")
@@ -250,6 +253,8 @@ def _lines(text: str) -> list[Line]:
         elif line.startswith(("*", "#", ":", ";")):
             body = line.lstrip("*#:; ")
             mark = line[: len(line) - len(body)].rstrip()[-1]
+            if body.startswith(("- ", "– ", "— ")):
+                body = body[2:].lstrip()
             if mark == ";" and " : " in body:
                 term, _, definition = body.partition(" : ")
                 body = f"{term.rstrip()}: {definition}"
@@ -264,7 +269,7 @@ def _tidy(line: str) -> str:
         line = _without_quotes(line)
     line = SPACES.sub(" ", line)
     if "(" in line or "（" in line:
-        line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", EMPTY_PARENTHESES.sub("", line)))
+        line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line))))
     if "«" in line or "„" in line:
         line = EMPTY_QUOTES.sub("", line)
     line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line)).strip()

@@ -7,7 +7,7 @@ pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in o
 import re
 from collections.abc import Callable
 
-from puna.corpus.readers.wikitext_languages import FORMAT_NUMBER, PAGE_NAMES, SEPARATORS, UNGROUPED_THOUSANDS
+from puna.corpus.readers.wikitext_languages import FORMAT_NUMBER, PAGE_NAMES, SEPARATORS, UNGROUPED_THOUSANDS, names
 
 Values = dict[str, str]
 KEY = re.compile(r"[\w -]{1,40}")
@@ -20,13 +20,15 @@ CHARGE = re.compile(r"\d*[-+−]")
 COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
 PIPE, EQUALS = "\x01", "\x02"  # stand for marks that must not part parameters
 ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = (*("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"),)
 RANGES = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "to(-)": " to ", "и": " и ",
           "y": " y ", "e": " e ", "a": " a "}  # fmt: skip
-UNITS = {"sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet", "m3": "m³", "cuft": "cubic feet",
-         "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "kph": "km/h", "km/h": "km/h", "acre": "acres", "/km2": "/km²",
-         "/sqmi": "per square mile", "PD/km2": "/km²", "PD/sqmi": "per square mile", "in": "in", "mi": "miles", "lb": "lb",
-         "nmi": "nautical miles", "usgal": "US gallons", "cuin": "cubic inches", "inHg": "inHg", "lbs": "lb"}  # fmt: skip
+UNITS = {
+    **{"sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet", "m3": "m³", "acre": "acres"},
+    **{"cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb"},
+    **{"/km2": "/km²", "/sqmi": "per square mile", "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles"},
+    **{"usgal": "US gallons", "cuin": "cubic inches"},
+}
 
 
 def expand(inner: str, title: str, language: str) -> str:
@@ -38,7 +40,7 @@ def expand(inner: str, title: str, language: str) -> str:
         return title
     rule = RULES.get(f"{language}:{name}") or RULES.get(name)
     if rule is None:
-        if name.startswith(("lang-", "јез-", "jez-", "jezik-")):
+        if name.startswith(("lang-", "јез-", "jez-", "jezik-", "script/")):
             rule = "{1}"
         elif ":" in name:
             return _function(written, rest, language)
@@ -94,7 +96,7 @@ def number(text: str, language: str) -> str:
 
 def _value(values: Values, key: str) -> str:
     if key == "last":
-        key = str(len(_listed(values)) or 1)
+        return next((values[name] for name in TEXT_KEYS if values.get(name)), (_listed(values) or [""])[-1])
     if values.get(key):
         return values[key]
     if key == "1" or (key == "2" and "1" not in values):
@@ -142,7 +144,10 @@ def _number(values: Values, language: str) -> str:
 def _quantity(values: Values, language: str) -> str:
     """{{unité|12000|km}}; units may be followed by their exponents: |m||s|-2."""
     listed = _listed(values)
-    shown = number(listed[0].replace(" ", ""), language) if listed and NUMBER.fullmatch(listed[0].replace(" ", "")) else "".join(listed[:1])
+    if not listed:
+        return ""
+    amount, space, unit = listed[0].partition(" ")
+    shown = number(amount, language) + space + unit
     units = [unit + exponent.translate(SUPERSCRIPT) for unit, exponent in zip(listed[1::2], [*listed[2::2], ""], strict=False) if unit]
     return " ".join([shown, "⋅".join(units)]).strip()
 
@@ -158,7 +163,7 @@ def _convert(values: Values, language: str) -> str:
         at += 2
     unit = listed[at] if at < len(listed) else ""
     shown = f"{shown} {UNITS.get(unit, unit)}".strip()
-    if at + 2 < len(listed) and (unit, listed[at + 2]) in {("ft", "in"), ("st", "lb"), ("lb", "oz"), ("mi", "yd"), ("mi", "ch"), ("yd", "ft")}:
+    if at + 2 < len(listed) and f"{unit} {listed[at + 2]}" in ("ft in", "st lb", "lb oz", "mi yd", "yd ft"):
         shown += f" {listed[at + 1]} {listed[at + 2]}"
     return shown
 
@@ -175,6 +180,28 @@ def _val(values: Values, language: str) -> str:
     if values.get("e"):
         shown += "×10" + values["e"].translate(SUPERSCRIPT)
     return f"{values.get('p', '')}{shown} {values.get('u') or values.get('ul', '')}".strip()
+
+
+def _euros(values: Values, language: str) -> str:
+    return f"{number(values.get('1', ''), language)} €".strip()
+
+
+def _sic(values: Values, language: str) -> str:
+    return values.get("1") or "[sic]"
+
+
+def _cited(values: Values, language: str) -> str:
+    """{{harvtxt|Ames|Bolt|1990|p=5}} -> "Ames & Bolt (1990)"."""
+    listed = _listed(values)
+    return f"{' & '.join(listed[:-1])} ({listed[-1]})" if len(listed) > 1 else ""
+
+
+def _hour(values: Values, language: str) -> str:
+    return f"{values.get('1', '')} h {values.get('2', '')}".strip()
+
+
+def _accidental(values: Values, language: str) -> str:
+    return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(values.get("1", "").lower(), "")
 
 
 def _circa(values: Values, language: str) -> str:
@@ -205,7 +232,9 @@ def script(text: str, table: dict[int, int]) -> str:
 
 def _fraction(values: Values, language: str) -> str:
     listed = [value for value in _listed(values) if value]
-    return {0: "", 1: "1/" + "".join(listed[:1]), 2: "/".join(listed[:2])}.get(len(listed), f"{' '.join(listed[:1])} {'/'.join(listed[1:3])}")
+    if len(listed) > 2:
+        return f"{listed[0]} {listed[1]}/{listed[2]}"
+    return f"1/{listed[0]}" if len(listed) == 1 else "/".join(listed)
 
 
 def _date(values: Values, language: str) -> str:
@@ -228,10 +257,6 @@ def _ship(values: Values, language: str) -> str:
     return f"{values.get('1', '')} {values.get('2', '')}".strip()
 
 
-def _vessel(prefix: str) -> Callable[[Values, str], str]:
-    return lambda values, language: f"{prefix} {values.get('1', '')}".strip()
-
-
 def _original(values: Values, language: str) -> str:
     """{{nihongo|text|kanji|romaji}} -> "text (kanji, romaji)"."""
     listed = _listed(values)
@@ -251,8 +276,8 @@ def _wanted(values: Values, language: str) -> str:
 
 def _quote(values: Values, language: str) -> str:
     said = _value(values, "1")
-    by = values.get("author") or values.get("autor") or values.get("auteur") or values.get("автор") or values.get("sign") or values.get("2", "")
-    source = values.get("source") or values.get("quelle") or values.get("источник") or values.get("3", "")
+    by = next((values[key] for key in ("author", "autor", "auteur", "автор", "sign", "2") if values.get(key)), "")
+    source = next((values[key] for key in ("source", "quelle", "fuente", "источник", "3") if values.get(key)), "")
     if not said:
         return ""
     told = ", ".join(part for part in (by, source) if part)
@@ -263,66 +288,153 @@ def _keys(values: Values, language: str) -> str:
     return "+".join(value for value in _listed(values) if value)
 
 
-def _named(pattern: str, names: str) -> dict[str, str]:
-    return dict.fromkeys((name.strip() for name in names.replace("\n", ",").split(",")), pattern)
-
-
+# Pattern or function -> the templates it stands for.
+PATTERNS: dict[str, str] = {
+    "{1}": """
+        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv, abbreviation, afkorting, em,
+        strong, bold, italic, italics, nobold, noitalic, no italic, roman, upright, normal, smallcaps, sc, smallcaps2, caps,
+        allcaps, versalita, petites capitales, малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible
+        anchor, vanchor, tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
+        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name, center, align, flagu,
+        flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire, refnec, référence souhaitée, citation
+        nécessaire, citation requise, passage promotionnel, pas clair, senza fonte, chiarire, tutto attaccato, ta, nowiki, plain
+        text, souverain2, souverain, monarque, lien, border, quote inline, verbatim, format price, formatprice, color box text,
+        track gauge, railgauge, pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
+        terme défini, citation étrangère, link-interwiki, zkratka, flatlist, plainlist, plain list, columns-list, colonnes,
+        kolommen lijst, mehrspaltige liste, columnslist, flat list, fineprint, currency, vr, pre2, nq, ipalink, ipa link,
+        fr:latin, fr:grec, fr:grec ancien
+    """,
+    "{last}": """
+        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font, font size, script,
+        ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color, langue, språk
+    """,
+    "{2}": "lang, langx, en langue, llengua",
+    "fl. {1}": "floruit, fl.",
+    "r. {1}–{2}": "reign",
+    "⟨{1}⟩": "angbr, angle bracket, grapheme",
+    "√{1}": "sqrt, radic",
+    "US${1}": "us$, usd",
+    "ISBN {1}": "isbn",
+    "/{1}/": "ipaslink",
+    "[{1}]": "ipablink",
+    "U.S. Patent {1}": "us patent",
+    "née": "née",
+    "etc.": "fr:etc.",
+    "€{1}": "euro, eur, €",
+    "£{1}": "gbp, £",
+    "₹{1}": "inr, indian rupee",
+    "{1}-class {2}": "sclass, sclass-, sclass2, sclass2-",
+    "AD {1}": "ad",
+    "{1} BCE": "bce",
+    "{1} CE": "ce",
+    "{1} BC": "bc",
+    "segle {1}": "segle",
+    "siglo {1}": "siglo",
+    "século {1}": "séc",
+    "{1}e siècle": "fr:s, fr:siècle, fr:sap",
+    "{1}e": "fr:s-",
+    "{1}e et {2}e siècles": "fr:s2",
+    "{1}e – {3}e siècle": "fr:sp",
+    "{1}e siècle av. J.-C.": "fr:sav, fr:-s",
+    "« {1} »": "fr:citation, fr:citation étrangère",
+    "– {1} –": "fr:incise",
+    "e": "fr:e",
+    "er": "fr:er",
+    "ère": "fr:ère",
+    "re": "fr:re",
+    "no": "fr:n°",
+    "p.": "fr:p.",
+    "M. {1}": "fr:m.",
+    "Mme {1}": "fr:mme",
+    "av. J.-C.": "fr:av jc",
+    "apr. J.-C.": "fr:ap jc",
+    "°C": "fr:°c",
+    "m²": "fr:m²",
+    "km²": "fr:km²",
+    "m³": "fr:m³",
+    "km/h": "fr:km/h",
+    "Dr {1}": "fr:dr",
+    "Mlle {1}": "fr:mlle",
+    "{1} m": "de:höhe",
+    "§ {1} {2}": "de:§",
+    "{3}": "pt:link",
+    " ": "es:esd, nbsp, space, spaces, thinsp, thin space, hair space",
+    PIPE: "!, pipe",
+    EQUALS: "=",
+    "'": "'",
+    "’": "’",
+    "'s": "'s",
+    "' \"": "' \"",
+    "\"'": "\"'",
+    "\" '": "\" '",
+    "–": "ndash, en dash, endash, nsndns, –",
+    " – ": "spaced ndash, spaced en dash, snd, snds, spnd, sndash",
+    "—": "mdash, em dash, mdashb, —",
+    " — ": "spaced mdash",
+    " · ": "·, dot, middot",
+    " • ": "•, bull",
+    "π": "pi",
+    "…": "..., ellipsis",
+    "′": "prime",
+    "″": "pprime",
+    "×": "times",
+    "×10": "x10^",
+    "−": "minus",
+    "ʻ": "okina",
+    "ʾ": "hamza",
+    "ʿ": "ayin",
+    "*": "asterisk",
+    "†": "dagger",
+    "⇌": "eqm",
+    "♯": "sharp",
+    "♭": "flat",
+    "♮": "natural",
+}
+FUNCTIONS: dict[Callable[[Values, str], str], str] = {
+    _cited: "harvtxt, harvard citation text, citeref",
+    _quote: """
+        quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat, citaat, цитата, цитат,
+        idézet, citação, citazione, citation bloc, centered pull quote, verse, poemquote, poem quote, rquote, quotebox, citace
+        textu, citáty
+    """,
+    _number: "number, num, nts, formatnum, formatnumber, fmtn, fmt, szám, число, liczba, formnum, smn, broj",
+    _quantity: "unité, unite, nombre, nb, tmp, unidad, unidade, unitats, unità, unit, jednotka, mesura",
+    _convert: "convert, cvt, conv, conversie, convertir, конвертиране, converteer, omregn, pretvori",
+    _date: """
+        start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts, film date, start
+        date and age, birth year and age, date, date-, date rapide, date de naissance, date de décès, release date, datum, opdrts,
+        launch date
+    """,
+    _bullets: "bulleted list, blist, ordered list, unordered list",
+    _keys: "key press, keypress, key, touche",
+    _formula: "chem, chem2, chemf, formule chimique, fchim",
+    _raised: "sup, exp, exposant",
+    _lowered: "sub, ind, indice",
+    _fraction: "frac, fraction, sfrac, fract, дробь",
+    _original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
+    _wanted: """
+        нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw, не перекладено, iw2
+    """,
+    _sic: "sic",
+    _ship: "ship",
+    _as_of: "as of, asof",
+    _val: "val",
+    _exponent: "e",
+    _height: "height",
+    _chinese: "zh, lang-zh",
+    _circa: "circa, c., ca.",
+    _euros: "fr:euro",
+    _hour: "heure",
+    _accidental: "music",
+    _joined(", "): "hlist, ubl, unbulleted list, ubt, hlijst, vunblist, comma separated entries",
+    _joined(""): "linktext, gaps",
+    _joined(" "): "fr:nobr",
+}
+VESSELS = "uss, hms, ss, rms, mv, hmcs, hmas, hmnzs, ins, sms, usns, uscgc, orp, rv, ms"
 RULES: dict[str, str | Callable[[Values, str], str]] = {
-    **_named("{1}", """nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv, abbreviation, afkorting, sic,
-        em, strong, bold, italic, italics, nobold, noitalic, no italic, roman, upright, normal, smallcaps, sc, smallcaps2,
-        caps, allcaps, versalita, petites capitales, малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible anchor,
-        vanchor, tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew, polytonic, nihongo2,
-        underline, uline, strikethrough, not a typo, typo, as written, proper name, center, align, flagu, flag, flagcountry,
-        citation needed span, cn-span, cns, référence nécessaire, refnec, référence souhaitée, citation nécessaire, citation requise,
-        passage promotionnel, pas clair, senza fonte, chiarire, tutto attaccato, ta, nowiki, plain text, souverain2, souverain, monarque,
-        lien, border, quote inline, verbatim, format price, formatprice, color box text, track gauge, railgauge, pre,
-        malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
-        terme défini, citation étrangère, link-interwiki, zkratka, flatlist, plainlist, plain list, columns-list, colonnes, kolommen lijst,
-        mehrspaltige liste, columnslist, flat list, fineprint, currency, vr"""),
-    **_named("{last}", """transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font, font size, script,
-        rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color, langue, språk"""),
-    **_named("{2}", "lang, langx, en langue, llengua"),
-    **dict.fromkeys(("quote", "cquote", "blockquote", "quotation", "bquote", "quote box inline", "zitat", "cita", "citat", "citát", "cytat",
-        "citaat", "цитата", "цитат", "idézet", "citação", "citazione", "citation bloc", "centered pull quote", "verse", "poemquote",
-        "poem quote", "rquote", "quotebox", "citace textu", "citáty"), _quote),  # fmt: skip
-    **dict.fromkeys(("number", "num", "nts", "formatnum", "formatnumber", "fmtn", "fmt", "szám", "число", "liczba", "formnum", "smn", "broj"), _number),  # fmt: skip
-    **dict.fromkeys(("unité", "unite", "nombre", "nb", "tmp", "unidad", "unidade", "unitats", "unità", "unit", "jednotka", "mesura"), _quantity),
-    **dict.fromkeys(("convert", "cvt", "conv", "conversie", "convertir", "конвертиране", "converteer", "omregn", "pretvori"), _convert),
-    **dict.fromkeys(("start date", "end date", "start-date", "end-date", "birth date", "birth date and age", "bda", "death date", "dob", "dts",
-        "film date", "start date and age", "birth year and age", "date", "date-", "date rapide", "date de naissance", "date de décès",
-        "release date", "datum", "opdrts", "launch date"), _date),  # fmt: skip
-    **dict.fromkeys(("hlist", "ubl", "unbulleted list", "ubt", "hlijst", "vunblist", "comma separated entries"), _joined(", ")),
-    **dict.fromkeys(("bulleted list", "blist", "ordered list", "unordered list"), _bullets),
-    **dict.fromkeys(("linktext", "gaps"), _joined("")),
-    **dict.fromkeys(("key press", "keypress", "key", "touche"), _keys),
-    **dict.fromkeys(("chem", "chem2", "chemf", "formule chimique", "fchim"), _formula),
-    **dict.fromkeys(("sup", "exp", "exposant"), _raised),
-    **dict.fromkeys(("sub", "ind", "indice"), _lowered),
-    **dict.fromkeys(("frac", "fraction", "sfrac", "fract", "дробь"), _fraction),
-    **dict.fromkeys(("nihongo", "japonais", "nihongo3", "nihongo foot", "nihongo4"), _original),
-    **dict.fromkeys(("нп", "нп1", "нп2", "нп3", "нп4", "нп5", "не переведено", "не переведено 2", "не переведено 3", "не переведено 5", "iw",
-        "не перекладено", "iw2"), _wanted),  # fmt: skip
-    **{name.lower(): _vessel(name) for name in "USS HMS SS RMS MV HMCS HMAS HMNZS INS SMS USNS USCGC ORP RV MS".split()},
-    "ship": _ship, "as of": _as_of, "asof": _as_of, "val": _val, "e": _exponent, "height": _height, "zh": _chinese, "lang-zh": _chinese,
-    "circa": _circa, "c.": _circa, "ca.": _circa, "floruit": "fl. {1}", "fl.": "fl. {1}", "reign": "r. {1}–{2}",
-    "angbr": "⟨{1}⟩", "angle bracket": "⟨{1}⟩", "grapheme": "⟨{1}⟩", "sqrt": "√{1}", "radic": "√{1}", "us$": "US${1}",
-    "euro": "€{1}", "eur": "€{1}", "€": "€{1}", "gbp": "£{1}", "£": "£{1}", "usd": "US${1}", "inr": "₹{1}",
-    "indian rupee": "₹{1}", "sclass": "{1}-class {2}", "sclass-": "{1}-class {2}", "sclass2": "{1}-class {2}", "sclass2-": "{1}-class {2}",
-    "ad": "AD {1}", "bce": "{1} BCE", "ce": "{1} CE", "bc": "{1} BC", "segle": "segle {1}", "siglo": "siglo {1}", "séc": "século {1}",
-    "fr:s": "{1}e siècle", "fr:siècle": "{1}e siècle", "fr:s-": "{1}e", "fr:s2": "{1}e et {2}e siècles", "fr:sp": "{1}e – {3}e siècle",
-    "fr:sap": "{1}e siècle", "fr:sav": "{1}e siècle av. J.-C.", "fr:-s": "{1}e siècle av. J.-C.", "fr:citation": "« {1} »",
-    "fr:citation étrangère": "« {1} »", "fr:incise": "– {1} –", "fr:euro": "€", "fr:e": "e", "fr:er": "er", "fr:ère": "ère", "fr:re": "re",
-    "fr:n°": "no", "fr:p.": "p.", "fr:m.": "M. {1}", "fr:mme": "Mme {1}", "fr:av jc": "av. J.-C.", "fr:ap jc": "apr. J.-C.", "fr:-": "",
-    "fr:°c": "°C", "fr:m²": "m²", "fr:km²": "km²", "fr:m³": "m³", "fr:km/h": "km/h", "fr:,": "", "fr:dr": "Dr {1}", "fr:mlle": "Mlle {1}",
-    "de:höhe": "{1} m", "de:§": "§ {1} {2}", "pt:link": "{3}", "es:esd": " ", "heure": lambda values, language: " h ".join(_listed(values)[:2]) + (
-        " h" if len(_listed(values)) == 1 else ""),
-    "!": PIPE, "=": EQUALS, "'": "'", "’": "’", "'s": "'s", "' \"": "' \"", "\"'": "\"'", "\" '": "\" '", "nbsp": " ", "space": " ", "spaces": " ",
-    "thinsp": " ", "thin space": " ", "hair space": " ", "zwsp": "", "-": "", "ndash": "–", "en dash": "–", "nsndns": "–", "spaced ndash": " – ",
-    "spaced en dash": " – ", "snd": " – ", "snds": " – ", "spnd": " – ", "sndash": " – ", "mdash": "—", "em dash": "—", "spaced mdash": " — ",
-    "mdashb": "—", "—": "—", "–": "–", "·": " · ", "•": " • ", "dot": " · ", "middot": " · ", "bull": " • ", "pi": "π", "...": "…",
-    "ellipsis": "…", "prime": "′", "pprime": "″", "times": "×", "x10^": "×10", "minus": "−", "okina": "ʻ", "hamza": "ʾ", "ayin": "ʿ",
-    "asterisk": "*", "dagger": "†", "pipe": PIPE, "eqm": "⇌", "sharp": "♯", "flat": "♭", "natural": "♮", "music": lambda values, language: {
-        "flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(values.get("1", "").lower(), ""),
-}  # fmt: skip
+    **{name: pattern for pattern, listed in PATTERNS.items() for name in names(listed)},
+    **{name: function for function, listed in FUNCTIONS.items() for name in names(listed)},
+    **{name: name.upper() + " {1}" for name in names(VESSELS)},
+}
 # Templates that close a table which was opened by {|.
-TABLE_ENDS = frozenset({"end", "s-end", "table end", "fi taula", "fin", "box-end", "end box", "succession end", "rail end", "jctbtm", "tabelle ende"})
+TABLE_ENDS = names("end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende")
