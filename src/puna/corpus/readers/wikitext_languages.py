@@ -75,7 +75,8 @@ vegeu també, enllaços externs, referències, notes i referències, fonts, bibl
 DISAMBIGUATION_TEMPLATES = names("""
 disambiguation, disambig, disamb, dab, hndis, human name disambiguation, geodis, place name disambiguation, mathdab, numberdis,
 roaddis, schooldis, letter-numbercombdisambig, letter-number combination disambiguation, airport disambiguation, callsigndis,
-mil-unit-dis, disambig-cleanup, disambiguation cleanup, disambiguation page, begriffsklärung, homonymie, homonymes, toponymie, desambiguación, desambiguacion, desambig,
+mil-unit-dis, disambig-cleanup, disambiguation cleanup, disambiguation page, begriffsklärung,
+homonymie, homonymes, toponymie, desambiguación, desambiguacion, desambig,
 disambigua, desambiguação, desambiguacao, dp, doorverwijspagina, ujednoznacznienie, неоднозначность, неоднозначність, багатозначність,
 багатозначні терміни, gren, förgrening, grensida, robotskapad förgrening, flertydig, rozcestník, razločitev, razdvojba, razvrstavanje,
 вишезначна одредница, вишезначност, višeznačna odrednica, пояснение, пояснителна, egyért, egyértelműsítő, egyértelműsítő lap, egyert,

@@ -300,9 +300,11 @@ PATTERNS: dict[str, str] = {
         nécessaire, citation requise, passage promotionnel, pas clair, senza fonte, chiarire, tutto attaccato, ta, nowiki, plain
         text, souverain2, souverain, monarque, lien, border, quote inline, verbatim, format price, formatprice, color box text,
         track gauge, railgauge, pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
-        terme défini, citation étrangère, link-interwiki, zkratka, flatlist, plainlist, plain list, columns-list, colonnes,
-        kolommen lijst, mehrspaltige liste, columnslist, flat list, fineprint, currency, vr, pre2, nq, ipalink, ipa link,
+        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink, ipa link,
         fr:latin, fr:grec, fr:grec ancien
+    """,
+    "\n{1}\n": """
+        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst, mehrspaltige liste
     """,
     "{last}": """
         transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font, font size, script,
