@@ -43,8 +43,12 @@ CASES = {
     "Text.\n== See also ==\n* [[A]]\n* [[B]]\n\n== External links ==\n{{x}}\n* [http://a.b C]\n=== Blogs ===\n* [http://a.b D]\n": "Text.",
     "Text.\n== Literatur ==\n* [[A]]: ''B''. 1990.\n== Leben ==\n* A.": "Text.\n\nLeben\n\n- A.",
     "Text.\n== Notes ==\nThese are notes of a singer, and prose.\n* A": "Text.\n\nNotes\n\nThese are notes of a singer, and prose.\n- A",
+    "* {{cite|x}}. A first book.\n* {{x}} – {{de}} [http://a.b Site]\n*-5 degrees": "- A first book.\n- Site\n- -5 degrees",
     "* one\n** two\n# three\n: four\n; term : its meaning\n; word\n: meaning\n*\n----": (
         "- one\n- two\n- three\nfour\nterm: its meaning\nword\nmeaning"
+    ),
+    "Text.\n== Towns ==\nThese are they:\n{|\n| x\n|}\n== Kinds ==\nThere are two:\n=== One ===\nA.": (
+        "Text.\n\nKinds\n\nThere are two:\n\nOne\n\nA."
     ),
     # templates inside sentences
     "Before {{Infobox|a={{nested|x}}|b=[[y]]}} after": "Before after",

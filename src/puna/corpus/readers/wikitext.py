@@ -1,7 +1,7 @@
 """Wikitext -> clean text: no links, comments, references, tables, nor markup; templates that are part of a sentence expanded.
 
 What stays: prose, headings, lists ("- "), formulas as LaTeX between dollar signs, code as it is. What goes: everything else, and
-sections that are nothing but lists of sources and links. Every step takes time linear in the text, whatever the text: a pattern
+sections that are lists of sources and links. Every step takes time linear in the text, whatever the text: a pattern
 cannot go over the same characters again and again, and text inside more than DEPTH closed brackets is dropped.
 """
 
@@ -45,6 +45,7 @@ BEFORE_CLOSING = re.compile(r"(?<![ ,;:])[ ,;:]+([)）])")
 TWICE = re.compile(r"([,;])(?: [,;])+")
 SPACE_BEFORE = re.compile(r"(?<! ) +([,.](?=\s|$))")
 WORD = re.compile(r"[^\W_]|\x00")
+ITEM_LEFTOVER = re.compile(r"(?:[-–—.,;:]+ )+")  # at the start of an item, behind a dropped template
 TABLE_LEFTOVER = ("|", "!", "{|", "}}")
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
 WITHOUT_MARKS = {0: None, ord(PIPE): None, ord(EQUALS): None}
@@ -253,8 +254,8 @@ def _lines(text: str) -> list[Line]:
         elif line.startswith(("*", "#", ":", ";")):
             body = line.lstrip("*#:; ")
             mark = line[: len(line) - len(body)].rstrip()[-1]
-            if body.startswith(("- ", "– ", "— ")):
-                body = body[2:].lstrip()
+            leftover = ITEM_LEFTOVER.match(body)
+            body = body[leftover.end() :] if leftover else body
             if mark == ";" and " : " in body:
                 term, _, definition = body.partition(" : ")
                 body = f"{term.rstrip()}: {definition}"
@@ -301,7 +302,13 @@ def _without_quotes(line: str) -> str:
 def _sections(lines: list[Line]) -> list[str]:
     """Blank lines around headings and at most one between lines; sections without text and sections of links dropped."""
     out: list[Line] = []
-    at = 0
+    at = depth = 0
+
+    def end_section(level: int) -> None:
+        """Before a heading of this level drop headings without text, and short lines that announced a list or table now gone."""
+        while out and (not out[-1][1] or out[-1][0] >= level or (level <= depth and _announces(*out[-1]))):
+            out.pop()
+
     while at < len(lines):
         level, line = lines[at]
         at += 1
@@ -309,23 +316,25 @@ def _sections(lines: list[Line]) -> list[str]:
             if line or (out and out[-1][1]):
                 out.append((0, line))
             continue
-        while out and (not out[-1][1] or out[-1][0] >= level):
-            out.pop()  # an empty section before a heading of its own level or a higher one
+        end_section(level)
         if line.lower().rstrip(" :") in LINK_SECTIONS:
-            end = at
-            while end < len(lines) and (lines[end][0] > level or (not lines[end][0] and _may_be_source(lines[end][1]))):
-                end += 1
-            if end == len(lines) or lines[end][0]:
+            end = next((number for number in range(at, len(lines)) if 0 < lines[number][0] <= level), len(lines))
+            shown = [other for inner, other in lines[at:end] if other and not inner]
+            if 5 * sum(map(_is_prose, shown)) <= len(shown):
                 at = end
                 continue
         if line:
+            depth = level
             out += [(0, ""), (level, line), (0, "")]
-    while out and (not out[-1][1] or out[-1][0]):
-        out.pop()
+    end_section(1)
     start = next((number for number, (_, line) in enumerate(out) if line), 0)
     return [line for _, line in out[start:]]
 
 
-def _may_be_source(line: str) -> bool:
-    """A list item, a blank line or a short line that is no sentence."""
-    return not line or line.startswith("- ") or (len(line) < 100 and line[-1] not in ".!?")
+def _announces(level: int, line: str) -> bool:
+    return not level and len(line) < 150 and line.endswith(":") and not line.startswith("- ")
+
+
+def _is_prose(line: str) -> bool:
+    """Neither a list item nor a short line that is no sentence."""
+    return not line.startswith("- ") and (len(line) >= 100 or line[-1] in ".!?")
