@@ -1,5 +1,6 @@
 """The reader of Wikipedia's dumps: which pages it skips, and what the templates learn about the wiki."""
 
+import time
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -26,6 +27,12 @@ def test_redirects_in_any_language(tmp_path: Path, word: str) -> None:
     item = read(tmp_path, f"#{word} [[Andes]]")
     assert isinstance(item, Skipped) and item.reason == "redirect"
     assert isinstance(read(tmp_path, "# [[Andes]] come first"), Found)
+
+
+def test_a_redirect_to_nowhere_takes_linear_time(tmp_path: Path) -> None:
+    started = time.process_time()
+    assert isinstance(read(tmp_path, "#REDIRECT" + " " * 500_000 + "x"), Found)
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ CASES = {
     "area <math>\\pi r^2\n </math> and\n<math display=block>a &lt; b</math>": "area $\\pi r^2$ and\n$$a < b$$",
     "10<sup>6</sup> m<sup>2</sup>, H<sub>2</sub>O, 4<sup>th</sup>, <chem>H2O</chem>": "10⁶ m², H₂O, 4th, $\\ce{H2O}$",
     "<gallery>\nFile:A.jpg|One\n</gallery>Text <poem>a\nb</poem>": "Text\na\nb",
+    "a&#" + "9" * 5000 + ";b <code>&#" + "1" * 5000 + "</code>{{formatnum:" + "1" * 5000 + "}}": "ab " + "1" * 5000,
     "<ul><li>one</li><li>two</li></ul>": "- one\n- two",
     # tables
     "{|class=x\n|-\n| cell [[a]]\n{|\n| inner\n|}\n|}\nText after.": "Text after.",

@@ -17,7 +17,7 @@ from puna.corpus.readers.wikitext_languages import DISAMBIGUATION
 
 LICENCE = "CC-BY-SA-3.0"
 MEDIA_KEY, FILE_KEY, CATEGORY_KEY = "-2", "6", "14"
-REDIRECT = re.compile(r"\s*#\w+\s*:?\s*\[\[")  # in any language: #REDIRECT [[...]], #WEITERLEITUNG [[...]]
+REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language: #REDIRECT [[...]], #WEITERLEITUNG [[...]]
 LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 

@@ -32,6 +32,7 @@ EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|news:|irc:|gopher:)?//|mailto:)[^
 BREAK = re.compile(r"<(?:br|hr|/p|/div|/ul|/ol|/tr|/dd|/dt|/?blockquote|/?poem)\b[^<>]*>", re.IGNORECASE)
 ITEM = re.compile(r"<li\b[^<>]*>", re.IGNORECASE)
 SCRIPTS = re.compile(r"<(sup|sub)>([-+−–\dn]{1,8})</\1>", re.IGNORECASE)
+LONG_REFERENCE = re.compile(r"&#\d{9,};?")  # of no character; Python refuses to read more than 4,300 digits
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 VARIANT = re.compile(r"-\{(?:[^{}|]{1,40}\|)?([^{}|]*)\}-")  # Serbian: -{text}- keeps its script
 SWITCH = re.compile(r"__[^\W\d_a-zа-яђ-џ][^\W\da-zа-яђ-џ]{2,40}__")
@@ -64,11 +65,15 @@ def plain(text: str, dropped_namespaces: frozenset[str] = frozenset(), title: st
     text = _extract_tags(text.translate(WITHOUT_MARKS), held)
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
     text = EXTERNAL.sub(r"\1", text)
-    text = SCRIPTS.sub(lambda match: script(match[2], SUPERSCRIPT if match[1] in ("sup", "SUP") else SUBSCRIPT), text)
-    text = html.unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
+    text = SCRIPTS.sub(lambda match: script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT), text)
+    text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
     text = SWITCH.sub("", VARIANT.sub(r"\1", text.translate(MARKS)))
     text = "\n".join(_sections(_lines(text)))
     return HELD.sub(lambda match: held[int(match[1])] if len(match[1]) < 9 and int(match[1]) < len(held) else "", text)
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(LONG_REFERENCE.sub("", text)) if "&" in text else text
 
 
 class _Ahead:
@@ -116,7 +121,7 @@ def _extract_tags(text: str, held: list[str]) -> str:
             if ahead is None or ahead.start() > closed.start():
                 at = closed.end()
             continue
-        content = html.unescape(text[at : closed.start()])
+        content = _unescape(text[at : closed.start()])
         at = closed.end()
         if shown := _verbatim(name, opened[0], content):
             out.append(f"\x00{len(held)}\x00")

@@ -1,4 +1,5 @@
-"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows nothing.
+"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows nothing: info boxes,
+navigation, citations, requests, coordinates, flags, sounds, and guides to a pronunciation.
 
 A rule is a pattern of parameters ("{1}": the first one, "{last}": the last one without a name) or a function of the parameters. A
 pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in one language only and goes before a rule "s".
