@@ -1,8 +1,8 @@
 """Wikitext -> clean text: no links, comments, references, tables, nor markup; templates that are part of a sentence expanded.
 
 What stays: prose, headings, lists ("- "), formulas as LaTeX between dollar signs, code as it is. What goes: everything else, and
-sections that are lists of sources and links. Every step takes time linear in the text, whatever the text: a pattern
-cannot go over the same characters again and again, and text inside more than DEPTH closed brackets is dropped.
+sections that are lists of sources and links. Every step takes time linear in the text, whatever the text: no pattern goes over the
+same characters again and again, and text inside more than DEPTH closed brackets is dropped.
 """
 
 import html
@@ -49,8 +49,6 @@ WORD = re.compile(r"[^\W_]|\x00")
 ITEM_LEFTOVER = re.compile(r"(?:[-–—.,;:]+ )+")  # at the start of an item, behind a dropped template
 TABLE_LEFTOVER = ("|", "!", "{|", "}}")
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
-WITHOUT_MARKS = {0: None, ord(PIPE): None, ord(EQUALS): None}
-MARKS = {ord(PIPE): "|", ord(EQUALS): "="}
 Line = tuple[int, str]  # level of a heading, or 0; its text
 
 
@@ -62,12 +60,14 @@ def plain(text: str, dropped_namespaces: frozenset[str] = frozenset(), title: st
     """
     held: list[str] = []
     namespaces = DROPPED_NAMESPACES | dropped_namespaces
-    text = _extract_tags(text.translate(WITHOUT_MARKS), held)
+    for mark in ("\x00", PIPE, EQUALS):
+        text = text.replace(mark, "")
+    text = _extract_tags(text, held)
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
     text = EXTERNAL.sub(r"\1", text)
     text = SCRIPTS.sub(lambda match: script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT), text)
     text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
-    text = SWITCH.sub("", VARIANT.sub(r"\1", text.translate(MARKS)))
+    text = SWITCH.sub("", VARIANT.sub(r"\1", text.replace(PIPE, "|").replace(EQUALS, "=")))
     text = "\n".join(_sections(_lines(text)))
     return HELD.sub(lambda match: held[int(match[1])] if len(match[1]) < 9 and int(match[1]) < len(held) else "", text)
 
@@ -170,14 +170,12 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
         else:
             if table >= 0:
                 out[table:] = [_after_table("".join(out[table:]))]
-            shown = show(kind, "".join(out[top.start :])) if height < DEPTH else ""
+            inner = "".join(out[top.start :])
+            shown = "" if height >= DEPTH else link(inner) if kind == "[[" else template(inner)
         del out[top.start :]
         out.append(shown)
         if stack:
             stack[-1].height = max(stack[-1].height, height + 1)
-
-    def show(kind: str, inner: str) -> str:
-        return link(inner) if kind == "[[" else template(inner)
 
     def give_up() -> None:
         table = next((item.start for item in stack if item.kind == "{|"), -1)

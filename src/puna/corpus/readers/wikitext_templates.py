@@ -21,7 +21,7 @@ CHARGE = re.compile(r"\d*[-+−]")
 COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
 PIPE, EQUALS = "\x01", "\x02"  # stand for marks that must not part parameters
 ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
-MONTHS = (*("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"),)
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 RANGES = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "to(-)": " to ", "и": " и ",
           "y": " y ", "e": " e ", "a": " a "}  # fmt: skip
 UNITS = {
