@@ -123,7 +123,7 @@ def test_other_models_are_encoded_by_sentencepiece(options: str) -> None:
 
 def test_without_a_compiler_the_ids_are_the_same(encoder: Encoder, without_compiler: None) -> None:
     texts = [*AWKWARD, *TRAINING]
-    plain = Encoder(encoder._model_proto)
+    plain = Encoder(encoder.processor.serialized_model_proto())
     assert plain._compiled is None
     assert lists(plain, texts, 2) == lists(encoder, texts, 2)
     with pytest.raises(UserError, match=r"U\+DFFF at character 1"):

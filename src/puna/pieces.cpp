@@ -26,7 +26,7 @@ constexpr uint32_t NONE = 0xFFFFFFFF;
 constexpr Size SLACK = 32;         // bytes behind a text that may be read, ids behind those of a text that may be written
 constexpr Size WORD_BYTES = 31;    // longer words are not remembered
 constexpr uint32_t WORD_IDS = 7;   // nor those of more ids
-constexpr uint32_t SLOTS = 1 << 15;  // words a thread remembers: 2 MB
+constexpr uint32_t SLOTS = 1 << 16;  // words a thread remembers: 4 MB
 constexpr uint32_t JOIN_BITS = 1 << 18;
 constexpr uint8_t NEVER = 0, NORMAL = 1, USER_DEFINED = 2;  // kinds of pieces: one that no text becomes, any other, one found before merging
 const char SPACE_MARK[] = "\xe2\x96\x81";

@@ -27,7 +27,7 @@ SPACE_MARK = "\u2581".encode()
 NORMAL, UNKNOWN, USER_DEFINED, UNUSED, BYTE = 1, 2, 4, 5, 6  # types of pieces in sentencepiece_model.proto
 KINDS = {NORMAL: 1, USER_DEFINED: 2}  # the same in pieces.cpp; of others, no text is made
 BPE = 2  # a type of model there
-PIECE_BYTES = 4_096  # SentencePiece's pieces have 16 characters; building the tables takes the square of a piece's length
+PIECE_CHARACTERS = 1_000  # SentencePiece trains 16 at most; building the tables takes the square of a piece's length
 Array = np.ndarray[Any, Any]
 
 
@@ -45,7 +45,6 @@ class Encoder:
         import sentencepiece
 
         self.processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
-        self._model_proto = model_proto
 
     def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
         """Ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts + 1].
@@ -71,7 +70,7 @@ class Encoder:
     @functools.cached_property
     def _compiled(self) -> tuple[Any, int] | None:
         """The compiled encoder and the address of its form of the model; None where SentencePiece encodes."""
-        functions, plain = library(), _plain_bpe(self._model_proto)
+        functions, plain = library(), _plain_bpe(self.processor.serialized_model_proto())
         if functions is None or plain is None:
             return None
         pieces, scores, types, prefix = plain
@@ -109,46 +108,44 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
 
     None for models that the compiled encoder does not know: no BPE, normalised text, parts of texts named as unused.
     """
-    pieces, scores, kinds = [], [], []
-    trainer, normalizer = {}, {}
+    pieces: list[bytes] = []
+    scores: list[float] = []
+    types: list[int] = []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
     for number, value in _fields(model_proto):
         if number == 1:
-            piece = dict(_fields(value))
-            pieces.append(piece[1])
-            scores.append(piece.get(2, 0.0))
-            kinds.append(piece.get(3, NORMAL))
+            entry = dict(_fields(value))
+            pieces.append(entry[1])
+            scores.append(entry.get(2, 0.0))
+            types.append(entry.get(3, NORMAL))
         elif number == 2:
             trainer.update(_fields(value))
         elif number == 3:
             normalizer.update(_fields(value))
     model_type, suffix = trainer.get(3, 1), trainer.get(24, 0)
     charsmap, prefix, trimmed, escaped = (normalizer.get(number, default) for number, default in ((2, b""), (3, 1), (4, 1), (5, 1)))
-    reserved = [piece for piece, kind in zip(pieces, kinds, strict=True) if kind not in (NORMAL, USER_DEFINED)]
-    ordinary = {piece for piece, kind in zip(pieces, kinds, strict=True) if kind in (NORMAL, USER_DEFINED)}
-    named = [piece for piece, kind in zip(pieces, kinds, strict=True) if kind == USER_DEFINED]
-    if (
-        (model_type != BPE or suffix or charsmap or trimmed or not escaped)
-        or UNUSED in kinds
-        or any(len(piece) > PIECE_BYTES for piece in pieces)
-        or not all(map(_is_utf8, pieces))
-        or any(score != score for score in scores)
-        # A character or a piece that is found among the reserved ones first.
-        or any(len(piece.decode()) == 1 or piece in ordinary for piece in reserved)
-        # SentencePiece looks for these in the text as it was and as it has become.
-        or any(b" " in piece or b"\0" in piece or SPACE_MARK in piece for piece in named)
-    ):
+    if model_type != BPE or suffix or charsmap or trimmed or not escaped or UNUSED in types:
         return None
+    if not all(map(_is_plain, pieces)) or any(score != score for score in scores):
+        return None
+    texts = {piece for piece, kind in zip(pieces, types, strict=True) if kind in KINDS}
+    for piece, kind in zip(pieces, types, strict=True):
+        if kind not in KINDS and (piece in texts or len(piece.decode()) == 1):
+            return None  # SentencePiece would find it before, or without, a piece that texts may become
+        if kind == USER_DEFINED and (b" " in piece or SPACE_MARK in piece):
+            return None  # it is looked for in the text as it was and again with space marks
     # Texts have no spaces any more when pieces are looked for, so a piece with one is never found.
-    kinds = [kind if b" " not in piece else UNKNOWN for piece, kind in zip(pieces, kinds, strict=True)]
-    return [piece.replace(SPACE_MARK, b" ") for piece in pieces], scores, kinds, bool(prefix)
+    types = [kind if b" " not in piece else UNKNOWN for piece, kind in zip(pieces, types, strict=True)]
+    return [piece.replace(SPACE_MARK, b" ") for piece in pieces], scores, types, bool(prefix)
 
 
-def _is_utf8(piece: bytes) -> bool:
+def _is_plain(piece: bytes) -> bool:
+    """Whether a piece is short UTF-8 without NUL: versions of SentencePiece differ in what a NUL does."""
     try:
-        piece.decode()
+        return b"\0" not in piece and len(piece.decode()) <= PIECE_CHARACTERS
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

@@ -83,7 +83,7 @@ def write(
             identities += [identity for identity, _ in batch]
             sizes += [len(text.encode()) for _, text in batch]
             ids, offsets = tokenizer.documents_flat([text for _, text in batch], threads)
-            waiting.write(ids.astype(width))
+            waiting.write(ids.astype(width).tobytes())
             lengths.append(np.diff(offsets))
         if len(identities) < 2:
             raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
@@ -99,7 +99,7 @@ def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes:
     rows = np.flatnonzero(chosen)
     with Path(f"{stem}.bin").open("wb") as file:
         for row in rows:
-            file.write(tokens[starts[row] : starts[row + 1]])
+            file.write(tokens[starts[row] : starts[row + 1]].tobytes())
     offsets = np.concatenate([[0], np.cumsum(np.diff(starts)[rows])])
     np.save(f"{stem}.offsets.npy", offsets)
     np.save(f"{stem}.rows.npy", rows)
