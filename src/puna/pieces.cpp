@@ -23,12 +23,12 @@ namespace {
 typedef int64_t Size;
 typedef uint8_t Byte;
 constexpr uint32_t NONE = 0xFFFFFFFF;
-constexpr Size SLACK = 32;         // bytes behind a text that may be read, ids behind those of a text that may be written
-constexpr Size WORD_BYTES = 31;    // longer words are not remembered
-constexpr uint32_t WORD_IDS = 7;   // nor those of more ids
+constexpr Size SLACK = 32;           // bytes behind a text that may be read, ids behind those of a text that may be written
+constexpr Size WORD_BYTES = 31;      // longer words are not remembered
+constexpr uint32_t WORD_IDS = 7;     // nor those of more ids
 constexpr uint32_t SLOTS = 1 << 16;  // words a thread remembers: 4 MB
 constexpr uint32_t JOIN_BITS = 1 << 18;
-constexpr uint8_t NEVER = 0, NORMAL = 1, USER_DEFINED = 2;  // kinds of pieces: one that no text becomes, any other, one found before merging
+constexpr Byte NORMAL = 1, USER_DEFINED = 2;  // kinds of pieces: made by merging, found before it; no text becomes one of another kind
 const char SPACE_MARK[] = "\xe2\x96\x81";
 
 inline uint64_t mixed(uint64_t a, uint64_t b) {
@@ -102,8 +102,8 @@ struct Worker {
 
 class Model {
 public:
-    Model(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count, const int32_t* byte_ids, int32_t unknown,
-          bool prefix)
+    Model(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count, const int32_t* byte_ids,
+          int32_t unknown, bool prefix)
         : pieces(count), unknown(unknown), prefix(prefix), rank(count), joined(JOIN_BITS / 64) {
         if (byte_ids) bytes_of.assign(byte_ids, byte_ids + 256);
         std::vector<uint32_t> order(count);
@@ -338,7 +338,8 @@ private:
 
 extern "C" {
 
-// A model of `count` pieces: piece i is bytes[starts[i]:starts[i + 1]], never empty. byte_ids: of the 256 bytes, or null. Null when it fails.
+// A model of `count` pieces, to be closed again: piece i is bytes[starts[i]:starts[i + 1]], never empty. byte_ids: of the 256 bytes, or
+// null without byte fallback. prefix: whether a space goes before every text. Returns null when memory runs out.
 Model* pieces_open(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count, const int32_t* byte_ids,
                    Size unknown, Size prefix) {
     try {

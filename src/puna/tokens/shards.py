@@ -80,11 +80,11 @@ def write(
     # Which documents are held out is known when all have been seen; until then their tokens wait on the disk.
     with tempfile.TemporaryFile(dir=out) as waiting:
         for batch in _batches(documents):
-            identities += [identity for identity, _ in batch]
-            sizes += [len(text.encode()) for _, text in batch]
             ids, offsets = tokenizer.documents_flat([text for _, text in batch], threads)
             waiting.write(ids.astype(width).tobytes())
             lengths.append(np.diff(offsets))
+            identities += [identity for identity, _ in batch]
+            sizes += [len(text.encode()) for _, text in batch]
         if len(identities) < 2:
             raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
         waiting.flush()

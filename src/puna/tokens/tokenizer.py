@@ -18,8 +18,8 @@ from puna.tokens.settings import TokenizerSettings
 
 SPACE = "\u2581"
 LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
-Array = np.ndarray[Any, Any]
 THREADS = 4  # a constant, since SentencePiece writes it into the model
+Array = np.ndarray[Any, Any]
 
 
 class Tokenizer:
@@ -67,10 +67,9 @@ class Tokenizer:
     def documents_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
         """`encode_flat` of whole documents for training: each with its begin and end token."""
         ids, offsets = self.encode_flat(texts, threads)
-        ends = np.stack([offsets[:-1], offsets[1:]], axis=1).ravel()
-        return np.insert(ids, ends, np.tile(np.array([self.bos_id, self.eos_id], np.int32), len(texts))), offsets + 2 * np.arange(
-            len(offsets)
-        )
+        places = np.stack([offsets[:-1], offsets[1:]], axis=1).ravel()
+        marks = np.tile(np.array([self.bos_id, self.eos_id], np.int32), len(texts))
+        return np.insert(ids, places, marks), offsets + 2 * np.arange(len(offsets))
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids; begin and end tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
