@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,21 @@ def test_files_that_read_each_other_again_and_again_come_to_an_end() -> None:
     files = {f"f{number}.tex": f"\\input{{f{number + 1}}}" * 2 for number in range(60)}
     files["f0.tex"] = document(r"\section{A}\input{f1}")
     assert arxiv.paper_text(files, "f0.tex")[0] == r"\section{A}"
+
+
+REPEATED = [
+    "\\begin{verbatim}", "\\verb|x ", "\\url{", "\\iffalse ", "\\a{", "\\a", "\\b{x", "\\b ", "\\c[", "\\begin{e}", "\\newcommand{\\x}{",
+    "\\def\\x#1", "\\def\\x\\y", "\\long", "\\let\\x\\y", "$", "\\ensuremath{", "\\title{", "\\title[", "\\begin{references}", "\\label{",
+    "\\label[", "\\bibliography[", "\\section{References}", "%", "\\", "{", "}", "[", "\n", " ", "\\input{ ", "\\input{x}", "#1", "\\if",
+    "\\a{\\a{x}{y}}{z}", "\\b{\\b{x;};};",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", REPEATED)
+def test_no_text_takes_long(tmp_path: Path, pattern: str) -> None:
+    preamble = r"\newcommand{\a}[2]{#1}\def\b#1;{#1#1}\newcommand{\c}[1][x]{\a{#1}}\newenvironment{e}{<}{>}"
+    many = pattern * (60_000 // len(pattern))
+    for source in (document(r"\section{A}" + many, preamble), document(r"\section{A}\x\a{b}{c}", preamble + many)):
+        started = time.process_time()
+        assert len(read(tmp_path / "x.tex", source.encode())) == 1
+        assert time.process_time() - started < 3  # a hundred times what the slowest takes; with a square in it, minutes

@@ -9,8 +9,8 @@ DEFINITION = re.compile(
     r"|(?P<document>(?:New|Renew|Provide|Declare)DocumentCommand)"
     r"|(?P<operator>DeclareMathOperator\*?)"
     rf"|(?P<paired>DeclarePairedDelimiter))\s*(?:\{{\s*\\(?P<in_braces>{NAME})\s*\}}|\\(?P<bare>{NAME}))\s*"
-    rf"|(?:\\(?:long|global|protected|outer)\s*){0, 4}\\[gex]?def\s*\\(?P<define>{NAME})"
-    r"(?P<parameters>(?:[^{}\\\n]|\\[A-Za-z]++){0,80}+)(?=\{)"
+    rf"|(?:\\(?:long|global|protected|outer)\s*){{0,4}}\\[gex]?def\s*\\(?P<define>{NAME})"
+    r"(?P<parameters>(?:[^{}\\\n]|\\[A-Za-z]+(?![A-Za-z])){0,80})(?=\{)"
     rf"|(?:\\global\s*)?\\let\s*\\(?P<alias>{NAME})\s*=?\s*(?P<target>\\(?:{NAME}))"
     r"|\\(?P<environment>(?:re)?newenvironment)\*?\s*\{\s*(?P<block>[A-Za-z@*]+)\s*\}\s*"
 )
