@@ -1,6 +1,8 @@
 """Every real raw file ends as documents or named reasons, and the text reads as text."""
 
+import random
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -96,3 +98,32 @@ def test_pages_of_many_languages_are_of_their_language(data: Path) -> None:
                 total += 1
                 right += language.identify(item.text)[0] == wanted
     assert total > 100 and right > 0.9 * total
+
+
+@pytest.mark.parametrize(
+    ("reader", "pattern"), [(warc, "warc/*"), (arxiv, "arxiv/*/*.tex"), (book, "gutenberg/*"), (stackexchange, "stackexchange/*/*")]
+)
+def test_damaged_files_end_as_documents_or_as_an_error_for_people(data: Path, tmp_path: Path, reader: object, pattern: str) -> None:
+    paths = [path for path in sorted((data / "raw").glob(pattern)) if path.is_file()]
+    chance = random.Random(11)
+    for _ in range(60):
+        path = chance.choice(paths)
+        content = bytearray(path.read_bytes()[:100_000])
+        at, kind = chance.randrange(len(content)), chance.randrange(4)
+        if kind == 0:
+            del content[at:]
+        elif kind == 1:
+            del content[at : at + chance.randrange(500)]
+        elif kind == 2:
+            content[at:at] = content[:at][-chance.randrange(1, 500) :]
+        else:
+            for _ in range(chance.choice([1, 10, 100])):
+                content[chance.randrange(len(content))] = chance.randrange(256)
+        damaged = tmp_path / path.name
+        damaged.write_bytes(content)
+        started = time.process_time()
+        try:
+            assert all(isinstance(item, Found | Skipped) for item in reader.read(damaged))  # type: ignore[attr-defined]
+        except UserError as error:
+            assert str(error)
+        assert time.process_time() - started < 10
