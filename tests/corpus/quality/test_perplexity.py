@@ -64,6 +64,7 @@ def test_normalised_by_hand() -> None:
     text = " «Été»\t1999 — “Größe”…\r\nNaïve（x）\x07 \u0419 "
     assert perplexity.normalise(text) == '"ete" 0000 - "große"... naive(x) и'
     assert perplexity.normalise(text, ccnet=True) == '"ete"0000  -  "große"...naive(x) и'
+    assert perplexity.normalise("half \ud83d a pair") == "half a pair"
 
 
 def test_perplexity_is_its_definition(model: PerplexityModel) -> None:

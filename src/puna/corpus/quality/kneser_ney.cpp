@@ -36,30 +36,42 @@ void sort(std::vector<uint64_t>& group, std::vector<uint64_t>& spare, uint32_t l
 //   tokens [size]: the text. length: tokens of an n-gram here, without the new one.
 //   positions: where the n-grams begin, all places of the first one, then of the second...; repeats [contexts]: how many places each
 //     has; names [size]: the n-gram that begins at a place. positions becomes the same list for the longer n-grams.
-//   Out: next_names [size]; first_child [contexts + 1]; and for each longer n-gram its last token, its repeats, and its suffix: the
-//     n-gram that is left without its first token.
+//   Out: next_names [size]; first_child [contexts + 1]; for each longer n-gram its last token, its repeats, and its suffix: the n-gram
+//     that is left without its first token; and, onto preceding [contexts], of how many longer n-grams each one is the suffix.
 extern "C" int64_t extend(const uint32_t* tokens, int64_t size, int64_t begin, int64_t length, uint32_t* positions,
                           const uint32_t* repeats, int64_t contexts, const uint32_t* names, uint32_t* next_names,
-                          uint32_t* first_child, uint32_t* last_tokens, uint32_t* next_repeats, uint32_t* suffixes) {
+                          uint32_t* first_child, uint32_t* last_tokens, uint32_t* next_repeats, uint32_t* suffixes,
+                          uint32_t* preceding) {
   std::vector<uint64_t> group, spare;
-  int64_t count = 0, read = 0, written = 0;
+  int64_t count = 0, read = 0, written = 0, all = 0;
+  for (int64_t context = 0; context < contexts; ++context) all += repeats[context];
   for (int64_t context = 0; context < contexts; ++context) {
     first_child[context] = static_cast<uint32_t>(count);
     group.clear();
     uint32_t largest = 0;
+    bool sorted = true;  // as many groups are from the start
     for (int64_t end = read + repeats[context]; read < end; ++read) {
+      if (read + AHEAD < all) {
+        const int64_t soon = positions[read + AHEAD];
+        __builtin_prefetch(tokens + soon + length);
+        __builtin_prefetch(names + soon + 1);
+        __builtin_prefetch(next_names + soon, 1);
+      }
       const int64_t next = positions[read] + length;
       if (next >= size || tokens[next] == begin) continue;  // the document ends here
-      group.push_back(static_cast<uint64_t>(tokens[next]) << 32 | positions[read]);
+      const uint64_t item = static_cast<uint64_t>(tokens[next]) << 32 | positions[read];
+      sorted = sorted && (group.empty() || item > group.back());
+      group.push_back(item);
       largest = std::max(largest, tokens[next]);
     }
-    if (group.size() > 1) sort(group, spare, largest);
+    if (!sorted) sort(group, spare, largest);
     for (std::size_t item = 0; item < group.size(); ++item) {
       const uint32_t position = static_cast<uint32_t>(group[item]), token = static_cast<uint32_t>(group[item] >> 32);
       if (item == 0 || token != group[item - 1] >> 32) {
         last_tokens[count] = token;
         next_repeats[count] = 0;
         suffixes[count] = names[position + 1];
+        ++preceding[suffixes[count]];
         ++count;
       }
       ++next_repeats[count - 1];

@@ -13,6 +13,7 @@ discounts that are zero, and not only those below zero, are replaced; and the la
 by its adjusted count, where lmplz takes the count in the text.
 """
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +35,13 @@ CHUNK = 1 << 20
 MAGIC = b"puna kneser-ney 1\n"
 ALIGNMENT = 64  # bytes
 SOURCE = Path(__file__).with_suffix(".cpp")
-SIGNATURES = {"extend": "pnnnppnpppppp->n", "score": "pnnpppppppi"}
+SIGNATURES = {"extend": "pnnnppnppppppp->n", "score": "pnnpppppppi"}
+
+
+@functools.cache
+def library() -> Any:
+    """The compiled loops; None where they cannot be built or are switched off."""
+    return compiled.load(SOURCE, SIGNATURES)
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,15 @@ class KneserNey:
         tokens = check(tokens, self.vocab_size, self.begin)
         found = tokens
         scores = self.orders[0].log10_probabilities[tokens].astype(np.float64)
-        library = compiled.load(SOURCE, SIGNATURES)
+        compiled_loops = library()
         for below, order in zip(self.orders, self.orders[1:], strict=False):
             contexts, found = found, np.empty_like(tokens)
-            if library is None:
+            if compiled_loops is None:
                 _score(tokens, self.begin, order, below.log10_backoffs, contexts, found, scores)
             else:
-                library.score(tokens.ctypes.data, len(tokens), self.begin, order.first_child.ctypes.data, order.last_tokens.ctypes.data,
-                              order.log10_probabilities.ctypes.data, below.log10_backoffs.ctypes.data, contexts.ctypes.data,
-                              found.ctypes.data, scores.ctypes.data, threads)  # fmt: skip
+                arrays = (order.first_child, order.last_tokens, order.log10_probabilities, below.log10_backoffs, contexts, found, scores)
+                pointers = (array.ctypes.data for array in arrays)
+                compiled_loops.score(tokens.ctypes.data, len(tokens), self.begin, *pointers, threads)
         return scores
 
     def ngrams(self, n: int) -> Iterator[tuple[int, Array]]:
@@ -92,7 +99,8 @@ class KneserNey:
         is <s> whatever its piece. Raises UserError for pieces that cannot be told apart in such a file."""
         words = np.array([*pieces, "<unk>"], object)
         words[self.begin] = "<s>"
-        if len(pieces) != self.vocab_size or len(set(words[:-1])) < self.vocab_size or any(set(word) & set(" \t\r\n\0") for word in words):
+        unfit = any(not word or set(word) & set(" \t\r\n\0") for word in words)
+        if unfit or len(pieces) != self.vocab_size or len(set(words[:-1])) < self.vocab_size:
             raise UserError(f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, one for each token id")
         unknown = "<unk>" not in pieces
         sizes = [len(order.last_tokens) for order in self.orders if len(order.last_tokens)]
@@ -218,8 +226,8 @@ def estimate(blocks: Iterable[Array], *, vocab_size: int, begin: int, order: int
 
     blocks: arrays of token ids, in each a begin token before every document. seen_only: the uniform distribution under the single
     tokens is over the tokens of the text and one unknown token, as in lmplz, and not over the vocabulary; probabilities of all ids of
-    the vocabulary then add up to more than 1 where several are not in the text. Memory: about 45 bytes a token. Raises UserError for
-    a text without tokens, ValueError for ids that are none.
+    the vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and about as many a
+    different n-gram. Raises UserError for a text without tokens, ValueError for ids that are none.
     """
     tokens = np.concatenate([np.empty(0, np.uint32), *(check(block, vocab_size, begin) for block in blocks)])
     if (tokens == begin).all():
@@ -227,6 +235,7 @@ def estimate(blocks: Iterable[Array], *, vocab_size: int, begin: int, order: int
     if len(tokens) >= ABSENT:
         raise UserError(f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text")
     levels, counts = _count(tokens, vocab_size, begin, order)
+    del tokens
     outcomes = int((counts[0] > 0).sum()) + 1 if seen_only else vocab_size - 1
     lower = np.array([1 / outcomes])
     orders: list[Order] = []
@@ -258,9 +267,9 @@ def _count(tokens: Array, vocab_size: int, begin: int, order: int) -> tuple[list
     names = tokens
     first, end = begin, begin + 1  # the n-grams that begin with the begin token
     for length in range(1, order):
-        level, names, positions = _extend(tokens, vocab_size, begin, length, positions, levels[-1].repeats, names)
         below = levels[-1]
-        adjusted = np.bincount(level.suffixes, minlength=len(below.repeats)).astype(np.uint32)
+        adjusted = np.zeros_like(below.repeats)
+        level, names, positions = _extend(tokens, vocab_size, begin, length, positions, below.repeats, names, adjusted)
         adjusted[first:end] = below.repeats[first:end]
         below.repeats = np.empty(0, np.uint32)
         counts.append(adjusted)
@@ -272,20 +281,20 @@ def _count(tokens: Array, vocab_size: int, begin: int, order: int) -> tuple[list
 
 
 def _extend(
-    tokens: Array, vocab_size: int, begin: int, length: int, positions: Array, repeats: Array, names: Array
+    tokens: Array, vocab_size: int, begin: int, length: int, positions: Array, repeats: Array, names: Array, preceding: Array
 ) -> tuple[_Counts, Array, Array]:
     """`extend` of kneser_ney.cpp: the n-grams one token longer than `length`, the n-gram that begins at each place, and the places in
-    the order of their n-grams."""
+    the order of their n-grams. preceding: an array of zeros, which it fills."""
     contexts = len(repeats)
-    library = compiled.load(SOURCE, SIGNATURES)
-    if library is not None:
-        next_names = np.empty_like(tokens)
-        first_child = np.empty(contexts + 1, np.uint32)
+    if (compiled_loops := library()) is not None:
+        next_names, first_child = np.empty_like(tokens), np.empty(contexts + 1, np.uint32)
         outputs = [np.empty(len(positions), np.uint32) for _ in range(3)]
-        count = library.extend(tokens.ctypes.data, len(tokens), begin, length, positions.ctypes.data, repeats.ctypes.data, contexts,
-                               names.ctypes.data, next_names.ctypes.data, first_child.ctypes.data,
-                               *(output.ctypes.data for output in outputs))  # fmt: skip
-        last_tokens, next_repeats, suffixes = (output[:count].copy() for output in outputs)
+        arrays = (names, next_names, first_child, *outputs, preceding)
+        count = compiled_loops.extend(tokens.ctypes.data, len(tokens), begin, length, positions.ctypes.data, repeats.ctypes.data, contexts,
+                               *(array.ctypes.data for array in arrays))  # fmt: skip
+        for output in outputs:
+            output.resize(count, refcheck=False)
+        last_tokens, next_repeats, suffixes = outputs
         return _Counts(last_tokens, first_child, next_repeats, suffixes), next_names, positions[: int(next_repeats.sum(dtype=np.int64))]
     places = positions.astype(np.int64)
     places = places[places + length < len(tokens)]
@@ -295,8 +304,10 @@ def _extend(
     next_names = np.zeros_like(tokens)
     next_names[places] = inverse
     first_child = np.concatenate([[0], np.cumsum(np.bincount(unique // vocab_size, minlength=contexts))])
-    arrays = (unique % vocab_size, first_child, counted, names[places[at] + 1])
-    return _Counts(*(array.astype(np.uint32) for array in arrays)), next_names, places.astype(np.uint32)
+    suffixes = names[places[at] + 1]
+    np.add.at(preceding, suffixes, 1)
+    level = _Counts(*(array.astype(np.uint32) for array in (unique % vocab_size, first_child, counted, suffixes)))
+    return level, next_names, places.astype(np.uint32)
 
 
 def _discounts(counts: Array) -> tuple[float, ...]:

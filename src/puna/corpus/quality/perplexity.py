@@ -11,6 +11,7 @@ Not as in CCNet either way: all pieces that SentencePiece does not know are one 
 """
 
 import io
+import itertools
 import json
 import os
 import re
@@ -46,8 +47,8 @@ Encode = Callable[[list[str], int], tuple[Array, Array]]
 
 class _Replacements(dict[int, str]):
     """What becomes of one lower-case character, by code point, worked out when it is first met: no accents (category Mn after NFD),
-    digits 0, ASCII punctuation, no control characters. With `spaces` all white space is a space, also where it is a control
-    character."""
+    digits 0, ASCII punctuation; no control characters and no halves of surrogate pairs. With `spaces` all white space is a space,
+    also where it is a control character."""
 
     def __init__(self, spaces: bool) -> None:
         super().__init__()
@@ -55,7 +56,9 @@ class _Replacements(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        if self.spaces and character.isspace():
+        if 0xD800 <= code <= 0xDFFF:
+            found = ""
+        elif self.spaces and character.isspace():
             found = " "
         else:
             kept = (part for part in unicodedata.normalize("NFD", character) if unicodedata.category(part) != "Mn")
@@ -99,7 +102,7 @@ def encoder(pieces: bytes) -> Encode:
     def encode(texts: list[str], threads: int) -> tuple[Array, Array]:
         encoded = processor.encode(texts, num_threads=threads)
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded], dtype=np.int64)])
-        return np.fromiter((token for ids in encoded for token in ids), np.int32, int(offsets[-1])), offsets
+        return np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(offsets[-1])), offsets
 
     return encode
 
