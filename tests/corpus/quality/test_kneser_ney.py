@@ -23,7 +23,7 @@ Gram = tuple[int, ...]
 class Reference:
     """Direct recursion over dictionaries, in float64."""
 
-    def __init__(self, documents: list[list[int]], order: int, outcomes: int = VOCABULARY - 1) -> None:
+    def __init__(self, documents: list[list[int]], order: int, outcomes: int = VOCABULARY - 1, prune: tuple[int, ...] = (0,) * 5) -> None:
         raw: list[Counter[Gram]] = [Counter() for _ in range(order + 2)]
         for document in documents:
             for n in range(1, order + 1):
@@ -40,9 +40,12 @@ class Reference:
         self.counts[1][(BEGIN,)] = 0
         self.discounts = [(0.0, *self.estimate(Counter(self.counts[n].values()))) for n in range(order + 1)]
         self.followers: list[dict[Gram, list[int]]] = [defaultdict(list) for _ in range(order + 1)]
+        self.lost: Counter[Gram] = Counter()  # counts of what is pruned after a context
+        self.pruned: set[Gram] = {gram for n in range(2, order + 1) for gram in raw[n] if raw[n][gram] <= prune[n - 1]}
         for n in range(1, order + 1):
             for gram, count in self.counts[n].items():
-                self.followers[n][gram[:-1]].append(count)
+                self.followers[n][gram[:-1]].append(0 if gram in self.pruned else count)
+                self.lost[gram[:-1]] += count if gram in self.pruned else 0
 
     @staticmethod
     def estimate(n: Counter[int]) -> tuple[float, ...]:
@@ -55,20 +58,22 @@ class Reference:
 
     def backoff(self, context: Gram) -> float:
         counts = self.followers[len(context) + 1].get(context, []) if len(context) + 1 < len(self.followers) else []
-        return sum(self.discounts[len(context) + 1][min(c, 3)] for c in counts) / sum(counts) if counts else 1.0
+        kept = sum(self.discounts[len(context) + 1][min(c, 3)] for c in counts)
+        return (kept + self.lost[context]) / (sum(counts) + self.lost[context]) if counts else 1.0
 
     def probability(self, context: Gram, token: int) -> float:
         n = len(context) + 1
         lower = self.probability(context[1:], token) if context else 1 / self.outcomes
         if not self.followers[n].get(context):
             return lower
-        count = self.counts[n].get((*context, token), 0)
-        seen = (count - self.discounts[n][min(count, 3)]) / sum(self.followers[n][context])
+        gram = (*context, token)
+        count = 0 if gram in self.pruned else self.counts[n].get(gram, 0)
+        seen = (count - self.discounts[n][min(count, 3)]) / (sum(self.followers[n][context]) + self.lost[context])
         return seen + self.backoff(context) * lower
 
 
-def estimate(documents: list[list[int]], order: int = 5, seen_only: bool = False) -> KneserNey:
-    return kneser_ney.estimate([flat(documents)], vocab_size=VOCABULARY, begin=BEGIN, order=order, seen_only=seen_only)
+def estimate(documents: list[list[int]], order: int = 5, seen_only: bool = False, prune: tuple[int, ...] = ()) -> KneserNey:
+    return kneser_ney.estimate([flat(documents)], vocab_size=VOCABULARY, begin=BEGIN, order=order, seen_only=seen_only, prune=prune)
 
 
 def flat(documents: list[list[int]]) -> Array:
@@ -102,16 +107,21 @@ def arpa(path: Path) -> tuple[list[int], dict[Gram, tuple[float, float]]]:
 IDS = st.sampled_from([0, 3, 4, 5, 6, 7, 8])
 DOCUMENTS = st.lists(st.lists(IDS, max_size=25).map(lambda ids: [BEGIN, *ids, END]), min_size=1, max_size=8)
 ORDERS = st.integers(1, 5)
+PRUNE = st.sampled_from([(0, 0, 0, 0, 0), (0, 0, 1, 1, 1), (0, 1, 1, 2, 2), (0, 0, 0, 0, 1), (0, 3, 3, 3, 90)])
 
 
 @settings(max_examples=60)
-@given(DOCUMENTS, ORDERS, st.booleans())
-def test_every_ngram_is_the_formulas(tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], order: int, seen: bool) -> None:
-    reference = Reference(documents, order, len({token for document in documents for token in document}) if seen else VOCABULARY - 1)
+@given(DOCUMENTS, ORDERS, st.booleans(), PRUNE)
+def test_every_ngram_is_the_formulas(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[list[int]], order: int, seen: bool, prune: tuple[int, ...]
+) -> None:
+    outcomes = len({token for document in documents for token in document}) if seen else VOCABULARY - 1
+    reference = Reference(documents, order, outcomes, prune)
     path = tmp_path_factory.mktemp("arpa") / "model.arpa"
-    estimate(documents, order, seen).write_arpa(path, PIECES)
+    estimate(documents, order, seen, prune).write_arpa(path, PIECES)
     sizes, grams = arpa(path)
     expected = {gram for counts in reference.counts for gram in counts} | {(token,) for token in range(VOCABULARY)}
+    expected -= reference.pruned
     assert grams.keys() == expected
     assert sizes == [sum(len(gram) == n for gram in grams) for n in range(1, len(sizes) + 1)] and sum(sizes) == len(grams)
     for gram, (probability, backoff) in grams.items():
@@ -121,23 +131,27 @@ def test_every_ngram_is_the_formulas(tmp_path_factory: pytest.TempPathFactory, d
 
 
 @settings(max_examples=60)
-@given(DOCUMENTS, DOCUMENTS, ORDERS)
-def test_scores_of_another_text_are_the_formulas(training: list[list[int]], text: list[list[int]], order: int) -> None:
-    reference = Reference(training, order)
+@given(DOCUMENTS, DOCUMENTS, ORDERS, PRUNE)
+def test_scores_of_another_text_are_the_formulas(
+    training: list[list[int]], text: list[list[int]], order: int, prune: tuple[int, ...]
+) -> None:
+    reference = Reference(training, order, prune=prune)
     expected = [
         math.log10(reference.probability(tuple(document[max(0, at - order + 1) : at]), document[at])) if at else 0.0
         for document in text
         for at in range(len(document))
     ]
-    np.testing.assert_allclose(estimate(training, order).scores(flat(text)), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(estimate(training, order, prune=prune).scores(flat(text)), expected, rtol=1e-6, atol=1e-6)
 
 
 @settings(max_examples=40)
-@given(DOCUMENTS, st.lists(IDS, max_size=6), ORDERS)
-def test_probabilities_add_up_to_one_after_any_context(training: list[list[int]], context: list[int], order: int) -> None:
+@given(DOCUMENTS, st.lists(IDS, max_size=6), ORDERS, PRUNE)
+def test_probabilities_add_up_to_one_after_any_context(
+    training: list[list[int]], context: list[int], order: int, prune: tuple[int, ...]
+) -> None:
     outcomes = [token for token in range(VOCABULARY) if token != BEGIN]
     text = flat([[BEGIN, *context, token] for token in outcomes])
-    last = estimate(training, order).scores(text).reshape(len(outcomes), -1)[:, -1]
+    last = estimate(training, order, prune=prune).scores(text).reshape(len(outcomes), -1)[:, -1]
     assert (10.0**last).sum() == pytest.approx(1.0, rel=2e-6)
 
 
@@ -146,6 +160,47 @@ def test_seen_only_adds_up_to_one_over_the_tokens_of_the_text_and_one_unknown_to
     last = model.scores(flat([[BEGIN, 3, token] for token in (3, 4, 5, END, UNKNOWN)])).reshape(5, 3)[:, -1]
     assert (10.0**last).sum() == pytest.approx(1.0, rel=2e-6)
     assert last[-1] == model.scores(np.array([BEGIN, 3, 8]))[-1]
+
+
+def test_lmplz_gives_the_same_model(tmp_path: Path) -> None:
+    # From `lmplz -o 3 --discount_fallback --vocab_pad 14` of KenLM (revision of March 2025) on this text, token 3 as a, 4 as b...
+    squares = np.arange(600) ** 2
+    letters = 3 + (squares // 7 + squares % 9) % 11
+    text = flat([[BEGIN, *letters[at : at + 15].tolist(), END] for at in range(0, 600, 15)])
+    model = kneser_ney.estimate([text], vocab_size=15, begin=BEGIN, order=3)
+    assert model.discounts[0] == (0.5, 1.0, 1.5)
+    assert model.discounts[1:] == (pytest.approx((0.0909091, 1.5, 2.78182), rel=1e-5), pytest.approx((0.54262, 1.63003, 2.65272), rel=1e-5))
+    assert [len(order.last_tokens) for order in model.orders[1:]] == [140, 405]
+    model.write_arpa(tmp_path / "model.arpa", ["<unk>", "<s>", "</s>", *"abcdefghijkl"])
+    lines = [line.split("\t") for line in (tmp_path / "model.arpa").read_text().split("\n") if "\t" in line]
+    found = {words: tuple(map(float, values)) for probability, words, *rest in lines for values in [(probability, *rest)]}
+    expected = {
+        "<unk>": (-2.0369835, 0), "<s>": (0, -0.17821857), "</s>": (-1.1132791, 0), "a": (-1.0747721, -0.10836284),
+        "e": (-1.1555356, -0.10124989), "h": (-1.1132791, -0.11264656), "d b": (-0.9619302, -0.35786155),
+        "c b": (-1.1680145, -0.16824673), "g g": (-1.1003734, -0.09462013), "d i": (-1.2030795, -0.16824673),
+        "k e c": (-0.90517974,), "c d i": (-0.8044518,), "g i k": (-0.8513757,), "h d d": (-0.93831915,), "f g a": (-0.8160392,),
+    }  # fmt: skip
+    for words, values in expected.items():
+        assert found[words] == pytest.approx(values, abs=5e-7), words
+
+
+def test_pruned_models_are_whole_and_smaller(tmp_path: Path) -> None:
+    kenlm = pytest.importorskip("kenlm")
+    text = drawn(8, 60, 20_000)
+    whole, pruned = (kneser_ney.estimate([text], vocab_size=60, begin=BEGIN, prune=prune) for prune in ((), (0, 0, 1)))
+    sizes = [[len(order.last_tokens) for order in model.orders] for model in (whole, pruned)]
+    assert sizes[0][:2] == sizes[1][:2] and all(less < more for more, less in zip(*sizes, strict=True) if more > sizes[0][1])
+    pruned.save(tmp_path / "model")
+    np.testing.assert_array_equal(kneser_ney.load(tmp_path / "model").scores(text), pruned.scores(text))
+    pieces = ["<unk>", "<s>", "</s>", *(f"p{number}" for number in range(3, 60))]
+    pruned.write_arpa(tmp_path / "model.arpa", pieces)
+    sentence = text[1 : np.flatnonzero(text == BEGIN)[1]]
+    words = " ".join(pieces[token] for token in sentence)
+    theirs = [score for score, _, _ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores(words, eos=False)]
+    np.testing.assert_allclose(pruned.scores(text)[1 : len(sentence) + 1], theirs, rtol=1e-5, atol=1e-6)
+    for prune in ((1,), (0, 2, 1)):
+        with pytest.raises(ValueError, match="prune"):
+            kneser_ney.estimate([text], vocab_size=60, begin=BEGIN, prune=prune)
 
 
 def test_discounts_by_hand() -> None:

@@ -212,52 +212,66 @@ def _score(tokens: Array, begin: int, order: Order, backoffs: Array, contexts: A
 
 @dataclass
 class _Counts:
-    """The n-grams of one order while they are counted. repeats: places in the text; counts: adjusted counts; suffixes: name of the
-    n-gram that is left without the first token."""
+    """The n-grams of one order while they are counted. repeats: how often each stands in the text; suffixes: name of the n-gram that
+    is left without the first token; kept: which are not pruned, where any are."""
 
     last_tokens: Array
     first_child: Array
     repeats: Array
     suffixes: Array
+    kept: Array | None = None
 
 
-def estimate(blocks: Iterable[Array], *, vocab_size: int, begin: int, order: int = 5, seen_only: bool = False) -> KneserNey:
+def estimate(
+    blocks: Iterable[Array], *, vocab_size: int, begin: int, order: int = 5, prune: Sequence[int] = (), seen_only: bool = False
+) -> KneserNey:
     """Count a text and smooth its n-grams.
 
-    blocks: arrays of token ids, in each a begin token before every document. seen_only: the uniform distribution under the single
-    tokens is over the tokens of the text and one unknown token, as in lmplz, and not over the vocabulary; probabilities of all ids of
-    the vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and about as many a
-    different n-gram. Raises UserError for a text without tokens, ValueError for ids that are none.
+    blocks: arrays of token ids, in each a begin token before every document. prune: n-grams that stand in the text so often or less are
+    left out, for each order, the last one for all higher orders; as in lmplz, but 0 for single tokens. seen_only: the uniform
+    distribution under the single tokens is over the tokens of the text and one unknown token, as in lmplz, and not over the vocabulary;
+    probabilities of all ids of the vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and
+    about as many a different n-gram. Raises UserError for a text without tokens, ValueError for ids that are none.
     """
+    limits = [*prune, *[prune[-1] if prune else 0] * order][:order]
+    if limits[0] or limits != sorted(limits):
+        raise ValueError(f"prune={tuple(prune)}: the first must be 0, and no one lower than the one before it")
     tokens = np.concatenate([np.empty(0, np.uint32), *(check(block, vocab_size, begin) for block in blocks)])
     if (tokens == begin).all():
         raise UserError("an n-gram model cannot be trained: the text has no tokens")
     if len(tokens) >= ABSENT:
         raise UserError(f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text")
-    levels, counts = _count(tokens, vocab_size, begin, order)
+    levels, counts = _count(tokens, vocab_size, begin, limits)
     del tokens
     outcomes = int((counts[0] > 0).sum()) + 1 if seen_only else vocab_size - 1
     lower = np.array([1 / outcomes])
     orders: list[Order] = []
     discounts = []
-    unseen = 0.0
-    for level in levels:
+    unseen, everything = 0.0, slice(None)
+    kept: Any = everything
+    for number, level in enumerate(levels, 1):
         count = counts.pop(0)
         discounts.append(_discounts(count))
         lower, backoffs = _smooth(count, level, lower, np.array([0.0, *discounts[-1]]))
-        if not orders:
+        if number == 1:
             unseen = float(_log10(backoffs / outcomes)[0])
             lower[begin] = 1.0
         else:
-            orders[-1].log10_backoffs[:] = _log10(backoffs)
-        above = len(orders) + 1 < len(levels)
-        orders.append(Order(level.last_tokens, level.first_child, _log10(lower), np.zeros(len(lower) if above else 0, np.float32)))
-        level.suffixes = np.empty(0, np.uint32)
+            orders[-1].log10_backoffs[:] = _log10(backoffs[kept])
+        # A pruned n-gram has no longer one that is kept, so the first children of the kept ones still bound them.
+        first_child, bounds, kept = level.first_child, kept, everything if level.kept is None else level.kept
+        if level.kept is not None:
+            first_child = np.concatenate([[0], np.cumsum(kept)]).astype(np.uint32)[first_child]
+        first_child = np.append(first_child[:-1][bounds], first_child[-1:])
+        last_tokens, probabilities = np.ascontiguousarray(level.last_tokens[kept]), _log10(lower[kept])
+        size = len(last_tokens) if number < len(levels) else 0
+        orders.append(Order(last_tokens, first_child, probabilities, np.zeros(size, np.float32)))
+        level.suffixes = level.last_tokens = level.first_child = np.empty(0, np.uint32)
     return KneserNey(vocab_size, begin, unseen, tuple(discounts), tuple(orders))
 
 
-def _count(tokens: Array, vocab_size: int, begin: int, order: int) -> tuple[list[_Counts], list[Array]]:
-    """The n-grams of every order up to `order`, and their adjusted counts: how many different tokens stand before an n-gram; for the
+def _count(tokens: Array, vocab_size: int, begin: int, limits: list[int]) -> tuple[list[_Counts], list[Array]]:
+    """The n-grams of every order that `limits` has, and their adjusted counts: how many different tokens stand before an n-gram; for the
     highest order and for n-grams that begin with the begin token, which have nothing before them, how often they stand in the text."""
     repeats = np.bincount(tokens, minlength=vocab_size).astype(np.uint32)
     alone = np.arange(vocab_size, dtype=np.uint32)
@@ -266,16 +280,18 @@ def _count(tokens: Array, vocab_size: int, begin: int, order: int) -> tuple[list
     positions = np.argsort(tokens.astype(np.uint16) if vocab_size <= 1 << 16 else tokens, kind="stable").astype(np.uint32)
     names = tokens
     first, end = begin, begin + 1  # the n-grams that begin with the begin token
-    for length in range(1, order):
+    for length in range(1, len(limits)):
         below = levels[-1]
         adjusted = np.zeros_like(below.repeats)
         level, names, positions = _extend(tokens, vocab_size, begin, length, positions, below.repeats, names, adjusted)
         adjusted[first:end] = below.repeats[first:end]
+        below.kept = below.repeats > limits[length - 1] if limits[length - 1] else None
         below.repeats = np.empty(0, np.uint32)
         counts.append(adjusted)
         levels.append(level)
         first, end = int(level.first_child[first]), int(level.first_child[end])
     counts.append(levels[-1].repeats)
+    levels[-1].kept = levels[-1].repeats > limits[-1] if limits[-1] else None
     counts[0][begin] = 0
     return levels, counts
 
@@ -323,7 +339,7 @@ def _discounts(counts: Array) -> tuple[float, ...]:
 
 def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tuple[Array, Array]:
     """Probabilities of the n-grams of one order, interpolated with those of the order below, and the weight that each context leaves
-    for it (1 for what is no context); float64."""
+    for it (1 for what is no context); float64. Those of pruned n-grams mean nothing, and no kept one hangs on them."""
     probabilities = np.empty(len(counts))
     backoffs = np.ones(len(level.first_child) - 1)
     for start in range(0, len(backoffs), CHUNK):
@@ -332,10 +348,11 @@ def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tu
         count = counts[here].astype(np.int64)
         times = np.minimum(count, 3)
         edges = edges - edges[0]
-        # Sums over the n-grams of each context, all in integers.
-        parts = (count, times == 1, times == 2, times == 3)
-        total, *having = (np.diff(np.concatenate([[0], np.cumsum(part)])[edges]) for part in parts)
-        left = discounts[1] * having[0] + discounts[2] * having[1] + discounts[3] * having[2]
+        pruned = np.zeros(1, bool) if level.kept is None else ~level.kept[here]
+        # Sums over the n-grams of each context, all in integers. What is pruned leaves all of its count.
+        parts = [count, *((times == value) & ~pruned for value in (1, 2, 3)), count * pruned]
+        total, *having, lost = (np.diff(np.concatenate([[0], np.cumsum(part)])[edges]) for part in parts)
+        left = discounts[1] * having[0] + discounts[2] * having[1] + discounts[3] * having[2] + lost
         backoff = np.divide(left, total, out=backoffs[start : start + CHUNK], where=total > 0)
         context = np.repeat(np.arange(len(total)), np.diff(edges))
         probabilities[here] = (count - discounts[times]) / total[context] + backoff[context] * lower[level.suffixes[here]]

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,7 @@ def train(
     vocab_size: int = 65_536,
     model_type: str = "bpe",
     order: int = 5,
+    prune: Sequence[int] = (),
     pieces_characters: int = 100_000_000,
     threads: int = 1,
     ccnet: bool = False,
@@ -189,8 +190,9 @@ def train(
     """Train both models on good text.
 
     texts: gone through twice, so a list or the like and no iterator. vocab_size: pieces at most; a small text gets fewer.
-    model_type: "bpe" or "unigram"; with `ccnet` always unigram. pieces_characters: the SentencePiece model is trained on the first
-    texts, up to this size. Raises UserError where there is no text to train on, ValueError for an iterator.
+    model_type: "bpe" or "unigram"; with `ccnet` always unigram. order, prune: as in `kneser_ney.estimate`. pieces_characters: the
+    SentencePiece model is trained on the first texts, up to this size. Raises UserError where there is no text to train on, ValueError
+    for an iterator.
     """
     if iter(texts) is texts:
         raise ValueError("texts are gone through twice: give a list or another iterable that starts again, no iterator")
@@ -199,7 +201,7 @@ def train(
     begin, end = processor.bos_id(), processor.eos_id()
     lots = _lots(normalise(text, ccnet) for text in texts)
     blocks = (_framed(*encode(lot, threads), begin, end)[0] for lot in lots)
-    ngrams = kneser_ney.estimate(blocks, vocab_size=processor.vocab_size(), begin=begin, order=order, seen_only=ccnet)
+    ngrams = kneser_ney.estimate(blocks, vocab_size=processor.vocab_size(), begin=begin, order=order, prune=prune, seen_only=ccnet)
     return _model(pieces, ngrams, ccnet)
 
 
