@@ -1,0 +1,180 @@
+"""Which licence a name or a text means, as an SPDX expression, and whether it lets source code into the corpus.
+
+The paper (section 2.1): "projects that are distributed under the Apache, BSD and MIT licenses". Everything in doubt counts as not
+among them: a text with a licence we know and another one needs both, and one with conditions of its own is not that licence.
+"""
+
+import functools
+import re
+
+KEPT = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}  # "BSD": two or three clauses, untold
+UNKNOWN = "LicenseRef-unknown"
+_IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,80}[A-Za-z0-9])?\+?"
+_EXCEPTION = re.compile(r"exception|^linux-syscall-note$|^shl-", re.IGNORECASE)  # SPDX exceptions, which only add rights
+_SPDX_LINE = re.compile(r"SPDX-License-Identifier:[ \t]{0,8}([^\n]{1,300})")
+_SPDX_START = re.compile(
+    rf"[( \t]{{0,8}}{_IDENTIFIER}[) \t]{{0,8}}(?:(?<=[ \t)])(?:AND|OR|WITH|and|or|with)[( \t]{{1,8}}{_IDENTIFIER}[) \t]{{0,8}}){{0,20}}"
+)
+
+
+def allowed(expression: str) -> bool:
+    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both sides of each AND.
+
+    WITH binds before AND, AND before OR (SPDX 2.3, annex D). What is no expression is not allowed.
+    """
+    words = re.findall(r"[()]|[^\s()]+", expression)
+    if len(words) > 200:
+        return False
+
+    def alternatives() -> bool:
+        result = conjunction()
+        while words and words[0] in ("OR", "or"):
+            words.pop(0)
+            result = conjunction() or result
+        return result
+
+    def conjunction() -> bool:
+        result = licence()
+        while words and words[0] in ("AND", "and"):
+            words.pop(0)
+            result = licence() and result
+        return result
+
+    def licence() -> bool:
+        word = words.pop(0) if words else ""
+        if word == "(":
+            result = alternatives()
+            return bool(words) and words.pop(0) == ")" and result
+        result = word.removesuffix("+").lower() in KEPT
+        if words and words[0] in ("WITH", "with"):
+            words.pop(0)
+            result = bool(words) and bool(_EXCEPTION.search(words.pop(0))) and result
+        return result
+
+    return alternatives() and not words
+
+
+def declared(text: str) -> str:
+    """The SPDX expression that a file states about itself at its top, several of them joined by AND; "" where it states none."""
+    found = []
+    for line in _SPDX_LINE.finditer(text, 0, 8_000):
+        start = _SPDX_START.match(line[1])
+        expression = start[0].strip() if start else UNKNOWN
+        while expression.endswith(")") and expression.count(")") > expression.count("("):
+            expression = expression[:-1].rstrip()  # the bracket of an OCaml comment
+        if expression not in found:
+            found.append(expression)
+    return found[0] if len(found) < 2 else " AND ".join(f"({expression})" for expression in found)
+
+
+# Short names, with everything but letters, digits and dots made spaces.
+_NAMES = (
+    ("MIT", r"(?:the )?(?:mit|expat)(?: x11)?(?: licen[cs]e)?(?: mit)?"),
+    ("Apache-2.0", r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)? ?v?2(?:\.0)?(?: licen[cs]e)?"),
+    ("Apache-2.0", r"(?:the )?apache(?: software)?(?: licen[cs]e)?"),
+    ("BSD-3-Clause", r"(?:the )?(?:new|modified|revised|(?:3|three) ?clause) bsd(?: licen[cs]e)?"),
+    ("BSD-3-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)(?: licen[cs]e| clauses?)?"),
+    ("BSD-2-Clause", r"(?:the )?(?:simplified|freebsd|(?:2|two) ?clause)(?: bsd)?(?: licen[cs]e)?"),
+    ("BSD-2-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)(?: licen[cs]e| clauses?)?"),
+    ("BSD", r"(?:the )?bsd(?: style| like)?(?: licen[cs]e)?"),
+)
+
+
+def named(name: str) -> str:
+    """SPDX expression of a licence's short name: an expression, BigQuery's keys ("bsd-3-clause"), a package's field; "" for "".
+
+    Names joined by "or", "/" give OR, by "and", "," or "&" give AND. A name we do not know stays as it is, its spaces made hyphens.
+    """
+    if declared(f"SPDX-License-Identifier: {name}") == name.strip() and re.search(r" (?:AND|OR|WITH) |^\S+$", name.strip()):
+        return re.sub(r"[\w.+-]+", lambda word: KEPT.get(word[0].lower(), word[0]), name.strip())
+    sides = [
+        [_single(part) for part in re.split(r"(?i)\s+and\s+|[,;&]", side) if part.strip()]
+        for side in re.split(r"(?i)\s+or\s+|\s*/\s*(?!x11)|\|", name)
+    ]
+    terms = [" AND ".join(dict.fromkeys(side)) for side in sides if side]
+    if len(terms) < 2:
+        return "".join(terms)
+    return " OR ".join(f"({term})" if " " in term else term for term in dict.fromkeys(terms))
+
+
+def _single(name: str) -> str:
+    plain = " ".join(re.findall(r"[a-z0-9.]+", name.lower()))
+    known = next((spdx for spdx, pattern in _NAMES if re.fullmatch(pattern, plain)), "")
+    return known or "-".join(re.findall(r"[A-Za-z0-9.]+", name)) or UNKNOWN
+
+
+# Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A text may hold several.
+_GRANT = "permission is hereby granted free of charge to any person obtaining a copy of this software and associated documentation files"
+_SOURCE_AND_BINARY = "redistribution and use(?: of this software)? in source and binary forms"
+_TEXTS = tuple(
+    (name, re.compile(pattern))
+    for name, pattern in (
+        ("AGPL", r"affero general public licen[cs]e|\bagpl"),
+        ("LGPL", r"(?:lesser|library) general public licen[cs]e|\blgpl"),
+        ("GPL", r"(?<!affero )(?<!lesser )(?<!library )general public licen[cs]e|\bgpl\b|\bgplv?[123]|\bcopyleft"),
+        ("MPL", r"mozilla public licen[cs]e"),
+        ("EPL", r"eclipse public licen[cs]e|common public licen[cs]e"),
+        ("CDDL", r"common development and distribution licen[cs]e"),
+        ("EUPL", r"european union public licen[cs]e"),
+        ("MS-PL", r"microsoft public licen[cs]e|microsoft reciprocal licen[cs]e"),
+        ("CC", r"creative ?commons|cc by (?:nc|sa|nd)\b"),
+        ("Commons-Clause", r"commons clause"),
+        ("SSPL", r"server side public licen[cs]e"),
+        ("BUSL", r"business source licen[cs]e"),
+        ("Elastic", r"elastic licen[cs]e"),
+        ("PolyForm", r"polyform\b"),
+        ("Hippocratic", r"hippocratic licen[cs]e|do no harm|universal declaration of human rights"),
+        ("Artistic", r"artistic licen[cs]e"),
+        ("Unlicense", r"this is free and unencumbered software"),
+        ("ISC", r"permission to use copy modify and or distribute this software for any purpose with or without fee is hereby granted"),
+        ("HPND", r"permission to use copy modify and distribute this software and its documentation"),
+        ("Zlib", r"altered source versions must be plainly marked"),
+        ("BSL-1.0", r"boost software licen[cs]e"),
+        ("PSF", r"python software foundation licen[cs]e|\bpsf licen[cs]e agreement"),
+        ("OFL", r"open font licen[cs]e"),
+        ("NCSA", r"to deal with the software without restriction"),
+        ("JSON", r"shall be used for good not evil"),
+        ("X11", r"except as contained in this notice the names?"),
+        ("BSD-4-Clause", r"advertising materials mentioning features or use"),
+        ("BSD-3-Clause-Clear", r"no express or implied licenses to any party s patent rights"),
+        ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
+        ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
+        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|(?:academic|research|evaluation|educational)"
+         r" (?:use|purposes) only|military|may not be (?:sold|redistributed)|not (?:be )?(?:sell|resell)|with the following (?:additional|extra)"
+         r"|proprietary and confidential|additional restrictions?|all use (?:is|must)"),
+        ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
+        ("BSD-3-Clause", rf"{_SOURCE_AND_BINARY}(?=.{{0,3000}}(?:neither the names?|names? of .{{0,200}}may not be used to|may not be used to endorse))"),
+        ("BSD-2-Clause", rf"{_SOURCE_AND_BINARY}(?!.{{0,3000}}(?:neither the names?|names? of .{{0,200}}may not be used to|may not be used to endorse))"),
+        ("BSD-3-Clause", r"(?:new|modified|revised|3 clause) bsd licen[cs]e|bsd 3 clause|bsd new licen[cs]e"),
+        ("BSD-2-Clause", r"(?:simplified|2 clause) bsd licen[cs]e|bsd 2 clause"),
+        ("BSD", r"(?:under|by) (?:the |an? )?(?:terms of (?:the |an? ))?bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b|licen[cs]e bsd\b"),
+        ("MIT", rf"{_GRANT} the software to deal in the software without restriction(?=.{{0,900}}permission notice.{{0,60}} shall be included)"),
+        ("MIT-0", rf"{_GRANT} the software to deal in the software without restriction(?!.{{0,900}}permission notice.{{0,60}} shall be included)"),
+        ("MIT", r"(?:under|by|with) (?:the |an )?(?:terms of (?:the |an ))?(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e"
+         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b|\bmit licen[cs]e (?:see|http)"),
+    )
+)  # fmt: skip
+_CHOICE = re.compile(r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b|licen[cs]e of your choice")
+ADDITIONS = ("Commons-Clause", "LicenseRef-restricted")  # conditions on top of a licence, never an alternative to it
+_ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|commons", re.IGNORECASE)
+
+
+@functools.lru_cache(maxsize=4096)
+def recognised(text: str) -> str:
+    """SPDX expression of the licences that a text holds or speaks of, in order, the text being a LICENSE file or a file's header.
+
+    Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed", "alternatively"). "" when none
+    is recognised. Wrapping, comment marks, quotes and copyright lines make no difference.
+    """
+    if not _ABOUT_RIGHTS.search(text):
+        return ""
+    plain = " ".join(re.findall(r"[a-z0-9]+(?:\.[a-z0-9]+)*", text.lower()))
+    starts: dict[str, int] = {}
+    for name, pattern in _TEXTS:
+        if match := pattern.search(plain):
+            starts[name] = min(match.start(), starts.get(name, match.start()))
+    if any(name.startswith("BSD-") for name in starts):
+        starts.pop("BSD", None)
+    found = sorted(starts, key=lambda name: starts[name])
+    choice = len(plain) < 3_000 and _CHOICE.search(plain) and not any(name in starts for name in ADDITIONS)
+    return (" OR " if choice else " AND ").join(found)
