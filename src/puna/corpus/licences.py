@@ -55,7 +55,7 @@ def allowed(expression: str) -> bool:
 
 
 def declared(text: str) -> str:
-    """The SPDX expression that a file states about itself at its top, several of them joined by AND; "" where it states none."""
+    """The SPDX expression that a file's header states, several of them joined by AND; "" where it states none."""
     found = []
     for line in _SPDX_LINE.finditer(text, 0, 8_000):
         start = _SPDX_START.match(line[1])
@@ -64,7 +64,7 @@ def declared(text: str) -> str:
             expression = expression[:-1].rstrip()  # the bracket of an OCaml comment
         if expression not in found:
             found.append(expression)
-    return found[0] if len(found) < 2 else " AND ".join(f"({expression})" for expression in found)
+    return "".join(found) if len(found) < 2 else " AND ".join(f"({expression})" for expression in found)
 
 
 # Short names, with everything but letters, digits and dots made spaces.

@@ -85,7 +85,7 @@ def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[_Member]:
                     yield _Member(entry.filename, entry.header_offset, entry.file_size, lambda entry=entry: archive.read(entry))  # type: ignore[misc]
     elif re.search(r"\.(tar|tgz|crate|tar\.\w+)$", path.name):
         with tarfile.open(path) as archive:
-            for item in archive:
+            while item := archive.next():
                 archive.members = []  # type: ignore[attr-defined]  # else every header read stays in memory
                 if item.isfile() and wanted(item.name) and (opened := archive.extractfile(item)):
                     yield _Member(item.name, item.offset, item.size, opened.read)
@@ -128,7 +128,7 @@ def _agreed(stated: str, texts: list[str]) -> str:
     leading = [re.split(" AND | OR ", text)[0] for text in texts]
     if stated == "BSD" and leading and leading[0].startswith("BSD-"):
         stated = leading[0]
-    against = [name for text in texts for name in licences.ADDITIONS if name in text]
+    against = [name for text in texts for name in licences.ADDITIONS if name in text and text.count(" AND ") == 1]  # more: a bundle
     if " OR " not in stated:
         against += [name for name in leading if not licences.allowed(name)]
     return _all([stated, *against]) if licences.allowed(stated) else stated

@@ -53,7 +53,7 @@ _RIGHTS = re.compile(
     r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
     r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
     r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|above copyright|following disclaimer|list of conditions"
-    r"|copy of the licen[cs]e|compliance with the licen[cs]e|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
+    r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
     r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
     r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
     r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is (?:subject|licen|govern|releas|distrib|made avail|free software)",
@@ -146,8 +146,6 @@ def _top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
             break
         comments.append(found)
         row = found.end
-        if found.kind == "string":
-            break
     return text[:start], lines, comments
 
 

@@ -54,7 +54,9 @@ def judge(raw: bytes, name: str, url: str, offset: int, licence: str) -> Found |
         return skipped("empty file")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     said = headers.comment(text, name)
-    licence = licences.declared(text) or licences.recognised(said[:20_000]) or licence
+    own = licences.declared(said) or licences.recognised(said[:20_000])
+    if own and not (own == "BSD" and licence.startswith("BSD-")):
+        licence = own
     if not licences.allowed(licence):
         return skipped(f"licence not MIT, BSD or Apache: {licence or 'unknown'}")
     if _FOREIGN.search(name):
