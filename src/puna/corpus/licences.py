@@ -87,6 +87,7 @@ def named(name: str) -> str:
     """
     if declared(f"SPDX-License-Identifier: {name}") == name.strip() and re.search(r" (?:AND|OR|WITH) |^\S+$", name.strip()):
         return re.sub(r"[\w.+-]+", lambda word: KEPT.get(word[0].lower(), word[0]), name.strip())
+    name = re.sub(r"(?i),\s*(?=v(?:ersion)?\b)", " ", name)
     sides = [
         [_single(part) for part in re.split(r"(?i)\s+and\s+|[,;&]", side) if part.strip()]
         for side in re.split(r"(?i)\s+or\s+|\s*/\s*(?!x11)|\|", name)
@@ -151,7 +152,7 @@ _TEXTS = tuple(
         ("MIT", rf"{_GRANT} the software to deal in the software without restriction(?=.{{0,900}}permission notice.{{0,60}} shall be included)"),
         ("MIT-0", rf"{_GRANT} the software to deal in the software without restriction(?!.{{0,900}}permission notice.{{0,60}} shall be included)"),
         ("MIT", r"(?:under|by|with) (?:the |an )?(?:terms of (?:the |an ))?(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e"
-         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b|\bmit licen[cs]e (?:see|http)"),
+         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)|\bmit licen[cs]e (?:see|http)"),
     )
 )  # fmt: skip
 _CHOICE = re.compile(r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b|licen[cs]e of your choice")

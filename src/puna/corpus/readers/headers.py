@@ -34,7 +34,9 @@ _BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str]
 )  # fmt: skip
 _STYLES = {extension: style for style, extensions in _BY_STYLE for extension in extensions.split()}
 _NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmakelists.txt")
-_PROLOGUE = re.compile(r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|xml|hh)\b[^>\n]*(?:\?>)?[ \t]*\n?|<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE)
+_PROLOGUE = re.compile(
+    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE
+)
 _MARK = re.compile(r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?")
 _DIRECTIVE = re.compile(r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)")
 _HEAD_LINES = 400
@@ -52,7 +54,7 @@ _RIGHTS = re.compile(
     r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of|subject to the (?:terms|conditions)|licensing information"
     r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
     r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
-    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|above copyright|following disclaimer|list of conditions"
+    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|copying and distribution of this|above copyright|following disclaimer|list of conditions"
     r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
     r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
     r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
