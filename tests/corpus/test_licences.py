@@ -62,11 +62,15 @@ def test_expressions(expression: str, allowed: bool) -> None:
 
 def tree() -> st.SearchStrategy[tuple[str, bool]]:
     """Expressions and whether the kept licences suffice, by the truth tables of OR and AND."""
-    leaves = st.sampled_from([("MIT", True), ("Apache-2.0 WITH LLVM-exception", True), ("GPL-2.0", False), ("GPL-2.0 WITH GCC-exception-3.1", False)])
+    leaves = st.sampled_from(
+        [("MIT", True), ("Apache-2.0 WITH LLVM-exception", True), ("GPL-2.0", False), ("GPL-2.0 WITH GCC-exception-3.1", False)]
+    )
 
     def joined(inner: st.SearchStrategy[tuple[str, bool]]) -> st.SearchStrategy[tuple[str, bool]]:
         pairs = st.tuples(inner, inner, st.booleans())
-        return pairs.map(lambda t: (f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})", t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1]))
+        return pairs.map(
+            lambda t: (f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})", t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1])
+        )
 
     return st.recursive(leaves, joined, max_leaves=12)
 
@@ -101,7 +105,10 @@ def test_declared(line: str, expression: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expression"),
     [
-        *[(key, key.upper().replace("APACHE", "Apache").replace("CLAUSE", "Clause")) for key in ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause")],
+        *[
+            (key, key.upper().replace("APACHE", "Apache").replace("CLAUSE", "Clause"))
+            for key in ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause")
+        ],
         ("The MIT License (MIT)", "MIT"),
         ("MIT/X11", "MIT"),
         ("Apache License, Version 2.0", "Apache-2.0"),
@@ -123,8 +130,26 @@ def test_named(name: str, expression: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["gpl-3.0", "agpl-3.0", "lgpl-2.1", "mpl-2.0", "unlicense", "isc", "cc0-1.0", "epl-1.0", "artistic-2.0", "Apache License 1.1", "MIT and Commons Clause"]
-    + ["MIT License with additional restrictions", "not MIT", "Proprietary", "BSD 4-Clause", "mit-0", "GPL", "BSD and GPL"],
+    [
+        "gpl-3.0",
+        "agpl-3.0",
+        "lgpl-2.1",
+        "mpl-2.0",
+        "unlicense",
+        "isc",
+        "cc0-1.0",
+        "epl-1.0",
+        "artistic-2.0",
+        "Apache License 1.1",
+        "MIT and Commons Clause",
+        "MIT License with additional restrictions",
+        "not MIT",
+        "Proprietary",
+        "BSD 4-Clause",
+        "mit-0",
+        "GPL",
+        "BSD and GPL",
+    ],
 )
 def test_other_names_are_not_allowed(name: str) -> None:
     assert not licences.allowed(licences.named(name))
@@ -160,7 +185,9 @@ def test_additions_are_never_overlooked(expression: str, addition: str) -> None:
 def test_a_text_cut_short_is_not_the_licence() -> None:
     text = licence_text("MIT")
     assert licences.recognised(text[: text.index("subject to")]) == "MIT-0"
-    assert licences.recognised(licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it") != "BSD-3-Clause"
+    assert (
+        licences.recognised(licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it") != "BSD-3-Clause"
+    )
 
 
 def test_several_licences_in_one_text() -> None:
@@ -173,7 +200,8 @@ def test_several_licences_in_one_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Config for the Apache 2.0 web server.", "Written at MIT by hand.", "Builds under BSD and Linux.", "A parser of license files.", ""]
+    "text",
+    ["Config for the Apache 2.0 web server.", "Written at MIT by hand.", "Builds under BSD and Linux.", "A parser of license files.", ""],
 )
 def test_names_alone_are_no_licence(text: str) -> None:
     assert licences.recognised(text) == ""

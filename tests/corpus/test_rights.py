@@ -60,9 +60,22 @@ def test_any_url(text: str) -> None:
 
 def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
     opt_out = OptOut(domains=written(tmp_path, "# list\nexample.org\n\n*.Herd.example  # and below\nbücher.example\n192.0.2.7\n"))
-    for url in ("http://example.org/x", "https://a.b.EXAMPLE.org:8080/", "http://herd.example", "http://www.xn--bcher-kva.example/", "http://192.0.2.7/"):
+    for url in (
+        "http://example.org/x",
+        "https://a.b.EXAMPLE.org:8080/",
+        "http://herd.example",
+        "http://www.xn--bcher-kva.example/",
+        "http://192.0.2.7/",
+    ):
         assert opt_out.refuses(url) == BY_DOMAIN, url
-    for url in ("http://anexample.org/", "http://example.org.other.example/", "http://other.example/example.org", "file.jsonl", "", "http://org/"):
+    for url in (
+        "http://anexample.org/",
+        "http://example.org.other.example/",
+        "http://other.example/example.org",
+        "file.jsonl",
+        "",
+        "http://org/",
+    ):
         assert opt_out.refuses(url) == "", url
 
 

@@ -70,7 +70,10 @@ def declared(text: str) -> str:
 # Short names, with everything but letters, digits and dots made spaces.
 _NAMES = (
     ("MIT", r"(?:the )?(?:mit|expat)(?: x11)?(?: licen[cs]e)?(?: mit)?"),
-    ("Apache-2.0", r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)? ?v?2(?:\.0)?(?: licen[cs]e)?"),
+    (
+        "Apache-2.0",
+        r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)? ?v?2(?:\.0)?(?: licen[cs]e)?",
+    ),
     ("Apache-2.0", r"(?:the )?apache(?: software)?(?: licen[cs]e)?"),
     ("BSD-3-Clause", r"(?:the )?(?:new|modified|revised|(?:3|three) ?clause) bsd(?: licen[cs]e)?"),
     ("BSD-3-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)(?: licen[cs]e| clauses?)?"),
@@ -106,7 +109,11 @@ def _single(name: str) -> str:
 
 # Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A text may hold several.
 _GRANT = "permission is hereby granted free of charge to any person obtaining a copy of this software and associated documentation files"
+_GRANT += " the software to deal in the software without restriction"
+_KEEP_NOTICE = ".{0,900}permission notice.{0,60} shall be included"
 _SOURCE_AND_BINARY = "redistribution and use(?: of this software)? in source and binary forms"
+_NO_ENDORSEMENT = ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
+_UNDER = "(?:under|by|with) (?:the |an? )?(?:terms of (?:the |an? ))?"
 _TEXTS = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
@@ -140,22 +147,26 @@ _TEXTS = tuple(
         ("BSD-3-Clause-Clear", r"no express or implied licenses to any party s patent rights"),
         ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
         ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
-        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|(?:academic|research|evaluation|educational)"
-         r" (?:use|purposes) only|military|may not be (?:sold|redistributed)|not (?:be )?(?:sell|resell)|with the following (?:additional|extra)"
-         r"|proprietary and confidential|additional restrictions?|all use (?:is|must)"),
-        ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
-        ("BSD-3-Clause", rf"{_SOURCE_AND_BINARY}(?=.{{0,3000}}(?:neither the names?|names? of .{{0,200}}may not be used to|may not be used to endorse))"),
-        ("BSD-2-Clause", rf"{_SOURCE_AND_BINARY}(?!.{{0,3000}}(?:neither the names?|names? of .{{0,200}}may not be used to|may not be used to endorse))"),
+        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|military"
+         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only|may not be (?:sold|redistributed)|additional restrictions?"
+         r"|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
+        ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0"
+         r"|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
+        ("BSD-3-Clause", rf"{_SOURCE_AND_BINARY}(?={_NO_ENDORSEMENT})"),
+        ("BSD-2-Clause", rf"{_SOURCE_AND_BINARY}(?!{_NO_ENDORSEMENT})"),
         ("BSD-3-Clause", r"(?:new|modified|revised|3 clause) bsd licen[cs]e|bsd 3 clause|bsd new licen[cs]e"),
         ("BSD-2-Clause", r"(?:simplified|2 clause) bsd licen[cs]e|bsd 2 clause"),
-        ("BSD", r"(?:under|by) (?:the |an? )?(?:terms of (?:the |an? ))?bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b|licen[cs]e bsd\b"),
-        ("MIT", rf"{_GRANT} the software to deal in the software without restriction(?=.{{0,900}}permission notice.{{0,60}} shall be included)"),
-        ("MIT-0", rf"{_GRANT} the software to deal in the software without restriction(?!.{{0,900}}permission notice.{{0,60}} shall be included)"),
-        ("MIT", r"(?:under|by|with) (?:the |an )?(?:terms of (?:the |an ))?(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e"
-         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)|\bmit licen[cs]e (?:see|http)"),
+        ("BSD", rf"{_UNDER}bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b|licen[cs]e bsd\b"),
+        ("MIT", f"{_GRANT}(?={_KEEP_NOTICE})"),
+        ("MIT-0", f"{_GRANT}(?!{_KEEP_NOTICE})"),
+        ("MIT", rf"{_UNDER}(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b"
+         r"|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)|\bmit licen[cs]e (?:see|http)"),
     )
 )  # fmt: skip
-_CHOICE = re.compile(r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b|licen[cs]e of your choice")
+_CHOICE = re.compile(
+    r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|licen[cs]e of your choice"
+    r"|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"
+)
 ADDITIONS = ("Commons-Clause", "LicenseRef-restricted")  # conditions on top of a licence, never an alternative to it
 _ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|commons", re.IGNORECASE)
 

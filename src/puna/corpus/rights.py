@@ -14,7 +14,9 @@ from puna.errors import UserError
 
 BY_PATTERN, BY_DOMAIN, BY_ROBOTS = "opt-out: URL pattern", "opt-out: domain", "opt-out: robots"
 REASONS = (BY_PATTERN, BY_DOMAIN, BY_ROBOTS)
-_URL = re.compile(r"\s*(?:([A-Za-z][A-Za-z0-9+.-]*)?:?//)?(?:[^/?#@\s]*@)?(\[[0-9A-Fa-f:.]*\]|[^/?#:\s\\]*)(?::(\d*))?([/?][^#]*)?(?:#.*)?", re.DOTALL)
+_URL = re.compile(
+    r"\s*(?:([A-Za-z][A-Za-z0-9+.-]*)?:?//)?(?:[^/?#@\s]*@)?(\[[0-9A-Fa-f:.]*\]|[^/?#:\s\\]*)(?::(\d*))?([/?][^#]*)?(?:#.*)?", re.DOTALL
+)
 MAXIMUM_HOST = 253  # characters of a name (RFC 1035)
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21", "": ""}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})|[^!-~]|[\"<>\\^`{|}*$]|%")
@@ -112,9 +114,11 @@ class OptOut:
     """What the user's opt-out files refuse; each file is read once. Raises UserError with file and row for what is not understood.
 
     patterns: a URL pattern a line, HOST/PATH with or without a scheme, where `*` stands for any characters of a host or of a path. The
-    path, with its query, has to match from its start, and up to its end where the pattern ends in `$`. domains: a domain a line, which covers its subdomains. robots: robots rules (RFC
-    9309) of many hosts, each host's after a line `Host: HOST`. `#` starts a comment in all three. agents: whose robots rules count;
-    a URL is refused when the rules for any of them disallow it.
+    path, with its query, has to match from its start, and up to its end where the pattern ends in `$`.
+    domains: a domain a line, which covers its subdomains.
+    robots: robots rules (RFC 9309) of many hosts, each host's after a line `Host: HOST`.
+    agents: whose robots rules count; a URL is refused when the rules for any of them disallow it.
+    `#` starts a comment in all three files.
     """
 
     def __init__(
@@ -203,7 +207,8 @@ def _patterns(path: Path) -> Iterator[tuple[str | _Rule, _Rule]]:
 def _robots(path: Path, agents: tuple[str, ...]) -> dict[str, list[list[_Rule]]]:
     """For every host the rules of each agent: those of all groups that name it, or of the groups for `*` where none does."""
     groups: dict[str, dict[str, list[_Rule]]] = {}
-    host, named, open_group = "", [], False
+    host, open_group = "", False
+    named: list[str] = []
     for row, line in _lines(path):
         key, colon, value = line.partition(":")
         key, value = key.strip().lower(), value.strip()
@@ -225,6 +230,4 @@ def _robots(path: Path, agents: tuple[str, ...]) -> dict[str, list[list[_Rule]]]
                 raise UserError(f"{path}, row {row}: {value[:80]!r} is no path; it starts with / or *")
             for agent in named if value else ():
                 groups[host][agent].append(_rule(value, key == "allow"))
-    return {
-        host: [rules for agent in agents if (rules := by_agent.get(agent, by_agent.get("*", [])))] for host, by_agent in groups.items()
-    }
+    return {host: [rules for agent in agents if (rules := by_agent.get(agent, by_agent.get("*", [])))] for host, by_agent in groups.items()}

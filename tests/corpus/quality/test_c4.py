@@ -104,7 +104,10 @@ def test_bad_words(tmp_path: Path) -> None:
 def test_a_span_of_three_sentences_seen_before_goes() -> None:
     seen = Spans(1000)
     notice = "We sell wool here. We ship it abroad. We answer every letter."
-    own = ["The plain is very high. The air is very thin. The nights are cold.", "A herd came by today. It had forty heads. All of them were brown."]
+    own = [
+        "The plain is very high. The air is very thin. The nights are cold.",
+        "A herd came by today. It had forty heads. All of them were brown.",
+    ]
     assert c4_clean(f"{own[0]}\n{notice}", seen=seen) == (f"{own[0]}\n{notice}", "")
     assert c4_clean(f"{notice.upper()}\n{own[1]}".replace("WE", "We"), seen=seen) == (own[1], "")
     assert c4_clean(f"{own[0]} One more sentence is here.", seen=seen) == ("", c4.REPEATED)

@@ -15,7 +15,8 @@ MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
     ("name", "text", "kept"),
     [
         ("a.sh", "#!/bin/sh\n# Copyright 2010 X\n# Licensed under the GPL\n\necho\n", "#!/bin/sh\necho\n"),
-        ("a.py", "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright 2010 X\nx = 1\n", "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nx = 1\n"),
+        ("a.py", "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright 2010 X\nx = 1\n",
+         "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nx = 1\n"),
         ("a.c", "/* Copyright X */\n#include <a.h>\n", "#include <a.h>\n"),
         ("a.c", "// SPDX-License-Identifier: MIT\n#define X 1\n", "#define X 1\n"),
         ("a.c", "#include <a.h>\n/* Copyright X */\n", None),
@@ -46,7 +47,8 @@ MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
         ("a.rst", ".. module:: herd\n\nTitle\n", None),
         ("a.f90", "! Copyright 2010 X\nprogram a\n", "program a\n"),
         ("Makefile", "# Copyright 2010 X\nall:\n", "all:\n"),
-        ("a.c", "/*\n * herd.c: herds llamas\n * Copyright 2010 X\n * All rights reserved.\n */\nint x;\n", "/*\n * herd.c: herds llamas\n */\nint x;\n"),
+        ("a.c", "/*\n * herd.c: herds llamas\n * Copyright 2010 X\n * All rights reserved.\n */\nint x;\n",
+         "/*\n * herd.c: herds llamas\n */\nint x;\n"),
         ("a.c", "/* Copyright 2010 X\n *\n * Herds llamas. */\nint x;\n", "/*\n * Herds llamas. */\nint x;\n"),
         ("a.py", "# Copyright 2010 X\n# This module herds llamas.\nx = 1\n", "# This module herds llamas.\nx = 1\n"),
         ("a.py", "# Copyright 2010 The Long and Winding Name of a Company and of\n# Its Owners\nx = 1\n", "x = 1\n"),
@@ -78,7 +80,9 @@ def test_what_follows_a_header_stays_and_so_does_a_text_without_one(style: tuple
 def test_only_whole_lines_of_comments_go(text: str, extension: str) -> None:
     kept = headers.without_header(text, f"a.{extension}")
     assert headers.without_header(kept, f"a.{extension}") is not None
-    assert set(kept.split("\n")) - {""} <= {line for line in text.split("\n")} | {line.rstrip() for line in kept.split("\n") if not any(map(str.isalnum, line))}
+    assert set(kept.split("\n")) - {""} <= set(text.split("\n")) | {
+        line.rstrip() for line in kept.split("\n") if not any(map(str.isalnum, line))
+    }
 
 
 @pytest.mark.parametrize("line", ["# Copyright 2010\n", "#" * 50 + "\n", "/*\n", "/* a\n", '"""\n', "# a. \n", "\n", " "])

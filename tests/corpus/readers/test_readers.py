@@ -236,7 +236,17 @@ def test_html(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code, github, lines, jsonl, html])
 def test_random_bytes_end_as_records_or_as_an_error_for_people(tmp_path: Path, reader: object) -> None:
     chance = random.Random(5)
-    starts = [b"", b"\x1f\x8b\x08", b"BZh9", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"<mediawiki><page>", b"<posts><row ", b"\\documentclass{", b"PAR1"]
+    starts = [
+        b"",
+        b"\x1f\x8b\x08",
+        b"BZh9",
+        b"\x28\xb5\x2f\xfd",
+        b"PK\x03\x04",
+        b"<mediawiki><page>",
+        b"<posts><row ",
+        b"\\documentclass{",
+        b"PAR1",
+    ]
     for start in starts:
         for suffix in ("x", "x.whl", "x.tar.gz", "x.gz"):
             path = tmp_path / suffix

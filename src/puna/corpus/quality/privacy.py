@@ -16,20 +16,24 @@ _Spans = Iterator[tuple[int, int]]
 
 # E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), below a top-level domain that is in use.
 _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*\Z")
-_DOMAIN = re.compile(r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])")
+_DOMAIN = re.compile(
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
+)
 _SCP_PATH = re.compile(r":[A-Za-z0-9_~/]")
 _RESERVED = re.compile(r"[@.]example\.(?:com|org|net)$", re.IGNORECASE)  # RFC 2606
-_TOP_LEVEL = frozenset(
-    "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by bz ca cc cd cf cg ch ci ck cl cm cn"
-    " co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy"
-    " hk hm hn hr ht hu id ie il im in io iq ir is it je jm jo jp ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr ls lt lu lv ly ma mc md me"
-    " mg mh mk ml mm mn mo mp mq mr ms mt mu mv mw mx my mz na nc ne nf ng ni nl no np nr nu nz om pa pe pf pg ph pk pl pm pn pr ps pt pw py qa"
-    " re ro rs ru rw sa sb sc sd se sg sh si sk sl sm sn so sr ss st su sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv tw tz ua ug uk us"
-    " uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw com org net edu gov mil int info biz name pro aero coop museum mobi jobs travel cat tel"
-    " asia xyz online site shop tech store blog cloud space website live club email agency digital company solutions network systems dev app"
-    " page wiki social media news life world today group team studio design works services consulting software academy university institute"
-    " foundation ngo ong berlin london nyc paris tokyo wien hamburg koeln amsterdam brussels eus gal scot swiss bzh quebec law legal health".split()
+_DOMAINS = (
+    "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by bz ca cc cd cf cg ch ci ck "
+    "cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq "
+    "gr gs gt gu gw gy hk hm hn hr ht hu id ie il im in io iq ir is it je jm jo jp ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr "
+    "ls lt lu lv ly ma mc md me mg mh mk ml mm mn mo mp mq mr ms mt mu mv mw mx my mz na nc ne nf ng ni nl no np nr nu nz om pa pe pf "
+    "pg ph pk pl pm pn pr ps pt pw py qa re ro rs ru rw sa sb sc sd se sg sh si sk sl sm sn so sr ss st su sv sx sy sz tc td tf tg th "
+    "tj tk tl tm tn to tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw com org net edu gov mil int info "
+    "biz name pro aero coop museum mobi jobs travel cat tel asia xyz online site shop tech store blog cloud space website live club "
+    "email agency digital company solutions network systems dev app page wiki social media news life world today group team studio "
+    "design works services consulting software academy university institute foundation ngo ong berlin london nyc paris tokyo wien "
+    "hamburg koeln amsterdam brussels eus gal scot swiss bzh quebec law legal health"
 )
+_TOP_LEVEL = frozenset(_DOMAINS.split())
 
 # Phone numbers. A run of digits and separators is found first, then looked at.
 _GAP = "[ \u00a0\u2009\u202f.()/\u2010-\u2013-]{0,3}"
@@ -59,17 +63,23 @@ _DECIMAL = re.compile(r"\+[0-9]+\.[0-9]{4}")  # a signed number, or a place by i
 _IPV4 = re.compile(r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))")
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
 _IPV6_ANY = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{1,38}(?![\w:])")
-_VERSION = re.compile(r"(?:\b(?:v|ver|version|release|rev|sec|section|chapter|article|clause|firmware|kernel|table|fig|figure)\b\W{0,3}|[§/=<>~_-])\Z", re.IGNORECASE)
-_HOST = re.compile(
-    r"(?://|@|\b(?:ips?|ipv4|addr|address|host|server|dns|ping|inet|from|client|node|resolver|nameserver|proxy|router)\b[ :=(\[]{0,3})\Z", re.IGNORECASE
+_VERSION = re.compile(
+    r"(?:\b(?:v|ver|version|release|rev|sec|section|chapter|article|clause|firmware|kernel|table|fig|figure)\b\W{0,3}|[§/=<>~_-])\Z",
+    re.IGNORECASE,
 )
-_SMALL = 32  # four numbers under this are a version or a section, unless the word before says otherwise
-_NOT_ROUTED = [  # RFC 6890 and what came after it
-    ipaddress.ip_network(block)
-    for block in "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.168.0.0/16"
-    " 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 2001:db8::/32 3fff::/20".split()
-]
-_LOCAL_ONLY = [ipaddress.ip_network(block) for block in "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10".split()]
+_HOST = re.compile(
+    r"(?://|@|\b(?:ips?|ipv4|addr|address|host|server|dns|ping|inet|from|client|node|resolver|nameserver|proxy|router)\b[ :=(\[]{0,3}"
+    r"|\.[0-9]{1,3}\.[0-9]{1,3}-)\Z",
+    re.IGNORECASE,
+)
+_UNROUTED = (  # RFC 6890 and what came after it
+    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.168.0.0/16 198.18.0.0/15 "
+    "198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 2001:db8::/32 3fff::/20"
+)
+_PRIVATE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10"
+_NOT_ROUTED = [ipaddress.ip_network(block) for block in _UNROUTED.split()]
+_LOCAL_ONLY = [ipaddress.ip_network(block) for block in _PRIVATE.split()]
+_GLOBAL = ipaddress.ip_network("2000::/3")
 
 
 def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:
@@ -136,11 +146,18 @@ def _ipv4(text: str, local: bool) -> _Spans:
         parts = match[0].split(".")
         if any(int(part) > 255 or (part[0] == "0" and part != "0") for part in parts):
             continue
+        address = ipaddress.IPv4Address(match[0])
+        private = local and any(address in block for block in _LOCAL_ONLY)
+        if not private and any(address in block for block in _NOT_ROUTED):
+            continue
         before = text[max(0, match.start() - 40) : match.start()]
-        if _HOST.search(before) or not (_VERSION.search(before) or all(int(part) < _SMALL for part in parts)):
-            address = ipaddress.IPv4Address(match[0])
-            if not any(address in block for block in _NOT_ROUTED) or (local and any(address in block for block in _LOCAL_ONLY)):
-                yield match.span()
+        if _HOST.search(before) or not (_VERSION.search(before) or (not private and _like_a_version([int(part) for part in parts]))):
+            yield match.span()
+
+
+def _like_a_version(parts: list[int]) -> bool:
+    """Whether four numbers are a version, a section or an object identifier (2.5.29.37) rather, if no word before says otherwise."""
+    return max(parts) < 32 or (parts[0] < 4 and parts[1] < 10)
 
 
 def _ipv6(text: str, local: bool) -> _Spans:
@@ -152,6 +169,3 @@ def _ipv6(text: str, local: bool) -> _Spans:
         routed = address in _GLOBAL and not any(address in block for block in _NOT_ROUTED)
         if routed or (local and any(address in block for block in _LOCAL_ONLY)):
             yield match.span()
-
-
-_GLOBAL = ipaddress.ip_network("2000::/3")

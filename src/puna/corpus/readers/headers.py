@@ -13,7 +13,8 @@ _BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str]
     ((("#",), (('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))), "py pyx pxd pyi"),
     (_HASH, "rb pl pm sh bash zsh r jl cmake mk tcl ex exs nim awk"),
     ((("#",), (("<#", "#>"),)), "ps1 psm1"),
-    (_SLASH, "c h cc cpp cxx hh hpp hxx inl cu cuh m mm js jsx mjs cjs ts tsx rs go java kt kts scala cs swift dart zig proto groovy glsl v sv"),
+    (_SLASH, "c h cc cpp cxx hh hpp hxx inl cu cuh m mm v sv glsl proto"),
+    (_SLASH, "js jsx mjs cjs ts tsx rs go java kt kts scala cs swift dart zig groovy"),
     ((("//", "#"), (("/*", "*/"),)), "php"),
     (((), (("/*", "*/"),)), "css"),
     ((("//",), (("/*", "*/"),)), "scss less"),
@@ -38,32 +39,40 @@ _PROLOGUE = re.compile(
     r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE
 )
 _MARK = re.compile(r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?")
-_DIRECTIVE = re.compile(r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)")
+_DIRECTIVE = re.compile(
+    r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)"
+)
 _HEAD_LINES = 400
 
 # A line that begins so begins a statement of its own.
 _NOTICE = re.compile(
-    r"\W*(?:portions )?(?:copyright|copyleft|\(c\)|©|all rights reserved|spdx-|licen[cs]e[sd]?\b|the (?:mit|bsd|apache) licen[cs]e)|[@:\\]\w|\$\w+:",
+    r"\W*(?:portions )?(?:copyright|copyleft|\(c\)|©|all rights reserved|spdx-|licen[cs]e[sd]?\b|the (?:mit|bsd|apache) licen[cs]e)"
+    r"|[@:\\]\w|\$\w+:",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"[@:\\](?:copyright|licen[cs]e|copyleft)\b", re.IGNORECASE)
 # A statement that speaks so is about rights.
 _RIGHTS = re.compile(
     r"copyright(?:s|ed)?\s*(?:[:,©]|\(c\)|\d{4}|by\b|(?-i:[A-Z@<{]))|©\s*(?:copyright|\d{4}|(?-i:[A-Z]))|\(c\)\s*(?:copyright|\d{4}|by\b)"
-    r"|\bspdx-[a-z]|all rights reserved|\blicen[cs]e\s*(?::|information|notice|agreement|terms)|^\W*(?:the )?(?:[\w.-]+ ){0,3}licen[cs]e\W*$"
+    r"|\bspdx-[a-z]|all rights reserved|\blicen[cs]e\s*(?::|information|notice|agreement|terms)"
+    r"|^\W*(?:the )?(?:[\w.-]+ ){0,3}licen[cs]e\W*$"
     r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of|subject to the (?:terms|conditions)|licensing information"
     r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
     r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
-    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|copying and distribution of this|above copyright|following disclaimer|list of conditions"
-    r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
-    r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
+    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|copying and distribution of this"
+    r"|above copyright|following disclaimer|list of conditions"
+    r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e"
+    r"|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
+    r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote"
+    r"|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
     r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
     r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is (?:subject|licen|govern|releas|distrib|made avail|free software)",
     re.IGNORECASE,
 )
 # One that follows such a statement and has one of these is about rights too.
 _LEGAL = re.compile(
-    r"licen[cs]|copyright|warrant|liab|redistribut|condition|\bterms\b|disclaim|damage|permission|notice|software|provided|endorse|rights|\bfee\b",
+    r"licen[cs]|copyright|warrant|liab|redistribut|condition|\bterms\b|disclaim|damage|permission|notice|software|provided|endorse"
+    r"|rights|\bfee\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?:;][\"')\]]*\s*$")
