@@ -175,11 +175,23 @@ def test_texts_however_they_are_wrapped(expression: str, mark: str, width: int) 
         "Parts are under the GNU Lesser General Public License.",
         "Parts are under the GPL v2.",
         "Parts are under the Mozilla Public License.",
+        "Whoever sells it must give a llama to the author.",
+        "All documents have to name the herd; an acknowledgment shall be given in them.",
     ],
 )
 def test_additions_are_never_overlooked(expression: str, addition: str) -> None:
     for text in (licence_text(expression) + "\n" + addition, addition + "\n\n" + licence_text(expression)):
         assert not licences.allowed(licences.recognised(text))
+
+
+@pytest.mark.parametrize("expression", ["MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0"])
+def test_conditions_within_a_licence(expression: str) -> None:
+    paragraphs = licence_text(expression).split("\n\n")
+    paragraphs.insert(len(paragraphs) - 1, "The names of llamas must be kept.")
+    for whole in (True, False):
+        assert not licences.allowed(licences.recognised("\n\n".join(paragraphs), whole)) or (expression == "Apache-2.0" and not whole)
+    header = licence_text(expression) + "\n\nThe herd must be counted first."
+    assert licences.recognised(header, whole=False) == expression and licences.recognised(header) != expression
 
 
 def test_a_text_cut_short_is_not_the_licence() -> None:

@@ -7,6 +7,8 @@ among them: a text with a licence we know and another one needs both, and one wi
 import functools
 import re
 
+from puna.corpus.document import digest
+
 KEPT = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}  # "BSD": two or three clauses, untold
 UNKNOWN = "LicenseRef-unknown"
 _IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,80}[A-Za-z0-9])?\+?"
@@ -111,6 +113,7 @@ def _single(name: str) -> str:
 _GRANT = "permission is hereby granted free of charge to any person obtaining a copy of this software and associated documentation files"
 _GRANT += " the software to deal in the software without restriction"
 _KEEP_NOTICE = ".{0,900}permission notice.{0,60} shall be included"
+_BINARY_FORM = ".{0,900}redistributions? (?:of source code|in source form).{0,900}redistributions? in binary form"
 _SOURCE_AND_BINARY = "redistribution and use(?: of this software)? in source and binary forms"
 _NO_ENDORSEMENT = ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
 _UNDER = "(?:under|by|with) (?:the |an? )?(?:terms of (?:the |an? ))?"
@@ -148,12 +151,13 @@ _TEXTS = tuple(
         ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
         ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
         ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|military"
-         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only|may not be (?:sold|redistributed)|additional restrictions?"
-         r"|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
+         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only|may not be (?:sold|redistributed)"
+         r"|additional restrictions?|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
         ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0"
          r"|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
-        ("BSD-3-Clause", rf"{_SOURCE_AND_BINARY}(?={_NO_ENDORSEMENT})"),
-        ("BSD-2-Clause", rf"{_SOURCE_AND_BINARY}(?!{_NO_ENDORSEMENT})"),
+        ("BSD-3-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?={_NO_ENDORSEMENT})"),
+        ("BSD-2-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?!{_NO_ENDORSEMENT})"),
+        ("BSD-Source-Code", f"{_SOURCE_AND_BINARY}(?!{_BINARY_FORM})"),
         ("BSD-3-Clause", r"(?:new|modified|revised|3 clause) bsd licen[cs]e|bsd 3 clause|bsd new licen[cs]e"),
         ("BSD-2-Clause", r"(?:simplified|2 clause) bsd licen[cs]e|bsd 2 clause"),
         ("BSD", rf"{_UNDER}bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b|licen[cs]e bsd\b"),
@@ -167,16 +171,47 @@ _CHOICE = re.compile(
     r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|licen[cs]e of your choice"
     r"|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"
 )
-ADDITIONS = ("Commons-Clause", "LicenseRef-restricted")  # conditions on top of a licence, never an alternative to it
+# What MIT, BSD and Apache texts consist of; the rest of a text must not set conditions of its own.
+_SOURCE_FORM = "redistributions? (?:of source code|in source form)"
+_LIST = "this list of conditions and the following disclaimer"
+_PROMOTE = "to endorse or promote products derived from this software without specific prior(?: written)? permission"
+_STANDARD = re.compile(
+    "|".join(
+        (
+            f"{_GRANT}.{{0,260}}subject to the following conditions?",
+            "the above copyright notices? and this permission notice(?: including the next paragraph)?"
+            " shall be included in all copies or substantial portions of the software",
+            "the software is provided as is without warranty of any kind.{0,180}in no event shall.{0,160}be liable for any claim"
+            ".{0,260}dealings in the software",
+            f"{_SOURCE_AND_BINARY}.{{0,100}}provided that the following conditions are met",
+            f"{_SOURCE_FORM} must retain the(?: above| accompanying) copyright notices? {_LIST}",
+            f"redistributions? in binary form must reproduce the(?: above| accompanying) copyright notices? {_LIST}"
+            " in the documentation and or other materials provided with the distribution",
+            f"neither the names? of.{{0,300}}?may be used {_PROMOTE}",
+            f"the names? of.{{0,120}}?may not be used {_PROMOTE}",
+            "this software is provided by.{0,200}?as is.{0,400}?in no event shall.{0,260}?be liable for any.{0,500}?possibility of such damages?",
+            "you may not use this file except in compliance with the license.{0,160}unless required by applicable law or agreed to in writing"
+            ".{0,260}limitations under the license",
+            "the text should be enclosed in the appropriate comment syntax",
+        )
+    )
+)
+_CONDITION = re.compile(r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited|you agree)\b")
+# The terms of Apache-2.0, from "definitions" to the end of section 9, by the digest of their words.
+_APACHE_TERMS = re.compile(r"1 definitions license shall mean.{5000,20000}?accepting any such warranty or additional liability")
+_APACHE_DIGEST = "9d6ffee88fef15058256aa822373d159"
+ADDITIONS = ("Commons-Clause", "LicenseRef-restricted", "LicenseRef-conditions")  # on top of a licence, never an alternative to it
 _ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|commons", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=4096)
-def recognised(text: str) -> str:
-    """SPDX expression of the licences that a text holds or speaks of, in order, the text being a LICENSE file or a file's header.
+def recognised(text: str, whole: bool = True) -> str:
+    """SPDX expression of the licences that a text holds or speaks of, in order; "" when none is recognised.
 
-    Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed", "alternatively"). "" when none
-    is recognised. Wrapping, comment marks, quotes and copyright lines make no difference.
+    Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed", "alternatively"). A licence with
+    conditions of its own is joined by AND to a LicenseRef that no one keeps. Wrapping, comment marks, quotes and copyright lines make
+    no difference. whole: the text is a LICENSE file, and nothing else in it may set conditions; else it is a file's header, where
+    that counts within the licence only.
     """
     if not _ABOUT_RIGHTS.search(text):
         return ""
@@ -187,6 +222,15 @@ def recognised(text: str) -> str:
             starts[name] = min(match.start(), starts.get(name, match.start()))
     if any(name.startswith("BSD-") for name in starts):
         starts.pop("BSD", None)
+    if allowed(" AND ".join(starts)) and _CONDITION.search(_rest(plain, whole)):
+        starts["LicenseRef-conditions"] = len(plain)
     found = sorted(starts, key=lambda name: starts[name])
     choice = len(plain) < 3_000 and _CHOICE.search(plain) and not any(name in starts for name in ADDITIONS)
     return (" OR " if choice else " AND ").join(found)
+
+
+def _rest(plain: str, whole: bool) -> str:
+    """What a text says besides the standard sentences: all of it, or between the first and the last of them."""
+    plain = _APACHE_TERMS.sub(lambda terms: "\n" if digest(terms[0]) == _APACHE_DIGEST else terms[0], plain)
+    pieces = _STANDARD.sub("\n", plain).split("\n")
+    return "\n".join(pieces if whole else pieces[1:-1])

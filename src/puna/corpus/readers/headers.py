@@ -66,7 +66,8 @@ _RIGHTS = re.compile(
     r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote"
     r"|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
     r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
-    r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is (?:subject|licen|govern|releas|distrib|made avail|free software)",
+    r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is"
+    r" (?:subject|licen|govern|releas|distrib|made avail|free software)",
     re.IGNORECASE,
 )
 # One that follows such a statement and has one of these is about rights too.

@@ -56,7 +56,7 @@ def judge(raw: bytes, name: str, url: str, offset: int, licence: str) -> Found |
         return skipped("empty file")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     said = headers.comment(text, name)
-    own = licences.declared(said) or licences.recognised(said[:20_000])
+    own = licences.declared(said) or licences.recognised(said[:20_000], whole=False)
     if own and not (own == "BSD" and licence.startswith("BSD-")):
         licence = own
     if not licences.allowed(licence):
