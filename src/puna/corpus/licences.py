@@ -151,8 +151,9 @@ _TEXTS = tuple(
         ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
         ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
         ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|military"
-         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only|may not be (?:sold|redistributed)"
-         r"|additional restrictions?|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
+         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only"
+         r"|may not be (?:sold|redistributed)|additional restrictions?|with the following (?:additional|extra)"
+         r"|proprietary and confidential|all use (?:is|must)"),
         ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0"
          r"|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
         ("BSD-3-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?={_NO_ENDORSEMENT})"),
@@ -189,9 +190,10 @@ _STANDARD = re.compile(
             " in the documentation and or other materials provided with the distribution",
             f"neither the names? of.{{0,300}}?may be used {_PROMOTE}",
             f"the names? of.{{0,120}}?may not be used {_PROMOTE}",
-            "this software is provided by.{0,200}?as is.{0,400}?in no event shall.{0,260}?be liable for any.{0,500}?possibility of such damages?",
-            "you may not use this file except in compliance with the license.{0,160}unless required by applicable law or agreed to in writing"
-            ".{0,260}limitations under the license",
+            "this software is provided by.{0,200}?as is.{0,400}?in no event shall.{0,260}?be liable for any"
+            ".{0,500}?possibility of such damages?",
+            "you may not use this file except in compliance with the license.{0,160}unless required by applicable law"
+            " or agreed to in writing.{0,260}limitations under the license",
             "the text should be enclosed in the appropriate comment syntax",
         )
     )

@@ -8,8 +8,9 @@ Where the paper and the released code (tensorflow_datasets, text/c4_utils.py), w
 | sentences a page | at least 3 (arXiv v1: 5) | 3 | 3 |
 | line ends in | . ! ? or an end quotation mark | . ? ! " and not ... | the code's and the typographic end quotes |
 | lorem ipsum, { | anywhere in the page | in a line that came so far | the code's: such a line would not have stayed anyway |
-| bad words | anywhere in the page | dropped from the code in time | anywhere in what stays |
+| bad words | anywhere in the page | anywhere in what stays, after deduplication | anywhere in what stays |
 | words over 1,000 characters | not named | line dropped | the code's |
+| pages over 190,000 characters | not named | dropped | kept |
 | duplicates | spans of three sentences | lines | the paper's |
 
 Sentences are counted by their end marks; the code uses NLTK's Punkt, an English model.

@@ -34,17 +34,7 @@ _CLASSIFIERS = {
     "GNU Affero General Public License": "AGPL",
     "Mozilla Public License": "MPL",
 }
-_DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
 
 
 class _Member(NamedTuple):
@@ -78,7 +68,8 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 
 
 def _told(path: Path) -> str:
-    return f"the archive is damaged or ends early ({path.stat().st_size:,} bytes)"
+    size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
+    return f"the archive is damaged or ends early{size}"
 
 
 def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[_Member]:
@@ -113,17 +104,15 @@ def _package(path: Path) -> tuple[str, str, dict[str, str]]:
     found.sort(key=lambda item: (len(PurePosixPath(_folder(item[0])).parts), "." in PurePosixPath(item[0]).name, item[0]))
     root = _folder(found[0][0]) if found else "."
     texts: dict[str, list[str]] = {}
-    names, stated = [path.name], [""]
+    package = stated = ""
     for name, raw in found:
         if LICENCE_FILE.search(name):
             texts.setdefault(_folder(name), []).append(licences.recognised(raw.decode("utf-8", "replace")) or licences.UNKNOWN)
         elif _folder(name) == root:
-            package, expression = _metadata(name, raw)
-            names += [package] * bool(package)
-            stated += [expression] * bool(expression)
+            told, expression = _metadata(name, raw)
+            package, stated = package or told, stated or expression
     own = [text for text in texts.pop(root, []) if text != licences.UNKNOWN]
-    nested = {folder: _all(expressions) for folder, expressions in texts.items()}
-    return names[min(1, len(names) - 1)], _agreed(stated[min(1, len(stated) - 1)], own), nested
+    return package or path.name, _agreed(stated, own), {folder: _all(expressions) for folder, expressions in texts.items()}
 
 
 def _folder(name: str) -> str:
