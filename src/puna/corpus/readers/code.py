@@ -22,6 +22,7 @@ from puna.corpus.readers import source_file
 from puna.errors import UserError
 
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
+LICENCE_BYTES = 200_000  # of a LICENSE text are looked at
 _METADATA = re.compile(r"(?:^|/)(?:[^/]+\.(?:dist|egg)-info/METADATA|PKG-INFO|package\.json|Cargo\.toml|pyproject\.toml)$")
 _METADATA_FOLDER = re.compile(r"(?:^|/)[^/]+\.(?:dist|egg)-info(?:/.*)?$")
 _CLASSIFIERS = {
@@ -107,7 +108,9 @@ def _package(path: Path) -> tuple[str, str, dict[str, str]]:
     package = stated = ""
     for name, raw in found:
         if LICENCE_FILE.search(name):
-            texts.setdefault(_folder(name), []).append(licences.recognised(raw.decode("utf-8", "replace")) or licences.UNKNOWN)
+            texts.setdefault(_folder(name), []).append(
+                licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
+            )
         elif _folder(name) == root:
             told, expression = _metadata(name, raw)
             package, stated = package or told, stated or expression

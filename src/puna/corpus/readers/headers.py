@@ -72,8 +72,9 @@ _RIGHTS = re.compile(
 )
 # One that follows such a statement and has one of these is about rights too.
 _LEGAL = re.compile(
-    r"licen[cs]|copyright|warrant|liab|redistribut|condition|\bterms\b|disclaim|damage|permission|notice|software|provided|endorse"
-    r"|rights|\bfee\b",
+    r"licen[cs]|copyright|warrant|\bliab|redistribut|conditions (?:are|of)|following conditions"
+    r"|(?:under|to) (?:the |these )?terms|terms (?:and|of the)|disclaim|damages|permission|(?:this|above|following) notice"
+    r"|\bth(?:e|is) software (?:is|in|may|without|was)|original software|provided (?:that|by)|is provided|endorse|\brights\b|\bfee\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?:;][\"')\]]*\s*$")

@@ -60,7 +60,7 @@ def judge(raw: bytes, name: str, url: str, offset: int, licence: str) -> Found |
     if own and not (own == "BSD" and licence.startswith("BSD-")):
         licence = own
     if not licences.allowed(licence):
-        return skipped(f"licence not MIT, BSD or Apache: {licence or 'unknown'}")
+        return skipped(f"licence not MIT, BSD or Apache: {licence[:60] or 'unknown'}")
     if _FOREIGN.search(name):
         return skipped("copy of other people's code")
     if _GENERATED_NAME.search(name) or _GENERATED.search(said, 0, 2_000):
