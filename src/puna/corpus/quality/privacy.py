@@ -20,7 +20,6 @@ _DOMAIN = re.compile(
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
 )
 _SCP_PATH = re.compile(r":[A-Za-z0-9_~/]")
-_RESERVED = re.compile(r"[@.]example\.(?:com|org|net)$", re.IGNORECASE)  # RFC 2606
 _DOMAINS = (
     "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by bz ca cc cd cf cg ch ci ck "
     "cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq "
@@ -108,7 +107,7 @@ def _emails(text: str) -> _Spans:
     while at >= 0:
         domain = _DOMAIN.match(text, at)
         after = at + 1
-        if domain and domain[1].lower() in _TOP_LEVEL and not _SCP_PATH.match(text, domain.end()) and not _RESERVED.search(domain[0]):
+        if domain and domain[1].lower() in _TOP_LEVEL and not _SCP_PATH.match(text, domain.end()):
             local = _LOCAL.search(text, max(done, at - 64), at)
             if local and local[0][-1] != ".":
                 yield local.start(), domain.end()
