@@ -1,6 +1,6 @@
 """Language identification and the heuristic figures."""
 
-import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -29,14 +29,21 @@ def test_any_text_has_a_label_and_a_score(text: str) -> None:
     assert (label == "" and score == 0.0) == (not text.split()) and 0 <= score <= 1
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet="aZ9 _-\t\n\r\x0b\x1c\x1f\x85\u2028é²五\ud800", max_size=40))
 def test_figures_by_definition(text: str) -> None:
-    figures = heuristics.measure(text)
     solid = [character for character in text if not character.isspace()]
     letters = [character for character in solid if character.isalnum()]
-    assert math.isclose(figures.alphanumeric_fraction, len(letters) / len(solid) if solid else 0.0)
-    if lines := text.splitlines():
-        assert math.isclose(figures.mean_line_length, sum(len(line) for line in lines) / len(lines))
+    lines = text.splitlines()
+    assert heuristics.measure(text) == heuristics.Figures(
+        len(letters) / len(solid) if solid else 0.0, sum(len(line) for line in lines) / len(lines) if lines else 0.0
+    )
+    assert heuristics.count(text) == (len(letters), len(text) - len(solid))
+
+
+def test_figures_of_every_character() -> None:
+    characters = "".join(map(chr, range(sys.maxunicode + 1)))
+    for text in (characters[:128], characters):
+        assert heuristics.count(text) == (sum(map(str.isalnum, text)), sum(map(str.isspace, text)))
 
 
 def test_refusals() -> None:
