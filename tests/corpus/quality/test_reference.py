@@ -2,13 +2,17 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from puna.artifact import write_atomically
 from puna.corpus.document import Found
@@ -80,6 +84,24 @@ def test_order_and_repeats_of_the_input_change_nothing(model: ReferenceModel) ->
     assert again.weights.tobytes() == model.weights.tobytes() and again.threshold == model.threshold
     facts = {key: value for key, value in again.facts.items() if key != "seen"}
     assert facts == {key: value for key, value in model.facts.items() if key != "seen"}
+
+
+def test_the_same_model_on_processors_with_and_without_wide_registers() -> None:
+    code = (
+        "import hashlib, json, test_reference as t; from puna.corpus.quality.reference import train;"
+        "m = train(t.pages(1, 400), t.pages(0, 400), bits=18); s = m.score([x for _, x in t.pages(1, 50, seed=4)]);"
+        "print(hashlib.sha256(m.weights.tobytes() + s.tobytes() + json.dumps([m.slope, m.intercept, m.facts]).encode()).hexdigest())"
+    )
+    dispatched = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
+
+    def digest(**environment: str) -> str:
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        run = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=True
+        )
+        return run.stdout
+
+    assert digest(PYTHONHASHSEED="1") == digest(PYTHONHASHSEED="2", NPY_DISABLE_CPU_FEATURES=dispatched)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=40), st.integers(0, 5))

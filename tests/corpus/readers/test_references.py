@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.readers.references import ARCHIVE, ARCHIVE_KEY, cited, normalise_url, references
+from puna.corpus.readers.references import ARCHIVE, ARCHIVE_KEY, Citations, cited, normalise_url, references
 from puna.corpus.readers.streams import xml_elements
 from puna.errors import UserError
 
@@ -200,6 +200,14 @@ def test_other_addresses_stay_apart() -> None:
         assert normalise_url(url) == ""
 
 
+@given(st.lists(st.sampled_from([url for same in SAME for url in same])), st.sampled_from([url for same in SAME for url in same]))
+def test_citations_are_a_set_of_pages(urls: list[str], wanted: str) -> None:
+    found = Citations(iter([*urls, "mailto:a@b.example"]))
+    pages = {normalise_url(url) for url in urls}
+    assert len(found) == len(pages) and (wanted in found) == (normalise_url(wanted) in pages)
+    assert "http://other.example/" not in found and "" not in found and "mailto:a@b.example" not in found
+
+
 HOSTS = st.sampled_from(
     ["a.example", "www.A.example", "www.www.b", "a.example.", "bücher.example", "[::1]", "a.example:80", "a.example:81", "x@a.b"]
 )
@@ -222,9 +230,7 @@ def test_real_references_against_a_full_parser(data: Path) -> None:
     parser = pytest.importorskip("mwparserfromhell")
     ours: set[str] = set()
     theirs: set[str] = set()
-    for dump in sorted((data / "raw" / "wikipedia").glob("minidump-*wiki.xml.bz2")):
-        if "enwiki" in dump.name:
-            continue  # most of the bytes
+    for dump in sorted((data / "raw" / "wikipedia").glob("minidump-[b-dg-ip-s]*wiki.xml.bz2")):  # the parser is slow
         for element in xml_elements(dump, ("text",)):
             if "<ref" not in (text := element.text or ""):
                 continue
@@ -240,4 +246,4 @@ def test_real_references_against_a_full_parser(data: Path) -> None:
                 found = [*(str(link.url) for link in inner.filter_external_links()), *values]
                 theirs.update(html.unescape(url) for url in found if re.fullmatch(r"https?://[^\s{}]+", url) and not ARCHIVE.match(url))
     missed = {url for url in theirs if normalise_url(url) not in ours}
-    assert len(theirs) > 500 and len(missed) <= 0.002 * len(theirs), missed
+    assert len(theirs) > 300 and len(missed) <= 0.002 * len(theirs), missed
