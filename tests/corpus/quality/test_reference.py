@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,8 +148,15 @@ def test_refusals() -> None:
     for positives, negatives, told in cases:
         with pytest.raises(UserError, match=told):
             train(positives, negatives, bits=18)
-    with pytest.raises(UserError, match="one of recall and precision"):
-        train(good, pages(0, 300), bits=18, precision=0.9)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"precision": 0.9}, "one of recall and precision"),
+        ({"recall": 1.5}, "shares"),
+        ({"bits": 40}, "bits must be"),
+        ({"epochs": 0}, "epochs"),
+    ]
+    for settings, told in wrong:
+        with pytest.raises(UserError, match=told):
+            train(good, pages(0, 300), **settings)
 
 
 def test_threshold_by_precision() -> None:

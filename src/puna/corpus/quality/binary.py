@@ -57,18 +57,26 @@ def platt(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return slope / scale, intercept
 
 
+def check_rule(recall: float | None, precision: float | None) -> None:
+    """Raises UserError unless exactly one of both is given, as a share above 0 and up to 1."""
+    if (recall is None) == (precision is None):
+        raise UserError(f"name one of recall and precision, by which the threshold is chosen (recall={recall}, precision={precision})")
+    wanted = precision if recall is None else recall
+    if wanted is None or not 0 < wanted <= 1:
+        raise UserError(f"recall and precision are shares, above 0 and up to 1, not {wanted}")
+
+
 def threshold(scores: np.ndarray, labels: np.ndarray, recall: float | None, precision: float | None) -> float:
     """The largest score at which at least `recall` of the positives are kept, or the smallest from which on precision is at least
     `precision`. Raises UserError where no score reaches it."""
-    if (recall is None) == (precision is None):
-        raise UserError("name one of recall and precision, by which the threshold is chosen")
+    check_rule(recall, precision)
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
     last = np.append(ranked[1:] != ranked[:-1], True)  # equal scores are kept or dropped together
     ranked, hits, kept = ranked[last], hits[last], np.arange(1, len(scores) + 1)[last]
     if recall is not None:
-        return float(ranked[np.argmax(hits >= recall * hits[-1])])
-    reached = np.flatnonzero(hits >= precision * kept)
+        return float(ranked[np.argmax(hits / hits[-1] >= recall)])
+    reached = np.flatnonzero(hits / kept >= precision)
     if not len(reached):
         raise UserError(f"no threshold reaches precision {precision}: the best is {float((hits / kept).max()):.3f}; ask for less")
     return float(ranked[reached[-1]])

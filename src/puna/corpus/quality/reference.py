@@ -125,9 +125,13 @@ def train(
 
     The threshold is the largest with this recall on the calibration part, or, with recall=None, the smallest with this precision.
     maximum_documents of each class are kept: a sample by the digest of the address, whatever the order, each address once; 6 to 12 kB
-    of memory for a document of 5 kB. A random page that is cited is left out. notes: what the card should say besides, such as dates.
-    Raises UserError for too few documents or sites of a class.
+    of memory for a document of 5 kB. A random page that is among the cited ones kept is left out. notes: what the card should say
+    besides, such as dates.
+    Raises UserError for too few documents or sites of a class, and for settings out of range.
     """
+    binary.check_rule(recall, precision)
+    if not 10 <= bits <= 24 or epochs < 1 or maximum_documents < 1:
+        raise UserError(f"bits must be 10 to 24, epochs and maximum_documents 1 or more, not {bits}, {epochs} and {maximum_documents}")
     sampled = [_Sample(maximum_documents, bits, pages) for pages in (negatives, positives)]
     for key in sampled[1].pages.kept.keys() & sampled[0].pages.kept.keys():
         del sampled[0].pages.kept[key]
