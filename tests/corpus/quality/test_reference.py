@@ -127,9 +127,9 @@ def test_parts_are_of_the_wanted_size_and_a_giant_site_is_trained_on() -> None:
 def test_sampling_by_address_and_cited_negatives() -> None:
     positives, negatives = pages(1, 800), pages(0, 800)
     cited = [(url.replace("https://www.", "http://") + "#part", text) for url, text in positives[:100]]
-    small = train(positives, negatives + cited, bits=18, maximum_documents=300)
-    parts = small.facts["parts"].values()
-    assert sum(part["references"]["documents"] for part in parts) == 300
+    small = train(positives, negatives + cited, bits=18, most_positives=300, most_negatives=400)
+    taken = {kind: sum(part[kind]["documents"] for part in small.facts["parts"].values()) for kind in reference.KINDS}
+    assert taken["references"] == 300 and 300 < taken["random pages"] <= 400
     assert small.facts["seen"] == {"references": 800, "random pages": 900}
     whole = train(positives, negatives + cited, bits=18)
     assert sum(part["random pages"]["documents"] for part in whole.facts["parts"].values()) == 800
@@ -183,11 +183,15 @@ def test_saved_and_loaded(model: ReferenceModel, tmp_path: Path, monkeypatch: py
         write_atomically(path, content)
 
     monkeypatch.setattr(reference, "write_atomically", fails)
-    with pytest.raises(OSError, match="no space"):
-        other.save(folder)
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(OSError, match="no space"):
+            other.save(place)
+    assert not (tmp_path / "new").exists()
     assert (reference.load(folder).weights == model.weights).all()  # the old model is whole
     monkeypatch.undo()
     other.save(folder)
+    model.save(tmp_path / "new")  # over what the first attempt left
+    assert len(list((tmp_path / "new").iterdir())) == 2 and not (tmp_path / "new.part").exists()
     assert len(list(folder.iterdir())) == 2 and (reference.load(folder).weights == other.weights).all()
 
 

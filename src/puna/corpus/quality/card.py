@@ -38,8 +38,8 @@ def card(facts: dict[str, Any], threshold: float) -> str:
         ),
         "",
         "No site is in two parts. "
-        + "; ".join(f"{count:,} {kind} were offered" for kind, count in facts["seen"].items())
-        + f"; at most {settings['maximum_documents']:,} of each were taken, by the digest of the address, each address once.",
+        + "; ".join(f"{facts['seen'][kind]:,} {kind} were offered" for kind in ("references", "random pages"))
+        + f"; at most {settings['most_positives']:,} and {settings['most_negatives']:,} were taken, by the digest of the address.",
         "",
         *(f"Languages of the {kind} (a sample, by fastText's lid.176): {_listed(found)}." for kind, found in facts["languages"].items()),
         *(f"{name[:1].upper()}{name[1:]}: {value}." for name, value in facts["notes"].items()),

@@ -9,6 +9,7 @@ import heapq
 import io
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -58,21 +59,24 @@ class ReferenceModel:
         return self.score(texts) >= np.float32(self.threshold)
 
     def save(self, folder: Path) -> None:
-        """Write the model; until the last moment the folder holds the old one, if any."""
+        """Write the model: a new folder appears whole, and one that is there holds the old model until the last moment."""
+        work = folder if folder.exists() else folder.with_name(f"{folder.name}.part")
+        work.mkdir(parents=True, exist_ok=True)
         file = io.BytesIO()
         np.save(file, self.weights, allow_pickle=False)
         mark = hashlib.sha256(file.getvalue()).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
         name = f"weights-{mark[:12]}.npy"
-        write_atomically(folder / name, file.getvalue())
+        write_atomically(work / name, file.getvalue())
         told = {
             "version": VERSION, "weights": name, "sha256": mark, "slope": self.slope, "intercept": self.intercept,
             "threshold": self.threshold, "facts": self.facts,
         }  # fmt: skip
-        write_atomically(folder / "model.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-        for other in sorted(folder.glob("weights-*.npy")):
+        write_atomically(work / "model.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        for other in sorted(work.glob("weights-*")):  # of an older model, or of an attempt that was cut off
             if other.name != name:
                 other.unlink()
+        if work != folder:
+            os.replace(work, folder)
 
     def card(self) -> str:
         """The model card, in Markdown."""
@@ -117,22 +121,23 @@ def train(
     epochs: int = 5,
     learning_rate: float = 0.5,
     regularisation: float = 1e-4,
-    maximum_documents: int = 100_000,
+    most_positives: int = 100_000,
+    most_negatives: int = 100_000,
     fewest_documents: int = 100,
     notes: dict[str, str] | None = None,
 ) -> ReferenceModel:
     """Train on (address, text) of pages that are cited and of random pages.
 
     The threshold is the largest with this recall on the calibration part, or, with recall=None, the smallest with this precision.
-    maximum_documents of each class are kept: a sample by the digest of the address, whatever the order, each address once; 6 to 12 kB
-    of memory for a document of 5 kB. A random page that is among the cited ones kept is left out. notes: what the card should say
-    besides, such as dates.
+    Of more pages than most_positives and most_negatives a sample is kept, by the digest of the address, whatever the order, each address
+    once; 6 to 12 kB of memory for a document of 5 kB. A random page that is among the cited ones kept is left out. notes: what the card
+    should say besides, such as dates.
     Raises UserError for too few documents or sites of a class, and for settings out of range.
     """
     binary.check_rule(recall, precision)
-    if not 10 <= bits <= 24 or epochs < 1 or maximum_documents < 1:
-        raise UserError(f"bits must be 10 to 24, epochs and maximum_documents 1 or more, not {bits}, {epochs} and {maximum_documents}")
-    sampled = [_Sample(maximum_documents, bits, pages) for pages in (negatives, positives)]
+    if not 10 <= bits <= 24 or epochs < 1:
+        raise UserError(f"bits must be 10 to 24, and epochs 1 or more, not {bits} and {epochs}")
+    sampled = [_Sample(most, bits, pages) for most, pages in ((most_negatives, negatives), (most_positives, positives))]
     for key in sampled[1].pages.kept.keys() & sampled[0].pages.kept.keys():
         del sampled[0].pages.kept[key]
         sampled[0].texts.kept.pop(key, None)
@@ -158,7 +163,8 @@ def train(
         "notes": notes or {},
         "settings": {
             "bits": bits, "epochs": epochs, "learning_rate": learning_rate, "regularisation": regularisation, "recall": recall,
-            "precision": precision, "characters": words.CHARACTERS, "maximum_documents": maximum_documents,
+            "precision": precision, "characters": words.CHARACTERS, "most_positives": most_positives,
+            "most_negatives": most_negatives,
         },
         "seen": {kind: sample.seen for kind, sample in zip(KINDS, sampled, strict=True)},
         "parts": {name: _counts(chosen[name], truth[name]) for name in SHARES},
