@@ -57,7 +57,11 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
     path = tmp_path / "made.toml"
     path.write_text(text)
     made = recipe.load(path)
-    assert made.name == "mine" and made.corpus.languages == ("is",) and [source.name for source in made.corpus.sources if source.ccnet == "on"] == ["crawl"]
+    assert (
+        made.name == "mine"
+        and made.corpus.languages == ("is",)
+        and [source.name for source in made.corpus.sources if source.ccnet == "on"] == ["crawl"]
+    )
 
 
 def test_a_file_of_addresses_stands_for_what_they_name(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def _judge(text: str, source: SourceSettings, settings: CorpusSettings) -> dict[
         text, reason = c4_clean(text)
     figures = heuristics.measure(text)
     reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
-    label, score = language.identify(text)
+    label, score = language.identify(text, glue_lines=source.ccnet == "exact")
     kept_languages = settings.languages if source.languages is None else source.languages
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"
@@ -273,7 +273,8 @@ def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
         return None
     from puna.corpus.rights import OptOut
 
-    return OptOut(*(root / path if path else None for path in (patterns, domains, robots))).refuses
+    files = [root / path if path else None for path in (patterns, domains, robots)]
+    return OptOut(files[0], files[1], files[2]).refuses
 
 
 def rows_of(path: Path, columns: list[str], batch_size: int = 256) -> Iterator[dict[str, Any]]:
