@@ -34,7 +34,8 @@ def line_hashes(texts: list[str]) -> tuple[Any, Any]:
         return _line_hashes("\n".join(texts)), offsets
     raw = b"\n".join([encode(lines_of(text)) for text in texts])
     hashes = np.empty(offsets[-1], np.uint64)
-    library().line_hashes(raw, len(raw), pointer(line_table()), pointer(hashes))
+    table = line_table()  # held here: two threads at their first call make two, and one is thrown away
+    library().line_hashes(raw, len(raw), pointer(table), pointer(hashes))
     return hashes, offsets
 
 
