@@ -10,6 +10,7 @@ is given, estimates from the same pieces. For peers that start from files the te
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def estimate(tokens: Path, vocab_size: int, begin: int) -> None:
     started, wall = time.process_time(), time.perf_counter()
     model = kneser_ney.estimate([ids], vocab_size=vocab_size, begin=begin)
     told = {"cpu": time.process_time() - started, "wall": time.perf_counter() - wall}
-    told["bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    told["bytes"] = peak_bytes("self")
     model.save(tokens.with_suffix(".bin"))
     print(json.dumps({**told, "ngrams": [len(order.last_tokens) for order in model.orders]}))
 
@@ -60,12 +61,24 @@ def estimated(tokens: np.ndarray, path: Path, vocab_size: int, begin: int) -> di
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def peak_bytes(process: int | str) -> int:
+    """Most memory that a process has held since it became this program (getrusage would count what its parent held); 0 once it ended."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
 def peer_estimate(lmplz: str, sentences: Path, scratch: Path) -> tuple[float, float]:
     """CPU seconds and peak bytes of lmplz."""
-    command = ["/usr/bin/env", lmplz, "-o", "5", "-S", "1G", "-T", str(scratch), "--discount_fallback", "--skip_symbols", "--text",
-               str(sentences), "--arpa", str(scratch / "peer.arpa")]  # fmt: skip
-    seconds = table.seconds_of(command)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    command = [lmplz, "-o", "5", "-S", "1G", "-T", f"{scratch}/", "--discount_fallback", "--skip_symbols", "--text", str(sentences),
+               "--arpa", str(scratch / "peer.arpa")]  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = 0
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, peak_bytes(process.pid))
+            time.sleep(0.02)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
 
 
 def best(work: Callable[[], object]) -> float:
