@@ -87,6 +87,11 @@ class Build:
     pausable: Callable[[], AbstractContextManager[None]] = nullcontext
     _planned: list[Planned] = field(default_factory=list)
 
+    def until(self, last: str) -> "Build":
+        """The same build, ended after a stage."""
+        place = next(number for number, stage in enumerate(self.stages) if stage.name == last)
+        return Build(self.recipe, self.root, self.folder, self.stages[: place + 1], self.should_stop, self.pausable)
+
     def plan(self) -> list[Planned]:
         """Every stage in order, with its fingerprint. Raises UserError when the recipe's local files are not there."""
         if not self._planned:

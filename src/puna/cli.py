@@ -19,6 +19,17 @@ from puna.errors import Stopped, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+
+class _CleanFirst(typer.core.TyperGroup):
+    """`puna corpus PATH` means `puna corpus clean PATH`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if not args or args[0] in (*self.commands, "--help") else ["clean", *args])
+
+
+corpus = typer.Typer(cls=_CleanFirst, no_args_is_help=True)
+app.add_typer(corpus, name="corpus", help="Raw files to clean documents: puna corpus PATH..., or a command below.")
+
 RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name (laptop, seven-sources), or a .toml file")]
 Override = Annotated[
     list[str] | None,
@@ -254,6 +265,119 @@ def trace(
     for key, value in found.items():
         if value is not None:
             print(f"{key:<22} {value:.3f}" if isinstance(value, float) else f"{key:<22} {value}")
+
+
+@corpus.command()
+def clean(
+    paths: Annotated[list[str], typer.Argument(help="raw files, folders of them, addresses, a file of addresses; or one recipe")],
+    name: Annotated[str, typer.Option(help="name of the output folder; default: the first path's")] = "",
+    languages: Annotated[str, typer.Option(help="languages kept, such as en,de; default: all, or the recipe's")] = "",
+    override: Override = None,
+    out: OutOption = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
+    """Read, clean, deduplicate and filter raw files; write documents, a data card and a page to judge the filters by."""
+    from puna import summary
+    from puna.artifact import write_atomically
+    from puna.corpus import discover
+    from puna.report import documents
+    from puna.view import ConsoleView
+
+    view = ConsoleView(1)
+    recipe = paths[0]
+    if len(paths) > 1 or not (recipe.endswith(".toml") or (os.sep not in recipe and not Path(recipe).exists())):
+        name = name or _folder_name(paths[0])
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], folder)
+        for path in left[:20]:
+            view.console.print(f"  no reader takes {path}", soft_wrap=True)
+        if len(left) > 20:
+            view.console.print(f"  and {len(left) - 20} others")
+        write_atomically(folder / "recipe.toml", text)
+        recipe = str(folder / "recipe.toml")
+        changes = list(override or ())
+    else:
+        changes = [*(f"corpus.languages={json.dumps(languages.split(','))}" for _ in range(bool(languages))), *(override or ())]
+    build, _ = _build(recipe, changes, out)
+    build = build.until("documents")
+    try:
+        found = build.run(view)["documents"]
+    except KeyboardInterrupt as interrupt:
+        view.close()
+        view.console.print("stopped; the same command goes on from the last finished part")
+        raise typer.Exit(128 + signal.SIGINT) from interrupt
+    finally:
+        view.close()
+    page = build.folder / summary.CORPUS
+    write_atomically(page, documents.render(found.folder, found.metrics, build.recipe.name))
+    if as_json:
+        print(json.dumps({**found.metrics, "documents": str(found.folder), "page": str(page)}, indent=1))
+        return
+    from puna.corpus.funnel import FUNNEL
+
+    steps = found.metrics["sources"]
+    _table(("documents", *FUNNEL, "bytes kept"), [
+        (source, *(entry[step]["documents"] for step in FUNNEL), entry["kept"]["bytes"]) for source, entry in steps.items()
+    ])  # fmt: skip
+    for source, dropped in found.metrics["dropped"].items():
+        if dropped:
+            print(
+                f"dropped of {source}: "
+                + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items(), key=lambda i: -i[1]))
+            )
+    print(f"documents: {found.folder.resolve()}\npage: {page.resolve()}")
+
+
+def _folder_name(path: str) -> str:
+    """A folder name out of a path or an address."""
+    last = path.partition("#")[0].rstrip("/").rpartition("/")[2].partition(".")[0] or "corpus"
+    return "".join(character if character.isalnum() and character.isascii() else "-" for character in last).strip("-") or "corpus"
+
+
+@corpus.command()
+def score(
+    files: Annotated[list[Path], typer.Argument(help="text files, each one document", exists=False)],
+    run: Annotated[Path | None, typer.Option(help="a run whose corpus learnt quality models, such as out/mine")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print language, perplexity and reference score of local texts."""
+    from puna.corpus import scoring
+
+    rows = scoring.score(files, run)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    columns = ("language", "score", "characters", *(("perplexity", "bucket", "reference") if run else ()))
+    _table(("file", *columns), [
+        (row["file"], *("-" if (cell := row[name]) is None else f"{cell:.3f}" if isinstance(cell, float) else cell for name in columns))
+        for row in rows
+    ])  # fmt: skip
+
+
+@corpus.command()
+def dropped(
+    run: RunArgument,
+    reason: Annotated[str, typer.Option(help="only this reason")] = "",
+    source: Annotated[str, typer.Option(help="only this source")] = "",
+    most: Annotated[int, typer.Option("--most", "-n", min=0, help="most records; 0: all")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List records that were dropped, each with its reason."""
+    from puna.corpus import scoring
+
+    shown = 0
+    for row in scoring.dropped(run, reason, source):
+        if most and shown == most:
+            break
+        shown += 1
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            detail = f": {row['detail']}" if row["detail"] else ""
+            print(f"{row['source']}  {row['reason']}{detail}  {row['url']}  {row['file']}:{row['offset']}")
+    if not shown:
+        raise UserError(f"{run}: no dropped record{f' of {source}' if source else ''}{f' for the reason {reason!r}' if reason else ''}")
 
 
 def _print_scores(figures: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from puna import compiled
+from puna import artifact, compiled
 from puna.artifact import Artifact
 from puna.build import Context, Stage
 from puna.corpus import fetch as fetching
@@ -19,16 +19,15 @@ from puna.model import KERNELS
 from puna.recipe import Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 2, "documents": 2, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 2, "documents": 3, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: Recipe, root: Path) -> list[Stage]:
     """Stages of a recipe. root: the folder that local files are relative to. Raises UserError when local files are missing."""
-    corpus = recipe.corpus
     model = recipe.llama_config()
     described = {
         "fetch": ((), _addresses(recipe, root), fetch),
-        "documents": (("fetch",), corpus.model_dump(exclude={"root"}), documents),
+        "documents": (("fetch",), _corpus(recipe, root), documents),
         "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
         "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
         "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)], train),
@@ -54,6 +53,20 @@ def _addresses(recipe: Recipe, root: Path) -> dict[str, list[Any]]:
             else:
                 entries.append({"uri": uri})
     return found
+
+
+def _corpus(recipe: Recipe, root: Path) -> dict[str, Any]:
+    """What the documents depend on: the corpus' settings but where and by whom the work is done, and the content of files they name."""
+    from puna.corpus.pipeline import documents_folder
+
+    corpus = recipe.corpus
+    files = {}
+    for path in corpus.opt_out.paths():
+        if not (root / path).is_file():
+            raise UserError(f"corpus.opt_out: no file at {root / path}")
+        files[path] = artifact.file_digest(root / path)
+    known = {run: artifact.load(documents_folder(root / run)).digest for run in corpus.known}
+    return {**corpus.model_dump(exclude={"root", "workers", "ray"}), "files": files, "known": known}
 
 
 def fetch(context: Context) -> dict[str, Any]:
@@ -94,14 +107,14 @@ def documents(context: Context) -> dict[str, Any]:
         ]
         for source, entries in json.loads(fetched.path("files.json").read_bytes()).items()
     }  # fmt: skip
-    return pipeline.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress)
+    return pipeline.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root)
 
 
 def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:
     """(id, text) of every document of a source, in the order of its file."""
-    from puna.corpus import pipeline
+    from puna.corpus import groups
 
-    for row in pipeline.iterate(found.path(f"{source}.parquet"), ["id", "text"]):
+    for row in groups.rows_of(found.path(f"{source}.parquet"), ["id", "text"]):
         yield row["id"], row["text"]
 
 

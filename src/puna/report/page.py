@@ -4,7 +4,7 @@ Every section is a function from the run's data to HTML, "" where its data is ab
 the data goes through `escape`, in `table`, `facts` or by hand; only what is of type Html already is left as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puna.report import chart
@@ -424,14 +424,23 @@ SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
 
 def render(data: dict[str, Any]) -> str:
     """The whole page. data: the figures of `summary.json` and the curves; any key may be absent."""
-    name = escape(data.get("recipe") or "a run")
     machine, versions = data.get("machine") or {}, data.get("versions") or {}
     where = [data.get("date"), f"Puna {data['puna']}" if data.get("puna") else None, machine.get("cpu"),
              f"{machine['cores']} cores" if machine.get("cores") else None, f"torch {versions['torch']}" if versions.get("torch") else None]  # fmt: skip
     told = verdict(data.get("bits_per_byte") or {})
-    bodies = [(key, title, body) for key, title, section in SECTIONS if (body := section(data))]
+    head = _join(
+        f'<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>\n',
+        headline(data),
+        f'<p class="lead">{escape(told)}</p>' if told else "",
+    )
+    return frame(data.get("recipe") or "a run", "Puna report", head, [(key, title, section(data)) for key, title, section in SECTIONS])
+
+
+def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, Html]]) -> str:
+    """A page: its title under a line that says what it is, what stands at its head, and the sections (key, title, body) that have one."""
+    bodies = [(escape(key), escape(title), body) for key, title, body in sections if body]
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
-    sections = "".join(
+    told = "".join(
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
         for key, title, body in bodies
     )
@@ -441,20 +450,18 @@ def render(data: dict[str, Any]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{name} · Puna report</title>
+<title>{escape(name)} · {escape(over)}</title>
 <style>{STYLE}</style>
 </head>
 <body><div class="page">
 <header>
-<p class="over">Puna report</p>
-<h1>{name}</h1>
-<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>
-{headline(data)}
-{f'<p class="lead">{escape(told)}</p>' if told else ""}
+<p class="over">{escape(over)}</p>
+<h1>{escape(name)}</h1>
+{head}
 {f'<nav aria-label="Sections">{links}</nav>' if links else ""}
 </header>
 <main>
-{sections}</main>
+{told}</main>
 </div></body>
 </html>
 """

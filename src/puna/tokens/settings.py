@@ -9,7 +9,7 @@ class TokenizerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     vocab_size: int = Field(32_000, ge=260, le=1 << 31, description="pieces, the 256 bytes and 3 control pieces included")
-    character_coverage: float = Field(0.9995, gt=0, le=1, description="share of characters that get a piece; the rest become bytes")
+    character_coverage: float = Field(0.9995, ge=0.98, le=1, description="share of characters that get a piece; the rest become bytes")
     training_bytes: int = Field(50_000_000, ge=1, description="at most this much text trains the tokenizer, evenly from every source")
 
 

@@ -7,6 +7,7 @@ which row of the source's documents file each one is.
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,28 +74,36 @@ def write(
     fewer than two documents: nothing could be held out.
     """
     identities: list[str] = []
-    encoded: list[list[int]] = []
     sizes: list[int] = []
-    for batch in _batches(documents):
-        identities += [identity for identity, _ in batch]
-        sizes += [len(text.encode()) for _, text in batch]
-        encoded += tokenizer.encode_many([text for _, text in batch], threads)
-    if len(identities) < 2:
-        raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
-    chosen = choose_held_out(identities, share)
-    counts = {}
-    for split in SPLITS:
-        rows = np.flatnonzero(chosen == (split == "held_out"))
-        documents_ids = [tokenizer.document(encoded[row]) for row in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in documents_ids])]).astype(np.int64)
-        width = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-        with (out / f"{source}.{split}.bin").open("wb") as file:
-            for ids in documents_ids:
-                file.write(np.asarray(ids, width).tobytes())
-        np.save(out / f"{source}.{split}.offsets.npy", offsets)
-        np.save(out / f"{source}.{split}.rows.npy", rows.astype(np.int64))
-        counts[split] = {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": sum(sizes[row] for row in rows)}
-    return counts
+    lengths: list[Array] = []
+    width = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    # Which documents are held out is known when all have been seen; until then their tokens wait on the disk.
+    with tempfile.TemporaryFile(dir=out) as waiting:
+        for batch in _batches(documents):
+            ids, offsets = tokenizer.documents_flat([text for _, text in batch], threads)
+            waiting.write(ids.astype(width).tobytes())
+            lengths.append(np.diff(offsets))
+            identities += [identity for identity, _ in batch]
+            sizes += [len(text.encode()) for _, text in batch]
+        if len(identities) < 2:
+            raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
+        waiting.flush()
+        tokens = np.memmap(waiting, width, "r")
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        chosen = choose_held_out(identities, share)
+        return {split: _write_split(out / f"{source}.{split}", tokens, starts, chosen == (split == "held_out"), sizes) for split in SPLITS}
+
+
+def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes: list[int]) -> dict[str, int]:
+    """The three files of one split; its documents, tokens and bytes. chosen: bool [documents]."""
+    rows = np.flatnonzero(chosen)
+    with Path(f"{stem}.bin").open("wb") as file:
+        for row in rows:
+            file.write(tokens[starts[row] : starts[row + 1]].tobytes())
+    offsets = np.concatenate([[0], np.cumsum(np.diff(starts)[rows])])
+    np.save(f"{stem}.offsets.npy", offsets)
+    np.save(f"{stem}.rows.npy", rows)
+    return {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": sum(sizes[row] for row in rows)}
 
 
 def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

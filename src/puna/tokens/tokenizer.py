@@ -5,16 +5,21 @@ text itself would come back as a space. Here that character is always written as
 """
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from puna.errors import UserError
+from puna.pieces import Encoder
 from puna.tokens.settings import TokenizerSettings
 
 SPACE = "\u2581"
 LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
 THREADS = 4  # a constant, since SentencePiece writes it into the model
+Array = np.ndarray[Any, Any]
 
 
 class Tokenizer:
@@ -22,35 +27,49 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """Raises RuntimeError when the bytes are not a SentencePiece model; `load` names the file."""
-        import sentencepiece
-
-        self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._encoder = Encoder(model)
+        self._processor = self._encoder.processor
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
-        self._space_bytes = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
+        self._space_bytes = np.array([self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()], np.int32)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without begin and end tokens."""
-        return self.encode_many([text])[0]
+        return self.encode_flat([text])[0].tolist()
 
     def encode_many(self, texts: list[str], threads: int = 1) -> list[list[int]]:
         """Token ids of each text; `threads` work on different texts."""
-        # Parts after a U+2581 are encoded behind a line feed: it never merges with its neighbours, and the two ids that stand
-        # for "begin of text" and for it are cut off again.
-        parts = ["\n" + part if number else part for text in texts for number, part in enumerate(text.split(SPACE))]
-        encoded = iter(self._processor.encode(parts, num_threads=threads))
-        result = []
-        for text in texts:
-            ids: list[int] = next(encoded)
-            for _ in range(text.count(SPACE)):
-                ids = ids + self._space_bytes + next(encoded)[2:]
-            result.append(ids)
-        return result
+        ids, offsets = self.encode_flat(texts, threads)
+        flat = ids.tolist()
+        return [flat[start:end] for start, end in itertools.pairwise(offsets.tolist())]
 
-    def document(self, ids: list[int]) -> list[int]:
-        """A whole document for training: begin token, ids, end token."""
-        return [self.bos_id, *ids, self.eos_id]
+    def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
+        """Token ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts + 1].
+
+        `threads` work on different texts. Raises UserError for a text that UTF-8 cannot hold.
+        """
+        if not any(SPACE in text for text in texts):
+            return self._encoder.encode_flat(texts, threads)
+        # Parts after a U+2581 are encoded behind a line feed, which never merges with its neighbours. The two ids that stand for
+        # "begin of text" and for the line feed then make room for the three bytes.
+        split = [text.split(SPACE) for text in texts]
+        parts = ["\n" + part if number else part for text in split for number, part in enumerate(text)]
+        ids, offsets = self._encoder.encode_flat(parts, threads)
+        firsts = np.cumsum([0, *map(len, split)])  # number of each text's first part
+        later = np.ones(len(parts) + 1, np.int64)
+        later[firsts] = 0
+        at = offsets[later == 1]
+        ids[at], ids[at + 1] = self._space_bytes[:2]
+        ids = np.insert(ids, at + 2, self._space_bytes[2])
+        return ids, (offsets + np.cumsum(later))[firsts]
+
+    def documents_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
+        """`encode_flat` of whole documents for training: each with its begin and end token."""
+        ids, offsets = self.encode_flat(texts, threads)
+        places = np.stack([offsets[:-1], offsets[1:]], axis=1).ravel()
+        marks = np.tile(np.array([self.bos_id, self.eos_id], np.int32), len(texts))
+        return np.insert(ids, places, marks), offsets + 2 * np.arange(len(offsets))
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids; begin and end tokens give nothing, bytes that are not UTF-8 give U+FFFD."""

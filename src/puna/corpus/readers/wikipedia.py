@@ -1,4 +1,8 @@
-"""Wikipedia's XML dumps: every article as clean text, its title first."""
+"""Wikipedia's XML dumps: every article as clean text, its title first.
+
+Skipped with a reason: pages outside the main namespace, redirects, disambiguation pages (lists of links without prose), and articles
+of which no text is left.
+"""
 
 import re
 from collections.abc import Iterator
@@ -9,29 +13,32 @@ from urllib.parse import quote
 from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers import streams
 from puna.corpus.readers.wikitext import plain
+from puna.corpus.readers.wikitext_languages import DISAMBIGUATION
 
 LICENCE = "CC-BY-SA-3.0"
-ENGLISH = frozenset({"file", "image", "category", "media"})
-FILE_KEY, CATEGORY_KEY = "6", "14"
-REDIRECT = re.compile(r"\s*#\s*\w+\s*:?\s*\[\[")
+MEDIA_KEY, FILE_KEY, CATEGORY_KEY = "-2", "6", "14"
+REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language: #REDIRECT [[...]], #WEITERLEITUNG [[...]]
+LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every page of the main namespace that is no redirect. Raises UserError, after all whole pages, where the XML breaks off."""
-    base, namespaces = "", set(ENGLISH)
+    """Every article of a dump. Raises UserError, after all whole pages, where the XML breaks off."""
+    base, language, namespaces = "", "en", set()
     number = 0
     for element in streams.xml_elements(path, ("base", "namespace", "page")):
         tag = element.tag.rpartition("}")[2]
         if tag == "base":
             base = (element.text or "").rpartition("/")[0]
-        elif tag == "namespace" and element.get("key") in (FILE_KEY, CATEGORY_KEY) and element.text:
+            host = LANGUAGE.match(base)
+            language = host[1] if host else "en"
+        elif tag == "namespace" and element.get("key") in (MEDIA_KEY, FILE_KEY, CATEGORY_KEY) and element.text:
             namespaces.add(element.text.lower())
         elif tag == "page":
-            yield _article(element, base, frozenset(namespaces), number)
+            yield _article(element, base, language, frozenset(namespaces), number)
             number += 1
 
 
-def _article(page: Any, base: str, namespaces: frozenset[str], number: int) -> Found | Skipped:
+def _article(page: Any, base: str, language: str, namespaces: frozenset[str], number: int) -> Found | Skipped:
     values = {element.tag.rpartition("}")[2]: element for element in page.iter("{*}*")}
     title = (values["title"].text or "") if "title" in values else ""
     url = f"{base}/{quote(title.replace(' ', '_'), safe='/:(),!*')}" if base else title
@@ -42,7 +49,9 @@ def _article(page: Any, base: str, namespaces: frozenset[str], number: int) -> F
         return Skipped("not wikitext", url, number)
     if "redirect" in values or REDIRECT.match(text):
         return Skipped("redirect", url, number)
-    body = plain(text, namespaces)
+    if DISAMBIGUATION.search(text):
+        return Skipped("disambiguation page", url, number)
+    body = plain(text, namespaces, title, language)
     if not body:
         return Skipped("no text", url, number)
     return Found(url, f"{title}\n\n{body}", number, digest(text), title, LICENCE)

@@ -1,0 +1,128 @@
+"""Any files, folders or addresses -> the sources of a recipe: which reader takes what."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from puna.corpus import fetch
+from puna.corpus.readers import streams
+from puna.errors import UserError
+
+NAMES = {"warc": "crawl", "html": "pages", "book": "books", "lines": "texts", "jsonl": "datasets", "github": "code"}
+SUFFIXES = {
+    "warc": (".warc", ".wet", ".wat", ".arc"),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "html": (".html", ".htm", ".xhtml"),
+    "code": (".whl",),
+    "book": (".txt", ".text"),
+}
+PACKED = (".gz", ".bz2", ".zst", ".lz4")
+PACKAGE = (
+    "pyproject.toml",
+    "setup.py",
+    "package.json",
+    "Cargo.toml",
+    "go.mod",
+    ".git",
+    "LICENSE",
+    "LICENSE.txt",
+    "COPYING",
+    "CMakeLists.txt",
+)
+URL = re.compile(r"(?:https?|s3|gs)://\S+|pypi:\S+")
+
+
+def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """({reader: URIs}, what no reader takes). A file whose lines are addresses stands for what they name.
+
+    Raises UserError for a path that is not there and where nothing can be read.
+    """
+    found: dict[str, list[str]] = {}
+    left: list[str] = []
+    for path in paths:
+        if URL.fullmatch(path):
+            _add(found, left, path.partition("!")[0].partition("#")[0], path)
+            continue
+        here = Path(path).expanduser()
+        if not here.exists():
+            raise UserError(f"{path}: no such file or folder; give raw files, folders of them, or addresses with their digests")
+        addresses = _addresses(here)
+        for uri in addresses:
+            _add(found, left, uri.partition("!")[0].partition("#")[0], uri)
+        if not addresses:
+            _walk(here.absolute(), found, left)
+    if not found:
+        raise UserError(f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}")
+    return found, left
+
+
+def _addresses(path: Path) -> list[str]:
+    """The lines of a small text file that holds addresses and nothing else."""
+    if not path.is_file() or path.stat().st_size > 10_000_000 or path.suffix not in (".txt", ".list", ".urls", ""):
+        return []
+    lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return lines if lines and all(URL.fullmatch(line) for line in lines) else []
+
+
+def _walk(path: Path, found: dict[str, list[str]], left: list[str]) -> None:
+    if path.is_file():
+        _add(found, left, str(path), str(path), path)
+        return
+    inside = sorted(path.iterdir())
+    if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
+        found.setdefault("arxiv", []).append(str(path))
+    elif any(child.name in PACKAGE for child in inside):
+        found.setdefault("code", []).append(str(path))
+    else:
+        for child in inside:
+            if not child.name.startswith("."):
+                _walk(child, found, left)
+
+
+def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path | None = None) -> None:
+    reader = _reader(name, path)
+    if reader:
+        found.setdefault(reader, []).append(uri)
+    else:
+        left.append(uri)
+
+
+def _reader(name: str, path: Path | None) -> str:
+    """By name, and by how a file begins; "" for none."""
+    bare = name.lower()
+    while bare.endswith(PACKED):
+        bare = bare.rpartition(".")[0]
+    if name.lower().endswith((".tar.gz", ".tgz", ".tar", ".zip")):
+        return "arxiv" if path is not None and re.match(r"\d{4}\.\d{4,5}", path.name) else "code"
+    if bare.endswith("posts.xml"):
+        return "stackexchange"
+    if ".xml" in bare.rpartition("/")[2]:
+        return "wikipedia" if path is None or b"<mediawiki" in _head(path) else ""
+    if bare.endswith(".tex"):
+        return "arxiv"
+    return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        return next(streams.chunks(path), b"")[:4096]
+    except (UserError, OSError):
+        return b""
+
+
+def recipe(name: str, paths: list[str], languages: list[str], scratch: Path) -> tuple[str, list[str]]:
+    """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought once to find theirs."""
+    found, left = sources(paths)
+    lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", "", f'name = "{name}"', ""]
+    lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
+    for reader, uris in found.items():
+        pinned = [fetch.pinned(uri, scratch) for uri in uris]
+        lines += ["[[corpus.sources]]", f'name = "{NAMES.get(reader, reader)}"', f'reader = "{reader}"']
+        lines += ["uris = [", *(f"  {json.dumps(uri, ensure_ascii=False)}," for uri in pinned), "]"]
+        lines += ['ccnet = "on"'] if reader == "warc" else ["books = true"] if reader == "book" else []
+        lines.append("")
+    lines += ["[tokenizer]", "vocab_size = 4096", "", "[model]", 'size = "2m"', ""]
+    lines += ["[train]", "steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20", ""]
+    return os.linesep.join(lines), left

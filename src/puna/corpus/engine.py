@@ -1,0 +1,87 @@
+"""Runs one function over many jobs on Daft: in this process, in several processes, or on a Ray cluster.
+
+A job writes its own result to a file by one atomic rename, so resuming, memory and the bytes of the result do not depend on the
+engine. What comes back through Daft is only that a job is done, or why it is not.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from puna.errors import UserError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where jobs run. workers: processes at a time, 0 for one a processor; ray: address of a Ray cluster, "local" for one started here,
+    "" for none."""
+
+    workers: int = 0
+    ray: str = ""
+
+    def each(self, work: Callable[[Any], None], jobs: Sequence[Any], progress: Callable[[int], None] = lambda done: None) -> None:
+        """Call `work` with every job, in any order; both must be picklable. progress(jobs done).
+
+        Raises UserError or OSError where a job did; jobs that are done by then stay done.
+        """
+        if not jobs:
+            return
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        import daft
+
+        workers = min(self.workers or len(os.sched_getaffinity(0)), len(jobs))
+        if self.ray:
+            _connect(self.ray)
+        # One worker works in this process; several are processes of their own, which Daft starts and feeds.
+        options: dict[str, Any] = {"max_concurrency": workers} if workers > 1 or self.ray else {"use_process": False}
+        if workers > 1 and not self.ray:
+            options["use_process"] = True
+        call = daft.cls(_Worker, **options)(work, list(jobs))
+        plan = daft.from_pydict({"number": list(range(len(jobs)))})
+        plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
+        plan = plan.select(call(daft.col("number")).alias("problem"))
+        for done, row in enumerate(plan.iter_rows(results_buffer_size=1)):
+            _raise(row["problem"])
+            progress(done + 1)
+
+
+class _Worker:
+    """Has the function and the jobs, which Daft sends to each process once."""
+
+    def __init__(self, work: Callable[[Any], None], jobs: list[Any]) -> None:
+        self.work, self.jobs = work, jobs
+
+    def __call__(self, number: int) -> str:
+        try:
+            self.work(self.jobs[number])
+        except UserError as error:
+            return f"user\0{error}"
+        except OSError as error:
+            return f"{error.errno}\0{error.strerror}\0{error.filename or ''}"
+        return ""
+
+
+def _raise(problem: str) -> None:
+    kind, _, rest = problem.partition("\0")
+    if kind == "user":
+        raise UserError(rest)
+    if kind:
+        text, _, filename = rest.partition("\0")
+        raise OSError(int(kind) if kind.isdigit() else 0, text, filename or None)
+
+
+def _connect(address: str) -> None:
+    """Have Daft run on a Ray cluster. Raises UserError where Ray is not installed or the cluster cannot be reached."""
+    import daft
+
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("corpus.ray is set and Ray is not installed: pip install 'puna[ray]'") from error
+    try:
+        if not ray.is_initialized():
+            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"corpus.ray: no Ray cluster at {address}: {error}") from error
+    daft.set_runner_ray(noop_if_initialized=True)

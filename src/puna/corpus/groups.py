@@ -1,0 +1,329 @@
+"""What is done to one group of raw files, by itself: read, clean, judge, score. Each step ends with a file written by one rename.
+
+The order is CCNet's (Wenzek et al. 2020): lines seen before are removed first, then the language is told, then quality is scored. A
+source that does not ask for line deduplication is judged as it is read.
+"""
+
+import functools
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from puna.artifact import sync
+from puna.corpus.document import Found, Skipped, digest, document_schema, row_schema
+from puna.corpus.fetch import RawFile
+from puna.corpus.quality import heuristics, language
+from puna.corpus.settings import CorpusSettings, SourceSettings
+from puna.errors import UserError
+
+DAMAGED = "damaged file"
+CONTROL = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
+CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
+BATCH_CHARACTERS = 4_000_000  # of text in memory at once, on the way to a file
+EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of a source's raw files, worked on and committed together. folder: for its parts; root: what settings' files start from."""
+
+    source: SourceSettings
+    settings: CorpusSettings
+    files: tuple[RawFile, ...]
+    number: int
+    folder: Path
+    root: Path
+
+    def path(self, kind: str) -> Path:
+        """The file of a finished step: read, lines, keep, judged, near, scores."""
+        suffix = "parquet" if kind in ("read", "judged", "scores") else "npy" if kind in ("keep", "near") else "npz"
+        return self.folder / f"{self.source.name}-{self.number:05d}.{kind}.{suffix}"
+
+
+def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
+    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each."""
+    cut: list[list[RawFile]] = []
+    room = 0
+    for file in files:
+        if not cut or file.bytes > room:
+            cut.append([])
+            room = group_bytes
+        cut[-1].append(file)
+        room -= file.bytes
+    return cut
+
+
+def clean(text: str) -> str:
+    """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.translate(CONTROL)
+    text = text.encode("utf-8", "ignore").decode("utf-8")  # lone surrogates cannot be written as UTF-8
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+
+
+class Writer:
+    """A Parquet file of rows that appears under its name when the block ends well. Rows are written a few megabytes at a time."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self.path, self.schema = path, schema
+        self._part = path.with_suffix(".part")
+        self._rows: list[dict[str, Any]] = []
+        self._characters = 0
+        self._file: Any = None
+
+    def __enter__(self) -> "Writer":
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetWriter(self._part, self.schema, compression="zstd")
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._characters += len(row.get("text") or "") + 200
+        if self._characters > BATCH_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        import pyarrow as pa
+
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
+        self._rows, self._characters = [], 0
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self._file.close()
+        if kind is None:
+            commit(self._part, self.path)
+
+
+def commit(part: Path, path: Path) -> None:
+    """Give a written file its name."""
+    sync(part)
+    os.replace(part, path)
+
+
+def save(path: Path, **arrays: "np.ndarray[Any, Any]") -> None:
+    """Write arrays (one: .npy, several: .npz) so that the file is whole or absent."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        if path.suffix == ".npy":
+            np.save(file, next(iter(arrays.values())))
+        else:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    commit(part, path)
+
+
+def read(group: Group) -> None:
+    """Raw files -> rows of cleaned text; judged at once, unless line deduplication comes first."""
+    if group.source.ccnet == "off":
+        with _Judged(group) as judged:
+            for row in _rows(group):
+                judged.add(row)
+        return
+    from puna.corpus.dedup import lines
+
+    with Writer(group.path("read"), row_schema()) as writer:
+        hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for row in _rows(group):
+            if not row["reason"] and group.source.ccnet == "exact" and len(row["text"]) < CCNET_CHARACTERS:
+                row |= {"reason": "too short", "id": digest(row["text"]), "size": len(row["text"].encode())}
+            if not row["reason"]:
+                found, offsets = lines.line_hashes([row["text"]])
+                hashes.append(found)
+                sizes.append(np.diff(offsets))
+            writer.add(row)
+        save(group.path("lines"), hashes=np.concatenate(hashes), sizes=np.concatenate(sizes))
+
+
+def judge(group: Group) -> None:
+    """Take the lines that `keep` marks of every text, and judge what is left."""
+    keep = np.load(group.path("keep"), allow_pickle=False)
+    at = 0
+    with _Judged(group) as judged:
+        for row in rows_of(group.path("read"), row_schema().names):
+            if not row["reason"]:
+                text_lines = row["text"].split("\n")
+                kept = keep[at : at + len(text_lines)]
+                at += len(text_lines)
+                row["text"] = clean("\n".join(line for line, stays in zip(text_lines, kept, strict=True) if stays))
+                if not row["text"]:
+                    row |= {"reason": "only repeated lines", "id": digest(""), "size": 0}
+            judged.add(row)
+
+
+class _Judged:
+    """Writes judged rows, and MinHash signatures of those that are still in."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._writer = Writer(group.path("judged"), row_schema())
+        self._texts: list[str] = []
+        self._characters = 0
+        self._signatures: list[Any] = []
+
+    def __enter__(self) -> "_Judged":
+        self._writer.__enter__()
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        source, settings = self.group.source, self.group.settings
+        if not row["reason"]:
+            row |= _judge(row["text"], source, settings)
+            if not row["reason"] and settings.signs:
+                self._texts.append(row["text"])
+                self._characters += len(row["text"])
+                if self._characters > BATCH_CHARACTERS:
+                    self._sign()
+        if row["reason"]:
+            row["text"] = (row["text"] or "")[:EXCERPT]
+        self._writer.add(row)
+
+    def _sign(self) -> None:
+        from puna.corpus.dedup import near
+
+        self._signatures.append(near.signatures(self._texts))
+        self._texts, self._characters = [], 0
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is None and self.group.settings.signs:
+            self._sign()  # of no text, too, for the array's width
+            save(self.group.path("near"), signatures=np.concatenate(self._signatures))
+        self._writer.__exit__(kind, *rest)
+
+
+def _judge(text: str, source: SourceSettings, settings: CorpusSettings) -> dict[str, Any]:
+    """What becomes of a text: its figures, and the reason it is dropped for, or ""."""
+    size = len(text.encode())
+    reason = ""
+    if source.c4:
+        from puna.corpus.quality.c4 import c4_clean
+
+        text, reason = c4_clean(text)
+    figures = heuristics.measure(text)
+    reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
+    label, score = language.identify(text, glue_lines=source.ccnet == "exact")
+    kept_languages = settings.languages if source.languages is None else source.languages
+    if not reason and kept_languages and label not in kept_languages:
+        reason = "other language"
+    if not reason and kept_languages and score < settings.language_score:
+        reason = "language unsure"
+    return {
+        "text": text, "reason": reason, "id": digest(text), "language": label, "language_score": score, "size": size,
+        "alphanumeric_fraction": figures.alphanumeric_fraction, "mean_line_length": figures.mean_line_length,
+    }  # fmt: skip
+
+
+def _rows(group: Group) -> Iterator[dict[str, Any]]:
+    for file in group.files:
+        yield from _read(file, group)
+
+
+def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
+    """Every record of a raw file as one row: a cleaned text (reason ""), or a record that is none, with its reason."""
+    source, settings = group.source, group.settings
+    reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
+    refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
+    offset = 0
+    try:
+        for record in reader.read(file.path):
+            offset = record.offset
+            if refuses and (reason := refuses(record.url)):
+                yield _row(file, source, record.url, offset, reason=reason)
+            elif isinstance(record, Skipped):
+                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl") and settings.on_damaged_file == "stop":
+                    raise UserError(f"not UTF-8 text at byte {record.offset}; convert the file to UTF-8")
+                yield _row(file, source, record.url, offset, reason=record.reason)
+            else:
+                yield _document(file, source, record, settings)
+    except (UserError, OSError, EOFError) as error:
+        yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
+
+
+def _document(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
+    text, title, licence = (clean(part) for part in (found.text, found.title, found.licence or source.licence))
+    detail = ""
+    if settings.privacy:
+        from puna.corpus.quality.privacy import scrub
+
+        text, counts = scrub(text, settings.privacy)
+        detail = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return _row(
+        file, source, clean(found.url), found.offset, title=title, licence=licence, raw_digest=found.raw_digest, text=text, detail=detail
+    )
+
+
+def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
+    empty = {field.name: None for field in document_schema()}
+    return {**empty, "reason": "", "detail": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
+
+
+@functools.cache
+def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
+    """url -> reason or "", once read; None where nothing is opted out of."""
+    if not (patterns or domains or robots):
+        return None
+    from puna.corpus.rights import OptOut
+
+    files = [root / path if path else None for path in (patterns, domains, robots)]
+    return OptOut(files[0], files[1], files[2]).refuses
+
+
+def rows_of(path: Path, columns: list[str], batch_size: int = 256) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=batch_size, columns=columns):
+            yield from batch.to_pylist()
+
+
+def score(group: Group) -> None:
+    """Perplexity and reference score of every row that is still in, null for the others and where the source does not ask."""
+    import pyarrow as pa
+
+    schema = pa.schema([("perplexity", pa.float32()), ("reference_score", pa.float32())])
+    with Writer(group.path("scores"), schema) as writer:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(group.path("judged")) as file:
+            for batch in file.iter_batches(batch_size=256, columns=["text", "reason"]):
+                rows = batch.to_pylist()
+                kept = [place for place, row in enumerate(rows) if not row["reason"]]
+                found: list[dict[str, Any]] = [{"perplexity": None, "reference_score": None} for _ in rows]
+                for name, scores in _scores(group, [rows[place]["text"] for place in kept]).items():
+                    for place, value in zip(kept, scores.tolist(), strict=True):
+                        found[place][name] = value
+                for row in found:
+                    writer.add(row)
+
+
+def _scores(group: Group, texts: list[str]) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    if texts and group.source.perplexity:
+        scores["perplexity"] = perplexity_model(group.folder / "perplexity").perplexities(texts)
+    if texts and group.source.reference:
+        scores["reference_score"] = reference_model(group.folder / "reference").score(texts)
+    return scores
+
+
+@functools.cache
+def perplexity_model(folder: Path) -> Any:
+    from puna.corpus.quality import perplexity
+
+    return perplexity.load(folder)
+
+
+@functools.cache
+def reference_model(folder: Path) -> Any:
+    from puna.corpus.quality import reference
+
+    return reference.load(folder)

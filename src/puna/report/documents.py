@@ -1,0 +1,92 @@
+"""A page to judge a corpus by: its funnel, and documents drawn from what was kept and from what each filter dropped."""
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from puna.report.markup import Html, count, escape, figures, size
+from puna.report.page import corpus, frame
+
+KEPT, DROPPED = 8, 5  # shown of each source, and of each reason in it
+CHARACTERS = 1200
+SHOWN = ("language", "language_score", "perplexity", "bucket", "reference_score", "licence", "file", "offset", "id")
+
+
+def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """`most` rows by the digest of what names them: as good as chance, and the same ones every time."""
+
+    def place(row: Mapping[str, Any]) -> str:
+        return hashlib.sha256("\0".join(str(row[name]) for name in key).encode("utf-8", "replace")).hexdigest()
+
+    return heapq.nsmallest(most, rows, key=place)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+
+
+def _card(row: Mapping[str, Any], text: str) -> Html:
+    told = " · ".join(
+        f"{name.replace('_', ' ')} {figures(row[name]) if isinstance(row[name], float) else row[name]}"
+        for name in SHOWN
+        if row.get(name) not in (None, "")
+    )
+    title = escape(row.get("url") or row["file"])
+    return Html(f'<div class="soft"><b>{title}</b><br/>{escape(told)}</div><div class="sample">{escape(text)}</div>')
+
+
+def kept(folder: Path, source: str) -> Html:
+    """Documents of a source that are in."""
+    drawn = _draw(_rows(folder / f"{source}.parquet"), KEPT, ("id", "file", "offset"))
+    cards = []
+    for row in drawn:
+        text = row["text"]
+        more = f"\n[… {len(text) - CHARACTERS:,} more characters]" if len(text) > CHARACTERS else ""
+        cards.append(_card(row, text[:CHARACTERS] + more))
+    return Html("".join(f"<p></p>{card}" for card in cards))
+
+
+def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
+    """For each reason, how often it was given, and some of the records it was given to."""
+    wanted: dict[str, list[Mapping[str, Any]]] = {reason: [] for reason in counts}
+    for found_row in _rows(folder / "dropped.parquet"):
+        if found_row["source"] == source and found_row["reason"] in wanted:
+            found = wanted[found_row["reason"]]
+            found.append(found_row)
+            if len(found) > 50 * DROPPED:  # so that memory has a bound
+                found[:] = _draw(found, DROPPED, ("file", "offset", "url"))
+    parts = []
+    for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        cards = []
+        for row in _draw(wanted[reason], DROPPED, ("file", "offset", "url")):
+            text = row["excerpt"] or "(no text was made of it)"
+            cards.append(_card({**row, "id": row["detail"]}, text))
+        head = f"<summary>{escape(reason)}: {count(number)}</summary>"
+        parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")
+    return Html("".join(parts) or "<p>Nothing was.</p>")
+
+
+def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
+    """The page of a documents artifact. funnel: its metrics."""
+    sections = [
+        (
+            "funnel",
+            "What came through",
+            corpus({**funnel, "sources": {name: {"steps": steps} for name, steps in funnel["sources"].items()}}),
+        )
+    ]
+    for source, steps in funnel["sources"].items():
+        found = steps["kept"]
+        told = Html(f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn by their digests:</p>")
+        if (folder / f"{source}.parquet").is_file():
+            sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
+        sections.append((f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source])))
+    return frame(
+        name, "Puna corpus", Html("<p class='lead'>People judge filters by looking at what they keep and what they drop.</p>"), sections
+    )

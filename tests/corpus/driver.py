@@ -1,0 +1,27 @@
+"""Runs the pipeline in a process of its own, which a test may kill: python -m tests.corpus.driver JOB.json"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from puna.corpus import pipeline
+from puna.corpus.fetch import RawFile
+from puna.corpus.settings import CorpusSettings
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    settings = CorpusSettings.model_validate(job["settings"])
+    files = {
+        name: [RawFile(name, Path(path).name, Path(path), "", Path(path).stat().st_size) for path in paths]
+        for name, paths in job["files"].items()
+    }
+    out = Path(job["out"])
+    shutil.rmtree(out, ignore_errors=True)  # as a build does: finished parts stay, a half-written result goes
+    out.mkdir(parents=True)
+    print(json.dumps(pipeline.documents(settings, files, Path(job["parts"]), out, lambda *_: None)))
+
+
+if __name__ == "__main__":
+    main()

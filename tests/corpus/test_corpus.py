@@ -1,0 +1,192 @@
+"""Whole corpora: the same bytes whoever does the work and whenever it is killed; lines, models, rights, known runs."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from .test_pipeline import content
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("hill", "lake", "river", "village", "bridge", "school", "market", "garden", "tower", "road", "mill", "field", "forest", "harbour")
+SENTENCES = (
+    "The {0} was built in the year {2} by people of the {1}, who carried every stone on their backs.",
+    "Nobody in the {1} remembers who first crossed the {0} at night, but the story is told to children.",
+    "In {2} the {0} burned down to its walls, and the {1} gave what it had to raise it again.",
+    "A path of {2} steps leads from the {0} down to the {1}, where boats wait in the morning.",
+    "Every spring the {0} and the {1} are cleaned together, and there is a feast on the last day.",
+    "The oldest map shows the {0} on the wrong side of the {1}, a mistake that lived for {2} years.",
+    "When the rain does not come, the {1} shares its water with the {0} by a rule {2} years old.",
+)
+
+
+def text(number: int, sentences: int = 9) -> str:
+    chance = random.Random(number)
+    pick = lambda: SENTENCES[chance.randrange(len(SENTENCES))].format(*chance.sample(NAMES, 2), chance.randrange(1000, 2000))  # noqa: E731
+    return " ".join(pick() for _ in range(sentences))
+
+
+def job(folder: Path, name: str, files: dict[str, list[Path]], **settings: Any) -> Path:
+    """A job for the driver. Sources are read as lines unless said otherwise."""
+    sources = settings.pop("sources", {})
+    listed = [{"name": source, "reader": "lines", "uris": ["*"], "licence": "CC0", **sources.get(source, {})} for source in files]
+    made = {
+        "settings": {"sources": listed, "group_bytes": 1, "workers": 1, **settings},
+        "files": {source: [str(path) for path in paths] for source, paths in files.items()},
+        "parts": str(folder / f"{name}-parts"),
+        "out": str(folder / name),
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(made))
+    return path
+
+
+def start(path: Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.corpus.driver", str(path)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def run(path: Path) -> tuple[dict[str, Any], Path]:
+    process = start(path)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1]), Path(json.loads(path.read_text())["out"])
+
+
+def write(path: Path, texts: list[str]) -> Path:
+    path.write_text("\n".join(texts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def village(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Files of four sources: with repeated lines, near and exact duplicates, and a source that models learn from."""
+    folder = tmp_path_factory.mktemp("village")
+    pages = []
+    for number in range(6):
+        rows = [{"text": "\n".join(["Home | News | About us", text(10 * number + n), "All rights reserved."])} for n in range(10)]
+        rows.append({"text": "Home | News | About us\nAll rights reserved.\n" * 8})
+        pages.append(write(folder / f"pages-{number}.jsonl", [json.dumps(row) for row in rows]))
+    good = [write(folder / f"good-{number}.txt", [text(1000 + 20 * number + n) for n in range(20)]) for number in range(3)]
+    again = write(folder / "again.txt", [text(1000), text(1001).replace("feast", "party"), text(5000)])
+    sources = {"pages": {"reader": "jsonl", "ccnet": "on", "perplexity": True}}
+    settings = {"sources": sources, "perplexity": {"train_on": ["good"], "pieces": 400, "order": 3}}
+    return folder, {"good": good, "pages": pages, "again": [again]}, settings
+
+
+@pytest.fixture(scope="module")
+def whole(village: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+    folder, files, settings = village
+    funnel, out = run(job(folder, "whole", files, **settings))
+    return funnel, content(out)
+
+
+def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
+    funnel, _ = whole
+    assert funnel["lines"]["pages"] == {"found": 6 * (30 + 17 - 1), "removed": funnel["lines"]["pages"]["removed"], "scopes": 1}
+    assert funnel["dropped"]["pages"]["only repeated lines"] == 6
+    assert funnel["dropped"]["again"]["exact duplicate"] == 1 and funnel["dropped"]["again"]["near duplicate"] <= 1
+    head, tail = funnel["learnt"]["perplexity"]["pages"]
+    assert 1 < head < tail
+    kept = pq.read_table(village[0] / "whole" / "pages.parquet").to_pylist()
+    assert {row["bucket"] for row in kept} == {"head", "middle"} and all(
+        (row["perplexity"] < head) == (row["bucket"] == "head") for row in kept
+    )
+    assert not any("Home" in row["text"] for row in kept[1:])
+    assert funnel["dropped"]["pages"]["perplexity outside the parts kept"] == pytest.approx(0.4 * 60, abs=2)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_give_the_same_bytes(whole: Any, village: Any, workers: int) -> None:
+    folder, files, settings = village
+    _, out = run(job(folder, f"workers{workers}", files, **settings, **{"workers": workers}))
+    assert content(out) == whole[1]
+
+
+def test_a_ray_cluster_gives_the_same_bytes(whole: Any, village: Any) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'puna[ray]'")
+    folder, files, settings = village
+    _, out = run(job(folder, "ray", files, **settings, **{"ray": "local", "workers": 2}))
+    assert content(out) == whole[1]
+
+
+@pytest.mark.slow
+def test_twenty_kills_give_the_same_bytes(whole: Any, village: Any) -> None:
+    folder, files, settings = village
+    path = job(folder, "killed", files, **settings, **{"workers": 2})
+    chance = random.Random(7)
+    kills = 0
+    for _ in range(200):
+        process = start(path)
+        try:
+            process.wait(chance.uniform(0.5, 4.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        if process.returncode == 0:  # it was through: begin again, so that every kill meets work
+            assert content(folder / "killed") == whole[1]
+            for part in (folder / "killed-parts").iterdir():
+                if part.is_file():
+                    part.unlink()
+        if kills == 20:
+            break
+        time.sleep(0.05)
+    assert kills == 20
+    _, out = run(path)
+    assert content(out) == whole[1]
+
+
+def test_exact_ccnet_keeps_no_copy_of_a_repeated_line(village: Any) -> None:
+    folder, files, _ = village
+    sources = {"pages": {"reader": "jsonl", "ccnet": "exact"}}
+    funnel, out = run(job(folder, "exact", {"pages": files["pages"]}, sources=sources))
+    assert not any("Home" in row["text"] or "rights" in row["text"] for row in pq.read_table(out / "pages.parquet").to_pylist())
+    assert funnel["lines"]["pages"]["removed"] >= 6 * (20 + 16)
+
+
+def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> None:
+    folder, _, _ = village
+    later = write(folder / "later.txt", [text(1003), text(7000), text(1004)])
+    funnel, out = run(job(folder, "later", {"later": [later]}, known=[str(folder / "whole")]))
+    assert funnel["dropped"]["later"] == {"near duplicate": 2} and funnel["sources"]["later"]["kept"]["documents"] == 1
+    assert pq.read_table(out / "later.parquet")["text"].to_pylist() == [text(7000)]
+
+
+def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
+    rows = [
+        {"url": f"https://{host}/{n}", "text": f"{text(9000 + n)} Write to nobody@example.org."}
+        for n, host in enumerate(["a.org", "www.b.org"])
+    ]
+    (tmp_path / "domains.txt").write_text("b.org\n")
+    path = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
+    opt_out = {"domains": str(tmp_path / "domains.txt")}
+    made = job(tmp_path, "out", {"rows": [path]}, sources={"rows": {"reader": "jsonl"}}, opt_out=opt_out, privacy=["email"])
+    funnel, out = run(made)
+    assert funnel["dropped"]["rows"] == {"opt-out: domain": 1}
+    (row,) = pq.read_table(out / "rows.parquet").to_pylist()
+    assert row["url"] == "https://a.org/0" and "nobody@example.org" not in row["text"]
+    card, summary = (out / "data_card.md").read_text(), (out / "public_summary.md").read_text()
+    assert "| opt-out: domain | 1 |" in card and "1 records left out" in summary
+
+
+def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
+    paragraphs = [text(20_000 + n, 5) for n in range(150)]
+    first = write(tmp_path / "first.txt", ["\n\n".join(paragraphs)])
+    second = write(tmp_path / "second.txt", ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(paragraphs).upper()])
+    other = write(tmp_path / "other.txt", ["\n\n".join(text(30_000 + n, 5) for n in range(150))])
+    made = job(tmp_path, "out", {"books": [first, second, other]}, sources={"books": {"reader": "book", "books": True}}, near_duplicates=1)
+    funnel, out = run(made)
+    assert funnel["dropped"]["books"] == {"overlaps with an earlier book": 1}
+    assert pq.read_table(out / "books.parquet")["file"].to_pylist() == ["first.txt", "other.txt"]

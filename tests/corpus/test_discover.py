@@ -1,0 +1,87 @@
+"""Files and folders find their readers, by name and by how they begin."""
+
+import bz2
+import gzip
+from pathlib import Path
+
+import pytest
+
+from puna import recipe
+from puna.corpus import discover
+from puna.errors import UserError
+
+
+def make(folder: Path) -> None:
+    contents = {
+        "crawl/a.warc.gz": gzip.compress(b"WARC/1.0\r\n"),
+        "crawl/b.arc": b"filedesc://",
+        "wiki/dump-articles.xml.bz2": bz2.compress(b"<mediawiki><page></page></mediawiki>"),
+        "wiki/strange.xml": b"<other/>",
+        "site/Posts.xml": b"<posts></posts>",
+        "papers/2101.00001/main.tex": b"\\documentclass{article}",
+        "papers/2101.00002/src/main.tex": b"\\documentclass{article}",
+        "library/one.txt": b"A book.",
+        "library/.hidden.txt": b"not a book",
+        "rows/part.jsonl.gz": gzip.compress(b"{}"),
+        "pages/index.html": b"<html></html>",
+        "project/LICENSE": b"MIT",
+        "project/src/a.py": b"pass",
+        "wheels/a-1.0-py3-none-any.whl": b"PK",
+        "picture.png": b"\x89PNG",
+    }
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def test_every_file_goes_to_a_reader_or_is_named(tmp_path: Path) -> None:
+    make(tmp_path)
+    found, left = discover.sources([str(tmp_path)])
+    assert {reader: [str(Path(uri).relative_to(tmp_path)) for uri in uris] for reader, uris in found.items()} == {
+        "warc": ["crawl/a.warc.gz", "crawl/b.arc"],
+        "book": ["library/one.txt"],
+        "html": ["pages/index.html"],
+        "arxiv": ["papers/2101.00001", "papers/2101.00002"],
+        "code": ["project", "wheels/a-1.0-py3-none-any.whl"],
+        "jsonl": ["rows/part.jsonl.gz"],
+        "stackexchange": ["site/Posts.xml"],
+        "wikipedia": ["wiki/dump-articles.xml.bz2"],
+    }
+    assert sorted(Path(path).name for path in left) == ["picture.png", "strange.xml"]
+
+
+def test_the_recipe_is_one(tmp_path: Path) -> None:
+    make(tmp_path)
+    text, _ = discover.recipe("mine", [str(tmp_path)], ["is"], tmp_path / "scratch")
+    path = tmp_path / "made.toml"
+    path.write_text(text)
+    made = recipe.load(path)
+    assert (
+        made.name == "mine"
+        and made.corpus.languages == ("is",)
+        and [source.name for source in made.corpus.sources if source.ccnet == "on"] == ["crawl"]
+    )
+
+
+def test_a_file_of_addresses_stands_for_what_they_name(tmp_path: Path) -> None:
+    digest = "0" * 64
+    path = tmp_path / "addresses.txt"
+    path.write_text(f"# a comment\nhttps://example.org/a.warc.gz#sha256={digest}\n\nhttps://example.org/dump.xml.bz2#sha256={digest}\n")
+    found, left = discover.sources([str(path)])
+    assert (
+        found
+        == {
+            "warc": [f"https://example.org/a.warc.gz#sha256={digest}"],
+            "wikipedia": [f"https://example.org/dump.xml.bz2#sha256={digest}"],
+        }
+        and not left
+    )
+
+
+def test_what_is_not_there_or_not_readable_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        discover.sources([str(tmp_path / "nothing")])
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"nothing here that a reader takes: .*a\.png"):
+        discover.sources([str(tmp_path)])
