@@ -23,6 +23,7 @@ import numpy as np
 import table
 
 from puna.corpus.quality import kneser_ney, perplexity
+from puna.pieces import Encoder
 
 DOCUMENT_CHARACTERS = 8_000
 SCORED_BYTES = 20_000_000
@@ -93,10 +94,10 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     started = time.process_time()
     pieces = perplexity._train_pieces(perplexity._lines(texts, False, 10_000_000), arguments.vocab_size, "bpe", False)
     yield table.Row("pieces trained on 10 million characters", "puna", time.process_time() - started, "CPU s")
-    processor, encode = perplexity._processor(pieces), perplexity.encoder(pieces)
-    begin, end, vocab_size = processor.bos_id(), processor.eos_id(), processor.vocab_size()
-    ids, offsets = encode(normalised, 2)
-    tokens, starts = perplexity._framed(ids, offsets, begin, end)
+    encoder = Encoder(pieces)
+    processor = encoder.processor
+    begin, vocab_size = processor.bos_id(), processor.vocab_size()
+    tokens, starts = perplexity._encoded(encoder, normalised, 2)
 
     scored = texts[: int(np.searchsorted(np.cumsum([len(text.encode()) for text in texts]), SCORED_BYTES)) + 1]
     scored_size = sum(len(text.encode()) for text in scored)
@@ -110,11 +111,11 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     yield table.Row("peak memory of estimation", "puna", told["bytes"] / 1e9, "GB")
     yield table.Row("model file", "puna", (scratch / "all.bin").stat().st_size / 1e9, "GB")
 
-    model = perplexity._model(pieces, kneser_ney.load(scratch / "all.bin"), False)
+    model = perplexity.PerplexityModel(pieces, encoder, kneser_ney.load(scratch / "all.bin"), False)
     part = tokens[: starts[len(scored)]] if len(scored) < len(starts) else tokens
     seconds = best(lambda: [perplexity.normalise(text) for text in scored])
     yield table.Row("normalisation", "puna", scored_size / seconds / 1e6, "MB/CPU s")
-    seconds = best(lambda: encode(normalised[: len(scored)], 1))
+    seconds = best(lambda: encoder.encode_flat(normalised[: len(scored)]))
     yield table.Row("pieces", "puna", scored_size / seconds / 1e6, "MB/CPU s")
     seconds = best(lambda: model.ngrams.scores(part))
     yield table.Row("scoring", "puna", len(part) / seconds / 1e6, "million tokens/CPU s")
