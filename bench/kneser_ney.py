@@ -10,6 +10,7 @@ is given, estimates from the same pieces. For peers that start from files the te
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 import table
 
 from puna.corpus.quality import kneser_ney, perplexity
+from puna.pieces import Encoder
 
 DOCUMENT_CHARACTERS = 8_000
 SCORED_BYTES = 20_000_000
@@ -49,7 +51,7 @@ def estimate(tokens: Path, vocab_size: int, begin: int) -> None:
     started, wall = time.process_time(), time.perf_counter()
     model = kneser_ney.estimate([ids], vocab_size=vocab_size, begin=begin)
     told = {"cpu": time.process_time() - started, "wall": time.perf_counter() - wall}
-    told["bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    told["bytes"] = peak_bytes("self")
     model.save(tokens.with_suffix(".bin"))
     print(json.dumps({**told, "ngrams": [len(order.last_tokens) for order in model.orders]}))
 
@@ -60,12 +62,24 @@ def estimated(tokens: np.ndarray, path: Path, vocab_size: int, begin: int) -> di
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def peak_bytes(process: int | str) -> int:
+    """Most memory that a process has held since it became this program (getrusage would count what its parent held); 0 once it ended."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
 def peer_estimate(lmplz: str, sentences: Path, scratch: Path) -> tuple[float, float]:
     """CPU seconds and peak bytes of lmplz."""
-    command = ["/usr/bin/env", lmplz, "-o", "5", "-S", "1G", "-T", str(scratch), "--discount_fallback", "--skip_symbols", "--text",
-               str(sentences), "--arpa", str(scratch / "peer.arpa")]  # fmt: skip
-    seconds = table.seconds_of(command)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    command = [lmplz, "-o", "5", "-S", "1G", "-T", f"{scratch}/", "--discount_fallback", "--skip_symbols", "--text", str(sentences),
+               "--arpa", str(scratch / "peer.arpa")]  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = 0
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, peak_bytes(process.pid))
+            time.sleep(0.02)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
 
 
 def best(work: Callable[[], object]) -> float:
@@ -80,10 +94,10 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     started = time.process_time()
     pieces = perplexity._train_pieces(perplexity._lines(texts, False, 10_000_000), arguments.vocab_size, "bpe", False)
     yield table.Row("pieces trained on 10 million characters", "puna", time.process_time() - started, "CPU s")
-    processor, encode = perplexity._processor(pieces), perplexity.encoder(pieces)
-    begin, end, vocab_size = processor.bos_id(), processor.eos_id(), processor.vocab_size()
-    ids, offsets = encode(normalised, 2)
-    tokens, starts = perplexity._framed(ids, offsets, begin, end)
+    encoder = Encoder(pieces)
+    processor = encoder.processor
+    begin, vocab_size = processor.bos_id(), processor.vocab_size()
+    tokens, starts = perplexity._encoded(encoder, normalised, 2)
 
     scored = texts[: int(np.searchsorted(np.cumsum([len(text.encode()) for text in texts]), SCORED_BYTES)) + 1]
     scored_size = sum(len(text.encode()) for text in scored)
@@ -97,11 +111,11 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     yield table.Row("peak memory of estimation", "puna", told["bytes"] / 1e9, "GB")
     yield table.Row("model file", "puna", (scratch / "all.bin").stat().st_size / 1e9, "GB")
 
-    model = perplexity._model(pieces, kneser_ney.load(scratch / "all.bin"), False)
+    model = perplexity.PerplexityModel(pieces, encoder, kneser_ney.load(scratch / "all.bin"), False)
     part = tokens[: starts[len(scored)]] if len(scored) < len(starts) else tokens
     seconds = best(lambda: [perplexity.normalise(text) for text in scored])
     yield table.Row("normalisation", "puna", scored_size / seconds / 1e6, "MB/CPU s")
-    seconds = best(lambda: encode(normalised[: len(scored)], 1))
+    seconds = best(lambda: encoder.encode_flat(normalised[: len(scored)]))
     yield table.Row("pieces", "puna", scored_size / seconds / 1e6, "MB/CPU s")
     seconds = best(lambda: model.ngrams.scores(part))
     yield table.Row("scoring", "puna", len(part) / seconds / 1e6, "million tokens/CPU s")

@@ -31,7 +31,8 @@ from puna.errors import UserError
 Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # n-grams worked on at once
+LINES = 1 << 14  # the same, where they become text
 MAGIC = b"puna kneser-ney 1\n"
 ALIGNMENT = 64  # bytes
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -84,14 +85,15 @@ class KneserNey:
         return scores
 
     def ngrams(self, n: int) -> Iterator[tuple[int, Array]]:
-        """The n-grams of order n in lexical order, as (name of the first, token ids [at most CHUNK, n])."""
+        """The n-grams of order n in lexical order, as (name of the first, token ids [at most LINES, n])."""
         size = len(self.orders[n - 1].last_tokens)
-        for start in range(0, size, CHUNK):
-            names = np.arange(start, min(start + CHUNK, size))
+        for start in range(0, size, LINES):
+            names = np.arange(start, min(start + LINES, size))
             columns = []
             for order in reversed(self.orders[:n]):
                 columns.append(order.last_tokens[names])
-                names = np.searchsorted(order.first_child, names, side="right") - 1
+                # In its own type, or the whole list would be converted for every part.
+                names = np.searchsorted(order.first_child, names.astype(order.first_child.dtype), side="right") - 1
             yield start, np.stack(columns[::-1], axis=1)
 
     def write_arpa(self, path: Path, pieces: Sequence[str]) -> None:
@@ -111,16 +113,14 @@ class KneserNey:
                 file.write(f"\n\\{n}-grams:\n".encode())
                 if unknown and n == 1:
                     file.write(f"{self.log10_unseen:.9g}\t<unk>\t0\n".encode())
+                line = "%.9g\t" + " ".join(["%s"] * n) + ("\t%.9g\n" if n < len(sizes) else "\n")
                 for start, grams in self.ngrams(n):
-                    probabilities = order.log10_probabilities[start : start + CHUNK].tolist()
-                    texts = map(" ".join, words[grams].tolist())
-                    if n == len(sizes):
-                        lines = (f"{probability:.9g}\t{text}\n" for probability, text in zip(probabilities, texts, strict=True))
-                    else:
-                        backoffs = order.log10_backoffs[start : start + CHUNK].tolist()
-                        values = zip(probabilities, texts, backoffs, strict=True)
-                        lines = (f"{probability:.9g}\t{text}\t{backoff:.9g}\n" for probability, text, backoff in values)
-                    file.write("".join(lines).encode())
+                    here = slice(start, start + len(grams))
+                    columns = [order.log10_probabilities[here], *words[grams].T]
+                    if n < len(sizes):
+                        columns.append(order.log10_backoffs[here])
+                    values = np.stack(columns, axis=1, dtype=object, casting="unsafe")
+                    file.write((line * len(grams) % tuple(values.ravel().tolist())).encode())
             file.write(b"\n\\end\\\n")
 
     def save(self, path: Path) -> None:

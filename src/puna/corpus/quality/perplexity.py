@@ -11,16 +11,14 @@ Not as in CCNet either way: all pieces that SentencePiece does not know are one 
 """
 
 import io
-import itertools
 import json
 import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +26,7 @@ from puna.artifact import sync
 from puna.corpus.quality import kneser_ney
 from puna.corpus.quality.kneser_ney import Array, KneserNey
 from puna.errors import UserError
+from puna.pieces import Encoder
 
 # Punctuation that CCNet writes in ASCII. Its entry for the fullwidth digit one is left out: digits are zeros before it is looked at.
 PUNCTUATION = {
@@ -42,7 +41,6 @@ LOT_CHARACTERS = 8_000_000
 LINE_CHARACTERS = 4_000
 TRAINER_THREADS = 4  # a constant, since SentencePiece's result depends on it
 PIECES, NGRAMS, SETTINGS = "pieces.model", "ngrams.bin", "perplexity.json"
-Encode = Callable[[list[str], int], tuple[Array, Array]]
 
 
 class _Replacements(dict[int, str]):
@@ -94,52 +92,32 @@ def _moves(character: str) -> bool:
     return character > "\u0300" and unicodedata.combining(character) != 0 and unicodedata.category(character) != "Mn"
 
 
-def encoder(pieces: bytes) -> Encode:
-    """How texts are cut into pieces. pieces: a SentencePiece model. The result takes texts and a number of threads, and gives the ids
-    of all texts one after the other, int32, and where each starts and the last one ends, int64 [texts + 1]."""
-    processor = _processor(pieces)
-
-    def encode(texts: list[str], threads: int) -> tuple[Array, Array]:
-        encoded = processor.encode(texts, num_threads=threads)
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded], dtype=np.int64)])
-        return np.fromiter(itertools.chain.from_iterable(encoded), np.int32, int(offsets[-1])), offsets
-
-    return encode
-
-
-def _processor(pieces: bytes) -> Any:
-    import sentencepiece
-
-    return sentencepiece.SentencePieceProcessor(model_proto=pieces)
-
-
-def _framed(ids: Array, offsets: Array, begin: int, end: int) -> tuple[Array, Array]:
-    """Ids with a begin and an end token around each document, and where each document starts."""
-    starts = offsets[:-1] + 2 * np.arange(len(offsets) - 1)
-    framed = np.empty(len(ids) + 2 * len(starts), np.uint32)
+def _encoded(encoder: Encoder, texts: list[str], threads: int) -> tuple[Array, Array]:
+    """Ids of the pieces of all texts, a begin and an end token around those of each, and where each text starts."""
+    ids, offsets = encoder.encode_flat(texts, threads)
+    starts = offsets[:-1] + 2 * np.arange(len(texts))
+    ends = offsets[1:] + 2 * np.arange(len(texts)) + 1
+    framed = np.empty(len(ids) + 2 * len(texts), np.uint32)
     inside = np.ones(len(framed), bool)
-    ends = offsets[1:] + 2 * np.arange(len(starts)) + 1
     inside[starts] = inside[ends] = False
-    framed[inside], framed[starts], framed[ends] = ids, begin, end
+    framed[inside], framed[starts], framed[ends] = ids, encoder.processor.bos_id(), encoder.processor.eos_id()
     return framed, starts
 
 
 @dataclass(frozen=True)
 class PerplexityModel:
-    """SentencePiece model and n-gram model, and how texts are normalised for them."""
+    """A SentencePiece model (its file and its encoder) and an n-gram model, and how texts are normalised for them."""
 
     pieces: bytes
+    encoder: Encoder
     ngrams: KneserNey
-    encode: Encode
-    begin: int
-    end: int
     ccnet: bool
 
     def perplexities(self, texts: Iterable[str], threads: int = 1) -> Array:
         """Perplexity of each text, float64, of the whole text as one sentence."""
         found = [np.empty(0)]
         for lot in _lots(normalise(text, self.ccnet) for text in texts):
-            framed, starts = _framed(*self.encode(lot, threads), self.begin, self.end)
+            framed, starts = _encoded(self.encoder, lot, threads)
             tokens = np.diff(np.append(starts, len(framed))) - 1
             found.append(10.0 ** (-np.add.reduceat(self.ngrams.scores(framed, threads), starts) / tokens))
         return np.concatenate(found)
@@ -163,17 +141,14 @@ def load(folder: Path) -> PerplexityModel:
     ngrams = kneser_ney.load(folder / NGRAMS)
     try:
         settings = json.loads((folder / SETTINGS).read_text())
-        model = _model((folder / PIECES).read_bytes(), ngrams, settings["ccnet"])
+        pieces = (folder / PIECES).read_bytes()
+        model = PerplexityModel(pieces, Encoder(pieces), ngrams, settings["ccnet"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder} holds no perplexity model, or is damaged ({error}); train it again") from error
-    if _processor(model.pieces).vocab_size() != ngrams.vocab_size or model.begin != ngrams.begin:
+    processor = model.encoder.processor
+    if (processor.vocab_size(), processor.bos_id()) != (ngrams.vocab_size, ngrams.begin):
         raise UserError(f"{folder} is damaged: {PIECES} and {NGRAMS} are not of one model; train it again")
     return model
-
-
-def _model(pieces: bytes, ngrams: KneserNey, ccnet: bool) -> PerplexityModel:
-    processor = _processor(pieces)
-    return PerplexityModel(pieces, ngrams, encoder(pieces), processor.bos_id(), processor.eos_id(), ccnet)
 
 
 def train(
@@ -197,12 +172,11 @@ def train(
     if iter(texts) is texts:
         raise ValueError("texts are gone through twice: give a list or another iterable that starts again, no iterator")
     pieces = _train_pieces(_lines(texts, ccnet, pieces_characters), vocab_size, "unigram" if ccnet else model_type, ccnet)
-    processor, encode = _processor(pieces), encoder(pieces)
-    begin, end = processor.bos_id(), processor.eos_id()
-    lots = _lots(normalise(text, ccnet) for text in texts)
-    blocks = (_framed(*encode(lot, threads), begin, end)[0] for lot in lots)
-    ngrams = kneser_ney.estimate(blocks, vocab_size=processor.vocab_size(), begin=begin, order=order, prune=prune, seen_only=ccnet)
-    return _model(pieces, ngrams, ccnet)
+    encoder = Encoder(pieces)
+    blocks = (_encoded(encoder, lot, threads)[0] for lot in _lots(normalise(text, ccnet) for text in texts))
+    size, begin = encoder.processor.vocab_size(), encoder.processor.bos_id()
+    ngrams = kneser_ney.estimate(blocks, vocab_size=size, begin=begin, order=order, prune=prune, seen_only=ccnet)
+    return PerplexityModel(pieces, encoder, ngrams, ccnet)
 
 
 def _train_pieces(lines: Iterator[str], vocab_size: int, model_type: str, ccnet: bool) -> bytes:
