@@ -13,7 +13,6 @@ from typing import Any
 
 from puna.errors import UserError
 
-
 _ONE_AT_A_TIME = threading.Lock()  # Daft calls from several threads where it stays in this process; memory is meant for one job
 
 
