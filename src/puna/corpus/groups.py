@@ -210,7 +210,7 @@ def _judge(text: str, source: SourceSettings, settings: CorpusSettings) -> dict[
         text, reason = c4_clean(text)
     figures = heuristics.measure(text)
     reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
-    label, score = language.identify(text)
+    label, score = language.identify(text, glue_lines=source.ccnet == "exact")
     kept_languages = settings.languages if source.languages is None else source.languages
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"
@@ -232,10 +232,10 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     source, settings = group.source, group.settings
     reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
-    offset = 0
+    offset, found = 0, False
     try:
         for record in reader.read(file.path):
-            offset = record.offset
+            offset, found = record.offset, True
             if refuses and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)
             elif isinstance(record, Skipped):
@@ -246,6 +246,9 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
                 yield _document(file, source, record, settings)
     except (UserError, OSError, EOFError) as error:
         yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
+        return
+    if not found:
+        yield _row(file, source, "", 0, reason="nothing in the file")
 
 
 def _document(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
@@ -273,7 +276,8 @@ def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
         return None
     from puna.corpus.rights import OptOut
 
-    return OptOut(*(root / path if path else None for path in (patterns, domains, robots))).refuses
+    files = [root / path if path else None for path in (patterns, domains, robots)]
+    return OptOut(files[0], files[1], files[2]).refuses
 
 
 def rows_of(path: Path, columns: list[str], batch_size: int = 256) -> Iterator[dict[str, Any]]:

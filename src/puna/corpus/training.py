@@ -1,5 +1,6 @@
 """What the quality filters learn from the corpus at hand: the n-gram model, the classifier, the percentiles."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,21 +66,25 @@ class _Texts:
 
 def _reference(settings: CorpusSettings, files: dict[str, list[RawFile]], work: list[Group], parts: Path, progress: Any) -> None:
     from puna.corpus.quality import reference
-    from puna.corpus.readers.references import cited, normalise_url
+    from puna.corpus.readers.references import Citations, cited
 
     wanted = settings.reference
     assert wanted is not None
     progress("learning which pages are cited", 0, 1)
-    urls = {normalise_url(url) for name in wanted.dumps for file in files[name] for _, url in cited(file.path)}
+    urls = Citations(url for name in wanted.dumps for file in files[name] for _, url in cited(file.path))
     asking = [group for group in work if group.source.reference]
 
     def pages(is_cited: bool) -> Iterator[tuple[str, str]]:
         for group in asking:
             for row in groups.rows_of(group.path("judged"), ["url", "text", "reason"]):
-                if not row["reason"] and (normalise_url(row["url"]) in urls) == is_cited:
+                if not row["reason"] and (row["url"] in urls) == is_cited:
                     yield row["url"], row["text"]
 
-    reference.train(pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives).save(parts / "reference")
+    model = reference.train(pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives)
+    made = parts / "reference-new"
+    model.save(made)
+    (made / "model_card.md").write_text(model.card())
+    os.replace(made, parts / "reference")
 
 
 def learnt(settings: CorpusSettings, asking: list[Group], parts: Path) -> Learnt:

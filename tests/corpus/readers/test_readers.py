@@ -1,4 +1,4 @@
-"""The small readers on hand-made files: Wikipedia, StackExchange, arXiv, books, code, lines, JSON lines, HTML."""
+"""The small readers on hand-made files: Wikipedia, StackExchange, arXiv, books, lines, JSON lines, HTML."""
 
 import bz2
 import gzip
@@ -6,13 +6,12 @@ import io
 import json
 import random
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from puna.corpus.document import Found, Skipped
-from puna.corpus.readers import arxiv, book, code, html, jsonl, lines, stackexchange, wikipedia
+from puna.corpus.readers import arxiv, book, code, github, html, jsonl, lines, stackexchange, wikipedia
 from puna.errors import UserError
 
 
@@ -160,114 +159,6 @@ def test_book_without_marks_is_taken_whole(tmp_path: Path) -> None:
     assert reasons(list(book.read(path))) == ["not text"]
 
 
-# Code
-
-
-def wheel(path: Path, metadata: str, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("p-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{metadata}\n\nLong text")
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-SOURCE = b"def graze(plain):\n    return [llama for llama in plain]\n"
-
-
-@pytest.mark.parametrize(
-    ("metadata", "files", "licence"),
-    [
-        ("License-Expression: MIT OR Apache-2.0", {}, "MIT OR Apache-2.0"),
-        ("Classifier: License :: OSI Approved :: BSD License", {}, "BSD"),
-        ("License: Apache 2.0", {}, "Apache-2.0"),
-        ("License: UNKNOWN", {"p/LICENSE": b"Permission is hereby granted, free of charge, to any person obtaining a copy"}, "MIT"),
-    ],
-)
-def test_code_under_a_free_licence_is_kept(tmp_path: Path, metadata: str, files: dict[str, bytes], licence: str) -> None:
-    (found,) = found_in(list(code.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files}))))
-    assert (found.licence, found.url, found.text) == (licence, "pypi:p==1/p/a.py", SOURCE.decode())
-
-
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [
-        ("Classifier: License :: OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)", "LGPL"),
-        ("License-Expression: GPL-3.0-only", "GPL-3.0-only"),
-        (
-            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: GNU General Public License (GPL)",
-            "GPL AND MIT",
-        ),
-        ("License: UNKNOWN", "unknown"),
-    ],
-)
-def test_code_under_another_licence_is_dropped(tmp_path: Path, metadata: str, reason: str) -> None:
-    items = list(code.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE})))
-    assert not found_in(items) and reasons(items) == [f"licence not MIT, BSD or Apache: {reason}"]
-
-
-def test_the_packages_own_licence_counts_not_that_of_one_inside(tmp_path: Path) -> None:
-    files = {"a/_vendor/six-1.dist-info/METADATA": b"Name: six\nVersion: 1\nLicense: MIT\n\n", "a/b.py": SOURCE}
-    items = list(code.read(wheel(tmp_path / "p.whl", "License: GPL-3.0", files)))
-    assert reasons(items) == ["licence not MIT, BSD or Apache: GPL"]
-
-
-@pytest.mark.parametrize(
-    ("expression", "allowed"),
-    [
-        ("MIT", True),
-        ("GPL-3.0-only OR MIT", True),
-        ("GPL-3.0-only AND MIT", False),
-        ("(GPL-2.0 OR MIT) AND (BSD-3-Clause OR MPL-2.0)", True),
-        ("MIT AND (GPL-2.0 OR MPL-2.0)", False),
-        ("Apache-2.0 WITH LLVM-exception", True),
-        ("GPL-2.0 WITH Classpath-exception-2.0", False),
-        ("", False),
-        ("(MIT", False),
-        ("MIT MIT", False),
-    ],
-)
-def test_licence_expressions(expression: str, allowed: bool) -> None:
-    assert code.allowed(expression) == allowed
-
-
-def test_code_filters(tmp_path: Path) -> None:
-    files = {
-        "a/empty.py": b"\n",
-        "a/latin.py": "# ö".encode("latin-1"),
-        "a/long.js": b"x" * 1001,
-        "a/wide.js": (b"x" * 150 + b"\n") * 5,
-        "a/signs.py": b"=+-*/" * 15 + b"\n",
-    }
-    items = list(code.read(wheel(tmp_path / "p.whl", "License: MIT", files)))
-    expected = {"empty file", "not UTF-8", "line over 1,000 characters", "average line over 100 characters", "few alphanumeric characters"}
-    assert set(reasons(items)) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("#!/bin/sh\n# Copyright X\n# Licensed so\n\necho\n", "#!/bin/sh\necho\n"),
-        ("/* Copyright X */\n#include <a.h>\n", "#include <a.h>\n"),
-        ("// SPDX-License-Identifier: MIT\nint x;\n", "int x;\n"),
-        ("# A tool for llamas\nx = 1\n", "# A tool for llamas\nx = 1\n"),
-        ("#include <a.h>\n/* copyright */\n", "#include <a.h>\n/* copyright */\n"),
-        ('# Copyright X\n"""Docstring\nof two lines."""\n', '"""Docstring\nof two lines."""\n'),
-        ('// Copyright X\n"use strict";\n', '"use strict";\n'),
-        ("// Copyright X\n#[macro_use]\nmod a;\n", "#[macro_use]\nmod a;\n"),
-        ("# Heading\n\nText about licences.\n", "# Heading\n\nText about licences.\n"),
-    ],
-)
-def test_licence_headers_go_and_nothing_else(text: str, kept: str) -> None:
-    assert code.without_header(text) == kept
-
-
-def test_a_truncated_wheel_is_named(tmp_path: Path) -> None:
-    path = wheel(tmp_path / "p.whl", "License: MIT", {"a.py": SOURCE})
-    path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(UserError, match="damaged or ends early"):
-        list(code.read(path))
-
-
 # Lines, JSON lines, HTML
 
 
@@ -291,6 +182,15 @@ def test_jsonl(tmp_path: Path) -> None:
     assert reasons(items) == ["no text", "no text", "no text", "not valid JSON", "not UTF-8", "not valid JSON"]
 
 
+def test_released_c4_as_it_is(tmp_path: Path) -> None:
+    row = {"text": "Llamas graze.\nThey rest.", "timestamp": "2019-04-25T12:57:54Z", "url": "https://plain.example/llamas"}
+    path = tmp_path / "c4-train.00000-of-01024.json.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for _ in range(2)).encode()))
+    items = found_in(list(jsonl.read(path)))
+    assert [(item.text, item.url) for item in items] == [(row["text"], row["url"])] * 2
+    assert [item.offset for item in items] == [0, len(json.dumps(row)) + 1]
+
+
 def test_html(tmp_path: Path) -> None:
     path = tmp_path / "x.html"
     path.write_text(f"<html><title>T</title><body><nav><a href=x>menu</a></nav><p>{'A sentence. ' * 20}</p></body></html>")
@@ -303,10 +203,20 @@ def test_html(tmp_path: Path) -> None:
 # All of them
 
 
-@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code, lines, jsonl, html])
+@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code, github, lines, jsonl, html])
 def test_random_bytes_end_as_records_or_as_an_error_for_people(tmp_path: Path, reader: object) -> None:
     chance = random.Random(5)
-    starts = [b"", b"\x1f\x8b\x08", b"BZh9", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"<mediawiki><page>", b"<posts><row ", b"\\documentclass{"]
+    starts = [
+        b"",
+        b"\x1f\x8b\x08",
+        b"BZh9",
+        b"\x28\xb5\x2f\xfd",
+        b"PK\x03\x04",
+        b"<mediawiki><page>",
+        b"<posts><row ",
+        b"\\documentclass{",
+        b"PAR1",
+    ]
     for start in starts:
         for suffix in ("x", "x.whl", "x.tar.gz", "x.gz"):
             path = tmp_path / suffix

@@ -1,30 +1,30 @@
 """Source code: the files of a package (wheel, source archive or folder) whose licence is MIT, BSD or Apache, as in the paper.
 
-A package's licence is what its metadata says; where they say nothing clear, what its LICENSE text is recognised as. Then the paper's
-filters: line lengths, share of alphanumeric characters, licence headers removed.
+A file's licence is what it says at its top; else that of the nearest LICENSE in a folder above it; else the package's: what its
+metadata say, and where they say nothing clear, what its own LICENSE text is recognised as.
 """
 
-import email.message
-import io
+import email
+import json
 import lzma
 import re
 import tarfile
+import tomllib
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from puna.corpus.document import Found, Skipped, digest
+from puna.corpus import licences
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers import source_file
 from puna.errors import UserError
 
-KEPT = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0", "0BSD")
-EXTENSIONS = frozenset((
-    "py", "pyx", "pxd", "c", "h", "cc", "cpp", "cxx", "hpp", "cu", "js", "jsx", "ts", "tsx", "rs", "go",
-    "java", "kt", "scala", "rb", "php", "pl", "sh", "lua", "r", "jl", "hs", "ml", "cs", "swift", "sql", "md", "rst",
-))  # fmt: skip
-MAXIMUM_LINE, AVERAGE_LINE, MINIMUM_ALPHANUMERIC = 1000, 100, 0.25
-LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING)([.-][^/]*)?$", re.IGNORECASE)
+LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
+LICENCE_BYTES = 200_000  # of a LICENSE text are looked at
+_METADATA = re.compile(r"(?:^|/)(?:[^/]+\.(?:dist|egg)-info/METADATA|PKG-INFO|package\.json|Cargo\.toml|pyproject\.toml)$")
+_METADATA_FOLDER = re.compile(r"(?:^|/)[^/]+\.(?:dist|egg)-info(?:/.*)?$")
 _CLASSIFIERS = {
     "MIT License": "MIT",
     "Apache Software License": "Apache-2.0",
@@ -35,185 +35,145 @@ _CLASSIFIERS = {
     "GNU Affero General Public License": "AGPL",
     "Mozilla Public License": "MPL",
 }
-# Phrases of licence texts, the more particular ones first.
-_TEXTS = (
-    ("AGPL", r"GNU AFFERO GENERAL PUBLIC LICENSE"),
-    ("LGPL", r"GNU (LESSER|LIBRARY) GENERAL PUBLIC LICENSE"),
-    ("GPL", r"GNU GENERAL PUBLIC LICENSE"),
-    ("MPL", r"Mozilla Public License"),
-    ("Apache-2.0", r"Apache License,?\s+Version 2\.0"),
-    (
-        "BSD-3-Clause",
-        r"Redistribution and use in source and binary forms[\s\S]*(Neither the name|names? of (its|the) (copyright holder|contributors))",
-    ),
-    ("BSD-2-Clause", r"Redistribution and use in source and binary forms"),
-    ("MIT", r"Permission is hereby granted, free of charge, to any person obtaining a copy"),
-)
-_NAMES = (
-    ("LGPL", r"lgpl|lesser general public"),
-    ("AGPL", r"agpl|affero"),
-    ("GPL", r"gpl|general public"),
-    ("MPL", r"mpl|mozilla"),
-    ("Apache-2.0", r"apache"),
-    ("BSD-3-Clause", r"bsd[ -]?3|3[- ]clause|new bsd|modified bsd"),
-    ("BSD-2-Clause", r"bsd[ -]?2|2[- ]clause|simplified bsd"),
-    ("BSD", r"\bbsd\b"),
-    ("MIT", r"\bmit\b"),
-)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     name: str
     offset: int
-    raw: bytes
+    size: int
+    load: Callable[[], bytes]
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every source file of a package or folder, in name order, under the package's licence."""
+    """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in memory at a time."""
     try:
-        members = list(_members(path))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"the archive is damaged or ends early ({path.stat().st_size:,} bytes)") from error
-    name = _package(members) or path.name
-    licence = _licence(members)
-    for member in members:
-        url = f"{name}/{member.name}"
-        if PurePosixPath(member.name).suffix.lstrip(".").lower() not in EXTENSIONS:
-            continue
-        if not allowed(licence):
-            yield Skipped(f"licence not MIT, BSD or Apache: {licence or 'unknown'}", url, member.offset)
-            continue
-        yield _judge(member, url, licence)
+        package, licence, nested = _package(path)
+    except _DAMAGED as error:
+        raise UserError(_told(path)) from error
+    members = _members(path, source_file.wanted)
+    while True:
+        try:
+            member = next(members, None)
+            if member is None:
+                return
+            raw = member.load() if member.size <= source_file.MAXIMUM_BYTES else b""
+        except _DAMAGED as error:
+            raise UserError(_told(path)) from error
+        url = f"{package}/{member.name}"
+        if member.size > source_file.MAXIMUM_BYTES:
+            yield Skipped("file over 5 MB", url, member.offset)
+        else:
+            above = (nested.get(parent.as_posix()) for parent in PurePosixPath(member.name).parents)
+            yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
 
 
-def allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both of each AND."""
-    words = re.findall(r"[()]|[^\s()]+", expression)
-
-    def either() -> bool:
-        result = both()
-        while words and words[0] == "OR":
-            words.pop(0)
-            result = both() or result
-        return result
-
-    def both() -> bool:
-        result = one()
-        while words and words[0] in ("AND", "WITH"):
-            word = words.pop(0)
-            result = (one() or word == "WITH") and result  # what follows WITH is an exception, which only adds rights
-        return result
-
-    def one() -> bool:
-        word = words.pop(0) if words else ""
-        if word != "(":
-            return word in KEPT
-        result = either()
-        return bool(words) and words.pop(0) == ")" and result
-
-    return either() and not words
+def _told(path: Path) -> str:
+    size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
+    return f"the archive is damaged or ends early{size}"
 
 
-def _members(path: Path) -> Iterator[_Member]:
-    """Source files and what tells their licence."""
+def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[_Member]:
+    """The files whose names are wanted."""
     if path.is_dir():
-        for child in sorted(child for child in path.rglob("*") if child.is_file()):
+        for child in sorted(child for child in path.rglob("*") if child.is_file() and not child.is_symlink()):
             name = child.relative_to(path).as_posix()
-            if _wanted(name):
-                yield _Member(name, 0, child.read_bytes())
+            if wanted(name):
+                yield _Member(name, 0, child.stat().st_size, child.read_bytes)
     elif path.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(path) as archive:
-            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-                if _wanted(entry.filename):
-                    yield _Member(entry.filename, entry.header_offset, archive.read(entry))
-    elif re.search(r"\.(tar|tgz|tar\.\w+)$", path.name):
-        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as archive:
-            for item in sorted((item for item in archive.getmembers() if item.isfile()), key=lambda item: item.name):
-                if _wanted(item.name) and (opened := archive.extractfile(item)):
-                    yield _Member(item.name, item.offset, opened.read())
-    else:
-        yield _Member(path.name, 0, path.read_bytes())
+            for entry in archive.infolist():
+                if wanted(entry.filename) and not entry.is_dir():
+                    yield _Member(entry.filename, entry.header_offset, entry.file_size, lambda entry=entry: archive.read(entry))  # type: ignore[misc]
+    elif re.search(r"\.(tar|tgz|crate|tar\.\w+)$", path.name):
+        with tarfile.open(path) as archive:
+            while item := archive.next():
+                archive.members = []  # type: ignore[attr-defined]  # else every header read stays in memory
+                if item.isfile() and wanted(item.name) and (opened := archive.extractfile(item)):
+                    yield _Member(item.name, item.offset, item.size, opened.read)
+    elif wanted(path.name):
+        yield _Member(path.name, 0, path.stat().st_size, path.read_bytes)
 
 
-def _wanted(name: str) -> bool:
-    known = PurePosixPath(name).suffix.lstrip(".").lower() in EXTENSIONS
-    return known or bool(LICENCE_FILE.search(name)) or name.endswith((".dist-info/METADATA", "PKG-INFO"))
+def _package(path: Path) -> tuple[str, str, dict[str, str]]:
+    """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package."""
+    found = [
+        (member.name, member.load())
+        for member in _members(path, lambda name: LICENCE_FILE.search(name) or _METADATA.search(name))
+        if member.size <= source_file.MAXIMUM_BYTES
+    ]
+    found.sort(key=lambda item: (len(PurePosixPath(_folder(item[0])).parts), "." in PurePosixPath(item[0]).name, item[0]))
+    root = _folder(found[0][0]) if found else "."
+    texts: dict[str, list[str]] = {}
+    package = stated = ""
+    for name, raw in found:
+        if LICENCE_FILE.search(name):
+            texts.setdefault(_folder(name), []).append(
+                licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
+            )
+        elif _folder(name) == root:
+            told, expression = _metadata(name, raw)
+            package, stated = package or told, stated or expression
+    own = [text for text in texts.pop(root, []) if text != licences.UNKNOWN]
+    return package or path.name, _agreed(stated, own), {folder: _all(expressions) for folder, expressions in texts.items()}
 
 
-def _metadata(members: list[_Member]) -> email.message.Message | None:
-    """The package's own, which lies highest: packages may hold others inside."""
-    found = [member for member in members if member.name.endswith((".dist-info/METADATA", "PKG-INFO"))]
-    return email.message_from_bytes(min(found, key=lambda member: member.name.count("/")).raw) if found else None
+def _folder(name: str) -> str:
+    """The folder that a LICENSE or metadata file speaks for: that of its package where it lies in a .dist-info or .egg-info."""
+    return _METADATA_FOLDER.sub("", PurePosixPath(name).parent.as_posix()).strip("/") or "."
 
 
-def _package(members: list[_Member]) -> str:
-    metadata = _metadata(members)
-    return f"pypi:{metadata['Name']}=={metadata['Version']}" if metadata else ""
+def _agreed(stated: str, texts: list[str]) -> str:
+    """What metadata and LICENSE texts say together. Metadata go first, unless a text adds conditions or is another licence."""
+    if not stated:
+        return _all(texts)
+    leading = [re.split(" AND | OR ", text)[0] for text in texts]
+    if stated == "BSD" and leading and leading[0].startswith("BSD-"):
+        stated = leading[0]
+    against = [name for text in texts for name in licences.ADDITIONS if name in text and text.count(" AND ") == 1]  # more: a bundle
+    if " OR " not in stated:
+        against += [name for name in leading if not licences.allowed(name)]
+    return _all([stated, *against]) if licences.allowed(stated) else stated
 
 
-def _licence(members: list[_Member]) -> str:
-    """SPDX expression of a package, "" when nothing tells it.
-
-    Order: License-Expression, classifiers, the short License field, the LICENSE texts nearest to the root.
-    """
-    metadata = _metadata(members)
-    if metadata is not None:
-        if expression := metadata["License-Expression"]:
-            return str(expression).strip()
-        classifiers = [str(value).split(" :: ")[-1] for value in metadata.get_all("Classifier", []) if str(value).startswith("License ::")]
-        found = sorted({spdx for value in classifiers for name, spdx in _CLASSIFIERS.items() if value.startswith(name)})
-        if found:
-            return " AND ".join(found) if any(spdx not in KEPT for spdx in found) else " OR ".join(found)
-        short = str(metadata["License"] or "")
-        if 0 < len(short) < 100 and (named := _match(_NAMES, short)):
-            return named
-    texts = sorted((member for member in members if LICENCE_FILE.search(member.name)), key=lambda m: (m.name.count("/"), m.name))
-    for member in texts:
-        if known := _match(_TEXTS, member.raw.decode("utf-8", "replace")):
-            return known
-    return ""
+def _all(expressions: list[str]) -> str:
+    terms = list(dict.fromkeys(expressions))
+    return "".join(terms) if len(terms) < 2 else " AND ".join(f"({term})" if " OR " in term else term for term in terms)
 
 
-def _match(patterns: tuple[tuple[str, str], ...], text: str) -> str:
-    return next((spdx for spdx, pattern in patterns if re.search(pattern, text, re.IGNORECASE)), "")
-
-
-def _judge(member: _Member, url: str, licence: str) -> Found | Skipped:
+def _metadata(name: str, raw: bytes) -> tuple[str, str]:
+    """(name with version, SPDX expression) that a package's metadata state, "" for what they do not."""
     try:
-        text = member.raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return Skipped("not UTF-8", url, member.offset)
-    if not text.strip():
-        return Skipped("empty file", url, member.offset)
-    lengths = [len(line) for line in text.splitlines()]
-    if max(lengths) > MAXIMUM_LINE:
-        return Skipped("line over 1,000 characters", url, member.offset)
-    if sum(lengths) / len(lengths) > AVERAGE_LINE:
-        return Skipped("average line over 100 characters", url, member.offset)
-    if sum(map(str.isalnum, text)) / len(text) < MINIMUM_ALPHANUMERIC:
-        return Skipped("few alphanumeric characters", url, member.offset)
-    return Found(url, without_header(text), member.offset, digest(member.raw), member.name, licence)
+        if name.endswith("package.json"):
+            row = json.loads(raw)
+            kinds = row.get("licenses") or [row.get("license")]
+            words = [str(kind.get("type", "") if isinstance(kind, dict) else kind or "") for kind in kinds]
+            return f"npm:{row['name']}@{row['version']}", _field(" OR ".join(words))
+        if name.endswith(".toml"):
+            row = tomllib.loads(raw.decode())
+            if "project" not in row:
+                return f"crates:{row['package']['name']}@{row['package']['version']}", _field(str(row["package"].get("license", "")))
+            row, kind = row["project"], row["project"].get("license", "")
+            expression = _field(kind if isinstance(kind, str) else str(kind.get("text", "")))
+            return f"pypi:{row['name']}=={row['version']}", _classified(row.get("classifiers", [])) or expression
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "", ""
+    message = email.message_from_bytes(raw)
+    package = f"pypi:{message['Name']}=={message['Version']}" if message["Name"] and message["Version"] else ""
+    if expression := str(message["License-Expression"] or "").strip():
+        return package, expression
+    return package, _classified([str(value) for value in message.get_all("Classifier", [])]) or _field(str(message["License"] or ""))
 
 
-_COMMENT_LINE = re.compile(r"[ \t]*(#(?!\s*(?:include|define|if|ifdef|ifndef|pragma|undef|import|!|\[))|//|--(?!-))[^\n]*\n|[ \t]*\n")
-_COMMENT_BLOCK = re.compile(r"\s*/\*[\s\S]*?\*/[ \t]*\n?")
-_RIGHTS = re.compile(r"copyright|licen[cs]e|spdx-|all rights reserved", re.IGNORECASE)
-_KEEP_FIRST = re.compile(r"(#![^\n]*\n)?(#[^\n]*coding[:=][^\n]*\n)?")
+def _classified(classifiers: list[str]) -> str:
+    """SPDX expression of Python's trove classifiers: any of them where all are kept licences, else all."""
+    names = [value.split(" :: ")[-1] for value in classifiers if value.startswith("License ::")]
+    found = sorted({spdx for name in names for known, spdx in _CLASSIFIERS.items() if name.startswith(known)})
+    return (" OR " if all(map(licences.allowed, found)) else " AND ").join(found)
 
 
-def without_header(text: str) -> str:
-    """A source text without the comment at its top, where that comment speaks of copyright or licence.
-
-    `#!` and coding lines, `#include` and its kin, and Markdown headings (`# Title` with no word of rights) stay.
-    """
-    first = _KEEP_FIRST.match(text)
-    start = first.end() if first else 0
-    block = _COMMENT_BLOCK.match(text, start)
-    end = block.end() if block else start
-    if not block:
-        while line := _COMMENT_LINE.match(text, end):
-            end = line.end()
-    if end == start or not _RIGHTS.search(text, start, end):
-        return text
-    return text[:start] + text[end:].lstrip("\n")
+def _field(value: str) -> str:
+    """SPDX expression of a free field: a short name or a whole text; "" where it names nothing."""
+    if re.match(r"\s*(?:$|unknown\s*$|none\s*$|see\b)", value, re.IGNORECASE):
+        return ""
+    return licences.named(value) if len(value) < 100 else licences.recognised(value)

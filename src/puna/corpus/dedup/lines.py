@@ -1,0 +1,185 @@
+"""Repeated lines, as CCNet removes them (Wenzek et al. 2020, section 3.1), with a bound on memory.
+
+A line is stripped and lowered, its digits become 0, and control characters and a fixed set of punctuation marks are deleted; what is
+left is hashed to 64 bits. Two policies: `Seen` keeps the first copy of a line, `unrepeated` removes every copy of a line that comes
+more than once, as CCNet's own code does. Both see as much of the corpus as their memory holds: that is their scope, and then a new
+one begins, so a line may be kept once a scope. CCNet's own scope is 50 of a dump's 1,600 shards.
+
+Other than in CCNet, a line that normalises to nothing (hash 0) is never a duplicate, so blank lines between paragraphs stay.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from puna.corpus.dedup.hashing import CODE, DELETED, SPACE, code_points, encode, library, line_table, lines_of, pointer, sums
+from puna.errors import UserError
+
+SMALLEST_TABLE = 1 << 12
+PIECE = 1 << 16
+BYTES_PER_LINE = 16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
+
+
+def line_hashes(texts: list[str]) -> tuple[Any, Any]:
+    """Hashes of all lines of all texts in order, uint64 [lines], and where each text's lines start, int64 [texts + 1].
+
+    A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing.
+    """
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([text.count("\n") + 1 for text in texts], out=offsets[1:])
+    if not texts:
+        return np.zeros(0, np.uint64), offsets
+    if not library():
+        return _in_pieces("\n".join(texts)), offsets
+    raw = b"\n".join([encode(lines_of(text)) for text in texts])
+    hashes = np.empty(offsets[-1], np.uint64)
+    table = line_table()  # held here: two threads at their first call make two, and one is thrown away
+    library().line_hashes(raw, len(raw), pointer(table), pointer(hashes))
+    return hashes, offsets
+
+
+def _in_pieces(text: str) -> Any:
+    """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes on its way."""
+    found, start = [], 0
+    while start <= len(text):
+        end = text.find("\n", start + PIECE)
+        end = len(text) if end < 0 else end
+        found.append(_line_hashes(text[start:end]))
+        start = end + 1
+    return np.concatenate(found)
+
+
+def _line_hashes(text: str) -> Any:
+    codes = code_points(lines_of(text))
+    entries = line_table()[codes]
+    newline = codes == ord("\n")
+    line = np.cumsum(newline)
+    hashes = np.zeros(newline.sum() + 1, np.uint64)
+    solid = np.flatnonzero((entries & SPACE) == 0)  # "\n" itself is white space
+    first, last = np.full(len(hashes), len(codes)), np.full(len(hashes), -1)
+    first[line[solid[::-1]]], last[line[solid]] = solid[::-1], solid
+    place = np.arange(len(codes))
+    kept = np.flatnonzero((place >= first[line]) & (place <= last[line]) & ((entries & DELETED) == 0))
+    kept_line = line[kept]
+    starts = np.flatnonzero(np.diff(kept_line, prepend=-1))
+    hashes[kept_line[starts]] = np.maximum(sums(entries[kept] & CODE, starts), np.uint64(1))
+    return hashes
+
+
+class Seen:
+    """The hashes seen so far in a scope, in at most `memory_bytes` (16 bytes for each different line).
+
+    When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What `first_time` says does not depend
+    on how the hashes are cut into calls.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.most = int(memory_bytes) // BYTES_PER_LINE
+        if self.most < SMALLEST_TABLE:
+            raise UserError(f"{memory_bytes} bytes are too few to remember lines; give at least {SMALLEST_TABLE * BYTES_PER_LINE}")
+        self.scopes = 1
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sizes = [self.most * 4 // 3 + 1]  # slots: the last size and its halves
+        while self.sizes[0] // 2 >= SMALLEST_TABLE:
+            self.sizes.insert(0, self.sizes[0] // 2)
+        self.count = np.zeros(1, np.int64)
+        self.table = np.zeros(self.sizes.pop(0) if library() else 0, np.uint64)  # in numpy: the sorted hashes
+
+    def first_time(self, hashes: Any) -> Any:
+        """Whether each of `hashes` (uint64 [n]) comes for the first time in its scope, bool [n]; always true for hash 0."""
+        hashes = np.ascontiguousarray(hashes, np.uint64)
+        first = np.zeros(len(hashes), np.bool_)
+        done = 0
+        while done < len(hashes):
+            done += (self._put if library() else self._put_sorted)(hashes[done:], first[done:])
+            if done < len(hashes):
+                self._make_room()
+        return first
+
+    def _put(self, hashes: Any, first: Any) -> int:
+        """Fill in `first` until the table is as full as it may be; give how many hashes were worked on."""
+        room = min(self.most, len(self.table) * 3 // 4)
+        addresses = pointer(hashes), len(hashes), pointer(first), pointer(self.count)
+        return library().first_time(pointer(self.table), len(self.table), room, *addresses)
+
+    def _put_sorted(self, hashes: Any, first: Any) -> int:
+        """The same in numpy, over a sorted array."""
+        values, places = np.unique(hashes, return_index=True)
+        at = np.searchsorted(self.table, values)
+        known = np.zeros(len(values), np.bool_)
+        inside = at < len(self.table)
+        known[inside] = self.table[at[inside]] == values[inside]
+        new = ~known & (values != 0)
+        room = self.most - len(self.table)
+        done = len(hashes) if new.sum() <= room else int(np.sort(places[new])[room])
+        new &= places < done
+        first[places[new]] = True
+        first[:done] |= hashes[:done] == 0
+        self.table = np.concatenate([self.table, values[new]])
+        self.table.sort()
+        return done
+
+    def _make_room(self) -> None:
+        if library() and self.sizes:
+            larger = np.zeros(self.sizes.pop(0), np.uint64)
+            library().move(pointer(self.table), len(self.table), pointer(larger), len(larger))
+            self.table = larger
+        else:
+            self.scopes += 1
+            self._clear()
+
+
+def scope_lines(memory_bytes: int) -> int:
+    """How many lines a scope of `unrepeated` has: it holds 8 bytes for each, and two copies of them while it sorts."""
+    return max(1, int(memory_bytes) // 24)
+
+
+def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
+    """CCNet's own rule: for each batch of hashes, in order, whether each line comes only once in its scope (bool arrays).
+
+    A line that comes twice is dropped both times. A batch's answer comes when its last scope is complete, so the texts must be read a
+    second time: zip(unrepeated(first pass), second pass). A scope is `scope_lines` lines, wherever batches begin or end.
+    """
+    size = scope_lines(memory_bytes)
+    scope, held = np.empty(size, np.uint64), 0
+    waiting: deque[list[Any]] = deque()  # for each batch: how many lines are without an answer, the answers so far
+
+    def answer() -> Iterator[Any]:
+        ordered = np.sort(scope[:held])
+        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        done = 0
+        while waiting and (done < held or waiting[0][0] == 0):
+            part = scope[done : min(held, done + waiting[0][0])]
+            at = np.searchsorted(repeated, part)
+            single = (part == 0) | (at == len(repeated))
+            single[~single] = repeated[at[~single]] != part[~single]
+            done += len(part)
+            waiting[0][0] -= len(part)
+            waiting[0].append(single)
+            if waiting[0][0] == 0:
+                yield np.concatenate(waiting.popleft()[1:])
+
+    for batch in batches:
+        waiting.append([len(batch), np.zeros(0, np.bool_)])
+        rest = np.asarray(batch, np.uint64)
+        while len(rest):
+            taken, rest = rest[: size - held], rest[size - held :]
+            scope[held : held + len(taken)] = taken
+            held += len(taken)
+            if held == size:
+                yield from answer()
+                held = 0
+    yield from answer()
+
+
+def keep_lines(texts: list[str], offsets: Any, keep: Any) -> list[str]:
+    """Each text with only those of its lines that `keep` (bool, over the lines of all texts) marks."""
+    kept = []
+    for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
+        marks = keep[start:end]
+        kept.append(text if marks.all() else "\n".join([line for line, mark in zip(text.split("\n"), marks.tolist(), strict=True) if mark]))
+    return kept

@@ -1,0 +1,265 @@
+"""The comment at the top of a source file: what it says, and the file without its words on copyright and licence.
+
+The paper (section 2.1): "removed boilerplate, such as headers, with regular expressions". Only statements about rights go. Others
+in the same comment stay, and so do `#!` and coding lines, `#include` and its kin, Markdown headings and documentation.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+_HASH, _SLASH, _DASH = (("#",), ()), (("//",), (("/*", "*/"),)), (("--",), ())
+_BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str], ...] = (
+    ((("#",), (('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))), "py pyx pxd pyi"),
+    (_HASH, "rb pl pm sh bash zsh r jl cmake mk tcl ex exs nim awk"),
+    ((("#",), (("<#", "#>"),)), "ps1 psm1"),
+    (_SLASH, "c h cc cpp cxx hh hpp hxx inl cu cuh m mm v sv glsl proto"),
+    (_SLASH, "js jsx mjs cjs ts tsx rs go java kt kts scala cs swift dart zig groovy"),
+    ((("//", "#"), (("/*", "*/"),)), "php"),
+    (((), (("/*", "*/"),)), "css"),
+    ((("//",), (("/*", "*/"),)), "scss less"),
+    (_DASH, "ada adb ads vhd vhdl"),
+    ((("--",), (("--[[", "]]"), ("--[==[", "]==]"))), "lua"),
+    ((("--",), (("{-", "-}"),)), "hs lhs elm"),
+    ((("--",), (("/*", "*/"),)), "sql"),
+    ((("//",), (("(*", "*)"),)), "fs fsi fsx"),
+    (((), (("(*", "*)"),)), "ml mli sml"),
+    ((("//",), (("(*", "*)"),)), "pas"),
+    (((";",), (("#|", "|#"),)), "lisp el clj cljs scm rkt cl"),
+    (((";", "#", "//"), (("/*", "*/"),)), "asm s"),
+    ((("%",), ()), "tex erl hrl sty cls"),
+    ((("!",), ()), "f90 f95 f03 f08"),
+    ((("'",), ()), "vb bas"),
+    (((), (("<!--", "-->"),)), "html htm md markdown vue svelte"),
+    (((".. ",), ()), "rst"),
+)  # fmt: skip
+_STYLES = {extension: style for style, extensions in _BY_STYLE for extension in extensions.split()}
+_NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmakelists.txt")
+_PROLOGUE = re.compile(
+    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE
+)
+_MARK = re.compile(r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?")
+_DIRECTIVE = re.compile(
+    r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)"
+)
+_HEAD_LINES = 400
+
+# A line that begins so begins a statement of its own.
+_NOTICE = re.compile(
+    r"\W*(?:portions )?(?:copyright|copyleft|\(c\)|©|all rights reserved|spdx-|licen[cs]e[sd]?\b|the (?:mit|bsd|apache) licen[cs]e)"
+    r"|[@:\\]\w|\$\w+:",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"[@:\\](?:copyright|licen[cs]e|copyleft)\b", re.IGNORECASE)
+# A statement that speaks so is about rights.
+_RIGHTS = re.compile(
+    r"copyright(?:s|ed)?\s*(?:[:,©]|\(c\)|\d{4}|by\b|(?-i:[A-Z@<{]))|©\s*(?:copyright|\d{4}|(?-i:[A-Z]))|\(c\)\s*(?:copyright|\d{4}|by\b)"
+    r"|\bspdx-[a-z]|all rights reserved|\blicen[cs]e\s*(?::|information|notice|agreement|terms)"
+    r"|^\W*(?:the )?(?:[\w.-]+ ){0,3}licen[cs]e\W*$"
+    r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of|subject to the (?:terms|conditions)|licensing information"
+    r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
+    r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
+    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|copying and distribution of this"
+    r"|above copyright|following disclaimer|list of conditions"
+    r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e"
+    r"|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
+    r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote"
+    r"|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
+    r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
+    r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is"
+    r" (?:subject|licen|govern|releas|distrib|made avail|free software)",
+    re.IGNORECASE,
+)
+# One that follows such a statement and has one of these is about rights too.
+_LEGAL = re.compile(
+    r"licen[cs]|copyright|warrant|\bliab|redistribut|conditions (?:are|of)|following conditions"
+    r"|(?:under|to) (?:the |these )?terms|terms (?:and|of the)|disclaim|damages|permission|(?:this|above|following) notice"
+    r"|\bth(?:e|is) software (?:is|in|may|without|was)|original software|provided (?:that|by)|is provided|endorse|\brights\b|\bfee\b",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?:;][\"')\]]*\s*$")
+_NOTICE_WORDS = re.compile(r"copyright|©|spdx-|licen[cs]ed under|permission is hereby|redistribution and use", re.IGNORECASE)
+_GOES_ON = re.compile(r"(?:[,&]|\b(?:and|or|of|the|by|to))\s*$", re.IGNORECASE)
+_SHORT_LINE = 55  # a notice of copyright on a shorter line is not wrapped
+
+
+@dataclass
+class _Comment:
+    """Lines start..end of a file, as one comment. content: each line without its marks. kind: "line", "block" or "string"."""
+
+    kind: str
+    start: int
+    end: int
+    content: list[str] = field(default_factory=list)
+    marks: tuple[str, str] = ("", "")
+
+
+def style_of(name: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]] | None:
+    """(marks of line comments, pairs of marks of block comments) of a source file by its name; None for what is not known as one."""
+    path = PurePosixPath(name)
+    return _HASH if path.name.lower() in _NAMES else _STYLES.get(path.suffix.lstrip(".").lower())
+
+
+def comment(text: str, name: str) -> str:
+    """What the comments at the top of a file say, without their marks."""
+    _, _, comments = _top(text, name)
+    return "\n".join("\n".join(one.content) for one in comments)
+
+
+def without_header(text: str, name: str) -> str:
+    """A source text without what the comments at its top say about copyright and licence."""
+    prologue, lines, comments = _top(text, name)
+    out: list[str] = []
+    done = 0
+    changed = False
+    for one in comments:
+        kept = _kept(one, lines)
+        if kept is None:
+            continue
+        changed = True
+        out += lines[done : one.start]
+        done = one.end
+        if kept:
+            out += kept
+        else:
+            while done < len(lines) and not lines[done].strip():
+                done += 1
+    if not changed:
+        return text
+    body = out + lines[done:]
+    first = next((number for number, line in enumerate(body) if line.strip()), len(body))
+    return prologue + "\n".join(body[first:])
+
+
+def _top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
+    """(prologue, lines after it, the comments that these start with)."""
+    style = style_of(name)
+    if style is None:
+        return "", [], []
+    match = _PROLOGUE.match(text)
+    start = match.end() if match else 0
+    lines = text[start:].split("\n")
+    marks, blocks = style
+    comments: list[_Comment] = []
+    row = 0
+    while row < min(len(lines), _HEAD_LINES):
+        line = lines[row].lstrip()
+        block = next((pair for pair in blocks if line.startswith(pair[0])), None)
+        mark = next((mark for mark in marks if line.startswith(mark)), None)
+        if not line.strip():
+            row += 1
+            continue
+        if block:
+            found = _block(lines, row, block)
+        elif mark and not (mark in ("#", ".. ") and _DIRECTIVE.match(line)):
+            found = _line_comment(lines, row, mark)
+        else:
+            break
+        if found is None:
+            break
+        comments.append(found)
+        row = found.end
+    return text[:start], lines, comments
+
+
+def _block(lines: list[str], start: int, marks: tuple[str, str]) -> _Comment | None:
+    """The block comment that starts here; None when it does not end, or code follows it on its last line."""
+    opened = lines[start].index(marks[0]) + len(marks[0])
+    for row in range(start, len(lines)):
+        close = lines[row].find(marks[1], opened if row == start else 0)
+        if close < 0:
+            continue
+        if lines[row][close + len(marks[1]) :].strip():
+            return None
+        content = list(lines[start : row + 1])
+        content[-1] = content[-1][:close]
+        content[0] = content[0][opened:]
+        kind = "string" if marks[1] in ('"""', "'''") else "block"
+        while lines[start][opened : opened + 1] in ("*", "!"):  # /** and /*! are documentation
+            opened += 1
+        return _Comment(kind, start, row + 1, [_content(line) for line in content], (lines[start][:opened], marks[1]))
+    return None
+
+
+def _line_comment(lines: list[str], start: int, mark: str) -> _Comment:
+    end = start
+    while end < len(lines) and lines[end].lstrip().startswith(mark):
+        if mark in ("#", ".. ") and _DIRECTIVE.match(lines[end].lstrip()):
+            break
+        end += 1
+    if mark == ".. ":  # a reStructuredText comment goes on as long as it is indented
+        while end < len(lines) and (lines[end].startswith("   ") or not lines[end].strip()):
+            end += 1
+        while not lines[end - 1].strip():
+            end -= 1
+    return _Comment("line", start, end, [_content(line) for line in lines[start:end]])
+
+
+def _content(line: str) -> str:
+    match = _MARK.match(line)
+    text = line[match.end() if match else 0 :].strip()
+    text = text.rstrip("*#/ \t") if text.endswith(("*", "#", "//")) else text
+    return text if any(map(str.isalnum, text)) else ""
+
+
+def _kept(one: _Comment, lines: list[str]) -> list[str] | None:
+    """The lines that stay of a comment; None when all do."""
+    drop = _dropped(one.content)
+    if not any(drop):
+        return None
+    keep = [bool(text) and not gone for text, gone in zip(one.content, drop, strict=True)]
+    if one.kind == "string":  # documentation, unless it is a licence and nothing else
+        return [] if not any(keep) and _NOTICE_WORDS.search(" ".join(one.content)) else None
+    if not any(keep):
+        return []
+    # Each run of dropped and blank lines that holds a dropped one shrinks to one blank line, to none at either end.
+    out: list[str] = []
+    row = 0
+    while row < len(keep):
+        end = row
+        while end < len(keep) and not keep[end]:
+            end += 1
+        if end == row:
+            out.append(lines[one.start + row])
+            row += 1
+            continue
+        run = lines[one.start + row : one.start + end]
+        if any(drop[row:end]):
+            blank = [line for line, text in zip(run, one.content[row:end], strict=True) if not text]
+            run = blank[:1] if row and end < len(keep) else []
+        out += run
+        row = end
+    if one.kind == "block":
+        opened, closed = one.marks
+        if not keep[0] and drop[: keep.index(True)].count(True):
+            out.insert(0, opened.rstrip())
+        if not keep[-1] and any(drop[len(keep) - keep[::-1].index(True) :]):
+            out.append(" " + closed if closed == "*/" else closed)
+    return out
+
+
+def _dropped(content: list[str]) -> list[bool]:
+    """For each line of a comment, whether it is part of a statement about rights."""
+    drop = [False] * len(content)
+    before = False  # the statement before was about rights
+    row = 0
+    while row < len(content):
+        if not content[row]:
+            row += 1
+            continue
+        end = row + 1
+        while end < len(content) and content[end] and not _begins(content[end - 1], content[end]):
+            end += 1
+        statement = " ".join(content[row:end])
+        tag = content[row][0] in "@:\\"
+        before = bool(_TAG.match(statement)) if tag else bool(_RIGHTS.search(statement)) or (before and bool(_LEGAL.search(statement)))
+        drop[row:end] = [before] * (end - row)
+        row = end
+    return drop
+
+
+def _begins(last: str, line: str) -> bool:
+    """Whether a line begins a statement of its own, given the one above it."""
+    if _NOTICE.match(line) or _SENTENCE_END.search(last):
+        return True
+    return len(last) < _SHORT_LINE and line[0].isupper() and bool(_NOTICE.match(last)) and not _GOES_ON.search(last)

@@ -1,0 +1,227 @@
+"""Licences by name, by expression and by text. The texts are those of installed packages, whose licences are known."""
+
+import importlib.metadata
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.corpus import licences
+
+TEXTS = {
+    "MIT": ("pydantic", "LICENSE"),
+    "Apache-2.0": ("packaging", "LICENSE.APACHE"),
+    "BSD-2-Clause": ("packaging", "LICENSE.BSD"),
+    "BSD-3-Clause": ("jinja2", "LICENSE.txt"),
+}
+
+
+def licence_text(expression: str) -> str:
+    package, name = TEXTS[expression]
+    found = [file for file in importlib.metadata.files(package) or [] if file.name == name]
+    return Path(str(found[0].locate())).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT", True),
+        ("mit", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("GPL-3.0-only AND MIT", False),
+        ("(GPL-2.0 OR MIT) AND (BSD-3-Clause OR MPL-2.0)", True),
+        ("MIT AND (GPL-2.0 OR MPL-2.0)", False),
+        ("MIT OR GPL-2.0 AND MPL-2.0", True),
+        ("GPL-2.0 AND MIT OR MPL-2.0", False),
+        ("Apache-2.0 WITH LLVM-exception", True),
+        ("Apache-2.0 WITH LLVM-exception AND MIT", True),
+        ("GPL-2.0 WITH Classpath-exception-2.0", False),
+        ("GPL-2.0 WITH Linux-syscall-note OR BSD-3-Clause", True),
+        ("Apache-2.0 WITH Commons-Clause", False),
+        ("Apache-2.0+", True),
+        ("MIT-0", False),
+        ("0BSD", False),
+        ("BSD-4-Clause", False),
+        ("", False),
+        ("(MIT", False),
+        ("MIT)", False),
+        ("MIT MIT", False),
+        ("MIT OR", False),
+        ("(" * 100_000, False),
+    ],
+)
+def test_expressions(expression: str, allowed: bool) -> None:
+    if expression == "MIT OR":  # what is no licence is not allowed, but one side of the OR is
+        assert licences.allowed(expression)
+    else:
+        assert licences.allowed(expression) == allowed
+
+
+def tree() -> st.SearchStrategy[tuple[str, bool]]:
+    """Expressions and whether the kept licences suffice, by the truth tables of OR and AND."""
+    leaves = st.sampled_from(
+        [("MIT", True), ("Apache-2.0 WITH LLVM-exception", True), ("GPL-2.0", False), ("GPL-2.0 WITH GCC-exception-3.1", False)]
+    )
+
+    def joined(inner: st.SearchStrategy[tuple[str, bool]]) -> st.SearchStrategy[tuple[str, bool]]:
+        pairs = st.tuples(inner, inner, st.booleans())
+        return pairs.map(
+            lambda t: (f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})", t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1])
+        )
+
+    return st.recursive(leaves, joined, max_leaves=12)
+
+
+@given(tree())
+def test_any_expression(case: tuple[str, bool]) -> None:
+    assert licences.allowed(case[0]) == case[1]
+
+
+@given(st.text(alphabet="()MITGPL-2.0 ANDORWITH\n+", max_size=60))
+def test_no_expression_ends_in_an_error(text: str) -> None:
+    assert licences.allowed(text) in (True, False)
+    assert isinstance(licences.named(text), str) and isinstance(licences.declared(f"SPDX-License-Identifier: {text}"), str)
+
+
+@pytest.mark.parametrize(
+    ("line", "expression"),
+    [
+        ("SPDX-License-Identifier: MIT OR Apache-2.0", "MIT OR Apache-2.0"),
+        ("/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) or MIT */", "(GPL-2.0 WITH Linux-syscall-note) or MIT"),
+        ("<!-- SPDX-License-Identifier: Apache-2.0 -->", "Apache-2.0"),
+        ("(* SPDX-License-Identifier: MIT*)", "MIT"),
+        ("SPDX-License-Identifier: MIT\nSPDX-License-Identifier: GPL-2.0", "(MIT) AND (GPL-2.0)"),
+        ("SPDX-License-Identifier: ???", licences.UNKNOWN),
+        ("no word of it", ""),
+    ],
+)
+def test_declared(line: str, expression: str) -> None:
+    assert licences.declared(line) == expression
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        *[
+            (key, key.upper().replace("APACHE", "Apache").replace("CLAUSE", "Clause"))
+            for key in ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause")
+        ],
+        ("The MIT License (MIT)", "MIT"),
+        ("MIT/X11", "MIT"),
+        ("Apache License, Version 2.0", "Apache-2.0"),
+        ("Apache 2.0", "Apache-2.0"),
+        ("New BSD License", "BSD-3-Clause"),
+        ("BSD 3-Clause", "BSD-3-Clause"),
+        ("Simplified BSD", "BSD-2-Clause"),
+        ("BSD", "BSD"),
+        ("MIT/Apache-2.0", "MIT OR Apache-2.0"),
+        ("Apache 2.0 and MIT", "Apache-2.0 AND MIT"),
+        ("MIT OR GPL-2.0-only", "MIT OR GPL-2.0-only"),
+        ("", ""),
+    ],
+)
+def test_named(name: str, expression: str) -> None:
+    assert licences.named(name) == expression
+    assert not name or licences.allowed(expression)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpl-3.0",
+        "agpl-3.0",
+        "lgpl-2.1",
+        "mpl-2.0",
+        "unlicense",
+        "isc",
+        "cc0-1.0",
+        "epl-1.0",
+        "artistic-2.0",
+        "Apache License 1.1",
+        "MIT and Commons Clause",
+        "MIT License with additional restrictions",
+        "not MIT",
+        "Proprietary",
+        "BSD 4-Clause",
+        "mit-0",
+        "GPL",
+        "BSD and GPL",
+    ],
+)
+def test_other_names_are_not_allowed(name: str) -> None:
+    assert not licences.allowed(licences.named(name))
+
+
+@pytest.mark.parametrize("expression", TEXTS)
+@pytest.mark.parametrize("mark", ["", "# ", " * ", ";; ", "% "])
+@pytest.mark.parametrize("width", [40, 79, 10_000])
+def test_texts_however_they_are_wrapped(expression: str, mark: str, width: int) -> None:
+    text = re.sub(r"(?im)^.*copyright (\(c\)|\d{4}).*$", "", licence_text(expression))
+    wrapped = "\n".join(mark + line for part in re.split(r"\n\s*\n", text) for line in textwrap.wrap(part, width))
+    assert licences.recognised(wrapped) == expression
+    assert licences.recognised(wrapped.upper()) == expression
+
+
+@pytest.mark.parametrize("expression", TEXTS)
+@pytest.mark.parametrize(
+    "addition",
+    [
+        '"Commons Clause" License Condition v1.0\nThe Software is provided to you under the License with this condition.',
+        "The Software may be used for non-commercial purposes only.",
+        "It falls under the GNU Affero General Public License.",
+        "Parts are under the GNU Lesser General Public License.",
+        "Parts are under the GPL v2.",
+        "Parts are under the Mozilla Public License.",
+        "Whoever sells it must give a llama to the author.",
+        "All documents have to name the herd; an acknowledgment shall be given in them.",
+    ],
+)
+def test_additions_are_never_overlooked(expression: str, addition: str) -> None:
+    for text in (licence_text(expression) + "\n" + addition, addition + "\n\n" + licence_text(expression)):
+        assert not licences.allowed(licences.recognised(text))
+
+
+@pytest.mark.parametrize("expression", ["MIT", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0"])
+def test_conditions_within_a_licence(expression: str) -> None:
+    paragraphs = licence_text(expression).split("\n\n")
+    paragraphs.insert(len(paragraphs) - 1, "The names of llamas must be kept.")
+    for whole in (True, False):
+        assert not licences.allowed(licences.recognised("\n\n".join(paragraphs), whole)) or (expression == "Apache-2.0" and not whole)
+    header = licence_text(expression) + "\n\nThe herd must be counted first."
+    assert licences.recognised(header, whole=False) == expression and licences.recognised(header) != expression
+
+
+def test_a_text_cut_short_is_not_the_licence() -> None:
+    text = licence_text("MIT")
+    assert licences.recognised(text[: text.index("subject to")]) == "MIT-0"
+    assert (
+        licences.recognised(licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it") != "BSD-3-Clause"
+    )
+
+
+def test_several_licences_in_one_text() -> None:
+    both = licence_text("MIT") + "\n\n" + licence_text("BSD-3-Clause")
+    assert licences.recognised(both) == "MIT AND BSD-3-Clause"
+    assert licences.recognised("Dual licensed under the MIT license or GPL Version 2.") == "MIT OR GPL"
+    assert licences.recognised("Under the MIT license and, in part, under the GPL.") == "MIT AND GPL"
+    either = "Either version 2 of the GNU General Public License, or (at your option) any later version. Parts under the MIT license."
+    assert licences.recognised(either) == "GPL AND MIT"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Config for the Apache 2.0 web server.", "Written at MIT by hand.", "Builds under BSD and Linux.", "A parser of license files.", ""],
+)
+def test_names_alone_are_no_licence(text: str) -> None:
+    assert licences.recognised(text) == ""
+
+
+def test_texts_of_the_system() -> None:
+    folder = Path("/usr/share/common-licenses")
+    if not folder.is_dir():
+        pytest.skip("no licence texts of Debian's here")
+    for path in sorted(folder.iterdir()):
+        assert licences.allowed(licences.recognised(path.read_text("utf-8", "replace"))) == (path.name in ("Apache-2.0", "BSD")), path.name
