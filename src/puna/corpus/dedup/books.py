@@ -10,7 +10,7 @@ not content of any; a small book that is mostly licence should lose it before.
 A changed paragraph costs more than its own shingles: those across its edges go with it, and one paragraph is longer than another.
 `overlap` therefore divides what is missing by ALLOWANCE, so that a book of which any 8% of the paragraphs were replaced, deleted or
 shuffled inside still counts as over 90%. Measured on ten real books: with 8 or 10% replaced or shuffled all are found, with 15% most,
-with 20% one in four, with 25% none. Different books share less than a hundredth.
+with 20% one in four, with 25% none. Any two different ones share less than 0.2% of their shingles, or 7% with the licence in them.
 
 What follows: a work and collected works that contain it count as one book, whichever comes first, so add books from the longest to the
 shortest where collections are to stay. Anthologies that share some pieces are different books. A translation shares no shingles with
