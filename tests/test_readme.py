@@ -23,11 +23,18 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_every_command(tmp_path: Path) -> None:
     recipe = tiny.write(tmp_path)
     commands = [line for line in LINES if line.startswith(".venv/bin/puna ")]
-    assert {shlex.split(line)[1] for line in commands} == {"run", "show", "report", "generate", "trace", "verify"}
+    assert {shlex.split(line)[1] for line in commands} == {"run", "show", "report", "generate", "trace", "verify", "corpus"}
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "rows.jsonl").write_text(
+        '{"text": "short"}\n{"text": "' + "The old llama walks across the high plain. " * 9 + '"}\n'
+    )
+    (tmp_path / "letter.txt").write_text("The herder writes a letter about the long road.")
+    there = {"laptop": recipe, "raw": tmp_path / "raw", "letter.txt": tmp_path / "letter.txt", "out/raw": tmp_path / "out" / "raw"}
     for line in commands:
         words = [word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]]
-        words = [str(recipe) if word == "laptop" else word for word in words]
-        tiny.puna(*words, *(["--out", tmp_path / "out"] if words[0] in ("run", "show") else []))
+        words = [str(there.get(word, word)) for word in words]
+        makes = words[0] in ("run", "show") or words[:2] == ["corpus", str(there["raw"])]
+        tiny.puna(*words, *(["--out", tmp_path / "out"] if makes else []))
 
 
 def test_the_recipe_in_the_readme(tmp_path: Path) -> None:

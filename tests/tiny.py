@@ -61,7 +61,7 @@ def write(folder: Path) -> Path:
         (folder / f"stories-{number}.txt").write_text("\n".join([*lines, lines[0], "too short"]))
     project = folder / "project"
     project.mkdir()
-    (project / "LICENSE").write_text("Permission is hereby granted, free of charge, to any person obtaining a copy of this software")
+    (project / "pyproject.toml").write_text('[project]\nname = "graze"\nversion = "1"\nlicense = "MIT"\n')
     for number in range(8):
         body = "".join(f"    if plain == {chance.randrange(100)}:\n        return 'llama {chance.randrange(100)}'\n" for _ in range(8))
         (project / f"graze_{number}.py").write_text(f"def graze_{number}(plain):\n{body}    return None\n")
