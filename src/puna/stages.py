@@ -124,10 +124,13 @@ def _names(recipe: Recipe) -> list[str]:
 
 def tokenizer(context: Context) -> dict[str, Any]:
     """Train the tokenizer on the training documents of every source."""
+    from puna.corpus.pipeline import no_document
     from puna.tokens import shards
     from puna.tokens import tokenizer as module
 
     recipe, found = context.recipe, context.inputs["documents"]
+    if empty := [name for name, steps in found.metrics["sources"].items() if not steps["kept"]["documents"]]:
+        raise UserError(no_document(recipe.corpus, found.metrics, empty))
     sizes = {name: steps["kept"]["bytes"] for name, steps in found.metrics["sources"].items()}
     room = _fair_shares(sizes, recipe.tokenizer.training_bytes)
     used = dict.fromkeys(sizes, 0)

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
 def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
     paragraphs = [text(20_000 + n, 5) for n in range(150)]
     first = write(tmp_path / "first.txt", ["\n\n".join(paragraphs)])
-    second = write(tmp_path / "second.txt", ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(paragraphs).upper()])
+    second = write(tmp_path / "second.txt", ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(textwrap.fill(part, 60) for part in paragraphs)])
     other = write(tmp_path / "other.txt", ["\n\n".join(text(30_000 + n, 5) for n in range(150))])
     made = job(tmp_path, "out", {"books": [first, second, other]}, sources={"books": {"reader": "book", "books": True}}, near_duplicates=1)
     funnel, out = run(made)

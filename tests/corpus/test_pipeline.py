@@ -110,15 +110,15 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
     assert "gzip stream is damaged" in pq.read_table(out / "dropped.parquet")["detail"].to_pylist()[0]
 
 
-def test_a_file_without_records_gives_no_row(make: Any, tmp_path: Path) -> None:
+def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
     settings, files = make(a=[[ENGLISH.format(1)], [""], [ENGLISH.format(2)]])
     funnel, _ = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path)
-    assert funnel["sources"]["a"]["found"]["documents"] == 2 and funnel["dropped"]["a"] == {}
+    assert funnel["sources"]["a"]["found"]["documents"] == 3 and funnel["dropped"]["a"] == {"nothing in the file": 1}
 
 
-def test_a_source_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
+def test_a_corpus_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no document is left of source b \(b: 1 too short\)"):
-        run(make(a=[[ENGLISH.format(1)]], b=[["short"]]), tmp_path)
+        run(make(b=[["short"]]), tmp_path)
 
 
 @given(st.text(alphabet=st.characters(codec=None)))

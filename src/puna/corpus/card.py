@@ -153,6 +153,7 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
 
 def _where(source: SourceSettings) -> str:
     shown = [uri.partition("#sha256=")[0] for uri in source.uris[:3]]
+    shown = [uri if "://" in uri or uri.startswith("pypi:") else uri.rstrip("/").rpartition("/")[2] for uri in shown]
     return ", ".join(shown + ([f"{len(source.uris) - 3} others"] if len(source.uris) > 3 else []))
 
 

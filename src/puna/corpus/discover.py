@@ -99,7 +99,9 @@ def _reader(name: str, path: Path | None) -> str:
     if bare.endswith("posts.xml"):
         return "stackexchange"
     if ".xml" in bare.rpartition("/")[2]:
-        return "wikipedia" if path is None or b"<mediawiki" in _head(path) else ""
+        return (
+            "wikipedia" if path is None or re.search(rb"<mediawiki|<page>", _head(path).replace(b"\0", b"")) else ""
+        )  # UTF-16 has zeros between
     if bare.endswith(".tex"):
         return "arxiv"
     return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")

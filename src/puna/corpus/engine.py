@@ -4,12 +4,16 @@ A job writes its own result to a file by one atomic rename, so resuming, memory 
 engine. What comes back through Daft is only that a job is done, or why it is not.
 """
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from puna.errors import UserError
+
+_ONE_AT_A_TIME = threading.Lock()  # Daft calls from several threads where it stays in this process; memory is meant for one job
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class _Worker:
 
     def __call__(self, number: int) -> str:
         try:
-            self.work(self.jobs[number])
+            with _ONE_AT_A_TIME:
+                self.work(self.jobs[number])
         except UserError as error:
             return f"user\0{error}"
         except OSError as error:
@@ -81,7 +86,7 @@ def _connect(address: str) -> None:
         raise UserError("corpus.ray is set and Ray is not installed: pip install 'puna[ray]'") from error
     try:
         if not ray.is_initialized():
-            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"corpus.ray: no Ray cluster at {address}: {error}") from error
     daft.set_runner_ray(noop_if_initialized=True)

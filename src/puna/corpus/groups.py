@@ -232,10 +232,10 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     source, settings = group.source, group.settings
     reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
-    offset = 0
+    offset, found = 0, False
     try:
         for record in reader.read(file.path):
-            offset = record.offset
+            offset, found = record.offset, True
             if refuses and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)
             elif isinstance(record, Skipped):
@@ -246,6 +246,9 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
                 yield _document(file, source, record, settings)
     except (UserError, OSError, EOFError) as error:
         yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
+        return
+    if not found:
+        yield _row(file, source, "", 0, reason="nothing in the file")
 
 
 def _document(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:

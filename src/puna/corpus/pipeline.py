@@ -33,8 +33,8 @@ def documents(
     """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
 
     files: raw files per source. parts: folder for finished groups, which a second call finds again. progress(what, groups done,
-    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and for a source
-    without documents.
+    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and where no document
+    is left.
     """
     parts.mkdir(parents=True, exist_ok=True)
     work = [
@@ -61,13 +61,8 @@ def documents(
     for name in ("perplexity", "reference"):
         if (parts / name).is_dir():
             shutil.copytree(parts / name, out / name)
-    empty = [name for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]]
-    if empty:
-        told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
-        raise UserError(
-            f"no document is left of source {', '.join(empty)} ({told}); give other files, another reader for them, or loosen the filters "
-            f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)})"
-        )
+    if not any(steps["kept"]["documents"] for steps in funnel["sources"].values()):
+        raise UserError(no_document(settings, funnel, list(funnel["sources"])))
     return funnel
 
 
@@ -123,6 +118,15 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
         exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
         counts[source.name] = {"found": found, "removed": removed, "scopes": exact if source.ccnet == "exact" else seen.scopes}
     return counts
+
+
+def no_document(settings: CorpusSettings, funnel: dict[str, Any], empty: list[str]) -> str:
+    """What to tell about sources of which nothing is left."""
+    told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
+    return (
+        f"no document is left of source {', '.join(empty)} ({told}); give other files, another reader for them, or loosen the filters "
+        f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)})"
+    )
 
 
 def _reasons(dropped: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from puna.corpus.funnel import FUNNEL
 from puna.report.markup import Html, count, escape, figures, size
 from puna.report.page import corpus, frame
 
@@ -78,7 +79,12 @@ def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
         (
             "funnel",
             "What came through",
-            corpus({**funnel, "sources": {name: {"steps": steps} for name, steps in funnel["sources"].items()}}),
+            corpus(
+                {
+                    **funnel,
+                    "sources": {name: {"steps": {step: steps[step] for step in FUNNEL}} for name, steps in funnel["sources"].items()},
+                }
+            ),
         )
     ]
     for source, steps in funnel["sources"].items():

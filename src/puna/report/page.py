@@ -439,7 +439,7 @@ def render(data: dict[str, Any]) -> str:
 def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, Html]]) -> str:
     """A page: its title under a line that says what it is, what stands at its head, and the sections (key, title, body) that have one."""
     bodies = [(escape(key), escape(title), body) for key, title, body in sections if body]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
+    links = "\n".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
     told = "".join(
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
         for key, title, body in bodies

@@ -84,6 +84,7 @@ def test_other_editions_are_the_same_book(library, name) -> None:
         "decomposed": unicodedata.normalize("NFD", text),
         "Latin-1, what is lost replaced": text.encode("latin-1", "replace").decode("latin-1"),
         "ASCII, what is lost dropped": text.encode("ascii", "ignore").decode(),
+        "page numbers": "".join(f"{text[at : at + 2000]}\n[Page {at}]\n" for at in range(0, len(text), 2000)).replace("Page ", ""),
         "front matter": front + "\n\n" + text,
         "all of it": front + rewrapped(without_accents(text)),
     }
@@ -132,7 +133,7 @@ def test_containment_is_estimated_without_bias(library) -> None:
     errors = []
     for shift in range(2000, 30000, 1000):
         first, second = " ".join(words[:40000]), " ".join(words[shift : shift + 40000 - shift // 2])
-        sets = [set(hashing.shingles(text).tolist()) for text in (first, second)]
+        sets = [set(hashing.shingles(text, digits=False).tolist()) for text in (first, second)]
         exact = len(sets[0] & sets[1]) / min(map(len, sets))
         ours = Books(0.01)
         ours.add("first", first)

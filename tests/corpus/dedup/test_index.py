@@ -141,12 +141,23 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
     assert ends[-1] == (0, 15) and (-signal.SIGKILL, 6) in ends and (-signal.SIGKILL, 15) in ends and len(ends) > 8
 
 
+def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
+    ours = Index(tmp_path)
+    signatures = np.random.default_rng(0).integers(0, 2**32 - 1, (300, 128), np.uint32)
+    signatures[200:] = signatures[:100]
+    for start in range(0, 300, 20):
+        ours.add([f"{at:032d}" for at in range(start, start + 20)], signatures[start : start + 20])
+    assert (ours.answers(0, 300) >= 0).sum() == 100
+    files = sum(path.stat().st_size for path in tmp_path.glob("*.bin"))
+    assert files == 300 * (128 + 16 + 32) + 12 * 200 * 16
+
+
 def test_what_does_not_fit_is_told(tmp_path) -> None:
     ours = Index(tmp_path / "index", K, 0.75)
     ours.add(["a"], made_up([(0, 0)]))
     with pytest.raises(UserError, match=r"uint32 \[2, 32\], one row for each id, not uint32 \[1, 32\]"):
         ours.add(["a", "b"], made_up([(0, 0)]))
-    with pytest.raises(UserError, match=r"was made with threshold 0.75, not 0.8; use those"):
+    with pytest.raises(UserError, match=r"was made with threshold 0.75, not threshold 0.8; use those"):
         Index(tmp_path / "index", K, 0.8)
     with pytest.raises(UserError, match="threshold above 0"):
         Index(tmp_path / "other", K, 0)

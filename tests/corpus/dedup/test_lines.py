@@ -38,6 +38,7 @@ def code(request, monkeypatch):
     """Every test runs with the C++ source and without."""
     if request.param == "numpy":
         monkeypatch.setattr(lines, "library", lambda: None)
+        monkeypatch.setattr(lines, "PIECE", 50)
     elif hashing.library() is None:
         pytest.skip("no C++ compiler here")
 

@@ -1,15 +1,16 @@
 """Books with more than 90% content overlap (Touvron et al. 2023, section 2.1): the first is kept.
 
-A book is the set of its shingles (runs of 5 words without case, accents and punctuation: hashing.py), so encodings, line breaks and
-quotation marks do not matter. The least hashes of the set stand for it (bottom-k sample: Broder 1997; Cohen and Kaplan 2007): one in
-256, at least 512 and at most 8,192. Containment, the part of the smaller book's shingles that the larger one has too, is estimated on
-the hashes up to the lesser limit of the two samples, where both are complete. An inverted index from hashes to books finds the few
-books that are worth a comparison. What more than seven kept books share in their samples, such as a licence, is not content of any;
-a small book that is mostly licence should lose it before.
+A book is the set of its shingles (runs of 5 words, letters only, without case and accents: hashing.py), so encodings, line breaks,
+quotation marks and page numbers do not matter. The least hashes of the set stand for it (bottom-k sample: Broder 1997; Cohen and
+Kaplan 2007): one in 256, at least 512 and at most 8,192. Containment, the part of the smaller book's shingles that the larger one has
+too, is estimated on the hashes up to the lesser limit of the two samples, where both are complete. An inverted index from hashes to
+books finds the few books that are worth a comparison. What more than seven kept books share in their samples, such as a licence, is
+not content of any; a small book that is mostly licence should lose it before.
 
 A changed paragraph costs more than its own shingles: those across its edges go with it, and one paragraph is longer than another.
 `overlap` therefore divides what is missing by ALLOWANCE, so that a book of which any 8% of the paragraphs were replaced, deleted or
-shuffled inside still counts as over 90%.
+shuffled inside still counts as over 90%. Measured on ten real books: with 8 or 10% replaced or shuffled all are found, with 15% most,
+with 20% one in four, with 25% none. Different books share less than a hundredth.
 
 What follows: a work and collected works that contain it count as one book, whichever comes first, so add books from the longest to the
 shortest where collections are to stay. Anthologies that share some pieces are different books. A translation shares no shingles with
@@ -98,7 +99,7 @@ class Books:
 
 def _sample(text: str) -> tuple[Any, int]:
     """The least hashes of a text's shingles, uint64 in order, and up to where the sample is complete."""
-    hashes = shingles(text)
+    hashes = shingles(text, digits=False)
     size = min(max(len(hashes) // RATE, LEAST_SAMPLE), MOST_SAMPLE)
     if len(hashes) > 4 * size:  # sort only those that can be among the least
         few = np.unique(hashes[hashes < np.uint64((1 << 64) // len(hashes) * 2 * size)])

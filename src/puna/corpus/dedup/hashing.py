@@ -129,6 +129,14 @@ def word_table() -> Any:
     return table
 
 
+@functools.cache
+def letter_table() -> Any:
+    """`word_table` with all digits and numbers as separators."""
+    table = word_table().copy()
+    table[[code for code in range(CODE_POINTS) if unicodedata.category(chr(code))[0] == "N"]] = SEPARATOR
+    return table
+
+
 def sums(codes: Any, starts: Any) -> Any:
     """The hash of each string: `codes` holds all their code points, string i from starts[i] on; none is empty."""
     if not len(starts):
@@ -138,12 +146,13 @@ def sums(codes: Any, starts: Any) -> Any:
     return np.add.reduceat(mix(codes.astype(np.uint64) + (place.astype(np.uint64) + np.uint64(1)) * GOLDEN), starts)
 
 
-def shingles(text: str) -> Any:
+def shingles(text: str, digits: bool = True) -> Any:
     """Hashes of all runs of 5 words, uint64 [words - 4]; of all words as one where there are fewer; none of a text without words.
 
-    Words have neither case nor accents, and in scripts without spaces each character is one: there a shingle is 5 characters.
+    Words have neither case nor accents, and in scripts without spaces each character is one: there a shingle is 5 characters. digits:
+    whether numbers are words, or nothing.
     """
-    table = word_table()
+    table = word_table() if digits else letter_table()
     if library():
         raw = encode(text)
         out = np.empty(len(raw) // 2 + 1, np.uint64)

@@ -14,7 +14,7 @@ In the folder:
 
 Cost for n documents, d of them kept, B bands, k places, ids of i bytes: n (k + 16 + i) + 12 d B bytes on disk, twice the second
 term while the last level is merged; with the defaults 368 bytes a document, so a billion documents of 32-byte ids take 368 GB, and
-560 GB for a while. Memory: about 1.5 KB for each document of one call, beside the caller's signatures, and 100 MB for merging. A call
+560 GB for a while. Memory: about 1.7 KB for each document of one call, beside the caller's signatures, and 50 MB for merging. A call
 reads one page of each run for each of its keys, at most the whole runs: so at a billion documents add a million at a time.
 """
 

@@ -18,6 +18,7 @@ from puna.corpus.dedup.hashing import CODE, DELETED, SPACE, code_points, encode,
 from puna.errors import UserError
 
 SMALLEST_TABLE = 1 << 12
+PIECE = 1 << 16
 BYTES_PER_LINE = 16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
 
 
@@ -31,15 +32,26 @@ def line_hashes(texts: list[str]) -> tuple[Any, Any]:
     if not texts:
         return np.zeros(0, np.uint64), offsets
     if not library():
-        return _line_hashes("\n".join(texts)), offsets
+        return _in_pieces("\n".join(texts)), offsets
     raw = b"\n".join([encode(lines_of(text)) for text in texts])
     hashes = np.empty(offsets[-1], np.uint64)
-    library().line_hashes(raw, len(raw), pointer(line_table()), pointer(hashes))
+    table = line_table()  # held here: two threads at their first call make two, and one is thrown away
+    library().line_hashes(raw, len(raw), pointer(table), pointer(hashes))
     return hashes, offsets
 
 
+def _in_pieces(text: str) -> Any:
+    """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes on its way."""
+    found, start = [], 0
+    while start <= len(text):
+        end = text.find("\n", start + PIECE)
+        end = len(text) if end < 0 else end
+        found.append(_line_hashes(text[start:end]))
+        start = end + 1
+    return np.concatenate(found)
+
+
 def _line_hashes(text: str) -> Any:
-    """The same in numpy."""
     codes = code_points(lines_of(text))
     entries = line_table()[codes]
     newline = codes == ord("\n")

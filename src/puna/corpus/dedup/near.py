@@ -32,9 +32,9 @@ def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
     if library():
         raw = [encode(text) for text in texts]
         ends = np.cumsum([len(part) for part in raw], dtype=np.int64)
-        joined, table = b"".join(raw), pointer(word_table())
+        joined, table = b"".join(raw), word_table()
         library().signatures(
-            joined, pointer(ends), len(texts), table, SHINGLE_WORDS, pointer(multipliers), pointer(additions), k, pointer(out)
+            joined, pointer(ends), len(texts), pointer(table), SHINGLE_WORDS, pointer(multipliers), pointer(additions), k, pointer(out)
         )
         return out
     for row, text in zip(out, texts, strict=True):
