@@ -82,6 +82,13 @@ def test_perplexity_is_its_definition(model: PerplexityModel) -> None:
     assert model.perplexities([]).shape == (0,)
 
 
+@given(texts=st.lists(ANY | st.text(st.characters(codec=None)), max_size=4))
+def test_any_text_has_a_perplexity_of_its_own(model: PerplexityModel, texts: list[str]) -> None:
+    found = model.perplexities(texts)
+    assert np.isfinite(found).all() and (found > 1).all()
+    assert found.tolist() == [model.perplexities([text])[0] for text in texts]
+
+
 def test_lots_change_nothing(model: PerplexityModel, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sentences(3, 20)
     whole = model.perplexities(texts)

@@ -31,7 +31,7 @@ from puna.errors import UserError
 Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
-CHUNK = 1 << 20  # n-grams worked on at once
+CHUNK = 1 << 18  # n-grams worked on at once
 LINES = 1 << 14  # the same, where they become text
 MAGIC = b"puna kneser-ney 1\n"
 ALIGNMENT = 64  # bytes
@@ -236,11 +236,13 @@ def estimate(
     limits = [*prune, *[prune[-1] if prune else 0] * order][:order]
     if limits[0] or limits != sorted(limits):
         raise ValueError(f"prune={tuple(prune)}: the first must be 0, and no one lower than the one before it")
-    tokens = np.concatenate([np.empty(0, np.uint32), *(check(block, vocab_size, begin) for block in blocks)])
+    parts = [check(block, vocab_size, begin) for block in blocks]
+    tokens = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint32), *parts])
     if (tokens == begin).all():
         raise UserError("an n-gram model cannot be trained: the text has no tokens")
     if len(tokens) >= ABSENT:
         raise UserError(f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text")
+    del parts
     levels, counts = _count(tokens, vocab_size, begin, limits)
     del tokens
     outcomes = int((counts[0] > 0).sum()) + 1 if seen_only else vocab_size - 1
@@ -262,7 +264,8 @@ def estimate(
         first_child, bounds, kept = level.first_child, kept, everything if level.kept is None else level.kept
         if level.kept is not None:
             first_child = np.concatenate([[0], np.cumsum(kept)]).astype(np.uint32)[first_child]
-        first_child = np.append(first_child[:-1][bounds], first_child[-1:])
+        if bounds is not everything:
+            first_child = np.append(first_child[:-1][bounds], first_child[-1:])
         last_tokens, probabilities = np.ascontiguousarray(level.last_tokens[kept]), _log10(lower[kept])
         size = len(last_tokens) if number < len(levels) else 0
         orders.append(Order(last_tokens, first_child, probabilities, np.zeros(size, np.float32)))
