@@ -186,7 +186,9 @@ def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
     paragraphs = [text(20_000 + n, 5) for n in range(150)]
     first = write(tmp_path / "first.txt", ["\n\n".join(paragraphs)])
     second = write(tmp_path / "second.txt", ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(textwrap.fill(part, 60) for part in paragraphs)])
-    other = write(tmp_path / "other.txt", ["\n\n".join(text(30_000 + n, 5) for n in range(150))])
+    chance = random.Random(3)
+    words = [word for sentence in SENTENCES for word in sentence.split() if "{" not in word]
+    other = write(tmp_path / "other.txt", ["\n\n".join(" ".join(chance.choices(words, k=90)) for _ in range(150))])
     made = job(tmp_path, "out", {"books": [first, second, other]}, sources={"books": {"reader": "book", "books": True}}, near_duplicates=1)
     funnel, out = run(made)
     assert funnel["dropped"]["books"] == {"overlaps with an earlier book": 1}
