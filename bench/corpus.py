@@ -15,6 +15,8 @@ one small file that loads models; CPU seconds are of that process and its childr
 """
 
 import argparse
+import contextlib
+import functools
 import gzip
 import importlib.util
 import json
@@ -51,11 +53,14 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
 
     source: dict[str, Any] = {"name": "crawl", "reader": "warc", "uris": ["*"]}
     settings: dict[str, Any] = {"languages": ["en"], "on_damaged_file": "skip", "workers": 1}
-    parts, out = scratch / "parts", scratch / "out"
-    parts.mkdir(parents=True)
-    out.mkdir()
+    parts, out = scratch.parent / "parts", scratch / "out"  # the same for both runs: a loaded model is known by its folder
+    parts.mkdir(exist_ok=True)
+    out.mkdir(parents=True)
+    for path in parts.glob("crawl-*"):
+        path.unlink()
     if model is not None:
-        shutil.copytree(model, parts / "perplexity")
+        if not (parts / "perplexity").exists():
+            shutil.copytree(model, parts / "perplexity")
         source |= {"ccnet": "on", "perplexity": True}
         settings |= {"perplexity": {"train_on": ["crawl"]}, "near_duplicates": 1}
     made = CorpusSettings.model_validate({"sources": [source], **settings})
@@ -136,10 +141,23 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
 # cc_net
 
 
+@functools.cache
+def cc_net_models(model: Path) -> list[Any]:
+    from cc_net import perplexity
+
+    steps = [
+        perplexity.MultiSentencePiece({"en": model / "pieces.model"}, field="raw_content", output_field="tokenized", normalize=True),
+        perplexity.DocLM({"en": model / "model.arpa"}, field="tokenized", output_field="perplexity", normalize=False),
+    ]
+    for step in steps:
+        step.__enter__()
+    return steps
+
+
 def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
     """Its own steps in its own order over the texts of WET files."""
     sys.path.insert(0, str(PEERS / "cc_net"))
-    from cc_net import dedup, flat_hash_set, jsonql, perplexity, split_by_lang
+    from cc_net import dedup, flat_hash_set, jsonql, split_by_lang
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     scratch.mkdir(parents=True)
@@ -159,12 +177,11 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
         dedup.DuplicatesRemover(field="raw_content", hashes_files=[hashes]),
         split_by_lang.Classifier(model=language_model(), field="raw_content", out_field="language", top=1, threshold=0.5),
         jsonql.where([lambda document: document.get("language") == "en"]),
-        perplexity.MultiSentencePiece({"en": model / "pieces.model"}, field="raw_content", output_field="tokenized", normalize=True),
-        perplexity.DocLM({"en": model / "model.arpa"}, field="tokenized", output_field="perplexity", normalize=False),
+        *cc_net_models(model),
     ]
-    with (scratch / "out.jsonl").open("w") as out:
-        for step in steps:
-            step._prepare()
+    with contextlib.ExitStack() as opened, (scratch / "out.jsonl").open("w") as out:
+        for step in steps[:3]:
+            opened.enter_context(step)
         for document in documents:
             row: Any = document
             for step in steps:
@@ -229,6 +246,8 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
                 end = records[-1][1].stream_pos
             (folder / "warc-warm" / "000.warc.gz").write_bytes(file.read_bytes()[:end])
     if dump is not None:
+        import sentencepiece
+
         from puna.corpus.document import Found
         from puna.corpus.quality import perplexity
         from puna.corpus.readers import wikipedia
@@ -240,8 +259,9 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
             print(f"the dump ends early: {error}")
         model = perplexity.train(texts)
         model.save(folder / "perplexity")
-        processor = perplexity._processor(model.pieces)
-        model.ngrams.write_arpa(folder / "perplexity" / "model.arpa", [processor.id_to_piece(i) for i in range(processor.vocab_size())])
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model.pieces)
+        names = [processor.id_to_piece(number) for number in range(processor.vocab_size())]
+        model.ngrams.write_arpa(folder / "perplexity" / "model.arpa", names)
         (folder / "perplexity" / "pieces.model").write_bytes(model.pieces)
 
 

@@ -130,6 +130,11 @@ def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
     assert not any(line != line.rstrip() for line in once.split("\n"))
 
 
+def test_every_white_space_at_a_line_end_goes() -> None:
+    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != "\n" and code > 31]
+    assert groups.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
+
+
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
 def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
     files = [RawFile("s", str(number), Path(), "", size) for number, size in enumerate(sizes)]

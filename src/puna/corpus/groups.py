@@ -22,7 +22,7 @@ from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.errors import UserError
 
 DAMAGED = "damaged file"
-CONTROL = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
+CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS = 4_000_000  # of text in memory at once, on the way to a file
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
@@ -61,9 +61,12 @@ def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
 def clean(text: str) -> str:
     """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = text.translate(CONTROL)
-    text = text.encode("utf-8", "ignore").decode("utf-8")  # lone surrogates cannot be written as UTF-8
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+    # Bytes of control characters are no part of others in UTF-8; lone surrogates cannot be written in it.
+    raw = text.encode("utf-8", "ignore")
+    text = raw.translate(None, CONTROL).decode()
+    if not text.isascii() or " \n" in text or "\t\n" in text or text[-1:] in (" ", "\t"):
+        text = "\n".join([line.rstrip() for line in text.split("\n")])
+    return text.strip("\n")
 
 
 class Writer:
@@ -154,7 +157,8 @@ def judge(group: Group) -> None:
                 text_lines = row["text"].split("\n")
                 kept = keep[at : at + len(text_lines)]
                 at += len(text_lines)
-                row["text"] = clean("\n".join(line for line, stays in zip(text_lines, kept, strict=True) if stays))
+                if not kept.all():
+                    row["text"] = "\n".join([line for line, stays in zip(text_lines, kept.tolist(), strict=True) if stays]).strip("\n")
                 if not row["text"]:
                     row |= {"reason": "only repeated lines", "id": digest(""), "size": 0}
             judged.add(row)
@@ -210,7 +214,7 @@ def _judge(text: str, source: SourceSettings, settings: CorpusSettings) -> dict[
         text, reason = c4_clean(text)
     figures = heuristics.measure(text)
     reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
-    label, score = language.identify(text, glue_lines=source.ccnet == "exact")
+    label, score = ("", 0.0) if reason else language.identify(text, glue_lines=source.ccnet == "exact")
     kept_languages = settings.languages if source.languages is None else source.languages
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"

@@ -6,6 +6,7 @@ and which documents, near or exact, were there before. A killed run goes on at t
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def documents(
     (out / "learnt.json").write_text(json.dumps(funnel["learnt"], indent=1) + "\n")
     for name in ("perplexity", "reference"):
         if (parts / name).is_dir():
-            shutil.copytree(parts / name, out / name)
+            shutil.copytree(parts / name, out / name, copy_function=_link)
     if not any(steps["kept"]["documents"] for steps in funnel["sources"].values()):
         raise UserError(no_document(settings, funnel, list(funnel["sources"])))
     return funnel
@@ -73,6 +74,14 @@ def _run(
     waiting = [group for group in jobs if not group.path(result(group)).exists()]
     progress(what, len(jobs) - len(waiting), len(jobs))
     engine.each(work, waiting, lambda done: progress(what, len(jobs) - len(waiting) + done, len(jobs)))
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy where there can be none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _after_reading(group: Group) -> str:
