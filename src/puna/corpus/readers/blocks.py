@@ -1,0 +1,305 @@
+"""A page as a list of blocks: paragraphs, headings, list items, table rows, each with what surrounds it.
+
+One pass of one regular expression, tolerant as a browser is, with its limit of 512 open elements. The time is linear in the page,
+since every match that begins also succeeds: a tag, a comment or a script that never ends reaches to the end of the page, as the HTML
+standard has it (section 13.2.5).
+"""
+
+import html
+import re
+from collections import Counter
+from functools import lru_cache
+
+ATTRIBUTES = r"""(?:[^>=]+|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|))*+"""
+RAW = "script|style|select|textarea|template|iframe|noscript|noembed|noframes|xmp"  # what they hold is no text of the page
+TOKEN = re.compile(
+    r"<(?:!--(?:-?>|(?:[^-]++|-(?!-!?>))*+(?:--!?>|\Z))|(?:[!?]|/(?![a-zA-Z]))[^>]*+(?:>|\Z)|"
+    rf"(?=[sStTiInNxX])((?i:{RAW}))(?=[\s/>]){ATTRIBUTES}(?:>|\Z)[^<]*+(?:<(?!/(?i:\1)[\s/>])[^<]*+)*+|"
+    rf"(/?)([a-zA-Z][^\s/>]*+)({ATTRIBUTES})(?:>|\Z))"
+)
+MARK = re.compile(r"""(?<![\w-])(class|id|role|itemprop|style|hidden)(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![\w-]))""")
+
+CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
+KINDS = {
+    **dict.fromkeys(
+        "div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu blockquote figure figcaption "
+        "caption fieldset details summary address center dialog hgroup search legend dir".split(),
+        CONTAINER,
+    ),
+    "p": PARAGRAPH, "li": ITEM, "dt": ITEM, "dd": ITEM, **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), HEADING),
+    "td": CELL, "th": CELL, "tr": ROW, "pre": PRE, "listing": PRE, "plaintext": PRE, "a": LINK, "br": BREAK, "title": TITLE, "hr": RULE,
+    **dict.fromkeys("span b i u em strong img font small sup sub input label path use g meta link source picture time code script".split(), 0),
+    **dict.fromkeys("svg button object video audio canvas datalist rt rp annotation".split(), SKIP),
+}  # fmt: skip
+CLOSES = {"li": ("ul", "ol", "menu", "dir"), "dt": ("dl",), "dd": ("dl",), "tr": ("table",), "td": ("tr", "table"), "th": ("tr", "table")}
+SAME = {"dt": ("dt", "dd"), "dd": ("dt", "dd"), "td": ("td", "th"), "th": ("td", "th")}
+WALLS = frozenset(("td", "th", "table"))
+DEPTH = 512
+
+WORDS = {  # of an element's class, id and role; found anywhere inside one of their words
+    "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
+    "side": "side|rail|widget|complementary|marginal|right",
+    "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
+    "footer": "foot|colophon|impressum|copyright|legal|bottom",
+    "header": "header|masthead|banner|topbar|logo|brand",
+    "share": "shar(?:e|ing)|social|facebook|twitter|follow|addtoany|whatsapp|like",
+    "related": "relat|recommend|^more|teaser|promo|popular|trend|^next|^prev|similar|latest|outbrain|taboola|^most|^also|recirc",
+    "advert": "^ads?$|^adv|advert|sponsor|werbung|anzeige|affiliate|shop|product|price|cart",
+    "consent": "cookie|consent|gdpr|popup|modal|overlay|newsletter|subscri|signup|login|paywall|regist|dialog|alert|notice",
+    "meta": "author|byline|meta|date|time|posted|info|^tag|categor|^bio|avatar|profile|credit|source|label",
+    "content": "content|article|post|entry|story|text|body|main|blog|news|detail",
+    "caption": "caption|image|photo|gallery|media|slide|carousel|video|player|thumb|bild|foto",
+    "list": "list|grid|card|item|tile|archive|index|feed",
+    "hidden": "hidden|screen|visual|collapse|print|invisible",
+    "form": "form|search|input|field|contact|rating|vote|poll",
+    "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
+    "quote": "quote|box|note|toc|reference|footnote|citation",
+    "prose": "richtext|prose|markdown|copy|single",
+}
+TAGS = {
+    "nav": "navigation", "footer": "footer", "aside": "side", "header": "header", "form": "form", "dialog": "consent", "figure": "caption",
+    "figcaption": "caption", "caption": "caption", "blockquote": "quote", "search": "form", "address": "meta",
+}  # fmt: skip
+TAG_GROUPS = ("nav", "footer", "aside", "header", "form", "article", "main", "table", "ul", "ol", "dl", "figure", "blockquote", "tr", "li", "p")
+GROUPS = tuple(WORDS) + TAG_GROUPS
+NUMBER = {name: index for index, name in enumerate(GROUPS)}
+PATTERNS = [(NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
+CONTENT, PROSE = NUMBER["content"], NUMBER["prose"]
+LETTERS = re.compile("[a-z]{2,30}")
+DIGITS = re.compile(r"&#\d{8,}")
+NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
+
+
+class Blocks:
+    """What `split` finds. A block's place is the node it lies in; nodes are in the page's order, node 0 is the page.
+
+    Of blocks: texts, kinds (KINDS' values), links (characters inside links), places, tags. Of nodes: parents, first and last (the
+    range of blocks inside), names, near (for each of GROUPS, the nearest node at or above that belongs to it; -1: none), signatures.
+    """
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.texts: list[str] = []
+        self.kinds: list[int] = []
+        self.tags: list[str] = []
+        self.links: list[int] = []
+        self.places: list[int] = []
+        self.first: list[int] = [0]
+        self.last: list[int] = [0]
+        self.parents: list[int] = [-1]
+        self.depths: list[int] = [0]
+        self.near: list[list[int]] = [[-1] * len(GROUPS)]
+        self.signatures: list[tuple[str, str]] = [("", "")]
+
+
+@lru_cache(16384)
+def word_groups(word: str) -> tuple[int, ...]:
+    """The groups that one word speaks for; twice those whose words it joins ("articlebody")."""
+    found = [number for number, pattern in PATTERNS if pattern.search(word)]
+    return (*found, CONTENT) if CONTENT in found and len(PATTERNS[CONTENT][1].findall(word)) > 1 else tuple(found)
+
+
+@lru_cache(4096)
+def groups(name: str, marks: str) -> tuple[int, ...]:
+    """The groups that an element belongs to by its name and by the words of its class, id and role."""
+    hits = [group for word in set(LETTERS.findall(marks)) for group in word_groups(word)]
+    found = set(hits)
+    if hits.count(CONTENT) > 1:  # "entry-content", "article body": the text itself
+        found.add(PROSE)
+    if name in TAGS:
+        found.add(NUMBER[TAGS[name]])
+    if name in TAG_GROUPS:
+        found.add(NUMBER[name])
+    return tuple(sorted(found))
+
+
+@lru_cache(4096)
+def marks_of(attributes: str) -> str:
+    """The words by which an element's attributes say what it is for."""
+    found = []
+    for name, *values in MARK.findall(attributes):
+        value = "".join(values).lower()
+        if name == "hidden":
+            found.append("hidden")
+        elif name != "style":
+            found.append(value)
+        elif "none" in value and re.search(r"display:\s*none", value):
+            found.append("hidden")
+    return " ".join(found)
+
+
+def split(source: str) -> Blocks:
+    """The blocks of a page's source."""
+    page = Blocks()
+    texts, kinds, tags, links, places = page.texts, page.kinds, page.tags, page.links, page.places
+    first, last, parents, depths, near, signatures = page.first, page.last, page.parents, page.depths, page.near, page.signatures
+    stack: list[tuple[str, int]] = [("", 0)]  # the open elements and their nodes
+    open_count: Counter[str] = Counter()
+    node = 0
+    buffer: list[str] = []
+    cells: list[tuple[list[str], int]] = []
+    linked = 0
+    in_link = 0
+    skipping = pre = 0  # as in_link: the height of the stack at the element that began it; 0: none is open
+    titled = False
+    bullet = False
+    tag = ""
+    kind = 0
+
+    def flush() -> None:
+        nonlocal buffer, cells, linked, bullet
+        if not buffer and not cells:
+            return
+        if cells:
+            cells.append((buffer, linked))
+            rows = [(text, count) for parts, count in cells if (text := clean(parts, False))]
+            cells = []
+            if len(rows) > 1 and max(len(text) for text, _ in rows) < 200:
+                rows = [(" | ".join(text for text, _ in rows), sum(count for _, count in rows))]
+            found = [(text, count, ROW) for text, count in rows]
+        else:
+            text = clean(buffer, bool(pre))
+            found = [(text, linked, PRE if pre else ITEM if bullet else CONTAINER if kind in (0, ITEM) else kind)] if text else []
+        buffer, linked = [], 0
+        for text, count, its_kind in found:
+            texts.append(text)
+            links.append(min(count, len(text)))
+            kinds.append(its_kind)
+            tags.append(tag)
+            places.append(node)
+            bullet = False
+
+    def close(height: int) -> None:
+        nonlocal node, skipping, pre, in_link, bullet, kind, tag
+        while len(stack) > height:
+            name, number = stack.pop()
+            open_count[name] -= 1
+            last[number] = len(texts)
+        node = stack[-1][1]
+        if skipping > len(stack):
+            skipping = 0
+        if pre > len(stack):
+            pre = 0
+        if in_link > len(stack):
+            in_link = 0
+        bullet = False
+        tag = stack[-1][0]
+        kind = KINDS.get(tag, 0)
+
+    def height_of(names: tuple[str, ...] | frozenset[str], walls: tuple[str, ...] | frozenset[str]) -> int:
+        for height in range(len(stack) - 1, 0, -1):
+            name = stack[height][0]
+            if name in names:
+                return height
+            if name in walls:
+                return 0
+        return 0
+
+    parts = TOKEN.split(source)
+    parts += [None, None, None, None]
+    for text, closing, name, attributes in zip(parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True):
+        if text and not skipping and (buffer or not text.isspace()):
+            buffer.append(text)
+            if in_link:
+                linked += len(text.strip())
+        if name is None:
+            continue
+        what = KINDS.get(name)
+        if not what:
+            if what == 0:
+                continue
+            name = name.lower()
+            what = KINDS.get(name)
+            if not what:
+                if what == 0 or "-" not in name:
+                    if name == "body":
+                        flush()
+                    continue
+                what = CONTAINER
+        if what == LINK:
+            in_link = 0 if closing else len(stack)
+        elif what == BREAK:
+            buffer.append(NEW_LINE)
+        elif what == TITLE:
+            if not skipping and not titled:
+                if closing:
+                    page.title, titled = " ".join(clean(buffer, False).split()), True
+                    buffer, linked = [], 0
+                else:
+                    flush()
+        elif closing:
+            if not open_count[name]:
+                if what == PARAGRAPH:
+                    flush()
+                continue
+            height = height_of((name,), () if name in WALLS or what == ROW else WALLS)
+            if height:
+                if what == CELL and not skipping:
+                    cells.append((buffer, linked))
+                    buffer, linked = [], 0
+                elif what != SKIP:
+                    flush()
+                close(height)
+        elif what == RULE:
+            flush()
+        else:
+            if what == SKIP:
+                if len(stack) < DEPTH and not attributes.endswith("/"):
+                    stack.append((name, node))
+                    open_count[name] += 1
+                    skipping = skipping or len(stack)
+                continue
+            if what == CELL and stack[-1][0] in ("tr", "td", "th"):
+                if not skipping:
+                    cells.append((buffer, linked))
+                    buffer, linked = [], 0
+            else:
+                flush()
+            if stack[-1][0] == "p":
+                close(len(stack) - 1)
+            walls = CLOSES.get(name)
+            if walls:
+                same = SAME.get(name, (name,))
+                if any(open_count[other] for other in same) and (height := height_of(same, walls)):
+                    close(height)
+            if len(stack) >= DEPTH:
+                continue
+            marks = marks_of(attributes[:1000]) if attributes else ""
+            number = len(parents)
+            parents.append(node)
+            depths.append(depths[node] + 1)
+            first.append(len(texts))
+            last.append(len(texts))
+            signatures.append((name, marks))
+            mine = groups(name, marks)
+            if mine:
+                above = near[node].copy()
+                for group in mine:
+                    above[group] = number
+                near.append(above)
+            else:
+                near.append(near[node])
+            stack.append((name, number))
+            open_count[name] += 1
+            node, tag, kind = number, name, what
+            if what == ITEM and name == "li":
+                bullet = True
+            elif what == PRE:
+                pre = pre or len(stack)
+    flush()
+    close(1)
+    last[0] = len(texts)
+    return page
+
+
+def clean(parts: list[str], verbatim: bool) -> str:
+    """The text of a block's parts: entities decoded, spaces joined; lines kept where the page keeps them."""
+    text = "".join(parts)
+    if "&" in text:
+        text = html.unescape(DIGITS.sub("\ufffd", text) if "&#" in text else text)
+    if verbatim:
+        lines = [line.rstrip() for line in text.replace(NEW_LINE, "\n").splitlines()]
+        return "\n".join(lines).strip("\n")
+    if NEW_LINE in text:
+        return "\n".join([line for line in [" ".join(line.split()) for line in text.split(NEW_LINE)] if line])
+    return " ".join(text.split())

@@ -1,0 +1,194 @@
+"""Which blocks of a page are its main text: two rounds of boosted oblivious trees over what surrounds each block.
+
+After Kohlschütter, Fankhauser, Nejdl, "Boilerplate Detection using Shallow Text Features" (2010): lengths, link density and the
+neighbours' say most. The second round also sees the first round's scores of the blocks around (stacking). All sums are of integers,
+so that a page has the same text on every machine.
+"""
+
+import json
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from puna.corpus.readers.blocks import GROUPS, HEADING, ITEM, PARAGRAPH, PRE, Blocks
+
+MODEL = Path(__file__).with_name("main_text.json")
+STOPS = re.compile(r"[.!?…。！？؟।](?=[\s\"'”’»)\]]|$|[。！？])|[。！？।]")
+WORDS = re.compile(r"\w+")
+UNIT = 1000  # a leaf's value is the log-odds times this
+NEGATIVE = [GROUPS.index(name) for name in "comment side navigation footer share related consent nav aside advert".split()]
+
+
+def sizes(texts: list[str]) -> np.ndarray:
+    """Lengths in characters; those of scripts that write a word in two or three characters count double."""
+    return np.array([len(text) if text.isascii() else len(text) * (2 if len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1) for text in texts], float)
+
+
+def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
+    """[blocks, features] and the features' names. A page of no blocks is not asked for."""
+    texts, count, index = page.texts, len(page.texts), np.arange(len(page.texts))
+    size, length, linked = sizes(texts), np.array([len(text) for text in texts], float), np.array(page.links, float)
+    link, kinds, place = linked / length, np.array(page.kinds), np.array(page.places)
+    parents, first, last = np.array(page.parents), np.array(page.first), np.array(page.last)
+    parents[0] = 0
+    stops = np.array([len(STOPS.findall(text)) for text in texts], float)
+    level = np.array([int(tag[1]) if kind == HEADING else 0 for tag, kind in zip(page.tags, page.kinds, strict=True)], float)
+    copies = Counter(texts)
+    title_words = frozenset(WORDS.findall(page.title.lower()))
+
+    # What counts as running text: its mass finds the part of the page that holds the story.
+    prose = (size >= 80) & (link < 0.4) & ((stops > 0) | (kinds == PARAGRAPH) | (size > 160))
+    mass = np.where(prose | (kinds == PRE), np.floor(np.minimum(size, 1000) * (1 - link)), 0.0)
+    sums = np.zeros((6, count + 1))
+    np.cumsum([size, length, linked, stops, mass, prose], axis=1, out=sums[:, 1:])
+    sum_size, sum_length, sum_link, sum_mass = sums[[0, 1, 2, 4]]
+    total, all_mass = sum_size[-1], max(sum_mass[-1], 1.0)
+    inside = sums[:, last] - sums[:, first]  # of each node
+    share, full = inside[0] / total, inside[4] / all_mass
+
+    found: dict[str, np.ndarray] = {
+        "size": size, "link": link, "free": size * (1 - link), "stops": stops, "level": level,
+        "paragraph": kinds == PARAGRAPH, "item": kinds == ITEM, "heading": level > 0,
+        "copies": np.array([copies[text] for text in texts]),
+        "title_words": np.array([_share(text, title_words) for text in texts]),
+        "page_size": np.full(count, total), "page_blocks": np.full(count, count), "page_mass": np.full(count, sum_mass[-1]),
+        "page_prose": np.full(count, sums[5, -1] / count),
+        "at": sum_size[:-1] / total, "mass_before": sum_mass[:-1] / all_mass, "mass_after": (sum_mass[-1] - sum_mass[1:]) / all_mass,
+        "since_h1": _since(level == 1, index), "since_heading": _since(level > 0, index), "to_prose": _since(prose[::-1], index)[::-1],
+    }  # fmt: skip
+    for width in (2, 5, 12):
+        low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
+        found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])
+
+    children, signatures = np.bincount(parents[1:], minlength=len(parents)), Counter(page.signatures)
+    repeats = np.array([signatures[signature] for signature in page.signatures])
+    node = place
+    for step in range(3):
+        here = inside[:, node]
+        found[f"node_size_{step}"], found[f"node_share_{step}"], found[f"node_mass_{step}"] = here[0], share[node], full[node]
+        found[f"node_link_{step}"], found[f"node_stops_{step}"] = here[2:4] / np.maximum(here[1], 1)
+        found[f"node_density_{step}"], found[f"node_prose_{step}"] = here[4] / np.maximum(here[0], 1), here[5]
+        found[f"node_blocks_{step}"] = last[node] - first[node]
+        found[f"children_{step}"], found[f"repeats_{step}"] = children[node], repeats[node]
+        node = parents[node]
+
+    # The innermost element that holds most of the running text, and how far outside it a block lies.
+    for part in (0.4, 0.6, 0.8):
+        top = int(np.flatnonzero(full > part)[-1]) if sum_mass[-1] else 0
+        chain = _ancestors(page.parents, top)
+        found[f"outside_{part}"] = len(chain) - ((first[chain, None] <= index) & (index < last[chain, None])).sum(0)
+        found[f"before_{part}"], found[f"behind_{part}"] = first[top] - index, index - last[top]
+        found[f"top_size_{part}"] = np.full(count, share[top])
+
+    near = np.array([page.near[place] for place in page.places]).T
+    near_mass = np.where(near >= 0, full[near], 2.0)
+    found |= zip((f"near_{name}" for name in GROUPS), np.where(near >= 0, share[near], 2.0), strict=True)
+    found |= zip((f"mass_{name}" for name in GROUPS), near_mass, strict=True)
+    found["least_negative"], found["negatives"] = near_mass[NEGATIVE].min(0), (near_mass[NEGATIVE] < 0.3).sum(0)
+
+    for name in ("size", "link", "free", "paragraph", "level"):
+        for step in (-2, -1, 1, 2):
+            found[f"{name}_{step:+}"] = _shift(found[name], step)
+    above = parents[place]
+    for step in (-1, 1):
+        found[f"same_parent_{step:+}"] = _shift(above, step) == above
+    return np.array(list(found.values()), float).T, list(found)
+
+
+def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Features of the second round: the first round's scores (integers) of a block and of those around it."""
+    found: dict[str, np.ndarray] = {}
+    count = len(scores)
+    value = np.clip(scores, -5 * UNIT, 5 * UNIT).astype(float)
+    weight = np.minimum(size, 500)
+    index = np.arange(count)
+    parents, first, last, node = np.array(page.parents), np.array(page.first), np.array(page.last), np.array(page.places)
+    parents[0] = 0
+    found["score"] = value
+    for step in (-3, -2, -1, 1, 2, 3):
+        found[f"score_{step:+}"] = _shift(value, step)
+    sum_weight, sum_value = _sums(weight), _sums(weight * value)
+    sum_kept = _sums(np.where(value > 0, weight, 0.0))
+    for width in (2, 5, 10, 20):
+        low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
+        found[f"score_around_{width}"] = (sum_value[high] - sum_value[low]) / (sum_weight[high] - sum_weight[low])
+    for step in range(5):
+        weight_here = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
+        found[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / weight_here
+        found[f"kept_node_{step}"] = (sum_kept[last[node]] - sum_kept[first[node]]) / weight_here
+        node = parents[node]
+    kept = max(sum_kept[-1], 1.0)
+    found["kept"] = np.full(count, sum_kept[-1])
+    found["kept_share"] = np.full(count, sum_kept[-1] / sum_weight[-1])
+    found["kept_before"] = sum_kept[:-1] / kept
+    found["kept_after"] = (sum_kept[-1] - sum_kept[1:]) / kept
+    found["best"] = np.full(count, value.max())
+    found["since_kept"] = _since(value > 0, index)
+    found["to_kept"] = _since(value[::-1] > 0, index)[::-1]
+    found["since_sure"] = _since(value > UNIT, index)
+    found["to_sure"] = _since(value[::-1] > UNIT, index)[::-1]
+    return np.stack(list(found.values()), axis=1), list(found)
+
+
+def apply(trees: dict[str, np.ndarray], matrix: np.ndarray) -> np.ndarray:
+    """Scores of rows by oblivious trees: each level of a tree asks the same question of every row; the answers name the leaf."""
+    count, depth = trees["feature"].shape
+    answers = matrix[:, trees["feature"].ravel()] > trees["threshold"].ravel()
+    leaf = answers.reshape(len(matrix), count, depth) @ (1 << np.arange(depth))
+    return trees["value"][np.arange(count), leaf].sum(1) + int(trees["bias"])
+
+
+def keep(page: Blocks) -> np.ndarray:
+    """Which blocks are main text, booleans."""
+    if not page.texts:
+        return np.zeros(0, bool)
+    rounds = model()
+    matrix, _ = features(page)
+    scores = apply(rounds[0], matrix)
+    second, _ = around(page, scores, matrix[:, 0])
+    return apply(rounds[1], np.concatenate([matrix, second], axis=1)) > 0
+
+
+@cache
+def model() -> list[dict[str, np.ndarray]]:
+    """The two rounds' trees: feature, threshold [trees, depth], value [trees, leaves], bias; made by bench/train_main_text.py."""
+    return [{name: np.array(values) for name, values in trees.items()} for trees in json.loads(MODEL.read_text())]
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(values)])
+
+
+def _shift(values: np.ndarray, step: int) -> np.ndarray:
+    """The values `step` blocks on; -1 beyond the page's ends."""
+    found = np.full(len(values), -1.0)
+    if step > 0:
+        found[:-step] = values[step:]
+    else:
+        found[-step:] = values[:step]
+    return found
+
+
+def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Blocks since the last hit, 0 on it; 9999 before the first."""
+    latest = np.maximum.accumulate(np.where(hit, index, -1))
+    return np.where(latest >= 0, index - latest, 9999).astype(float)
+
+
+def _ancestors(parents: list[int], node: int) -> np.ndarray:
+    chain = [node]
+    while node:
+        node = parents[node]
+        chain.append(node)
+    return np.array(chain)
+
+
+def _share(text: str, words: frozenset[str]) -> float:
+    """The share of a short block's words that the title has."""
+    if len(text) > 200 or not words:
+        return 0.0
+    own = WORDS.findall(text.lower())
+    return sum(word in words for word in own) / len(own) if own else 0.0
