@@ -137,7 +137,7 @@ def cross(matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, fold: np.nd
     found = np.zeros(len(label), np.int64)
     for number in range(FOLDS):
         own = fold == number
-        found[own] = main_text.apply(grow(matrix[~own], label[~own], weight[~own], trees, number, columns), matrix[own])
+        found[own] = main_text.apply(grow(matrix[~own], label[~own], weight[~own], trees, number, columns), matrix[own].T)
     return found
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     label, weight = (np.concatenate(column) for column in zip(*pairs, strict=True))
     first = [main_text.features(blocks) for blocks in pages]
     names = first[0][1]
-    matrix = np.concatenate([found for found, _ in first])
+    matrix = np.concatenate([found.T for found, _ in first])
     bounds = np.cumsum([0] + [len(blocks.texts) for blocks in pages])
     fold = np.concatenate([np.full(len(blocks.texts), fold_of(item.site)) for item, blocks in zip(items, pages, strict=True)])
     print(f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features, {label.mean():.3f} of the blocks main text", flush=True)
@@ -178,12 +178,11 @@ def main() -> None:
     every = np.arange(matrix.shape[1])
     scores = cross(matrix, label, weight, fold, TREES[0], every)
     report("round 1", items, pages, cut(scores > 0))
-    second = [main_text.around(blocks, own, found[:, 0]) for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)]
-    both = np.concatenate([matrix, np.concatenate([found for found, _ in second])], axis=1)
+    second = [main_text.around(blocks, own, found[0]) for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)]
+    both = np.concatenate([matrix, np.concatenate([found.T for found, _ in second])], axis=1)
     columns = np.concatenate([[names.index(name) for name in SECOND], np.arange(matrix.shape[1], both.shape[1])])
     scores = cross(both, label, weight, fold, TREES[1], columns)
-    for limit in (-300, 0, 300):
-        report(f"round 2 above {limit}", items, pages, cut(scores > limit))
+    report("round 2", items, pages, [main_text.chosen(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)])
     if arguments.write:
         rounds = [grow(matrix, label, weight, TREES[0], 0, every), grow(both, label, weight, TREES[1], 0, columns)]
         lines = [json.dumps({name: values.tolist() for name, values in trees.items()}, separators=(",", ":")) for trees in rounds]

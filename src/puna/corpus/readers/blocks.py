@@ -7,6 +7,7 @@ standard has it (section 13.2.5).
 
 import html
 import re
+from array import array
 from collections import Counter
 from functools import lru_cache
 
@@ -31,10 +32,15 @@ KINDS = {
     **dict.fromkeys("span b i u em strong img font small sup sub input label path use g meta link source picture time code script".split(), 0),
     **dict.fromkeys("svg button object video audio canvas datalist rt rp annotation".split(), SKIP),
 }  # fmt: skip
-CLOSES = {"li": ("ul", "ol", "menu", "dir"), "dt": ("dl",), "dd": ("dl",), "tr": ("table",), "td": ("tr", "table"), "th": ("tr", "table")}
-SAME = {"dt": ("dt", "dd"), "dd": ("dt", "dd"), "td": ("td", "th"), "th": ("td", "th")}
-WALLS = frozenset(("td", "th", "table"))
-DEPTH = 512
+CLOSES = {  # what an element's start closes, and where the search for it ends
+    "li": (("li",), ("ul", "ol", "menu", "dir")),
+    **dict.fromkeys(("dt", "dd"), (("dt", "dd"), ("dl",))),
+    "tr": (("tr",), ("table",)),
+    **dict.fromkeys(("td", "th"), (("td", "th"), ("tr", "table"))),
+}
+WALLS = frozenset(("td", "th", "table"))  # an end tag closes nothing beyond them
+WIDE = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # but these
+DEPTH, NODES, BLOCKS = 512, 200_000, 50_000  # the most of each that is looked at; deeper and later tags are passed over
 
 WORDS = {  # of an element's class, id and role; found anywhere inside one of their words
     "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
@@ -54,7 +60,7 @@ WORDS = {  # of an element's class, id and role; found anywhere inside one of th
     "form": "form|search|input|field|contact|rating|vote|poll",
     "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
     "quote": "quote|box|note|toc|reference|footnote|citation",
-    "prose": "richtext|prose|markdown|copy|single",
+    "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|copy|single",
 }
 TAGS = {
     "nav": "navigation", "footer": "footer", "aside": "side", "header": "header", "form": "form", "dialog": "consent", "figure": "caption",
@@ -63,8 +69,11 @@ TAGS = {
 TAG_GROUPS = ("nav", "footer", "aside", "header", "form", "article", "main", "table", "ul", "ol", "dl", "figure", "blockquote", "tr", "li", "p")
 GROUPS = tuple(WORDS) + TAG_GROUPS
 NUMBER = {name: index for index, name in enumerate(GROUPS)}
-PATTERNS = [(NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
-CONTENT, PROSE = NUMBER["content"], NUMBER["prose"]
+PATTERNS = [(1 << NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
+CONTENT, PROSE = 1 << NUMBER["content"], 1 << NUMBER["prose"]
+BY_NAME = {name: 1 << NUMBER[name] for name in TAG_GROUPS}
+for _name, _group in TAGS.items():
+    BY_NAME[_name] = BY_NAME.get(_name, 0) | 1 << NUMBER[_group]
 LETTERS = re.compile("[a-z]{2,30}")
 DIGITS = re.compile(r"&#\d{8,}")
 NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
@@ -87,34 +96,36 @@ class Blocks:
         self.first: list[int] = [0]
         self.last: list[int] = [0]
         self.parents: list[int] = [-1]
-        self.depths: list[int] = [0]
-        self.near: list[list[int]] = [[-1] * len(GROUPS)]
-        self.signatures: list[tuple[str, str]] = [("", "")]
+        self.near: list[array[int]] = []
+        self.signatures: list[tuple[str, str]] = []
 
 
 @lru_cache(16384)
-def word_groups(word: str) -> tuple[int, ...]:
-    """The groups that one word speaks for; twice those whose words it joins ("articlebody")."""
-    found = [number for number, pattern in PATTERNS if pattern.search(word)]
-    return (*found, CONTENT) if CONTENT in found and len(PATTERNS[CONTENT][1].findall(word)) > 1 else tuple(found)
+def _word(word: str) -> int:
+    """The groups that one word speaks for, as bits."""
+    return sum(bit for bit, pattern in PATTERNS if pattern.search(word))
 
 
 @lru_cache(4096)
-def groups(name: str, marks: str) -> tuple[int, ...]:
+def _groups(name: str, marks: str) -> tuple[int, ...]:
     """The groups that an element belongs to by its name and by the words of its class, id and role."""
-    hits = [group for word in set(LETTERS.findall(marks)) for group in word_groups(word)]
-    found = set(hits)
-    if hits.count(CONTENT) > 1:  # "entry-content", "article body": the text itself
-        found.add(PROSE)
-    if name in TAGS:
-        found.add(NUMBER[TAGS[name]])
-    if name in TAG_GROUPS:
-        found.add(NUMBER[name])
-    return tuple(sorted(found))
+    found, content = BY_NAME.get(name, 0), 0
+    for word in set(LETTERS.findall(marks)):
+        bits = _word(word)
+        found |= bits
+        content += bits & CONTENT
+    if content > CONTENT:  # "entry-content", "article body": the text itself
+        found |= PROSE
+    return _numbers(found)
 
 
 @lru_cache(4096)
-def marks_of(attributes: str) -> str:
+def _numbers(bits: int) -> tuple[int, ...]:
+    return tuple(number for number in range(len(GROUPS)) if bits >> number & 1)
+
+
+@lru_cache(4096)
+def _marks(attributes: str) -> str:
     """The words by which an element's attributes say what it is for."""
     found = []
     for name, *values in MARK.findall(attributes):
@@ -132,7 +143,8 @@ def split(source: str) -> Blocks:
     """The blocks of a page's source."""
     page = Blocks()
     texts, kinds, tags, links, places = page.texts, page.kinds, page.tags, page.links, page.places
-    first, last, parents, depths, near, signatures = page.first, page.last, page.parents, page.depths, page.near, page.signatures
+    first, last, parents = page.first, page.last, page.parents
+    elements = [("", "")]
     stack: list[tuple[str, int]] = [("", 0)]  # the open elements and their nodes
     open_count: Counter[str] = Counter()
     node = 0
@@ -161,7 +173,7 @@ def split(source: str) -> Blocks:
             text = clean(buffer, bool(pre))
             found = [(text, linked, PRE if pre else ITEM if bullet else CONTAINER if kind in (0, ITEM) else kind)] if text else []
         buffer, linked = [], 0
-        for text, count, its_kind in found:
+        for text, count, its_kind in found[: BLOCKS - len(texts)]:
             texts.append(text)
             links.append(min(count, len(text)))
             kinds.append(its_kind)
@@ -186,7 +198,7 @@ def split(source: str) -> Blocks:
         tag = stack[-1][0]
         kind = KINDS.get(tag, 0)
 
-    def height_of(names: tuple[str, ...] | frozenset[str], walls: tuple[str, ...] | frozenset[str]) -> int:
+    def height_of(names: tuple[str, ...], walls: tuple[str, ...] | frozenset[str]) -> int:
         for height in range(len(stack) - 1, 0, -1):
             name = stack[height][0]
             if name in names:
@@ -211,85 +223,95 @@ def split(source: str) -> Blocks:
             name = name.lower()
             what = KINDS.get(name)
             if not what:
-                if what == 0 or "-" not in name:
-                    if name == "body":
-                        flush()
-                    continue
-                what = CONTAINER
+                if name == "body":
+                    flush()
+                continue
         if what == LINK:
             in_link = 0 if closing else len(stack)
         elif what == BREAK:
-            buffer.append(NEW_LINE)
+            if buffer:
+                buffer.append(NEW_LINE)
         elif what == TITLE:
-            if not skipping and not titled:
-                if closing:
-                    page.title, titled = " ".join(clean(buffer, False).split()), True
-                    buffer, linked = [], 0
-                else:
-                    flush()
+            if skipping or titled:
+                pass
+            elif closing:
+                page.title, titled = " ".join(clean(buffer, False).split()), True
+                buffer, linked = [], 0
+            else:
+                flush()
         elif closing:
-            if not open_count[name]:
+            if stack[-1][0] == name:
+                height = len(stack) - 1
+            elif open_count[name]:
+                height = height_of((name,), () if name in WIDE else WALLS)
+            else:
+                height = 0
                 if what == PARAGRAPH:
                     flush()
-                continue
-            height = height_of((name,), () if name in WALLS or what == ROW else WALLS)
             if height:
-                if what == CELL and not skipping:
+                if what == CELL:
                     cells.append((buffer, linked))
                     buffer, linked = [], 0
-                elif what != SKIP:
+                elif what != SKIP and (buffer or cells):
                     flush()
                 close(height)
         elif what == RULE:
             flush()
+        elif what == SKIP:
+            if len(stack) < DEPTH and attributes[-1:] != "/":
+                stack.append((name, node))
+                open_count[name] += 1
+                skipping = skipping or len(stack)
         else:
-            if what == SKIP:
-                if len(stack) < DEPTH and not attributes.endswith("/"):
-                    stack.append((name, node))
-                    open_count[name] += 1
-                    skipping = skipping or len(stack)
-                continue
             if what == CELL and stack[-1][0] in ("tr", "td", "th"):
-                if not skipping:
-                    cells.append((buffer, linked))
-                    buffer, linked = [], 0
-            else:
+                cells.append((buffer, linked))
+                buffer, linked = [], 0
+            elif buffer or cells:
                 flush()
             if stack[-1][0] == "p":
                 close(len(stack) - 1)
-            walls = CLOSES.get(name)
-            if walls:
-                same = SAME.get(name, (name,))
-                if any(open_count[other] for other in same) and (height := height_of(same, walls)):
+            if name in CLOSES:
+                same, walls = CLOSES[name]
+                if stack[-1][0] not in walls and (height := height_of(same, walls)):
                     close(height)
-            if len(stack) >= DEPTH:
-                continue
-            marks = marks_of(attributes[:1000]) if attributes else ""
-            number = len(parents)
-            parents.append(node)
-            depths.append(depths[node] + 1)
-            first.append(len(texts))
-            last.append(len(texts))
-            signatures.append((name, marks))
-            mine = groups(name, marks)
-            if mine:
-                above = near[node].copy()
-                for group in mine:
-                    above[group] = number
-                near.append(above)
-            else:
-                near.append(near[node])
-            stack.append((name, number))
-            open_count[name] += 1
-            node, tag, kind = number, name, what
-            if what == ITEM and name == "li":
-                bullet = True
-            elif what == PRE:
-                pre = pre or len(stack)
+            if len(stack) < DEPTH and len(parents) < NODES:
+                node, tag, kind = len(parents), name, what
+                parents.append(stack[-1][1])
+                first.append(len(texts))
+                last.append(0)
+                elements.append((name, attributes))
+                stack.append((name, node))
+                open_count[name] += 1
+                if what == ITEM:
+                    bullet = name == "li"
+                elif what == PRE:
+                    pre = pre or len(stack)
     flush()
     close(1)
     last[0] = len(texts)
+    _surroundings(page, elements)
     return page
+
+
+def _surroundings(page: Blocks, elements: list[tuple[str, str]]) -> None:
+    """Fill `near` and `signatures`, for nodes that hold blocks; the others are left with their parents'."""
+    near, signatures = page.near, page.signatures
+    near.append(array("i", [-1]) * len(GROUPS))
+    signatures.append(("", ""))
+    for number, (parent, start, end, (name, attributes)) in enumerate(zip(page.parents, page.first, page.last, elements, strict=True)):
+        if not number:
+            continue
+        above = near[parent]
+        marks = ""
+        if start < end:
+            if attributes:
+                marks = _marks(attributes[:1000])
+            if mine := _groups(name, marks):
+                above = above[:]
+                for group in mine:
+                    above[group] = number
+        near.append(above)
+        signatures.append((name, marks))
 
 
 def clean(parts: list[str], verbatim: bool) -> str:
