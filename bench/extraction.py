@@ -25,7 +25,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SIDES = ("held-out", "tuning")
-SITE = re.compile(rb"""<(?:link[^>]*rel=["']?canonical["']?[^>]*href|meta[^>]*og:url["']?[^>]*content)=["']?(https?://[^"'\s>]+)""", re.IGNORECASE)
+SITE = re.compile(
+    rb"""<(?:link[^>]*rel=["']?canonical["']?[^>]*href|meta[^>]*og:url["']?[^>]*content)=["']?(https?://[^"'\s>]+)""", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ TREES, DEPTH, RATE = (100, 60), 4, 0.1  # of the two rounds
 PENALTY = 4.0  # added to a leaf's curvature
 SAMPLE = 0.3  # share of the blocks that a tree sees, drawn by their weights
 GOLD = 6.0  # weight of a block that holds a gold segment
-SECOND = (  # what the second round sees of the first's features
-    "size link free stops paragraph item level title_words copies since_h1 at page_size page_mass mass_before mass_after negatives "
-    "least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment near_caption near_meta near_content"
-).split()
+SECOND = """
+    size link free stops paragraph item level title_words copies since_h1 at page_size page_mass mass_before mass_after negatives
+    least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment near_caption near_meta near_content
+"""  # what the second round sees of the first's features
 Trees = dict[str, np.ndarray]
 
 
@@ -145,8 +146,9 @@ def report(name: str, items: list[Page], pages: list[Blocks], kept: list[np.ndar
     """Both measures."""
     texts = [page.written(blocks, keep) for blocks, keep in zip(pages, kept, strict=True)]
     gold = [(item, text) for item, text in zip(items, texts, strict=True) if item.main is None]
-    print(name, "segments F1 %.4f P %.3f R %.3f" % segment_score([i for i, _ in gold], [t for _, t in gold]), end="; ")
-    print("words F1 %.4f P %.3f R %.3f" % word_score(items, texts), flush=True)
+    by_segments, by_words = segment_score([item for item, _ in gold], [text for _, text in gold]), word_score(items, texts)
+    for what, (score, precision, recall) in (("segments", by_segments), ("words", by_words)):
+        print(f"{name}: {what} F1 {score:.4f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
 
 
 def main() -> None:
@@ -172,7 +174,7 @@ def main() -> None:
     print(f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features, {label.mean():.3f} of the blocks main text", flush=True)
 
     def cut(rows: np.ndarray) -> list[np.ndarray]:
-        return [rows[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [rows[low:high] for low, high in pairwise(bounds)]
 
     report("labels", items, pages, cut(label > 0.5))
     every = np.arange(matrix.shape[1])
@@ -180,7 +182,7 @@ def main() -> None:
     report("round 1", items, pages, cut(scores > 0))
     second = [main_text.around(blocks, own, found[0]) for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)]
     both = np.concatenate([matrix, np.concatenate([found.T for found, _ in second])], axis=1)
-    columns = np.concatenate([[names.index(name) for name in SECOND], np.arange(matrix.shape[1], both.shape[1])])
+    columns = np.concatenate([[names.index(name) for name in SECOND.split()], np.arange(matrix.shape[1], both.shape[1])])
     scores = cross(both, label, weight, fold, TREES[1], columns)
     report("round 2", items, pages, [main_text.chosen(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)])
     if arguments.write:

@@ -18,19 +18,27 @@ TOKEN = re.compile(
     rf"(?=[sStTiInNxX])((?i:{RAW}))(?=[\s/>]){ATTRIBUTES}(?:>|\Z)[^<]*+(?:<(?!/(?i:\1)[\s/>])[^<]*+)*+|"
     rf"(/?)([a-zA-Z][^\s/>]*+)({ATTRIBUTES})(?:>|\Z))"
 )
-MARK = re.compile(r"""(?<![\w-])(class|id|role|itemprop|style|hidden)(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![\w-]))""")
+MARK = re.compile(
+    r"""(?<![\w-])(class|id|role|itemprop|style|hidden)"""
+    r"""(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![\w-]))"""
+)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
 
 CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
+CONTAINERS = _names("""
+    div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir blockquote figure figcaption caption
+    fieldset details summary address center dialog hgroup search legend
+""")
+INLINE = _names("span b i u em strong img font small sup sub input label path use g meta link source picture time code script")
 KINDS = {
-    **dict.fromkeys(
-        "div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu blockquote figure figcaption "
-        "caption fieldset details summary address center dialog hgroup search legend dir".split(),
-        CONTAINER,
-    ),
-    "p": PARAGRAPH, "li": ITEM, "dt": ITEM, "dd": ITEM, **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), HEADING),
+    **dict.fromkeys(CONTAINERS, CONTAINER), **dict.fromkeys(INLINE, 0),
+    "p": PARAGRAPH, "li": ITEM, "dt": ITEM, "dd": ITEM, **dict.fromkeys(_names("h1 h2 h3 h4 h5 h6"), HEADING),
     "td": CELL, "th": CELL, "tr": ROW, "pre": PRE, "listing": PRE, "plaintext": PRE, "a": LINK, "br": BREAK, "title": TITLE, "hr": RULE,
-    **dict.fromkeys("span b i u em strong img font small sup sub input label path use g meta link source picture time code script".split(), 0),
-    **dict.fromkeys("svg button object video audio canvas datalist rt rp annotation".split(), SKIP),
+    **dict.fromkeys(_names("svg button object video audio canvas datalist rt rp annotation"), SKIP),
 }  # fmt: skip
 CLOSES = {  # what an element's start closes, and where the search for it ends
     "li": (("li",), ("ul", "ol", "menu", "dir")),
@@ -41,6 +49,7 @@ CLOSES = {  # what an element's start closes, and where the search for it ends
 WALLS = frozenset(("td", "th", "table"))  # an end tag closes nothing beyond them
 WIDE = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # but these
 DEPTH, NODES, BLOCKS = 512, 200_000, 50_000  # the most of each that is looked at; deeper and later tags are passed over
+REACH = 64  # how many open elements a tag may close at once
 
 WORDS = {  # of an element's class, id and role; found anywhere inside one of their words
     "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
@@ -66,7 +75,7 @@ TAGS = {
     "nav": "navigation", "footer": "footer", "aside": "side", "header": "header", "form": "form", "dialog": "consent", "figure": "caption",
     "figcaption": "caption", "caption": "caption", "blockquote": "quote", "search": "form", "address": "meta",
 }  # fmt: skip
-TAG_GROUPS = ("nav", "footer", "aside", "header", "form", "article", "main", "table", "ul", "ol", "dl", "figure", "blockquote", "tr", "li", "p")
+TAG_GROUPS = _names("nav footer aside header form article main table ul ol dl figure blockquote tr li p")
 GROUPS = tuple(WORDS) + TAG_GROUPS
 NUMBER = {name: index for index, name in enumerate(GROUPS)}
 PATTERNS = [(1 << NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
@@ -75,7 +84,7 @@ BY_NAME = {name: 1 << NUMBER[name] for name in TAG_GROUPS}
 for _name, _group in TAGS.items():
     BY_NAME[_name] = BY_NAME.get(_name, 0) | 1 << NUMBER[_group]
 LETTERS = re.compile("[a-z]{2,30}")
-DIGITS = re.compile(r"&#\d{8,}")
+DIGITS = re.compile(r"&#\d{8,};?")
 NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
 
 
@@ -199,7 +208,7 @@ def split(source: str) -> Blocks:
         kind = KINDS.get(tag, 0)
 
     def height_of(names: tuple[str, ...], walls: tuple[str, ...] | frozenset[str]) -> int:
-        for height in range(len(stack) - 1, 0, -1):
+        for height in range(len(stack) - 1, max(len(stack) - REACH, 0), -1):
             name = stack[height][0]
             if name in names:
                 return height

@@ -18,12 +18,24 @@ MODEL = Path(__file__).with_name("main_text.json")
 STOPS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
 UNIT = 1000  # a leaf's value is the log-odds times this
 FEW = 800  # characters
-NEGATIVE = [GROUPS.index(name) for name in "comment side navigation footer share related consent nav aside advert".split()]
+NEGATIVE = [
+    GROUPS.index(name) for name in ("comment", "side", "navigation", "footer", "share", "related", "consent", "nav", "aside", "advert")
+]
 
 
 def sizes(texts: list[str]) -> np.ndarray:
     """Lengths in characters; those of scripts that write a word in two or three characters count double."""
-    return np.array([len(text) if text.isascii() else len(text) * (2 if len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1) for text in texts], float)
+    return np.array([len(text) if text.isascii() else _size(text) for text in texts], float)
+
+
+def _size(text: str) -> int:
+    return len(text) * (2 if len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1)
+
+
+def _stops(text: str) -> int:
+    """How many sentences end in a text, roughly."""
+    last = text[-1] in ".?!"
+    return last + sum([text.count(stop) for stop in (STOPS[:3] if text.isascii() else STOPS)]) if len(text) > 40 else last
 
 
 def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
@@ -33,7 +45,7 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     link, kinds, place = linked / length, np.array(page.kinds), np.array(page.places)
     parents, first, last = np.array(page.parents), np.array(page.first), np.array(page.last)
     parents[0] = 0
-    stops = np.array([sum([text.count(stop) for stop in (STOPS[:3] if text.isascii() else STOPS) if len(text) > 40]) + (text[-1] in ".?!") for text in texts], float)
+    stops = np.array([_stops(text) for text in texts], float)
     level = np.array([int(tag[1]) if kind == HEADING else 0 for tag, kind in zip(page.tags, page.kinds, strict=True)], float)
     copies = Counter(texts)
     title_words = frozenset(page.title.lower().split())
