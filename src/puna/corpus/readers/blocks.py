@@ -19,7 +19,7 @@ TOKEN = re.compile(
     rf"(/?)([a-zA-Z][^\s/>]*+)({ATTRIBUTES})(?:>|\Z))"
 )
 MARK = re.compile(
-    r"""(?<![\w-])(class|id|role|itemprop|style|hidden)"""
+    r"""[\s"'/](class|id|role|itemprop|style|hidden)"""
     r"""(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![\w-]))"""
 )
 
@@ -106,7 +106,7 @@ class Blocks:
         self.last: list[int] = [0]
         self.parents: list[int] = [-1]
         self.near: list[array[int]] = []
-        self.signatures: list[tuple[str, str]] = []
+        self.signatures: list[str] = []
 
 
 @lru_cache(16384)
@@ -116,8 +116,22 @@ def _word(word: str) -> int:
 
 
 @lru_cache(4096)
-def _groups(name: str, marks: str) -> tuple[int, ...]:
-    """The groups that an element belongs to by its name and by the words of its class, id and role."""
+def _numbers(bits: int) -> tuple[int, ...]:
+    return tuple(number for number in range(len(GROUPS)) if bits >> number & 1)
+
+
+@lru_cache(8192)
+def _element(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
+    """What an element's attributes say it is for, and the groups it belongs to by that and by its name."""
+    marks = ""
+    for mark, *values in MARK.findall(attributes):
+        value = "".join(values).lower()
+        if mark == "hidden":
+            marks += " hidden"
+        elif mark != "style":
+            marks += " " + value
+        elif "none" in value and re.search(r"display:\s*none", value):
+            marks += " hidden"
     found, content = BY_NAME.get(name, 0), 0
     for word in set(LETTERS.findall(marks)):
         bits = _word(word)
@@ -125,27 +139,7 @@ def _groups(name: str, marks: str) -> tuple[int, ...]:
         content += bits & CONTENT
     if content > CONTENT:  # "entry-content", "article body": the text itself
         found |= PROSE
-    return _numbers(found)
-
-
-@lru_cache(4096)
-def _numbers(bits: int) -> tuple[int, ...]:
-    return tuple(number for number in range(len(GROUPS)) if bits >> number & 1)
-
-
-@lru_cache(4096)
-def _marks(attributes: str) -> str:
-    """The words by which an element's attributes say what it is for."""
-    found = []
-    for name, *values in MARK.findall(attributes):
-        value = "".join(values).lower()
-        if name == "hidden":
-            found.append("hidden")
-        elif name != "style":
-            found.append(value)
-        elif "none" in value and re.search(r"display:\s*none", value):
-            found.append("hidden")
-    return " ".join(found)
+    return name + marks, _numbers(found)
 
 
 def split(source: str) -> Blocks:
@@ -165,47 +159,45 @@ def split(source: str) -> Blocks:
     titled = False
     bullet = False
     tag = ""
-    kind = 0
 
     def flush() -> None:
         nonlocal buffer, cells, linked, bullet
-        if not buffer and not cells:
-            return
         if cells:
             cells.append((buffer, linked))
             rows = [(text, count) for parts, count in cells if (text := clean(parts, False))]
             cells = []
             if len(rows) > 1 and max(len(text) for text, _ in rows) < 200:
                 rows = [(" | ".join(text for text, _ in rows), sum(count for _, count in rows))]
-            found = [(text, count, ROW) for text, count in rows]
-        else:
-            text = clean(buffer, bool(pre))
-            found = [(text, linked, PRE if pre else ITEM if bullet else CONTAINER if kind in (0, ITEM) else kind)] if text else []
-        buffer, linked = [], 0
-        for text, count, its_kind in found[: BLOCKS - len(texts)]:
+            for text, count in rows:
+                add(text, count, ROW)
+        elif buffer and (text := clean(buffer, bool(pre))):
+            add(text, linked, PRE if pre else ITEM if bullet else CONTAINER if (kind := KINDS.get(tag, 0)) in (0, ITEM) else kind)
+            bullet = False
+        if buffer:
+            buffer, linked = [], 0
+
+    def add(text: str, count: int, kind: int) -> None:
+        if len(texts) < BLOCKS:
             texts.append(text)
             links.append(min(count, len(text)))
-            kinds.append(its_kind)
+            kinds.append(kind)
             tags.append(tag)
             places.append(node)
-            bullet = False
 
     def close(height: int) -> None:
-        nonlocal node, skipping, pre, in_link, bullet, kind, tag
+        nonlocal node, skipping, pre, in_link, bullet, tag
         while len(stack) > height:
             name, number = stack.pop()
             open_count[name] -= 1
             last[number] = len(texts)
-        node = stack[-1][1]
-        if skipping > len(stack):
-            skipping = 0
-        if pre > len(stack):
-            pre = 0
-        if in_link > len(stack):
-            in_link = 0
+        tag, node = stack[-1]
         bullet = False
-        tag = stack[-1][0]
-        kind = KINDS.get(tag, 0)
+        if skipping > height:
+            skipping = 0
+        if pre > height:
+            pre = 0
+        if in_link > height:
+            in_link = 0
 
     def height_of(names: tuple[str, ...], walls: tuple[str, ...] | frozenset[str]) -> int:
         for height in range(len(stack) - 1, max(len(stack) - REACH, 0), -1):
@@ -284,7 +276,7 @@ def split(source: str) -> Blocks:
                 if stack[-1][0] not in walls and (height := height_of(same, walls)):
                     close(height)
             if len(stack) < DEPTH and len(parents) < NODES:
-                node, tag, kind = len(parents), name, what
+                node, tag = len(parents), name
                 parents.append(stack[-1][1])
                 first.append(len(texts))
                 last.append(0)
@@ -306,21 +298,18 @@ def _surroundings(page: Blocks, elements: list[tuple[str, str]]) -> None:
     """Fill `near` and `signatures`, for nodes that hold blocks; the others are left with their parents'."""
     near, signatures = page.near, page.signatures
     near.append(array("i", [-1]) * len(GROUPS))
-    signatures.append(("", ""))
+    signatures.append("")
     for number, (parent, start, end, (name, attributes)) in enumerate(zip(page.parents, page.first, page.last, elements, strict=True)):
-        if not number:
-            continue
-        above = near[parent]
-        marks = ""
-        if start < end:
-            if attributes:
-                marks = _marks(attributes[:1000])
-            if mine := _groups(name, marks):
-                above = above[:]
-                for group in mine:
-                    above[group] = number
-        near.append(above)
-        signatures.append((name, marks))
+        if number:
+            above, mark = near[parent], name
+            if start < end:
+                mark, mine = _element(name, attributes[:1000])
+                if mine:
+                    above = above[:]
+                    for group in mine:
+                        above[group] = number
+            near.append(above)
+            signatures.append(mark)
 
 
 def clean(parts: list[str], verbatim: bool) -> str:
