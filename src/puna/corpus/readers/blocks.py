@@ -76,7 +76,7 @@ TAGS = {
     "figcaption": "caption", "caption": "caption", "blockquote": "quote", "search": "form", "address": "meta",
 }  # fmt: skip
 TAG_GROUPS = _names("nav footer aside header form article main table ul ol dl figure blockquote tr li p")
-GROUPS = tuple(WORDS) + TAG_GROUPS
+GROUPS = tuple(dict.fromkeys((*WORDS, *TAG_GROUPS)))
 NUMBER = {name: index for index, name in enumerate(GROUPS)}
 PATTERNS = [(1 << NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
 CONTENT, PROSE = 1 << NUMBER["content"], 1 << NUMBER["prose"]

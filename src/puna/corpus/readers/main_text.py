@@ -18,6 +18,10 @@ MODEL = Path(__file__).with_name("main_text.json")
 STOPS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
 UNIT = 1000  # a leaf's value is the log-odds times this
 FEW = 800  # characters
+NEAR = """
+    comment side navigation footer header related consent meta content caption list hidden form quote prose article main li p
+""".split()  # noqa: SIM905  (the groups whose nearest element's share of the page is asked for)
+WHERE = [GROUPS.index(name) for name in NEAR]
 NEGATIVE = [
     GROUPS.index(name) for name in ("comment", "side", "navigation", "footer", "share", "related", "consent", "nav", "aside", "advert")
 ]
@@ -62,50 +66,47 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
 
     found: dict[str, np.ndarray] = {
         "size": size, "link": link, "free": size * (1 - link), "stops": stops, "level": level,
-        "paragraph": kinds == PARAGRAPH, "item": kinds == ITEM, "heading": level > 0,
+        "paragraph": kinds == PARAGRAPH, "item": kinds == ITEM,
         "copies": np.array([copies[text] for text in texts]),
         "title_words": np.array([_share(text, title_words) for text in texts]),
         "page_size": np.full(count, total), "page_blocks": np.full(count, count), "page_mass": np.full(count, sum_mass[-1]),
         "page_prose": np.full(count, sums[5, -1] / count),
         "at": sum_size[:-1] / total, "mass_before": sum_mass[:-1] / all_mass, "mass_after": (sum_mass[-1] - sum_mass[1:]) / all_mass,
-        "since_h1": _since(level == 1, index), "since_heading": _since(level > 0, index), "to_prose": _since(prose[::-1], index)[::-1],
+        "since_h1": _since(level == 1, index), "to_prose": _since(prose[::-1], index)[::-1],
     }  # fmt: skip
-    for width in (2, 5, 12):
+    for width in (2, 12):
         low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
         found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])
 
+    # The elements around: the block's own, the one around that, and the next.
     children, signatures = np.bincount(parents[1:], minlength=len(parents)), Counter(page.signatures)
-    repeats = np.array([signatures[signature] for signature in page.signatures])
-    node = place
-    for step in range(3):
+    own, above = place, parents[place]
+    found["repeats"] = np.array([signatures[page.signatures[node]] for node in page.places])
+    for step, node in enumerate((own, above, parents[above])):
         here = inside[:, node]
-        found[f"node_size_{step}"], found[f"node_share_{step}"], found[f"node_mass_{step}"] = here[0], share[node], full[node]
-        found[f"node_link_{step}"], found[f"node_stops_{step}"] = here[2:4] / np.maximum(here[1], 1)
-        found[f"node_density_{step}"], found[f"node_prose_{step}"] = here[4] / np.maximum(here[0], 1), here[5]
-        found[f"node_blocks_{step}"] = last[node] - first[node]
-        found[f"children_{step}"], found[f"repeats_{step}"] = children[node], repeats[node]
-        node = parents[node]
+        found[f"node_size_{step}"], found[f"node_share_{step}"] = here[0], share[node]
+        found[f"node_link_{step}"] = here[2] / np.maximum(here[1], 1)
+        if step:
+            found[f"node_mass_{step}"], found[f"node_stops_{step}"] = full[node], here[3] / np.maximum(here[1], 1)
+            found[f"node_prose_{step}"], found[f"children_{step}"] = here[5], children[node]
 
     # The innermost element that holds most of the running text, and how far outside it a block lies.
-    for part in (0.4, 0.6, 0.8):
+    for part in (0.4, 0.6):
         top = int(np.flatnonzero(full > part)[-1]) if sum_mass[-1] else 0
         chain = _ancestors(page.parents, top)
         found[f"outside_{part}"] = len(chain) - ((first[chain, None] <= index) & (index < last[chain, None])).sum(0)
         found[f"before_{part}"], found[f"behind_{part}"] = first[top] - index, index - last[top]
         found[f"top_size_{part}"] = np.full(count, share[top])
 
-    near = np.frombuffer(b"".join([page.near[place] for place in page.places]), np.intc).reshape(count, len(GROUPS)).T
-    near_mass = np.where(near >= 0, full[near], 2.0)
-    found |= zip((f"near_{name}" for name in GROUPS), np.where(near >= 0, share[near], 2.0), strict=True)
-    found |= zip((f"mass_{name}" for name in GROUPS), near_mass, strict=True)
-    found["least_negative"], found["negatives"] = near_mass[NEGATIVE].min(0), (near_mass[NEGATIVE] < 0.3).sum(0)
+    near = np.frombuffer(b"".join([page.near[node] for node in page.places]), np.intc).reshape(count, len(GROUPS)).T
+    found |= zip((f"near_{name}" for name in NEAR), np.where(near[WHERE] >= 0, share[near[WHERE]], 2.0), strict=True)
+    negative = np.where(near[NEGATIVE] >= 0, full[near[NEGATIVE]], 2.0)
+    found["mass_comment"], found["mass_footer"] = negative[0], negative[3]
+    found["least_negative"], found["negatives"] = negative.min(0), (negative < 0.3).sum(0)
 
-    for name in ("size", "link", "free", "paragraph", "level"):
-        for step in (-2, -1, 1, 2):
+    for name in ("size", "link", "free", "paragraph"):
+        for step in (-1, 1):
             found[f"{name}_{step:+}"] = _shift(found[name], step)
-    above = parents[place]
-    for step in (-1, 1):
-        found[f"same_parent_{step:+}"] = _shift(above, step) == above
     return np.array(list(found.values()), float), list(found)
 
 
@@ -123,10 +124,10 @@ def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
         found[f"score_{step:+}"] = _shift(value, step)
     sum_weight, sum_value = _sums(weight), _sums(weight * value)
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
-    for width in (2, 5, 10, 20):
+    for width in (2, 5, 10):
         low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
         found[f"score_around_{width}"] = (sum_value[high] - sum_value[low]) / (sum_weight[high] - sum_weight[low])
-    for step in range(5):
+    for step in range(4):
         weight_here = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
         found[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / weight_here
         found[f"kept_node_{step}"] = (sum_kept[last[node]] - sum_kept[first[node]]) / weight_here
