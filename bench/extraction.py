@@ -1,6 +1,6 @@
 """Main text of web pages: how much of the gold text each extractor finds, how much else it takes along, and pages per CPU second.
 
-    python bench/extraction.py DATA [--side held-out|tuning] [--peers FOLDER]
+    python bench/extraction.py DATA [--side held-out|tuning] [--peers FOLDER] [--only puna,resiliparse]
 
 DATA: the folder of real data, with raw/html_eval (pages as WARC, trafilatura's gold segments, readability's gold pages). Two measures:
 
@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -115,7 +116,7 @@ def word_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float
 
 def extractors() -> dict[str, Callable[[bytes], str]]:
     """Ours and the peers that are installed."""
-    from puna.corpus.readers.page import page_text
+    from puna.corpus.readers.page import decode, page_text
 
     found: dict[str, Callable[[bytes], str]] = {"puna": lambda html: page_text(html)[1], "resiliparse": resiliparse_text}
     try:
@@ -135,7 +136,7 @@ def extractors() -> dict[str, Callable[[bytes], str]]:
     try:
         from readability import Document
 
-        found["readability-lxml"] = lambda html: text_of(Document(html.decode("utf-8", "replace")).summary())
+        found["readability-lxml"] = lambda html: text_of(Document(decode(html, "")).summary())
     except ImportError:
         print("readability-lxml is not installed")
     return found
@@ -188,7 +189,8 @@ def main() -> None:
         for what, value in zip(("F1", "precision", "recall"), word_score(by_words, texts), strict=True):
             rows.append(Row(f"words {what}", name, value, ""))
     rows += [Row("rate", name, rate, "pages/CPU s", rate / rates["puna"] if "puna" in rates else None) for name, rate in rates.items()]
-    finish(__file__, sorted(rows, key=lambda row: row.name))
+    peers = [name for name in ("resiliparse", "trafilatura", "justext", "readability-lxml") if {name, f"{name} fast"} & set(chosen)]
+    finish(__file__, sorted(rows, key=lambda row: row.name), {name: version(name) for name in peers})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Learn which blocks of a page are main text, from the tuning pages of bench/extraction.py alone; writes readers/main_text.json.
+"""Learn which blocks of a page are main text, from the tuning pages of bench/extraction.py and some manuals; writes
+readers/main_text.json.
 
     python bench/train_main_text.py DATA [--peers FOLDER] [--write]
 
 A block's label is the gold's where a segment or the gold page names it, else that of the extractor that agrees best with the page's own
-gold segments (trafilatura's three moods, resiliparse). Two rounds of boosted oblivious trees; the second sees the scores that a block's
-neighbours got from trees which did not learn from their site (five folds). The F1 printed is of pages left out in the same way.
+gold segments: the three moods of trafilatura (2.3.1 when last run), resiliparse. Two rounds of boosted oblivious trees; the second sees
+the scores that a block's neighbours got from trees which did not learn from their site (five folds). The F1 printed is of pages left out
+in the same way.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import numpy as np
 from extraction import Page, load, resiliparse_text, segment_score, word_score
 
 from puna.corpus.readers import main_text, page
-from puna.corpus.readers.blocks import Blocks, split
+from puna.corpus.readers.blocks import HEADING, Blocks, split
 
 FOLDS, BINS = 5, 64
 TREES, DEPTH, RATE = (100, 60), 4, 0.1  # of the two rounds
@@ -31,6 +33,19 @@ SECOND = """
     least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment near_caption near_meta near_content
 """  # what the second round sees of the first's features
 Trees = dict[str, np.ndarray]
+
+
+def documentation(data: Path) -> list[Page]:
+    """Long pages of another kind than the gold's news and blogs: manuals in four languages, without gold; trafilatura's text is theirs."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    found = []
+    for language in ("de", "en", "fr", "zh_CN"):
+        with (data / "raw" / "html_multilingual" / f"debian-{language}-00.warc.gz").open("rb") as stream:
+            records = ArchiveIterator(stream, record_types=WarcRecordType.response)
+            pages = [Page(record.headers["WARC-Target-URI"], record.reader.read(), "debian") for record in records]
+        found += [item for item in pages if len(item.html) > 10_000][:60:3]
+    return found
 
 
 def squeeze(text: str) -> str:
@@ -73,6 +88,8 @@ def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarra
         return (label > 0.5).astype(float), weight * min(1, 40 / weight.sum())
     best = max(teachers, key=lambda text: agreement(item, text))
     label = labels_from(blocks, best)
+    if not item.present:
+        weight[np.array(blocks.kinds) == HEADING] = 0  # the teacher drops those that repeat an entry of the table of contents
     weight *= np.abs(label - 0.5) * 2 * (1 if agreement(item, best) >= len(item.present) - 1 else 0.3)
     label, weight = (label > 0.5).astype(float), weight * min(1, 30 / max(weight.sum(), 1))
     for segments, value in ((item.absent, 0.0), (item.comments, 0.0), (item.present, 1.0)):
@@ -159,7 +176,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peers:
         sys.path.append(str(arguments.peers))
-    items = [item for item in load(arguments.data) if item.side == "tuning"]
+    items = [item for item in load(arguments.data) if item.side == "tuning"] + documentation(arguments.data)
     pages = [split(page.decode(item.html, "")) for item in items]
     filled = [number for number, blocks in enumerate(pages) if blocks.texts]
     items, pages = [items[number] for number in filled], [pages[number] for number in filled]

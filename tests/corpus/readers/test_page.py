@@ -1,7 +1,9 @@
 """The main text of pages: the tags that make blocks, what is kept of real pages, and what no bytes may do."""
 
 import importlib.util
+import os
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +38,7 @@ def whole(html: str) -> str:
         ("<table><tr><td>a<td>b</tr><tr><th>c</th> <td><b>d</b></table>e", "a | b\nc | d\n\ne"),
         ("<table><tr><td>menu<td>" + "long " * 50 + "</table>", "menu\n" + ("long " * 50).strip()),
         ("<pre>\n  if a &lt; b:\n\n      <b>c</b>\n</pre>d", "  if a < b:\n\n      c\n\nd"),
+        ("<pre>  <b>if</b> a:<br>    b</pre>", "  if a:\n    b"),
         ("a &amp; &eacute;&#8217;&nbsp;b &unknown; &#99999999999;", "a & é’ b &unknown; \ufffd"),
         ("a<script>if (b<c) '</p>'; </SCRIPT >d<style>p{}</style><!-- e > f -->g<!doctype html>", "adg"),
         ("a <svg><title>b</title><text>c</text></svg>d <button>e</button>f", "a d f"),
@@ -53,7 +56,8 @@ def test_text_of_tags(html: str, text: str) -> None:
 
 def test_title_is_no_text() -> None:
     found = blocks.split("<head><title> A &amp;\n B</title></head><body>c<title>d</title>")
-    assert found.title == "A & B" and found.texts == ["cd"]
+    assert found.title == "A & B" and found.texts == ["c"]
+    assert blocks.split("<title>never ends<p>a</p></title>b").texts == ["never ends", "a", "b"]
 
 
 def test_places_and_marks() -> None:
@@ -140,6 +144,29 @@ def test_oblivious_trees_against_walking_them() -> None:
         assert score == expected
 
 
+def test_the_model_asks_for_features_that_are_there() -> None:
+    found = blocks.split(f"<p>{PROSE}<p>{PROSE}")
+    columns, names = main_text.features(found)
+    more, further = main_text.around(found, np.array([5, -5]), columns[0])
+    assert columns.shape == (len(names), 2) and more.shape == (len(further), 2)
+    assert len({*names, *further}) == len(names) + len(further)
+    first, second = main_text.model()
+    assert first["feature"].max() < len(names) <= second["feature"].max() < len(names) + len(further)
+    assert all(trees["value"].dtype == np.int64 and trees["value"].shape == (len(trees["feature"]), 16) for trees in (first, second))
+
+
+def test_same_text_whatever_the_hash_seed() -> None:
+    html = "<div class='b a post content nav c'>" + "".join(
+        f"<p class='x{number} side text'>{PROSE * (number % 3)}" for number in range(30)
+    )
+    program = f"from puna.corpus.readers.page import page_text; print(page_text({html.encode()!r}))"
+    outputs = {
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1 and PROSE.split()[0].encode() in outputs.pop()
+
+
 def test_an_article_without_what_is_around_it() -> None:
     menu = "<nav><ul>" + "".join(f"<li><a href=/{name}>{name}</a></li>" for name in ("Home", "News", "Shop", "Contact")) + "</ul></nav>"
     story = "<h1>Llamas</h1>" + f"<p>{PROSE * 3}</p>" * 4 + "<h2>Food</h2>" + f"<p>{PROSE * 2}</p><ul><li>{PROSE}<li>{PROSE}</ul>"
@@ -199,7 +226,8 @@ def test_pages_of_other_languages_keep_their_text(data: Path, bench: ModuleType)
                     everything[path.name] = everything.get(path.name, 0) + len(whole(page.decode(html, "")))
     assert len(ours) == 15
     shares = {name: ours[name] / everything[name] for name in ours}
-    assert min(shares.values()) > 0.8, shares  # documentation is nearly all text
+    # Manuals are nearly all text; those in German, English, French and Chinese were seen in training, the other eleven were not.
+    assert min(shares.values()) > 0.85, shares
 
 
 def test_bytes_of_real_pages_torn_and_mixed(data: Path, bench: ModuleType) -> None:

@@ -91,8 +91,9 @@ NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
 class Blocks:
     """What `split` finds. A block's place is the node it lies in; nodes are in the page's order, node 0 is the page.
 
-    Of blocks: texts, kinds (KINDS' values), links (characters inside links), places, tags. Of nodes: parents, first and last (the
-    range of blocks inside), names, near (for each of GROUPS, the nearest node at or above that belongs to it; -1: none), signatures.
+    Of blocks: texts, kinds (KINDS' values), tags, links (characters inside links), places. Of nodes: parents, first and last (the
+    range of blocks inside), near (for each of GROUPS, the nearest node at or above that belongs to it; -1: none), signatures (name and
+    marks, by which repeated elements are counted).
     """
 
     def __init__(self) -> None:
@@ -143,7 +144,7 @@ def _element(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
 
 
 def split(source: str) -> Blocks:
-    """The blocks of a page's source."""
+    """The blocks of a page's source, which holds no NUL."""
     page = Blocks()
     texts, kinds, tags, links, places = page.texts, page.kinds, page.tags, page.links, page.places
     first, last, parents = page.first, page.last, page.parents
@@ -156,12 +157,11 @@ def split(source: str) -> Blocks:
     linked = 0
     in_link = 0
     skipping = pre = 0  # as in_link: the height of the stack at the element that began it; 0: none is open
-    titled = False
-    bullet = False
+    in_title = bullet = False
     tag = ""
 
     def flush() -> None:
-        nonlocal buffer, cells, linked, bullet
+        nonlocal buffer, cells, linked, bullet, in_title
         if cells:
             cells.append((buffer, linked))
             rows = [(text, count) for parts, count in cells if (text := clean(parts, False))]
@@ -175,6 +175,7 @@ def split(source: str) -> Blocks:
             bullet = False
         if buffer:
             buffer, linked = [], 0
+        in_title = False
 
     def add(text: str, count: int, kind: int) -> None:
         if len(texts) < BLOCKS:
@@ -211,7 +212,7 @@ def split(source: str) -> Blocks:
     parts = TOKEN.split(source)
     parts += [None, None, None, None]
     for text, closing, name, attributes in zip(parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True):
-        if text and not skipping and (buffer or not text.isspace()):
+        if text and not skipping and (buffer or pre or not text.isspace()):
             buffer.append(text)
             if in_link:
                 linked += len(text.strip())
@@ -233,13 +234,12 @@ def split(source: str) -> Blocks:
             if buffer:
                 buffer.append(NEW_LINE)
         elif what == TITLE:
-            if skipping or titled:
-                pass
-            elif closing:
-                page.title, titled = " ".join(clean(buffer, False).split()), True
-                buffer, linked = [], 0
-            else:
+            if closing and in_title:
+                page.title = page.title or " ".join(clean(buffer, False).split())
+                buffer, linked, in_title = [], 0, False
+            elif not closing and not skipping:
                 flush()
+                in_title = True
         elif closing:
             if stack[-1][0] == name:
                 height = len(stack) - 1
