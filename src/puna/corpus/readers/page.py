@@ -1,40 +1,57 @@
 """The main text of an HTML page, whoever brought it."""
 
+import codecs
 import re
 
+import numpy as np
+
+from puna.corpus.readers import main_text
+from puna.corpus.readers.blocks import ITEM, PRE, ROW, Blocks, split
+
 CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
+TIGHT = (ITEM, ROW, PRE)  # kinds whose blocks follow each other on the next line
 
 
 def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
     """(title, main text) of a page; both empty where there is none. content_type: of the HTTP header, for its charset.
 
-    The encoding is the header's, then the page's own mark, then a guess. Navigation, forms and boilerplate are left out by
-    Resiliparse's main-content rules.
+    The encoding is the header's, then the page's own mark, then a guess. Navigation, forms, comments and boilerplate are left out by
+    `main_text.keep`. Paragraphs have a blank line between them, list items a "- ", table rows their cells between " | ", and
+    preformatted text its lines.
     """
-    from resiliparse.extract.html2text import extract_plain_text
+    blocks = split(decode(html, content_type))
+    return blocks.title, written(blocks, main_text.keep(blocks))
+
+
+def decode(html: bytes, content_type: str) -> str:
+    """The page's characters, without NUL; what cannot be decoded is replaced or left out."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-    from resiliparse.parse.html import HTMLTree
 
     named = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
     encoding = named.group(1).decode() if named else ""
     try:
         if not encoding or not _known(encoding):
             encoding = detect_encoding(html) or "utf-8"
-        tree = HTMLTree.parse(bytes_to_str(html, encoding))
-        if tree.body is None:
-            return "", ""
-        text = extract_plain_text(
-            tree, main_content=True, alt_texts=False, links=False, form_fields=False, noscript=False, list_bullets=True,
-            preserve_formatting=True,
-        )  # fmt: skip
-        return " ".join((tree.title or "").split()), text.strip()
-    except (ValueError, LookupError, RuntimeError, UnicodeError):
-        return "", ""
+        text = bytes_to_str(html, encoding)
+    except (ValueError, LookupError, RuntimeError):
+        text = html.decode("utf-8", "replace")
+    return text.replace("\x00", "") if "\x00" in text else text
+
+
+def written(blocks: Blocks, keep: np.ndarray) -> str:
+    """The kept blocks as text."""
+    parts: list[str] = []
+    before = 0
+    for text, kind, kept in zip(blocks.texts, blocks.kinds, keep.tolist(), strict=True):
+        if kept:
+            if parts:
+                parts.append("\n" if kind == before and kind in TIGHT else "\n\n")
+            parts.append("- " + text if kind == ITEM else text)
+            before = kind
+    return "".join(parts)
 
 
 def _known(encoding: str) -> bool:
-    import codecs
-
     try:
         codecs.lookup(encoding)
     except LookupError:

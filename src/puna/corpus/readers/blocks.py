@@ -1,0 +1,325 @@
+"""A page as a list of blocks: paragraphs, headings, list items, table rows, each with what surrounds it.
+
+One pass of one regular expression, tolerant as a browser is, with its limit of 512 open elements. The time is linear in the page,
+since every match that begins also succeeds: a tag, a comment or a script that never ends reaches to the end of the page, as the HTML
+standard has it (section 13.2.5).
+"""
+
+import html
+import re
+from array import array
+from collections import Counter
+from functools import lru_cache
+
+ATTRIBUTES = r"""(?:[^>=]+|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|))*+"""
+RAW = "script|style|select|textarea|template|iframe|noscript|noembed|noframes|xmp"  # what they hold is no text of the page
+TOKEN = re.compile(
+    r"<(?:!--(?:-?>|(?:[^-]++|-(?!-!?>))*+(?:--!?>|\Z))|(?:[!?]|/(?![a-zA-Z]))[^>]*+(?:>|\Z)|"
+    rf"(?=[sStTiInNxX])((?i:{RAW}))(?=[\s/>]){ATTRIBUTES}(?:>|\Z)[^<]*+(?:<(?!/(?i:\1)[\s/>])[^<]*+)*+|"
+    rf"(/?)([a-zA-Z][^\s/>]*+)({ATTRIBUTES})(?:>|\Z))"
+)
+MARK = re.compile(
+    r"""[\s"'/](class|id|role|itemprop|style|hidden)"""
+    r"""(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![\w-]))"""
+)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
+CONTAINERS = _names("""
+    div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir blockquote figure figcaption caption
+    fieldset details summary address center dialog hgroup search legend
+""")
+INLINE = _names("span b i u em strong img font small sup sub input label path use g meta link source picture time code script")
+KINDS = {
+    **dict.fromkeys(CONTAINERS, CONTAINER), **dict.fromkeys(INLINE, 0),
+    "p": PARAGRAPH, "li": ITEM, "dt": ITEM, "dd": ITEM, **dict.fromkeys(_names("h1 h2 h3 h4 h5 h6"), HEADING),
+    "td": CELL, "th": CELL, "tr": ROW, "pre": PRE, "listing": PRE, "plaintext": PRE, "a": LINK, "br": BREAK, "title": TITLE, "hr": RULE,
+    **dict.fromkeys(_names("svg button object video audio canvas datalist rt rp annotation"), SKIP),
+}  # fmt: skip
+CLOSES = {  # what an element's start closes, and where the search for it ends
+    "li": (("li",), ("ul", "ol", "menu", "dir")),
+    **dict.fromkeys(("dt", "dd"), (("dt", "dd"), ("dl",))),
+    "tr": (("tr",), ("table",)),
+    **dict.fromkeys(("td", "th"), (("td", "th"), ("tr", "table"))),
+}
+WALLS = frozenset(("td", "th", "table"))  # an end tag closes nothing beyond them
+WIDE = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # but these
+DEPTH, NODES, BLOCKS = 512, 200_000, 50_000  # the most of each that is looked at; deeper and later tags are passed over
+REACH = 64  # how many open elements a tag may close at once
+
+WORDS = {  # of an element's class, id and role; found anywhere inside one of their words
+    "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
+    "side": "side|rail|widget|complementary|marginal|right",
+    "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
+    "footer": "foot|colophon|impressum|copyright|legal|bottom",
+    "header": "header|masthead|banner|topbar|logo|brand",
+    "share": "shar(?:e|ing)|social|facebook|twitter|follow|addtoany|whatsapp|like",
+    "related": "relat|recommend|^more|teaser|promo|popular|trend|^next|^prev|similar|latest|outbrain|taboola|^most|^also|recirc",
+    "advert": "^ads?$|^adv|advert|sponsor|werbung|anzeige|affiliate|shop|product|price|cart",
+    "consent": "cookie|consent|gdpr|popup|modal|overlay|newsletter|subscri|signup|login|paywall|regist|dialog|alert|notice",
+    "meta": "author|byline|meta|date|time|posted|info|^tag|categor|^bio|avatar|profile|credit|source|label",
+    "content": "content|article|post|entry|story|text|body|main|blog|news|detail",
+    "caption": "caption|image|photo|gallery|media|slide|carousel|video|player|thumb|bild|foto",
+    "list": "list|grid|card|item|tile|archive|index|feed",
+    "hidden": "hidden|screen|visual|collapse|print|invisible",
+    "form": "form|search|input|field|contact|rating|vote|poll",
+    "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
+    "quote": "quote|box|note|toc|reference|footnote|citation",
+    "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|copy|single",
+}
+TAGS = {
+    "nav": "navigation", "footer": "footer", "aside": "side", "header": "header", "form": "form", "dialog": "consent", "figure": "caption",
+    "figcaption": "caption", "caption": "caption", "blockquote": "quote", "search": "form", "address": "meta",
+}  # fmt: skip
+TAG_GROUPS = _names("nav footer aside header form article main table ul ol dl figure blockquote tr li p")
+GROUPS = tuple(dict.fromkeys((*WORDS, *TAG_GROUPS)))
+NUMBER = {name: index for index, name in enumerate(GROUPS)}
+PATTERNS = [(1 << NUMBER[name], re.compile(words)) for name, words in WORDS.items()]
+CONTENT, PROSE = 1 << NUMBER["content"], 1 << NUMBER["prose"]
+BY_NAME = {name: 1 << NUMBER[name] for name in TAG_GROUPS}
+for _name, _group in TAGS.items():
+    BY_NAME[_name] = BY_NAME.get(_name, 0) | 1 << NUMBER[_group]
+LETTERS = re.compile("[a-z]{2,30}")
+DIGITS = re.compile(r"&#\d{8,};?")
+NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
+
+
+class Blocks:
+    """What `split` finds. A block's place is the node it lies in; nodes are in the page's order, node 0 is the page.
+
+    Of blocks: texts, kinds (KINDS' values), tags, links (characters inside links), places. Of nodes: parents, first and last (the
+    range of blocks inside), near (for each of GROUPS, the nearest node at or above that belongs to it; -1: none), signatures (name and
+    marks, by which repeated elements are counted).
+    """
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.texts: list[str] = []
+        self.kinds: list[int] = []
+        self.tags: list[str] = []
+        self.links: list[int] = []
+        self.places: list[int] = []
+        self.first: list[int] = [0]
+        self.last: list[int] = [0]
+        self.parents: list[int] = [-1]
+        self.near: list[array[int]] = []
+        self.signatures: list[str] = []
+
+
+@lru_cache(16384)
+def _word(word: str) -> int:
+    """The groups that one word speaks for, as bits."""
+    return sum(bit for bit, pattern in PATTERNS if pattern.search(word))
+
+
+@lru_cache(4096)
+def _numbers(bits: int) -> tuple[int, ...]:
+    return tuple(number for number in range(len(GROUPS)) if bits >> number & 1)
+
+
+@lru_cache(8192)
+def _element(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
+    """What an element's attributes say it is for, and the groups it belongs to by that and by its name."""
+    marks = ""
+    for mark, *values in MARK.findall(attributes):
+        value = "".join(values).lower()
+        if mark == "hidden":
+            marks += " hidden"
+        elif mark != "style":
+            marks += " " + value
+        elif "none" in value and re.search(r"display:\s*none", value):
+            marks += " hidden"
+    found, content = BY_NAME.get(name, 0), 0
+    for word in set(LETTERS.findall(marks)):
+        bits = _word(word)
+        found |= bits
+        content += bits & CONTENT
+    if content > CONTENT:  # "entry-content", "article body": the text itself
+        found |= PROSE
+    return name + marks, _numbers(found)
+
+
+def split(source: str) -> Blocks:
+    """The blocks of a page's source, which holds no NUL."""
+    page = Blocks()
+    texts, kinds, tags, links, places = page.texts, page.kinds, page.tags, page.links, page.places
+    first, last, parents = page.first, page.last, page.parents
+    elements = [("", "")]
+    stack: list[tuple[str, int]] = [("", 0)]  # the open elements and their nodes
+    open_count: Counter[str] = Counter()
+    node = 0
+    buffer: list[str] = []
+    cells: list[tuple[list[str], int]] = []
+    linked = 0
+    in_link = 0
+    skipping = pre = 0  # as in_link: the height of the stack at the element that began it; 0: none is open
+    in_title = bullet = False
+    tag = ""
+
+    def flush() -> None:
+        nonlocal buffer, cells, linked, bullet, in_title
+        if cells:
+            cells.append((buffer, linked))
+            rows = [(text, count) for parts, count in cells if (text := clean(parts, False))]
+            cells = []
+            if len(rows) > 1 and max(len(text) for text, _ in rows) < 200:
+                rows = [(" | ".join(text for text, _ in rows), sum(count for _, count in rows))]
+            for text, count in rows:
+                add(text, count, ROW)
+        elif buffer and (text := clean(buffer, bool(pre))):
+            add(text, linked, PRE if pre else ITEM if bullet else CONTAINER if (kind := KINDS.get(tag, 0)) in (0, ITEM) else kind)
+            bullet = False
+        if buffer:
+            buffer, linked = [], 0
+        in_title = False
+
+    def add(text: str, count: int, kind: int) -> None:
+        if len(texts) < BLOCKS:
+            texts.append(text)
+            links.append(min(count, len(text)))
+            kinds.append(kind)
+            tags.append(tag)
+            places.append(node)
+
+    def close(height: int) -> None:
+        nonlocal node, skipping, pre, in_link, bullet, tag
+        while len(stack) > height:
+            name, number = stack.pop()
+            open_count[name] -= 1
+            last[number] = len(texts)
+        tag, node = stack[-1]
+        bullet = False
+        if skipping > height:
+            skipping = 0
+        if pre > height:
+            pre = 0
+        if in_link > height:
+            in_link = 0
+
+    def height_of(names: tuple[str, ...], walls: tuple[str, ...] | frozenset[str]) -> int:
+        for height in range(len(stack) - 1, max(len(stack) - REACH, 0), -1):
+            name = stack[height][0]
+            if name in names:
+                return height
+            if name in walls:
+                return 0
+        return 0
+
+    parts = TOKEN.split(source)
+    parts += [None, None, None, None]
+    for text, closing, name, attributes in zip(parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True):
+        if text and not skipping and (buffer or pre or not text.isspace()):
+            buffer.append(text)
+            if in_link:
+                linked += len(text.strip())
+        if name is None:
+            continue
+        what = KINDS.get(name)
+        if not what:
+            if what == 0:
+                continue
+            name = name.lower()
+            what = KINDS.get(name)
+            if not what:
+                if name == "body":
+                    flush()
+                continue
+        if what == LINK:
+            in_link = 0 if closing else len(stack)
+        elif what == BREAK:
+            if buffer:
+                buffer.append(NEW_LINE)
+        elif what == TITLE:
+            if closing and in_title:
+                page.title = page.title or " ".join(clean(buffer, False).split())
+                buffer, linked, in_title = [], 0, False
+            elif not closing and not skipping:
+                flush()
+                in_title = True
+        elif closing:
+            if stack[-1][0] == name:
+                height = len(stack) - 1
+            elif open_count[name]:
+                height = height_of((name,), () if name in WIDE else WALLS)
+            else:
+                height = 0
+                if what == PARAGRAPH:
+                    flush()
+            if height:
+                if what == CELL:
+                    cells.append((buffer, linked))
+                    buffer, linked = [], 0
+                elif what != SKIP and (buffer or cells):
+                    flush()
+                close(height)
+        elif what == RULE:
+            flush()
+        elif what == SKIP:
+            if len(stack) < DEPTH and attributes[-1:] != "/":
+                stack.append((name, node))
+                open_count[name] += 1
+                skipping = skipping or len(stack)
+        else:
+            if what == CELL and stack[-1][0] in ("tr", "td", "th"):
+                cells.append((buffer, linked))
+                buffer, linked = [], 0
+            elif buffer or cells:
+                flush()
+            if stack[-1][0] == "p":
+                close(len(stack) - 1)
+            if name in CLOSES:
+                same, walls = CLOSES[name]
+                if stack[-1][0] not in walls and (height := height_of(same, walls)):
+                    close(height)
+            if len(stack) < DEPTH and len(parents) < NODES:
+                node, tag = len(parents), name
+                parents.append(stack[-1][1])
+                first.append(len(texts))
+                last.append(0)
+                elements.append((name, attributes))
+                stack.append((name, node))
+                open_count[name] += 1
+                if what == ITEM:
+                    bullet = name == "li"
+                elif what == PRE:
+                    pre = pre or len(stack)
+    flush()
+    close(1)
+    last[0] = len(texts)
+    _surroundings(page, elements)
+    return page
+
+
+def _surroundings(page: Blocks, elements: list[tuple[str, str]]) -> None:
+    """Fill `near` and `signatures`, for nodes that hold blocks; the others are left with their parents'."""
+    near, signatures = page.near, page.signatures
+    near.append(array("i", [-1]) * len(GROUPS))
+    signatures.append("")
+    for number, (parent, start, end, (name, attributes)) in enumerate(zip(page.parents, page.first, page.last, elements, strict=True)):
+        if number:
+            above, mark = near[parent], name
+            if start < end:
+                mark, mine = _element(name, attributes[:1000])
+                if mine:
+                    above = above[:]
+                    for group in mine:
+                        above[group] = number
+            near.append(above)
+            signatures.append(mark)
+
+
+def clean(parts: list[str], verbatim: bool) -> str:
+    """The text of a block's parts: entities decoded, spaces joined; lines kept where the page keeps them."""
+    text = "".join(parts)
+    if "&" in text:
+        text = html.unescape(DIGITS.sub("\ufffd", text) if "&#" in text else text)
+    if verbatim:
+        lines = [line.rstrip() for line in text.replace(NEW_LINE, "\n").splitlines()]
+        return "\n".join(lines).strip("\n")
+    if NEW_LINE in text:
+        return "\n".join([line for line in [" ".join(line.split()) for line in text.split(NEW_LINE)] if line])
+    return " ".join(text.split())
