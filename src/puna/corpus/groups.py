@@ -284,13 +284,19 @@ def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
     return OptOut(files[0], files[1], files[2]).refuses
 
 
-def rows_of(path: Path, columns: list[str], batch_size: int = 256) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a Parquet file."""
+def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a Parquet file as they were written together, so a few megabytes at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=batch_size, columns=columns):
-            yield from batch.to_pylist()
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns).to_pylist()
+
+
+def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Parquet file."""
+    for batch in batches_of(path, columns):
+        yield from batch
 
 
 def score(group: Group) -> None:
@@ -299,18 +305,14 @@ def score(group: Group) -> None:
 
     schema = pa.schema([("perplexity", pa.float32()), ("reference_score", pa.float32())])
     with Writer(group.path("scores"), schema) as writer:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(group.path("judged")) as file:
-            for batch in file.iter_batches(batch_size=256, columns=["text", "reason"]):
-                rows = batch.to_pylist()
-                kept = [place for place, row in enumerate(rows) if not row["reason"]]
-                found: list[dict[str, Any]] = [{"perplexity": None, "reference_score": None} for _ in rows]
-                for name, scores in _scores(group, [rows[place]["text"] for place in kept]).items():
-                    for place, value in zip(kept, scores.tolist(), strict=True):
-                        found[place][name] = value
-                for row in found:
-                    writer.add(row)
+        for rows in batches_of(group.path("judged"), ["text", "reason"]):
+            kept = [place for place, row in enumerate(rows) if not row["reason"]]
+            found: list[dict[str, Any]] = [{"perplexity": None, "reference_score": None} for _ in rows]
+            for name, scores in _scores(group, [rows[place]["text"] for place in kept]).items():
+                for place, value in zip(kept, scores.tolist(), strict=True):
+                    found[place][name] = value
+            for row in found:
+                writer.add(row)
 
 
 def _scores(group: Group, texts: list[str]) -> dict[str, Any]:

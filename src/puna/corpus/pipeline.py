@@ -178,20 +178,17 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
 
 def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
     """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a few at a time."""
-    import pyarrow.parquet as pq
-
     signatures = np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
     scores = groups.rows_of(group.path("scores"), ["perplexity", "reference_score"]) if group.path("scores").exists() else None
     at = 0
-    with pq.ParquetFile(group.path("judged")) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            rows = [{**row, "signed": not row["reason"]} for row in batch.to_pylist()]
-            if scores is not None:
-                for row in rows:
-                    row |= next(scores)
-            size = sum(row["signed"] for row in rows)
-            yield rows, None if signatures is None else signatures[at : at + size]
-            at += size
+    for batch in groups.batches_of(group.path("judged")):
+        rows = [{**row, "signed": not row["reason"]} for row in batch]
+        if scores is not None:
+            for row in rows:
+                row |= next(scores)
+        size = sum(row["signed"] for row in rows)
+        yield rows, None if signatures is None else signatures[at : at + size]
+        at += size
 
 
 def _filter(rows: list[dict[str, Any]], source: SourceSettings, settings: CorpusSettings, learnt: Learnt) -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from puna.corpus.funnel import FUNNEL
+from puna.corpus.groups import rows_of
 from puna.report.markup import Html, count, escape, figures, size
 from puna.report.page import corpus, frame
 
@@ -24,14 +25,6 @@ def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) ->
     return heapq.nsmallest(most, rows, key=place)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
-
-
 def _card(row: Mapping[str, Any], text: str) -> Html:
     told = " · ".join(
         f"{name.replace('_', ' ')} {figures(row[name]) if isinstance(row[name], float) else row[name]}"
@@ -44,7 +37,7 @@ def _card(row: Mapping[str, Any], text: str) -> Html:
 
 def kept(folder: Path, source: str) -> Html:
     """Documents of a source that are in."""
-    drawn = _draw(_rows(folder / f"{source}.parquet"), KEPT, ("id", "file", "offset"))
+    drawn = _draw(rows_of(folder / f"{source}.parquet"), KEPT, ("id", "file", "offset"))
     cards = []
     for row in drawn:
         text = row["text"]
@@ -56,7 +49,7 @@ def kept(folder: Path, source: str) -> Html:
 def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
     """For each reason, how often it was given, and some of the records it was given to."""
     wanted: dict[str, list[Mapping[str, Any]]] = {reason: [] for reason in counts}
-    for found_row in _rows(folder / "dropped.parquet"):
+    for found_row in rows_of(folder / "dropped.parquet"):
         if found_row["source"] == source and found_row["reason"] in wanted:
             found = wanted[found_row["reason"]]
             found.append(found_row)
