@@ -89,6 +89,14 @@ def test_the_packages_own_licence_counts_not_that_of_one_inside(tmp_path: Path) 
     assert reasons(list(code.read(wheel(tmp_path / "p.whl", "License: GPL-3.0", files)))) == [OTHER + "GPL-3.0"]
 
 
+def test_the_licence_of_a_part_beside_the_packages_own_is_not_the_packages(tmp_path: Path) -> None:
+    files = {"p-1.dist-info/LICENSE": b"The MIT License", "p-1.dist-info/LICENSE.python": b"GPL-compatible, says the PSF license agreement"}
+    (found,) = code.read(wheel(tmp_path / "a.whl", "License: MIT", {**files, "a.py": SOURCE}))
+    assert isinstance(found, Found) and found.licence == "MIT"
+    files["p-1.dist-info/LICENSE"] = b"GNU General Public License, version 2"
+    assert reasons(list(code.read(wheel(tmp_path / "b.whl", "License: MIT", {**files, "a.py": SOURCE})))) == [OTHER + "MIT AND GPL"]
+
+
 def test_the_nearest_statement_decides(tmp_path: Path) -> None:
     files = {
         "p/a.py": SOURCE,

@@ -95,6 +95,9 @@ def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[_Member]:
         yield _Member(path.name, 0, path.stat().st_size, path.read_bytes)
 
 
+_MAIN = re.compile(r"(?:un)?(?:licen[cs]e|copying)(?:\.(?:txt|md|rst))?", re.IGNORECASE)
+
+
 def _package(path: Path) -> tuple[str, str, dict[str, str]]:
     """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package."""
     found = [
@@ -105,16 +108,19 @@ def _package(path: Path) -> tuple[str, str, dict[str, str]]:
     found.sort(key=lambda item: (len(PurePosixPath(_folder(item[0])).parts), "." in PurePosixPath(item[0]).name, item[0]))
     root = _folder(found[0][0]) if found else "."
     texts: dict[str, list[str]] = {}
+    main: list[str] = []  # of the package's own LICENSE, beside which LICENSE.python or LICENSE-ICONS are of parts
     package = stated = ""
     for name, raw in found:
         if LICENCE_FILE.search(name):
-            texts.setdefault(_folder(name), []).append(
-                licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
-            )
+            told = licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
+            texts.setdefault(_folder(name), []).append(told)
+            if _folder(name) == root and _MAIN.fullmatch(PurePosixPath(name).name):
+                main.append(told)
         elif _folder(name) == root:
             told, expression = _metadata(name, raw)
             package, stated = package or told, stated or expression
-    own = [text for text in texts.pop(root, []) if text != licences.UNKNOWN]
+    texts[root] = main if main and stated else texts.get(root, [])
+    own = [text for text in texts.pop(root) if text != licences.UNKNOWN]
     return package or path.name, _agreed(stated, own), {folder: _all(expressions) for folder, expressions in texts.items()}
 
 
