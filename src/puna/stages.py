@@ -61,9 +61,9 @@ def _corpus(recipe: Recipe, root: Path) -> dict[str, Any]:
 
     corpus = recipe.corpus
     files = {}
-    for path in corpus.opt_out.paths():
+    for path in (*corpus.opt_out.paths(), *filter(None, [corpus.bad_words])):
         if not (root / path).is_file():
-            raise UserError(f"corpus.opt_out: no file at {root / path}")
+            raise UserError(f"corpus.opt_out and corpus.bad_words: no file at {root / path}")
         files[path] = artifact.file_digest(root / path)
     known = {run: artifact.load(documents_folder(root / run)).digest for run in corpus.known}
     return {**corpus.model_dump(exclude={"root", "workers", "ray"}), "files": files, "known": known}

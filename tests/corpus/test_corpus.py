@@ -193,3 +193,14 @@ def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
     funnel, out = run(made)
     assert funnel["dropped"]["books"] == {"overlaps with an earlier book": 1}
     assert pq.read_table(out / "books.parquet")["file"].to_pylist() == ["first.txt", "other.txt"]
+
+
+def test_the_heuristics_of_c4(tmp_path: Path) -> None:
+    pages = [text(40_000), f"{text(40_001)} {{", f"{text(40_002)} What a marmot of a day this was."]
+    rows = write(tmp_path / "rows.jsonl", [json.dumps({"text": f"Menu\n{page}"}) for page in pages])
+    (tmp_path / "words.txt").write_text("marmot\n")
+    sources = {"rows": {"reader": "jsonl", "c4": True}}
+    funnel, out = run(job(tmp_path, "out", {"rows": [rows]}, sources=sources, bad_words=str(tmp_path / "words.txt")))
+    assert funnel["sources"]["rows"]["kept"]["documents"] == 1 and len(funnel["dropped"]["rows"]) == 2
+    assert pq.read_table(out / "rows.parquet")["text"].to_pylist() == [text(40_000)]
+    assert all(excerpt.startswith("Menu") for excerpt in pq.read_table(out / "dropped.parquet")["excerpt"].to_pylist())

@@ -179,10 +179,9 @@ class _Judged:
         return self
 
     def add(self, row: dict[str, Any]) -> None:
-        source, settings = self.group.source, self.group.settings
         if not row["reason"]:
-            row |= _judge(row["text"], source, settings)
-            if not row["reason"] and settings.signs:
+            row |= _judge(row["text"], self.group)
+            if not row["reason"] and self.group.settings.signs:
                 self._texts.append(row["text"])
                 self._characters += len(row["text"])
                 if self._characters > BATCH_CHARACTERS:
@@ -204,18 +203,21 @@ class _Judged:
         self._writer.__exit__(kind, *rest)
 
 
-def _judge(text: str, source: SourceSettings, settings: CorpusSettings) -> dict[str, Any]:
+def _judge(text: str, group: Group) -> dict[str, Any]:
     """What becomes of a text: its figures, and the reason it is dropped for, or ""."""
-    size = len(text.encode())
+    source, settings = group.source, group.settings
+    kept_languages = settings.languages if source.languages is None else source.languages
     reason = ""
     if source.c4:
         from puna.corpus.quality.c4 import c4_clean
 
-        text, reason = c4_clean(text)
+        bad_words = _bad_words(group.root / settings.bad_words) if settings.bad_words else None
+        cleaned, reason = c4_clean(text, bad_words, every_script=kept_languages != ("en",))
+        text = text if reason else cleaned
+    size = len(text.encode())
     figures = heuristics.measure(text)
     reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
     label, score = ("", 0.0) if reason else language.identify(text, glue_lines=source.ccnet == "exact")
-    kept_languages = settings.languages if source.languages is None else source.languages
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"
     if not reason and kept_languages and score < settings.language_score:
@@ -271,6 +273,13 @@ def _document(file: RawFile, source: SourceSettings, found: Found, settings: Cor
 def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
     empty = {field.name: None for field in document_schema()}
     return {**empty, "reason": "", "detail": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
+
+
+@functools.cache
+def _bad_words(path: Path) -> Any:
+    from puna.corpus.quality.c4 import BadWords
+
+    return BadWords(path)
 
 
 @functools.cache

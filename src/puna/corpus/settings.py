@@ -84,6 +84,7 @@ class CorpusSettings(BaseModel):
     perplexity: PerplexitySettings | None = None
     reference: ReferenceSettings | None = None
     opt_out: OptOutSettings = OptOutSettings()
+    bad_words: str = Field("", description="file of words, one a line; under c4, a page with one of them is dropped. None comes with Puna")
     privacy: tuple[Literal["email", "phone", "ip"], ...] = Field((), description="what is replaced by a placeholder in every text")
     on_damaged_file: Literal["stop", "skip"] = Field("stop", description="a truncated or unreadable raw file ends the run, or is counted")
     group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
