@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="no C++ comp
 
 PILE = """
     <div> </div> <p> </p> <li> <ul> </ul> <td> </td> <th> <tr> </tr> <table> </table> <a> </a> <br> <pre> </pre> <b> </b> <svg> </svg>
-    <svg/> <title> </title> <h1> <h3> </h1> <hr> <body> <BODY/ <nav <dt> <dd> <dl> </dl> <section> <button> <rt> <plaintext> <blocKquote>
-    </blocKquote> <bloc\u212aquote> <!-- --> --!> <!--> <!---> - -> <! <? </ < > = / " ' <script> </script> <ScRipt </SCRIPT <no\u017fcript>
-    <noscript> </noscript/ <textarea> <select/> <xmp> </xmp>x &#x0; &#99999999999; &#1234567; &#128; &#x80; &#13; &#xd800; &#xfdd0;
-    &#1114112; &#x110000; &#x; &# &#X41 &amp &amp; &notit; &notin; &nGt; &CounterClockwiseContourIntegral; &CounterClockwiseContourIntegralx; &AMP
-    &a; &lt &ampamp; &\u0665; &#\u0665\u0665\u0665\u0665\u0665\u0665\u0665\u0665; id=nav class= class="content_Main_Article class='x hidden
-    hidden="" HIDDEN hiddené style="display: style='display:none' none role=main itemprop=articleBody class:a id="É\u212a text. 。 ！ ？ …
-    ؟ । Ñ 中文 \u212aelvin \u0130x \u0391\u03a3 Title TITLE
+    <svg/> <title> </title> <h1> <h3> </h1> <hr> <body> <BODY/ <nav <dt> <dd> <dl> </dl> <section> <button> <rt> <plaintext>
+    <blocKquote> </blocKquote> <bloc\u212aquote> <!-- --> --!> <!--> <!---> - -> <! <? </ < > = / " ' <script> </script> <ScRipt
+    </SCRIPT <no\u017fcript> <noscript> </noscript/ <textarea> <select/> <xmp> </xmp>x &#x0; &#99999999999; &#1234567; &#128; &#x80;
+    &#13; &#xd800; &#xfdd0; &#1114112; &#x110000; &#x; &# &#X41 &amp &amp; &notit; &notin; &nGt; &CounterClockwiseContourIntegral;
+    &CounterClockwiseContourIntegralx; &AMP &a; &lt &ampamp; &\u0665; &#\u0665\u0665\u0665\u0665\u0665\u0665\u0665\u0665; id=nav class=
+    class="content_Main_Article class='x hidden hidden="" HIDDEN hiddené style="display: style='display:none' none role=main
+    itemprop=articleBody class:a id="É\u212a text. 。 ！ ？ … ؟ । Ñ 中文 \u212aelvin \u0130x \u0391\u03a3 Title TITLE
 """
 SPACES = [chr(code) for code in range(1, sys.maxunicode + 1) if chr(code).isspace()]
 RARE = [*SPACES, "\r\n", "\u200b", "\u180e", "\ufeff", "\x1b", "\ud800", "\udfff", "\U0001f600", "\ufffd", "\x00", "x" * 40, "word " * 30]

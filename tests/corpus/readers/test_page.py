@@ -131,8 +131,10 @@ def test_no_bytes_raise(html: bytes, content_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<div>", "<a ", '<b ="', "<!--", "</div>", "<td><p></div>", "&#9", "<svg>", "<script>", "<hr>a", "<li>x", "<title>", "<td>x"]
-)
+    "piece",
+    ["<div>", "<a ", '<b ="', "<!--", "</div>", "<td><p></div>", "&#9", "<svg>", "<script>", "<hr>a", "<li>x", "<title>", "<td>x", "&amp",
+     "<title></title>", "</</"],
+)  # fmt: skip
 def test_time_is_linear_however_tags_are_piled(piece: str) -> None:
     started = time.process_time()
     page_text((piece * (1_000_000 // len(piece))).encode())
@@ -143,6 +145,7 @@ def test_tags_that_close_nothing_far_away_take_no_time() -> None:
     started = time.process_time()
     page_text(("<dl><dd><dl>" + "<div>" * 505 + "<dd>" * 250_000).encode())
     page_text(("<div><table><tr><td>" + "<section>" * 500 + "</div>" * 200_000).encode())
+    page_text(("<title>" + "a " * 250_000 + "</title>" + "<title>b</title>" * 30_000).encode())
     assert time.process_time() - started < 10
 
 

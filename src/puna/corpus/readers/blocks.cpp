@@ -11,6 +11,7 @@
 
 namespace {
 
+// Both in blocks.py's order: KINDS' values, COLUMNS.
 enum Kind : Size { INLINE, CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE };
 enum Column { KIND, LEVEL, LINKED, PLACE, LENGTH, SIZE, STOPS, COPIES, REPEATS, COMMON, WORDS, COLUMNS };
 constexpr int LETTERS = 28, START = 26, END = 27;  // of the automaton: a to z, a word's start, its end
@@ -62,8 +63,8 @@ void marks_of(View attributes, std::string& out) {
         if (stop) {
             stop = characters_on(value, stop, VALUE);
         } else {
-            const bool longer = after < end && (!is_ascii(*after) || is_letter(*after) || is_digit(*after) || *after == '_' || *after == '-');
-            if (longer) continue;
+            const char c = after < end ? *after : ' ';
+            if (!is_ascii(c) || is_letter(c) || is_digit(c) || c == '_' || c == '-') continue;
             value = stop = after;
         }
         at = stop;
@@ -391,8 +392,10 @@ struct Page {
                 return;
             case TITLE:
                 if (closing && in_title) {
-                    if (title.empty()) clean(tables.entities, View(buffer).substr(begin), false, title, scratch);
-                    for (char& c : title) c = c == '\n' ? ' ' : c;
+                    if (title.empty()) {
+                        clean(tables.entities, View(buffer).substr(begin), false, title, scratch);
+                        std::replace(title.begin(), title.end(), '\n', ' ');
+                    }
                     buffer.resize(begin);
                     linked = 0;
                     in_title = false;
@@ -529,7 +532,8 @@ struct Page {
 // The strings of a text, each ended by a NUL.
 std::vector<View> strings(View text) {
     std::vector<View> found;
-    for (size_t start = 0, end; (end = text.find('\0', start)) != View::npos; start = end + 1) found.push_back(text.substr(start, end - start));
+    for (size_t start = 0, end; (end = text.find('\0', start)) != View::npos; start = end + 1)
+        found.push_back(text.substr(start, end - start));
     return found;
 }
 
