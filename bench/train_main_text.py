@@ -80,7 +80,7 @@ def agreement(item: Page, text: str) -> float:
 
 def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and weights of a page's blocks."""
-    size = main_text.sizes(blocks.texts)
+    size = blocks.sizes.astype(float)
     weight = 0.3 + np.minimum(size, 400) / 200
     if item.main is not None:
         label = labels_from(blocks, item.main)
@@ -89,7 +89,7 @@ def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarra
     best = max(teachers, key=lambda text: agreement(item, text))
     label = labels_from(blocks, best)
     if not item.present:
-        weight[np.array(blocks.kinds) == HEADING] = 0  # the teacher drops those that repeat an entry of the table of contents
+        weight[blocks.kinds == HEADING] = 0  # the teacher drops those that repeat an entry of the table of contents
     weight *= np.abs(label - 0.5) * 2 * (1 if agreement(item, best) >= len(item.present) - 1 else 0.3)
     label, weight = (label > 0.5).astype(float), weight * min(1, 30 / max(weight.sum(), 1))
     for segments, value in ((item.absent, 0.0), (item.comments, 0.0), (item.present, 1.0)):

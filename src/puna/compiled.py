@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}  # pointer, size, float, int
+INCLUDE = re.compile('^#include "(.+)"', re.MULTILINE)
 SWITCH = "PUNA_KERNELS"  # "off" in the environment: the slower code that is always there
 
 
@@ -28,7 +30,13 @@ def compiler() -> str | None:
 
 def kind(source: Path) -> str:
     """Which code computes here, for the fingerprint of what is computed: a digest of the source, or "torch"."""
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:12] if compiler() else "torch"
+    return hashlib.sha256(_text(source).encode()).hexdigest()[:12] if compiler() else "torch"
+
+
+def _text(source: Path) -> str:
+    """A source and the headers next to it that it includes."""
+    own = source.read_text("utf-8")
+    return "".join([own, *((source.parent / name).read_text("utf-8") for name in INCLUDE.findall(own))])
 
 
 def cache() -> Path:
@@ -53,7 +61,7 @@ def library(source: Path) -> Path | None:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         version = subprocess.run([command, "--version"], capture_output=True, check=True, text=True).stdout
-        mark = hashlib.sha256("\0".join([source.read_text(), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
+        mark = hashlib.sha256("\0".join([_text(source), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
         folder = cache()
         path = folder / f"{source.stem}-{mark}.so"
         if not path.exists():

@@ -62,15 +62,30 @@ def test_title_is_no_text() -> None:
 
 def test_places_and_marks() -> None:
     found = blocks.split("<div class='Sidebar x'>a<p>b</p></div><nav>c</nav><p style='display: none'>d</p>")
-    assert found.places == [1, 2, 3, 4] and found.parents == [-1, 0, 1, 0, 0]
-    assert (found.first, found.last) == ([0, 0, 1, 2, 3], [4, 2, 2, 3, 4])
-    near = {name: [found.near[node][blocks.NUMBER[name]] for node in range(5)] for name in ("side", "navigation", "nav", "hidden", "p")}
-    assert near == {"side": [-1, 1, 1, -1, -1], "navigation": [-1, -1, -1, 3, -1], "nav": [-1, -1, -1, 3, -1],
-                    "hidden": [-1, -1, -1, -1, 4], "p": [-1, -1, 2, -1, 4]}  # fmt: skip
+    assert found.places.tolist() == [1, 2, 3, 4] and found.parents.tolist() == [-1, 0, 1, 0, 0]
+    assert (found.first.tolist(), found.last.tolist()) == ([0, 0, 1, 2, 3], [4, 2, 2, 3, 4])
+    near = {name: found.near[:, blocks.NUMBER[name]].tolist() for name in ("side", "navigation", "nav", "hidden", "p")}
+    assert near == {"side": [1, 1, -1, -1], "navigation": [-1, -1, 3, -1], "nav": [-1, -1, 3, -1], "hidden": [-1, -1, -1, 4],
+                    "p": [-1, 2, -1, 4]}  # fmt: skip
+
+
+def test_numbers_of_blocks() -> None:
+    found = blocks.split(
+        "<title>The Llama</title><h2 class=a>Llama, LLAMA llama</h2><p class=A>No. It is?<p class='a'>No. It is?"
+        f"<p>{PROSE}<p>{PROSE} the<p>漢字。</p><h1></h1><table><tr><td>a<td>b</table>"
+    )
+    assert found.levels.tolist() == [2, 0, 0, 0, 0, 0, 0]
+    assert found.lengths.tolist() == [18, 10, 10, len(PROSE) - 1, len(PROSE) + 3, 3, 5]
+    assert found.sizes.tolist() == [18, 10, 10, len(PROSE) - 1, len(PROSE) + 3, 6, 5]
+    assert found.stops.tolist() == [0, 1, 1, 2, 2, 0, 0]
+    assert found.copies.tolist() == [1, 2, 2, 1, 1, 1, 1]
+    assert found.repeats.tolist() == [1, 2, 2, 3, 3, 3, 2]
+    assert found.words.tolist() == [3, 3, 3, 24, 25, 1, 3]
+    assert found.common.tolist() == [1, 0, 0, 2, 2, 0, 0]
 
 
 def test_characters_in_links_are_counted() -> None:
-    assert blocks.split("<p>ab <a href=x>cd <b>ef</b></a> gh<div><a><i>i</i><div>j</div></a>k").links == [4, 1, 1, 0]
+    assert blocks.split("<p>ab <a href=x>cd <b>ef</b></a> gh<div><a><i>i</i><div>j</div></a>k").links.tolist() == [4, 1, 1, 0]
 
 
 PIECES = st.recursive(
@@ -107,6 +122,7 @@ def test_no_page_raises(html: str) -> None:
     assert all(first <= last <= len(found.texts) for first, last in zip(found.first, found.last, strict=True))
     assert all(found.first[place] <= number < found.last[place] for number, place in enumerate(found.places))
     assert all(parent < node for node, parent in enumerate(found.parents))
+    assert (found.lengths == [len(text) for text in found.texts]).all()
 
 
 @given(st.binary(max_size=300), st.text(max_size=30))
@@ -115,8 +131,10 @@ def test_no_bytes_raise(html: bytes, content_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<div>", "<a ", '<b ="', "<!--", "</div>", "<td><p></div>", "&#9", "<svg>", "<script>", "<hr>a", "<li>x", "<title>", "<td>x"]
-)
+    "piece",
+    ["<div>", "<a ", '<b ="', "<!--", "</div>", "<td><p></div>", "&#9", "<svg>", "<script>", "<hr>a", "<li>x", "<title>", "<td>x", "&amp",
+     "<title></title>", "</</"],
+)  # fmt: skip
 def test_time_is_linear_however_tags_are_piled(piece: str) -> None:
     started = time.process_time()
     page_text((piece * (1_000_000 // len(piece))).encode())
@@ -127,6 +145,7 @@ def test_tags_that_close_nothing_far_away_take_no_time() -> None:
     started = time.process_time()
     page_text(("<dl><dd><dl>" + "<div>" * 505 + "<dd>" * 250_000).encode())
     page_text(("<div><table><tr><td>" + "<section>" * 500 + "</div>" * 200_000).encode())
+    page_text(("<title>" + "a " * 250_000 + "</title>" + "<title>b</title>" * 30_000).encode())
     assert time.process_time() - started < 10
 
 

@@ -6,16 +6,14 @@ so that a page has the same text on every machine.
 """
 
 import json
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from puna.corpus.readers.blocks import GROUPS, HEADING, ITEM, PARAGRAPH, PRE, Blocks
+from puna.corpus.readers.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks
 
 MODEL = Path(__file__).with_name("main_text.json")
-STOPS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
 UNIT = 1000  # a leaf's value is the log-odds times this
 FEW = 800  # characters
 NEAR = """
@@ -27,32 +25,12 @@ NEGATIVE = [
 ]
 
 
-def sizes(texts: list[str]) -> np.ndarray:
-    """Lengths in characters; those of scripts that write a word in two or three characters count double."""
-    return np.array([len(text) if text.isascii() else _size(text) for text in texts], float)
-
-
-def _size(text: str) -> int:
-    return len(text) * (2 if len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1)
-
-
-def _stops(text: str) -> int:
-    """How many sentences end in a text, roughly."""
-    last = text[-1] in ".?!"
-    return last + sum([text.count(stop) for stop in (STOPS[:3] if text.isascii() else STOPS)]) if len(text) > 40 else last
-
-
 def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     """[features, blocks] and the features' names. A page of no blocks is not asked for."""
-    texts, count, index = page.texts, len(page.texts), np.arange(len(page.texts))
-    size, length, linked = sizes(texts), np.array([len(text) for text in texts], float), np.array(page.links, float)
-    link, kinds, place = linked / length, np.array(page.kinds), np.array(page.places)
-    parents, first, last = np.array(page.parents), np.array(page.first), np.array(page.last)
-    parents[0] = 0
-    stops = np.array([_stops(text) for text in texts], float)
-    level = np.array([int(tag[1]) if kind == HEADING else 0 for tag, kind in zip(page.tags, page.kinds, strict=True)], float)
-    copies = Counter(texts)
-    title_words = frozenset(page.title.lower().split())
+    count, index = len(page.texts), np.arange(len(page.texts))
+    size, length, linked, stops, level = np.array([page.sizes, page.lengths, page.links, page.stops, page.levels], float)
+    link, kinds, place, first, last = linked / length, page.kinds, page.places, page.first, page.last
+    parents = np.maximum(page.parents, 0)
 
     # What counts as running text: its mass finds the part of the page that holds the story.
     prose = (size >= 80) & (link < 0.4) & ((stops > 0) | (kinds == PARAGRAPH) | (size > 160))
@@ -67,8 +45,8 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     found: dict[str, np.ndarray] = {
         "size": size, "link": link, "free": size * (1 - link), "stops": stops, "level": level,
         "paragraph": kinds == PARAGRAPH, "item": kinds == ITEM,
-        "copies": np.array([copies[text] for text in texts]),
-        "title_words": np.array([_share(text, title_words) for text in texts]),
+        "copies": page.copies,
+        "title_words": page.common / np.maximum(page.words, 1),
         "page_size": np.full(count, total), "page_blocks": np.full(count, count), "page_mass": np.full(count, sum_mass[-1]),
         "page_prose": np.full(count, sums[5, -1] / count),
         "at": sum_size[:-1] / total, "mass_before": sum_mass[:-1] / all_mass, "mass_after": (sum_mass[-1] - sum_mass[1:]) / all_mass,
@@ -79,9 +57,9 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
         found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])
 
     # The elements around: the block's own, the one around that, and the next.
-    children, signatures = np.bincount(parents[1:], minlength=len(parents)), Counter(page.signatures)
+    children = np.bincount(parents[1:], minlength=len(parents))
     own, above = place, parents[place]
-    found["repeats"] = np.array([signatures[page.signatures[node]] for node in page.places])
+    found["repeats"] = page.repeats
     for step, node in enumerate((own, above, parents[above])):
         here = inside[:, node]
         found[f"node_size_{step}"], found[f"node_share_{step}"] = here[0], share[node]
@@ -93,12 +71,12 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     # The innermost element that holds most of the running text, and how far outside it a block lies.
     for part in (0.4, 0.6):
         top = int(np.flatnonzero(full > part)[-1]) if sum_mass[-1] else 0
-        chain = _ancestors(page.parents, top)
+        chain = _ancestors(parents, top)
         found[f"outside_{part}"] = len(chain) - ((first[chain, None] <= index) & (index < last[chain, None])).sum(0)
         found[f"before_{part}"], found[f"behind_{part}"] = first[top] - index, index - last[top]
         found[f"top_size_{part}"] = np.full(count, share[top])
 
-    near = np.frombuffer(b"".join([page.near[node] for node in page.places]), np.intc).reshape(count, len(GROUPS)).T
+    near = page.near.T
     found |= zip((f"near_{name}" for name in NEAR), np.where(near[WHERE] >= 0, share[near[WHERE]], 2.0), strict=True)
     negative = np.where(near[NEGATIVE] >= 0, full[near[NEGATIVE]], 2.0)
     found["mass_comment"], found["mass_footer"] = negative[0], negative[3]
@@ -117,8 +95,7 @@ def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
     value = np.clip(scores, -5 * UNIT, 5 * UNIT).astype(float)
     weight = np.minimum(size, 500)
     index = np.arange(count)
-    parents, first, last, node = np.array(page.parents), np.array(page.first), np.array(page.last), np.array(page.places)
-    parents[0] = 0
+    parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.places
     found["score"] = value
     for step in (-3, -2, -1, 1, 2, 3):
         found[f"score_{step:+}"] = _shift(value, step)
@@ -198,15 +175,9 @@ def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.where(latest >= 0, index - latest, 9999).astype(float)
 
 
-def _ancestors(parents: list[int], node: int) -> np.ndarray:
+def _ancestors(parents: np.ndarray, node: int) -> np.ndarray:
     chain = [node]
     while node:
         node = parents[node]
         chain.append(node)
     return np.array(chain)
-
-
-def _share(text: str, words: frozenset[str]) -> float:
-    """The share of a short block's words that the title has."""
-    own = text.lower().split() if len(text) <= 200 else ()
-    return len(words.intersection(own)) / len(own) if own else 0.0

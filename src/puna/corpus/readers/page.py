@@ -42,7 +42,7 @@ def written(blocks: Blocks, keep: np.ndarray) -> str:
     """The kept blocks as text."""
     parts: list[str] = []
     before = 0
-    for text, kind, kept in zip(blocks.texts, blocks.kinds, keep.tolist(), strict=True):
+    for text, kind, kept in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True):
         if kept:
             if parts:
                 parts.append("\n" if kind == before and kind in TIGHT else "\n\n")
