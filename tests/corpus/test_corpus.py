@@ -204,3 +204,30 @@ def test_the_heuristics_of_c4(tmp_path: Path) -> None:
     assert funnel["sources"]["rows"]["kept"]["documents"] == 1 and len(funnel["dropped"]["rows"]) == 2
     assert pq.read_table(out / "rows.parquet")["text"].to_pylist() == [text(40_000)]
     assert all(excerpt.startswith("Menu") for excerpt in pq.read_table(out / "dropped.parquet")["excerpt"].to_pylist())
+
+
+def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) -> None:
+    """Cited pages speak of towers and mills, the others of cheap offers; the dump names the first by their addresses, written otherwise."""
+    chance = random.Random(5)
+    offers = "Buy the best cheap offer of today, click here and win a free prize with every order, sale now, discount, subscribe. "
+
+    def other() -> str:
+        return (
+            " ".join(chance.sample((offers + text(chance.randrange(10**6), 2)).split(), 30)) + f" Order number {chance.randrange(10**6)}."
+        )
+
+    cited = [{"url": f"https://www.cited{n}.org/page", "text": text(60_000 + n)} for n in range(400)]
+    others = [{"url": f"https://other{n}.com/", "text": " ".join(other() for _ in range(4))} for n in range(400)]
+    rows = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in cited + others])
+    refs = "".join(f"A claim.<ref name=r{n}>{{{{cite web|url=http://cited{n}.org/page/|title=T}}}}</ref> " for n in range(400))
+    dump = tmp_path / "dump.xml"
+    page = f"<page><title>Tower</title><ns>0</ns><revision><text>{refs.replace('<', '&lt;')}{text(1)}</text></revision></page>"
+    dump.write_text(f"<mediawiki>{page}</mediawiki>")
+    sources = {"rows": {"reader": "jsonl", "reference": True}, "wiki": {"reader": "wikipedia"}}
+    made = job(tmp_path, "out", {"rows": [rows], "wiki": [dump]}, sources=sources, reference={"dumps": ["wiki"]}, near_duplicates=1)
+    funnel, out = run(made)
+    kept = pq.read_table(out / "rows.parquet").to_pylist()
+    hosts = [row["url"].partition("://")[2].startswith("www.cited") for row in kept]
+    assert hosts.count(True) >= 340 and hosts.count(False) <= 20
+    assert all(row["reference_score"] >= funnel["learnt"]["reference"] for row in kept)
+    assert (out / "reference" / "model_card.md").read_text().startswith("#")

@@ -89,7 +89,7 @@ def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
         f"opt-outs: {', '.join(settings.opt_out.paths()) or 'none given'}",
     ]
     for name, found in funnel["lines"].items():
-        lines.append(f"lines seen before ({name}): {found['removed']:,} of {found['found']:,} removed, in {found['scopes']} scopes")
+        lines.append(f"lines seen before ({name}): {found['removed']:,} of {found['found']:,} removed, scopes: {found['scopes']}")
     if c4 := asking("c4"):
         lines.append(f"C4's page heuristics: {c4}")
     for name, (head, tail) in funnel["learnt"]["perplexity"].items():
