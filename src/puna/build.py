@@ -27,6 +27,9 @@ class View(Protocol):
 
     def progress(self, what: str, done: int, total: int) -> None: ...
 
+    def note(self, text: str) -> None:
+        """One line about what is about to happen."""
+
     def event(self, event: Any) -> None:
         """An event of the training loop (see train.loop.Event)."""
 

@@ -101,14 +101,14 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
     """Run a recipe: make what is missing, skip what is there, write the report."""
     from puna import summary
-    from puna.plan import memory
+    from puna.plan import machine, memory
     from puna.view import ConsoleView
 
     signals = _Signals()
     build, text = _build(recipe, override, out, signals)
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
-        memory.check(build.recipe.llama_config(), build.recipe.train, memory.available_bytes(build.recipe.train.device))
+        memory.check(build.recipe.llama_config(), build.recipe.train, machine.available_bytes(build.recipe.train.device))
     nothing_to_do = all(item.done for item in planned.values()) and summary.current(build)
     view = ConsoleView(build.recipe.train.steps)
     try:

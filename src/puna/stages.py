@@ -97,7 +97,15 @@ def _plain(file: fetching.RawFile) -> dict[str, Any]:
 def documents(context: Context) -> dict[str, Any]:
     """Raw files -> clean documents, one Parquet file a source, and the list of what was dropped."""
     from puna.corpus import pipeline
+    from puna.plan import machine
 
+    needed, free = pipeline.memory_bytes(context.recipe.corpus), machine.available_bytes()
+    context.view.note(f"at most {needed / 1e6:,.0f} MB of memory, of {free / 1e6:,.0f} MB free")
+    if needed > free:
+        raise UserError(
+            f"the corpus may take {needed / 1e6:,.0f} MB of memory and {free / 1e6:,.0f} MB are free: lower corpus.workers or "
+            "corpus.line_memory_bytes"
+        )
     fetched = context.inputs["fetch"]
     files = {
         source: [

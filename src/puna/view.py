@@ -46,6 +46,10 @@ class ConsoleView:
         """See build.View."""
         self._bar(what, done, total)
 
+    def note(self, text: str) -> None:
+        """See build.View."""
+        self.console.print(f"  {text}", soft_wrap=True)
+
     def event(self, event: Any) -> None:
         """Show an event of the training loop."""
         from puna.train.loop import Notice, StepEvent, ValidationEvent

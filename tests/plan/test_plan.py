@@ -109,7 +109,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:
     with pytest.raises(UserError, match=r"training needs about [\d.]+ GB and 8\.0 GB are free: a micro-batch of 512 sequences"):
         memory.check(config("7b"), settings, 8_000_000_000)
     memory.check(config("2m"), settings.model_copy(update={"batch_sequences": 1}), 8_000_000_000)
-    assert 0 < memory.available_bytes() <= machine.describe()["memory_bytes"]
+    assert 0 < machine.available_bytes() <= machine.describe()["memory_bytes"]
 
 
 def test_the_machine_is_named_and_measured() -> None:
@@ -122,4 +122,4 @@ def test_the_machine_is_named_and_measured() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics processor here")
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(UserError, match=r"train\.device is cuda, and torch finds no graphics processor here"):
-        memory.available_bytes("cuda")
+        machine.available_bytes("cuda")

@@ -24,6 +24,11 @@ class Engine:
     workers: int = 0
     ray: str = ""
 
+    @property
+    def processes(self) -> int:
+        """How many work at a time, where there are jobs enough."""
+        return self.workers or len(os.sched_getaffinity(0))
+
     def each(self, work: Callable[[Any], None], jobs: Sequence[Any], progress: Callable[[int], None] = lambda done: None) -> None:
         """Call `work` with every job, in any order; both must be picklable. progress(jobs done).
 
@@ -34,7 +39,7 @@ class Engine:
         os.environ.setdefault("DO_NOT_TRACK", "1")
         import daft
 
-        workers = min(self.workers or len(os.sched_getaffinity(0)), len(jobs))
+        workers = min(self.processes, len(jobs))
         if self.ray:
             _connect(self.ray)
         # One worker works in this process; several are processes of their own, which Daft starts and feeds.

@@ -76,6 +76,13 @@ def _run(
     engine.each(work, waiting, lambda done: progress(what, len(jobs) - len(waiting) + done, len(jobs)))
 
 
+def memory_bytes(settings: CorpusSettings) -> int:
+    """What all processes together take at most, whatever the size of the input, before quality models and but for single huge records:
+    300 MB of the one that merges, 250 MB of each worker, and under ccnet the memory of the lines seen."""
+    lines = settings.line_memory_bytes * any(source.ccnet != "off" for source in settings.sources)
+    return 300_000_000 + 250_000_000 * Engine(settings.workers, settings.ray).processes + lines
+
+
 def _link(source: str, target: str) -> None:
     """A second name for a file, or a copy where there can be none."""
     try:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from puna.errors import UserError
+
 
 def describe() -> dict[str, Any]:
     """Processor name, cores this process may use, memory in bytes."""
@@ -47,3 +49,25 @@ def matmul_peak(device: str = "cpu", dtype: Any = None, seconds: float = 0.5, si
             torch.cuda.synchronize()
         best = max(best, 2 * size**3 / (time.perf_counter() - begin))
     return best
+
+
+def available_bytes(device: str = "cpu") -> int:
+    """Memory this process may still take: the machine's, or less where a control group limits it; or a graphics processor's.
+
+    Raises UserError where there is none.
+    """
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("train.device is cuda, and torch finds no graphics processor here; leave it out or set it to cpu")
+        return torch.cuda.mem_get_info()[0]
+    values = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) * 1024
+    available = values["MemAvailable"]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        available = min(available, int(text) - int(used.read_text()))
+    return available

@@ -1,7 +1,5 @@
 """Whether training fits: bytes needed by formula, bytes there are."""
 
-from pathlib import Path
-
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.head import CHUNK_FLOATS
@@ -50,28 +48,6 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     if settings.remat == "full":
         unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
     return tensor_bytes(config, settings) + PROCESS + int(FLOAT * unused)
-
-
-def available_bytes(device: str = "cpu") -> int:
-    """Memory this process may still take: the machine's, or less where a control group limits it; or a graphics processor's.
-
-    Raises UserError where there is none.
-    """
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("train.device is cuda, and torch finds no graphics processor here; leave it out or set it to cpu")
-        return torch.cuda.mem_get_info()[0]
-    values = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        values[name] = int(rest.split()[0]) * 1024
-    available = values["MemAvailable"]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
-    return available
 
 
 def check(config: LlamaConfig, settings: TrainSettings, available: int) -> None:
