@@ -1,6 +1,8 @@
 """`puna corpus` on a folder, and the questions one can ask of what it leaves."""
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,5 +68,45 @@ def test_scores_of_a_text(made: Path, tmp_path: Path) -> None:
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
     assert "no such file or folder" in puna("corpus", tmp_path / "nothing", code=2).stderr
+    (tmp_path / "posts.7z").write_bytes(b"7z")
+    assert "unpack .7z files first" in puna("corpus", tmp_path / "posts.7z", "--out", tmp_path, code=2).stderr
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a.jsonl").write_text('{"text": "short"}')
+    assert (
+        "no reader takes" in (told := puna("corpus", tmp_path, "--out", tmp_path / "out", code=2).stderr) and "no document is left" in told
+    )
+    override = 'corpus.perplexity={train_on = ["datasets"], percentiles = [60, 30]}'
+    assert "the smaller first" in puna("corpus", tmp_path, "--out", tmp_path / "out", "-s", override, code=2).stderr
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     assert "nothing here that a reader takes" in puna("corpus", tmp_path / "picture.png", "--out", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_process_alone_and_again_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    """Workers end with it, nothing is told twice, and the next run goes on to the same documents."""
+    (tmp_path / "raw").mkdir()
+    for part in range(12):
+        rows = [json.dumps({"text": " ".join(f"word{part * n % 997} of{n}" for n in range(k, k + 60))}) for k in range(400)]
+        (tmp_path / "raw" / f"{part}.jsonl").write_text("\n".join(rows))
+    command = tiny.command("corpus", tmp_path / "raw", "--out", tmp_path / "out", "-s", "corpus.group_bytes=1", "-s", "corpus.workers=2")
+    for seconds in (1.5, 2.5):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tiny.environment())
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode in (0, -number, 128 + number) and "Traceback" not in told, told
+    puna(*command[3:])
+    (broken,) = (tmp_path / "out" / "raw").glob("documents-*")
+    puna("corpus", tmp_path / "raw", "--name", "whole", "--out", tmp_path / "out", "-s", "corpus.group_bytes=1")
+    (whole,) = (tmp_path / "out" / "whole").glob("documents-*")
+    for path in whole.glob("*.parquet"):
+        assert path.read_bytes() == (broken / path.name).read_bytes()
+    assert not (tmp_path / "out" / "raw" / ".scratch" / broken.name).exists()
+
+
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert "a name has letters" in puna("corpus", tmp_path / "a.txt", "--name", "../evil", "--out", tmp_path / "out", code=2).stderr
+    assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()

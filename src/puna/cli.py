@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -117,10 +117,10 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
         view.close()
         view.console.print(f"stopped and saved at step {stopped.step}; the same command goes on from there")
         raise typer.Exit(128 + signals.received) from stopped
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         view.close()
         view.console.print("stopped; the same command goes on from the last finished part")
-        raise typer.Exit(128 + (signals.received or signal.SIGINT)) from interrupt
+        _leave(128 + (signals.received or signal.SIGINT))
     finally:
         view.close()
     if nothing_to_do:
@@ -287,7 +287,10 @@ def clean(
     recipe = paths[0]
     if len(paths) > 1 or not (recipe.endswith(".toml") or (os.sep not in recipe and not Path(recipe).exists())):
         name = name or _folder_name(paths[0])
+        if _folder_name(name) != name:
+            raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
         folder = out / name
+        discover.sources(paths)  # before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], folder)
         for path in left[:20]:
@@ -299,14 +302,15 @@ def clean(
         changes = list(override or ())
     else:
         changes = [*(f"corpus.languages={json.dumps(languages.split(','))}" for _ in range(bool(languages))), *(override or ())]
-    build, _ = _build(recipe, changes, out)
+    signals = _Signals()
+    build, _ = _build(recipe, changes, out, signals)
     build = build.until("documents")
     try:
         found = build.run(view)["documents"]
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         view.close()
         view.console.print("stopped; the same command goes on from the last finished part")
-        raise typer.Exit(128 + signal.SIGINT) from interrupt
+        _leave(128 + (signals.received or signal.SIGINT))
     finally:
         view.close()
     page = build.folder / summary.CORPUS
@@ -327,6 +331,13 @@ def clean(
                 + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items(), key=lambda i: -i[1]))
             )
     print(f"documents: {found.folder.resolve()}\npage: {page.resolve()}")
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: engines that were interrupted may abort the process while the interpreter winds down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _folder_name(path: str) -> str:
@@ -368,16 +379,20 @@ def dropped(
 
     shown = 0
     for row in scoring.dropped(run, reason, source):
-        if most and shown == most:
-            break
         shown += 1
+        if most and shown > most:
+            continue
         if as_json:
             print(json.dumps(row, ensure_ascii=False))
         else:
             detail = f": {row['detail']}" if row["detail"] else ""
             print(f"{row['source']}  {row['reason']}{detail}  {row['url']}  {row['file']}:{row['offset']}")
+    if most and shown > most:
+        print(f"{shown - most:,} more; --most 0 lists all", file=sys.stderr)
     if not shown:
-        raise UserError(f"{run}: no dropped record{f' of {source}' if source else ''}{f' for the reason {reason!r}' if reason else ''}")
+        there = sorted({(row["source"], row["reason"]) for row in scoring.dropped(run)})
+        asked = f"{f' of {source}' if source else ''}{f' for the reason {reason!r}' if reason else ''}"
+        raise UserError(f"{run}: no dropped record{asked}; there are: {'; '.join(f'{name}: {why}' for name, why in there) or 'none'}")
 
 
 def _print_scores(figures: dict[str, Any]) -> None:

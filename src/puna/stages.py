@@ -63,9 +63,17 @@ def _corpus(recipe: Recipe, root: Path) -> dict[str, Any]:
     files = {}
     for path in (*corpus.opt_out.paths(), *filter(None, [corpus.bad_words])):
         if not (root / path).is_file():
-            raise UserError(f"corpus.opt_out and corpus.bad_words: no file at {root / path}")
+            key = "bad_words" if path == corpus.bad_words else "opt_out"
+            raise UserError(f"corpus.{key}: no file at {root / path}; paths start from corpus.root")
         files[path] = artifact.file_digest(root / path)
-    known = {run: artifact.load(documents_folder(root / run)).digest for run in corpus.known}
+    known = {}
+    for run in corpus.known:
+        made = artifact.load(documents_folder(root / run))
+        index = made.folder / "near" / "index.json"
+        threshold = json.loads(index.read_bytes())["threshold"] if index.is_file() else 1
+        if threshold != corpus.near_duplicates:
+            raise UserError(f"corpus.known: {run} was made with near_duplicates = {threshold}; set corpus.near_duplicates to that here")
+        known[run] = made.digest
     return {**corpus.model_dump(exclude={"root", "workers", "ray"}), "files": files, "known": known}
 
 

@@ -84,7 +84,11 @@ def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
 
     lines = [
         f"length: at least {settings.minimum_characters} characters",
-        f"languages: {', '.join(settings.languages) or 'all'}, at a score of {settings.language_score} or more"
+        (
+            f"languages: {', '.join(settings.languages)}, at a score of {settings.language_score} or more"
+            if settings.languages
+            else "languages: all, however sure the model is"
+        )
         + "".join(f"; {s.name}: {', '.join(s.languages) or 'all'}" for s in settings.sources if s.languages is not None),
         f"opt-outs: {', '.join(settings.opt_out.paths()) or 'none given'}",
     ]

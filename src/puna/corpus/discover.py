@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from puna.artifact import MANIFEST
 from puna.corpus import fetch
 from puna.corpus.readers import streams
 from puna.errors import UserError
@@ -53,7 +54,8 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
         if not addresses:
             _walk(here.absolute(), found, left)
     if not found:
-        raise UserError(f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}")
+        advice = "unpack .7z files first" if any(path.endswith(".7z") for path in left) else "see the table of readers in the README"
+        raise UserError(f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}; {advice}")
     return found, left
 
 
@@ -69,6 +71,9 @@ def _addresses(path: Path) -> list[str]:
 def _walk(path: Path, found: dict[str, list[str]], left: list[str]) -> None:
     if path.is_file():
         _add(found, left, str(path), str(path), path)
+        return
+    if not path.is_dir() or (path / MANIFEST).is_file():  # a link that leads nowhere, a pipe; what Puna made itself
+        left.append(str(path))
         return
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):

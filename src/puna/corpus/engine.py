@@ -7,6 +7,7 @@ engine. What comes back through Daft is only that a job is done, or why it is no
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,18 +51,25 @@ class Engine:
         plan = daft.from_pydict({"number": list(range(len(jobs)))})
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("number")).alias("problem"))
-        for done, row in enumerate(plan.iter_rows(results_buffer_size=1)):
+        done = 0
+        for row in plan.iter_rows(results_buffer_size=1):
             _raise(row["problem"])
-            progress(done + 1)
+            done += 1
+            progress(done)
+        if done < len(jobs):  # Daft takes an interrupt for itself and ends
+            raise KeyboardInterrupt
 
 
 class _Worker:
     """Has the function and the jobs, which Daft sends to each process once."""
 
     def __init__(self, work: Callable[[Any], None], jobs: list[Any]) -> None:
-        self.work, self.jobs = work, jobs
+        self.work, self.jobs, self.parent, self.watched = work, jobs, os.getpid(), False
 
     def __call__(self, number: int) -> str:
+        if not self.watched and os.getpid() != self.parent:
+            self.watched = True
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
                 self.work(self.jobs[number])
@@ -70,6 +78,13 @@ class _Worker:
         except OSError as error:
             return f"{error.errno}\0{error.strerror}\0{error.filename or ''}"
         return ""
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: a killed run must not go on behind the back of the next."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _raise(problem: str) -> None:

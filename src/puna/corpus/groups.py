@@ -7,6 +7,7 @@ source that does not ask for line deduplication is judged as it is read.
 import functools
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from puna.errors import UserError
 
 DAMAGED = "damaged file"
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
+BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS = 4_000_000  # of text in memory at once, on the way to a file
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
@@ -74,7 +76,7 @@ class Writer:
 
     def __init__(self, path: Path, schema: Any) -> None:
         self.path, self.schema = path, schema
-        self._part = path.with_suffix(".part")
+        self._part = part_of(path)
         self._rows: list[dict[str, Any]] = []
         self._characters = 0
         self._file: Any = None
@@ -108,6 +110,11 @@ class Writer:
             commit(self._part, self.path)
 
 
+def part_of(path: Path) -> Path:
+    """Where a file is written until it is whole: of this process alone, for one that was killed a moment ago may still be at it."""
+    return path.with_suffix(f".{os.getpid()}.part")
+
+
 def commit(part: Path, path: Path) -> None:
     """Give a written file its name."""
     sync(part)
@@ -116,7 +123,7 @@ def commit(part: Path, path: Path) -> None:
 
 def save(path: Path, **arrays: "np.ndarray[Any, Any]") -> None:
     """Write arrays (one: .npy, several: .npz) so that the file is whole or absent."""
-    part = path.with_suffix(".part")
+    part = part_of(path)
     with part.open("wb") as file:
         if path.suffix == ".npy":
             np.save(file, next(iter(arrays.values())))
@@ -159,6 +166,8 @@ def judge(group: Group) -> None:
                 at += len(text_lines)
                 if not kept.all():
                     row["text"] = "\n".join([line for line, stays in zip(text_lines, kept.tolist(), strict=True) if stays]).strip("\n")
+                    if group.source.ccnet == "on":
+                        row["text"] = BLANK_LINES.sub("\n\n", row["text"])
                 if not row["text"]:
                     row |= {"reason": "only repeated lines", "id": digest(""), "size": 0}
             judged.add(row)

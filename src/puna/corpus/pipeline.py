@@ -249,5 +249,5 @@ def documents_folder(run: Path) -> Path:
         return run
     found = sorted(run.glob("documents-*"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"{run} holds no documents: name a run's folder, such as out/first-dump")
+        raise UserError(f"{run.absolute()} holds no documents: name a run's folder, such as out/first (corpus.known: from corpus.root)")
     return found[-1]

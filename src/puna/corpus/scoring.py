@@ -22,10 +22,10 @@ def score(files: list[Path], run: Path | None) -> list[dict[str, Any]]:
     rows = []
     for path in files:
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise UserError(f"{path}: {'a folder; name files' if path.is_dir() else 'no such file'}")
         text = streams.text_of(b"".join(streams.chunks(path)))
         if text is None or not text.strip():
-            raise UserError(f"{path}: not a text")
+            raise UserError(f"{path}: {'empty' if not path.stat().st_size else 'not a text'}")
         text = groups.clean(text)
         label, certainty = language.identify(text)
         row: dict[str, Any] = {"file": str(path), "language": label, "score": certainty, "characters": len(text)}

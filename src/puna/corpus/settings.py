@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "github", "lines", "jsonl"]
 
@@ -40,6 +40,14 @@ class PerplexitySettings(BaseModel):
     pieces: int = Field(65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them")
     order: int = Field(5, ge=1, le=6)
     percentiles: tuple[float, float] = Field((30, 60), description="of the corpus at hand: head below the first, tail above the second")
+
+    @field_validator("percentiles")
+    @classmethod
+    def _ascend(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] < value[1] < 100:
+            raise ValueError(f"two numbers between 0 and 100, the smaller first, such as [30, 60], not {list(value)}")
+        return value
+
     keep: tuple[Literal["head", "middle", "tail"], ...] = Field(("head", "middle"), min_length=1, description="parts kept")
 
 

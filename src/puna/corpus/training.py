@@ -12,6 +12,7 @@ from puna.corpus import groups
 from puna.corpus.fetch import RawFile
 from puna.corpus.groups import Group
 from puna.corpus.settings import CorpusSettings
+from puna.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def _reference(settings: CorpusSettings, files: dict[str, list[RawFile]], work: 
                 if not row["reason"] and (row["url"] in urls) == is_cited:
                     yield row["url"], row["text"]
 
-    model = reference.train(pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives)
+    try:
+        model = reference.train(pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives)
+    except UserError as error:
+        raise UserError(f"corpus.reference: {error}; or leave reference out of the sources") from error
     made = parts / "reference-new"
     model.save(made)
     (made / "model_card.md").write_text(model.card())
