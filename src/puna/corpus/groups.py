@@ -72,10 +72,13 @@ def clean(text: str) -> str:
 
 
 class Writer:
-    """A Parquet file of rows that appears under its name when the block ends well. Rows are written a few megabytes at a time."""
+    """A Parquet file of rows that appears under its name when the block ends well. Rows are written a few megabytes at a time.
 
-    def __init__(self, path: Path, schema: Any) -> None:
-        self.path, self.schema = path, schema
+    compression: zstd for what stays, lz4 for what is read once more, and soon.
+    """
+
+    def __init__(self, path: Path, schema: Any, compression: str = "zstd") -> None:
+        self.path, self.schema, self.compression = path, schema, compression
         self._part = part_of(path)
         self._rows: list[dict[str, Any]] = []
         self._characters = 0
@@ -84,7 +87,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetWriter(self._part, self.schema, compression="zstd")
+        self._file = pq.ParquetWriter(self._part, self.schema, compression=self.compression)
         return self
 
     def add(self, row: dict[str, Any]) -> None:
@@ -141,7 +144,7 @@ def read(group: Group) -> None:
         return
     from puna.corpus.dedup import lines
 
-    with Writer(group.path("read"), row_schema()) as writer:
+    with Writer(group.path("read"), row_schema(), "lz4") as writer:
         hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for row in _rows(group):
             if not row["reason"] and group.source.ccnet == "exact" and len(row["text"]) < CCNET_CHARACTERS:
@@ -166,7 +169,7 @@ def judge(group: Group) -> None:
                 at += len(text_lines)
                 if not kept.all():
                     row["text"] = "\n".join([line for line, stays in zip(text_lines, kept.tolist(), strict=True) if stays]).strip("\n")
-                    if group.source.ccnet == "on":
+                    if group.source.ccnet == "on" and "\n\n\n" in row["text"]:
                         row["text"] = BLANK_LINES.sub("\n\n", row["text"])
                 if not row["text"]:
                     row |= {"reason": "only repeated lines", "id": digest(""), "size": 0}
@@ -178,7 +181,7 @@ class _Judged:
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self._writer = Writer(group.path("judged"), row_schema())
+        self._writer = Writer(group.path("judged"), row_schema(), "lz4")
         self._texts: list[str] = []
         self._characters = 0
         self._signatures: list[Any] = []
