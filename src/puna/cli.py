@@ -84,6 +84,20 @@ def _build(recipe_name: str, overrides: list[str] | None, out: Path, signals: _S
     return build, text
 
 
+def _run(build: Any, view: Any, signals: _Signals) -> dict[str, Any]:
+    """Run a build; where a signal stops it, say how it goes on and leave."""
+    try:
+        return build.run(view)
+    except Stopped as stopped:
+        told = f"stopped and saved at step {stopped.step}; the same command goes on from there"
+    except KeyboardInterrupt:
+        told = "stopped; the same command goes on from the last finished part"
+    finally:
+        view.close()
+    view.console.print(told)
+    _leave(128 + (signals.received or signal.SIGINT))
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import puna
@@ -111,18 +125,7 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
         memory.check(build.recipe.llama_config(), build.recipe.train, machine.available_bytes(build.recipe.train.device))
     nothing_to_do = all(item.done for item in planned.values()) and summary.current(build)
     view = ConsoleView(build.recipe.train.steps)
-    try:
-        finished = build.run(view)
-    except Stopped as stopped:
-        view.close()
-        view.console.print(f"stopped and saved at step {stopped.step}; the same command goes on from there")
-        raise typer.Exit(128 + signals.received) from stopped
-    except KeyboardInterrupt:
-        view.close()
-        view.console.print("stopped; the same command goes on from the last finished part")
-        _leave(128 + (signals.received or signal.SIGINT))
-    finally:
-        view.close()
+    finished = _run(build, view, signals)
     if nothing_to_do:
         figures = summary.read(build.folder)
         view.console.print("nothing to do: every stage is there")
@@ -290,9 +293,8 @@ def clean(
         if _folder_name(name) != name:
             raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
         folder = out / name
-        discover.sources(paths)  # before anything is written
-        folder.mkdir(parents=True, exist_ok=True)
         text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], folder)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in left[:20]:
             view.console.print(f"  no reader takes {path}", soft_wrap=True)
         if len(left) > 20:
@@ -305,14 +307,7 @@ def clean(
     signals = _Signals()
     build, _ = _build(recipe, changes, out, signals)
     build = build.until("documents")
-    try:
-        found = build.run(view)["documents"]
-    except KeyboardInterrupt:
-        view.close()
-        view.console.print("stopped; the same command goes on from the last finished part")
-        _leave(128 + (signals.received or signal.SIGINT))
-    finally:
-        view.close()
+    found = _run(build, view, signals)["documents"]
     page = build.folder / summary.CORPUS
     write_atomically(page, documents.render(found.folder, found.metrics, build.recipe.name))
     if as_json:

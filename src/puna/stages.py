@@ -66,14 +66,14 @@ def _corpus(recipe: Recipe, root: Path) -> dict[str, Any]:
             key = "bad_words" if path == corpus.bad_words else "opt_out"
             raise UserError(f"corpus.{key}: no file at {root / path}; paths start from corpus.root")
         files[path] = artifact.file_digest(root / path)
-    known = {}
-    for run in corpus.known:
-        made = artifact.load(documents_folder(root / run))
+    known = ""
+    if corpus.known:
+        made = artifact.load(documents_folder(root / corpus.known))
         index = made.folder / "near" / "index.json"
         threshold = json.loads(index.read_bytes())["threshold"] if index.is_file() else 1
         if threshold != corpus.near_duplicates:
-            raise UserError(f"corpus.known: {run} was made with near_duplicates = {threshold}; set corpus.near_duplicates to that here")
-        known[run] = made.digest
+            raise UserError(f"corpus.known: {corpus.known} was made with near_duplicates = {threshold}; set it to that here, too")
+        known = made.digest
     return {**corpus.model_dump(exclude={"root", "workers", "ray"}), "files": files, "known": known}
 
 

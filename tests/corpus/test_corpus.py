@@ -160,7 +160,7 @@ def test_exact_ccnet_keeps_no_copy_of_a_repeated_line(village: Any) -> None:
 def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> None:
     folder, _, _ = village
     later = write(folder / "later.txt", [text(1003), text(7000), text(1004)])
-    funnel, out = run(job(folder, "later", {"later": [later]}, known=[str(folder / "whole")]))
+    funnel, out = run(job(folder, "later", {"later": [later]}, known=str(folder / "whole")))
     assert funnel["dropped"]["later"] == {"near duplicate": 2} and funnel["sources"]["later"]["kept"]["documents"] == 1
     assert pq.read_table(out / "later.parquet")["text"].to_pylist() == [text(7000)]
 

@@ -1,7 +1,6 @@
 """Any files, folders or addresses -> the sources of a recipe: which reader takes what."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -104,9 +103,8 @@ def _reader(name: str, path: Path | None) -> str:
     if bare.endswith("posts.xml"):
         return "stackexchange"
     if ".xml" in bare.rpartition("/")[2]:
-        return (
-            "wikipedia" if path is None or re.search(rb"<mediawiki|<page>", _head(path).replace(b"\0", b"")) else ""
-        )  # UTF-16 has zeros between
+        head = b"<mediawiki" if path is None else _head(path).replace(b"\0", b"")  # UTF-16 has zeros between
+        return "wikipedia" if re.search(rb"<mediawiki|<page>", head) else ""
     if bare.endswith(".tex"):
         return "arxiv"
     return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
@@ -132,4 +130,4 @@ def recipe(name: str, paths: list[str], languages: list[str], scratch: Path) -> 
         lines.append("")
     lines += ["[tokenizer]", "vocab_size = 4096", "", "[model]", 'size = "2m"', ""]
     lines += ["[train]", "steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20", ""]
-    return os.linesep.join(lines), left
+    return "\n".join(lines), left

@@ -159,16 +159,18 @@ def read(group: Group) -> None:
 
 def judge(group: Group) -> None:
     """Take the lines that `keep` marks of every text, and judge what is left."""
+    from puna.corpus.dedup import lines
+
     keep = np.load(group.path("keep"), allow_pickle=False)
     at = 0
     with _Judged(group) as judged:
         for row in rows_of(group.path("read"), row_schema().names):
             if not row["reason"]:
-                text_lines = row["text"].split("\n")
-                kept = keep[at : at + len(text_lines)]
-                at += len(text_lines)
+                size = row["text"].count("\n") + 1
+                kept = keep[at : at + size]
+                at += size
                 if not kept.all():
-                    row["text"] = "\n".join([line for line, stays in zip(text_lines, kept.tolist(), strict=True) if stays]).strip("\n")
+                    row["text"] = lines.keep_lines([row["text"]], np.array([0, size]), kept)[0].strip("\n")
                     if group.source.ccnet == "on" and "\n\n\n" in row["text"]:
                         row["text"] = BLANK_LINES.sub("\n\n", row["text"])
                 if not row["text"]:

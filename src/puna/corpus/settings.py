@@ -88,7 +88,9 @@ class CorpusSettings(BaseModel):
         0.8, gt=0, le=1, description="documents that share this much (Jaccard, of word 5-grams) with an earlier one of any source are "
         "dropped; 1: equal ones only"
     )  # fmt: skip
-    known: tuple[str, ...] = Field((), description="runs whose documents count as earlier ones, such as out/first-dump")
+    known: str = Field(
+        "", description="a run whose documents, and those that it knew, count as earlier ones; from corpus.root, such as out/first-dump"
+    )
     perplexity: PerplexitySettings | None = None
     reference: ReferenceSettings | None = None
     opt_out: OptOutSettings = OptOutSettings()
