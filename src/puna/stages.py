@@ -19,7 +19,7 @@ from puna.model import KERNELS
 from puna.recipe import Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 2, "documents": 3, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 2, "documents": 4, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: Recipe, root: Path) -> list[Stage]:

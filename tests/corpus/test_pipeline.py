@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from puna.corpus import groups, pipeline
 from puna.corpus.document import digest, document_schema
@@ -141,3 +142,11 @@ def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
     cut = groups.groups(files, room)
     assert [file for group in cut for file in group] == files
     assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
+
+
+@pytest.mark.parametrize("where", ["corpus", "source"])
+def test_a_language_that_the_model_does_not_have_is_told(where: str) -> None:
+    source: dict[str, Any] = {"name": "a", "reader": "lines", "uris": ["a.txt"]}
+    codes = {"languages": ["en", "eng"]}
+    with pytest.raises(ValidationError, match="'eng' is no code of the language model; it has en"):
+        CorpusSettings.model_validate({"sources": [source | codes]} if where == "source" else {"sources": [source], **codes})

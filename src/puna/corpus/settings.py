@@ -112,6 +112,7 @@ class CorpusSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "CorpusSettings":
         names = [source.name for source in self.sources]
+        _known_languages(self.languages + tuple(code for source in self.sources for code in source.languages or ()))
         twice = sorted({name for name in names if names.count(name) > 1})
         if "dropped" in names:
             raise ValueError("no source may be named dropped: that is the list of what was dropped")
@@ -126,3 +127,15 @@ class CorpusSettings(BaseModel):
             if not named and (asking := [source.name for source in self.sources if getattr(source, key)]):
                 raise ValueError(f"source {asking[0]} asks for {key}, and corpus.{key} says not from what it is learnt")
         return self
+
+
+def _known_languages(codes: tuple[str, ...]) -> None:
+    """Raises ValueError for codes that the language model does not have: a source would lose everything to them."""
+    if not codes:
+        return
+    from puna.corpus.quality import language
+
+    for code in codes:
+        if code not in language.labels():
+            near = sorted(label for label in language.labels() if label == code.lower()[:2]) or sorted(language.labels())
+            raise ValueError(f"languages: {code!r} is no code of the language model; it has {', '.join(near)}")
