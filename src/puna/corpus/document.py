@@ -1,5 +1,6 @@
 """The one schema of a document, with its lineage, and what a reader gives before it is cleaned."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ def digest(raw: bytes | str) -> str:
     return hashlib.sha256(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw).hexdigest()[:32]
 
 
+@functools.cache
 def document_schema() -> Any:
     """Arrow schema of a kept document.
 
@@ -65,6 +67,7 @@ def document_schema() -> Any:
     )
 
 
+@functools.cache
 def row_schema() -> Any:
     """Arrow schema of a record on its way: a document's, the bytes of its text, why it was dropped ("" while it is not), and more about
     that or about what was replaced in it."""

@@ -26,7 +26,7 @@ DAMAGED = "damaged file"
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
-BATCH_CHARACTERS = 4_000_000  # of text in memory at once, on the way to a file
+BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
 
 
@@ -72,7 +72,7 @@ def clean(text: str) -> str:
 
 
 class Writer:
-    """A Parquet file of rows that appears under its name when the block ends well. Rows are written a few megabytes at a time.
+    """A Parquet file of rows that appears under its name when the block ends well. Rows are written about a megabyte at a time.
 
     compression: zstd for what stays, lz4 for what is read once more, and soon.
     """
@@ -92,7 +92,7 @@ class Writer:
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
-        self._characters += len(row.get("text") or "") + 200
+        self._characters += len(row.get("text") or "") + ROW_CHARACTERS
         if self._characters > BATCH_CHARACTERS:
             self.flush()
 
@@ -285,8 +285,16 @@ def _document(file: RawFile, source: SourceSettings, found: Found, settings: Cor
 
 
 def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields: Any) -> dict[str, Any]:
-    empty = {field.name: None for field in document_schema()}
-    return {**empty, "reason": "", "detail": "", "source": source.name, "file": file.name, "url": url, "offset": offset, **fields}
+    return {
+        **dict.fromkeys(document_schema().names),
+        "reason": "",
+        "detail": "",
+        "source": source.name,
+        "file": file.name,
+        "url": url,
+        "offset": offset,
+        **fields,
+    }
 
 
 @functools.cache
@@ -308,7 +316,7 @@ def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
 
 
 def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a Parquet file as they were written together, so a few megabytes at a time."""
+    """The rows of a Parquet file as they were written together, so about a megabyte at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

@@ -21,8 +21,8 @@ class Figures:
 @functools.cache
 def _kinds() -> Any:
     """For every code point 1 when str.isalnum, 2 when str.isspace, else 0; uint8, shape [0x110000]."""
-    characters = [chr(code) for code in range(sys.maxunicode + 1)]
-    return np.fromiter((character.isalnum() + 2 * character.isspace() for character in characters), np.uint8, len(characters))
+    size = sys.maxunicode + 1
+    return np.fromiter((character.isalnum() + 2 * character.isspace() for character in map(chr, range(size))), np.uint8, size)
 
 
 @functools.cache
