@@ -1,5 +1,6 @@
 """The Recipe: the rooms' settings put together as one frozen, typed tree read from TOML."""
 
+import datetime
 import json
 import os
 import tomllib
@@ -18,6 +19,16 @@ from puna.train.settings import TrainSettings
 
 PACKAGED = Path(__file__).parent / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
+LARGEST_BITS = 1024  # of a whole number; no key takes one as large
+NEEDED = {
+    "int_type": "a whole number is needed, such as 100",
+    "float_type": "a number is needed, such as 0.5",
+    "bool_type": "true or false is needed",
+    "string_type": "text in quotes is needed",
+    "model_type": "a section is needed, with keys of its own",
+    "dict_type": "a section is needed, with keys of its own",
+}
+TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
 
 class ModelSettings(BaseModel):
@@ -93,7 +104,8 @@ def find(name: str) -> Path:
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word.
+    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has to be of its key's own type:
+    "2", 2.0 and true are no 2.
 
     Raises UserError with every problem at once, each with file and key.
     """
@@ -101,16 +113,21 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
     problems = [problem for text in overrides if (problem := _override(tree, text))]
+    foreign: dict[str, str] = {}
     recipe = None
     try:
-        recipe = Recipe.model_validate(tree)
+        # As JSON, where a list may stand for a tuple and nothing else is taken for what it is not.
+        recipe = Recipe.model_validate_json(json.dumps(_plain(tree, "", foreign)), strict=True)
         problems += recipe.problems()
     except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors()]
+        problems += [_explain(problem) for problem in error.errors() if _key(problem) not in foreign]
+    except RecursionError:
+        problems.append(TOO_DEEP)
+    problems += [f"{key}: {message}" for key, message in foreign.items()]
     if problems or recipe is None:
         head = f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise UserError("\n  ".join([head, *problems]))
@@ -122,9 +139,11 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         return f"{text}: an override is written section.key=value"
+    if text != (legible := text.encode(errors="replace").decode()):
+        return f"{legible}: not UTF-8 text"
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value
     node: Any = tree
     *sections, last = key.split(".")
@@ -142,9 +161,30 @@ def _member(entries: list[Any], name: str) -> Any:
     return named[0] if named else entries[int(name)] if name.isdigit() and int(name) < len(entries) else None
 
 
+def _plain(node: Any, key: str, foreign: dict[str, str]) -> Any:
+    """The tree in values of JSON; what it has no value for is told in `foreign` by its key, and becomes null."""
+    if isinstance(node, dict):
+        return {name: _plain(value, f"{key}.{name}".removeprefix("."), foreign) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, f"{key}.{place}", foreign) for place, value in enumerate(node)]
+    if isinstance(node, datetime.date | datetime.time):
+        foreign[key] = f"no key takes a date or a time; where text is meant, put it in quotes (it is {node})"
+        return None
+    if isinstance(node, int) and node.bit_length() > LARGEST_BITS:
+        foreign[key] = "no key takes so large a number"
+        return None
+    return node
+
+
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "recipe"
+
+
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "json_invalid":  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
+        return TOO_DEEP
+    key = _key(problem)
+    message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":
