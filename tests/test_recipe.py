@@ -1,5 +1,6 @@
 """Recipes: every problem at once with file and key, overrides, and the shipped ones."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -126,6 +127,45 @@ def test_no_digit_of_a_number_is_lost(value: float) -> None:
         path = Path(folder) / "small.toml"
         path.write_text(RECIPE)
         assert recipe.load(path, (f"corpus.near_duplicates={value!r}",)).corpus.near_duplicates == value
+
+
+ALONE = RECIPE[: RECIPE.index("[tokenizer]")]
+
+
+def test_a_recipe_of_a_corpus_alone(path: Path) -> None:
+    path.write_text(ALONE)
+    alone = recipe.load_corpus(path, ("corpus.minimum_characters=9",))
+    assert type(alone) is recipe.CorpusRecipe and (alone.name, alone.seed, alone.corpus.minimum_characters) == ("small", 3, 9)
+    with pytest.raises(UserError, match="recipe small is one of a corpus alone"):
+        alone.whole()
+    path.write_text(RECIPE)
+    both = recipe.load_corpus(path)
+    assert both == recipe.load(path) == both.whole() and both.corpus.sources == alone.corpus.sources
+
+
+@pytest.mark.parametrize("missing", [["train"], ["tokenizer", "model"], ["tokenizer", "model", "train"]])
+def test_what_training_lacks_is_told_with_what_would_do(path: Path, missing: list[str]) -> None:
+    sections = re.split(r"(?m)^(?=\[\w+\]$)", RECIPE)
+    text = "".join(section for section in sections if section.partition("]")[0][1:] not in missing)
+    path.write_text(text)
+    assert isinstance(recipe.load_corpus(path), recipe.CorpusRecipe)
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: 1 problem\n  {', '.join(missing)}: missing, which training needs (puna corpus {path}")
+    path.write_text(text + "\n" + message.partition("write\n")[2])
+    assert recipe.load(path).train.sequence_length == (256 if "train" in missing else 32)
+    path.write_text(text.replace("seed = 3", "sead = 3"))
+    with pytest.raises(UserError, match=r"2 problems\n  sead: unknown key; did you mean seed\?\n  .*missing"):
+        recipe.load(path)
+    with pytest.raises(UserError, match=r"1 problem\n  sead: unknown key; did you mean seed\?$"):
+        recipe.load_corpus(path)
+
+
+def test_the_sections_that_are_there_are_checked(path: Path) -> None:
+    path.write_text(ALONE + "[train]\nsteps = 0\n[tokens]\nheld_out = 2\n")
+    with pytest.raises(UserError, match=r"3 problems\n  tokens\.held_out: .*\n  train\.steps: .*\n  train\.batch_sequences: missing$"):
+        recipe.load_corpus(path)
 
 
 def test_a_recipe_that_is_not_text(path: Path) -> None:

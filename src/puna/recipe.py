@@ -19,6 +19,7 @@ from puna.train.settings import TrainSettings
 
 PACKAGED = Path(__file__).parent / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
+TRAINING = ("tokenizer", "model", "train")  # the sections that a recipe of a corpus alone does without
 LARGEST_BITS = 1024  # of a whole number; no key takes one as large
 NEEDED = {
     "int_type": "a whole number is needed, such as 100",
@@ -50,14 +51,25 @@ class ModelSettings(BaseModel):
         return size
 
 
-class Recipe(BaseModel):
-    """Everything that decides what a run computes."""
+class CorpusRecipe(BaseModel):
+    """Everything that decides what a corpus is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
     seed: int = Field(1, ge=0, lt=1 << 63)
     corpus: CorpusSettings
+
+    def whole(self) -> "Recipe":
+        """This recipe as one that trains, too. Raises UserError where it is one of a corpus alone."""
+        if not isinstance(self, Recipe):
+            raise UserError(f"recipe {self.name} is one of a corpus alone: it lacks a section of {', '.join(TRAINING)}")
+        return self
+
+
+class Recipe(CorpusRecipe):
+    """Everything that decides what a run computes."""
+
     tokenizer: TokenizerSettings
     tokens: TokensSettings = TokensSettings()
     model: ModelSettings
@@ -109,6 +121,31 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises UserError with every problem at once, each with file and key.
     """
+    recipe, problems, missing = _read(path, overrides)
+    if missing:
+        from puna.corpus.discover import SMALL
+
+        told = f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); for a small model, write"
+        problems.append("\n    ".join([told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]))
+    if problems or not isinstance(recipe, Recipe):
+        raise _refused(path, problems)
+    return recipe
+
+
+def load_corpus(path: Path, overrides: tuple[str, ...] = ()) -> CorpusRecipe:
+    """Read a recipe that may be one of a corpus alone: a Recipe where no section is missing. Raises UserError as `load` does."""
+    recipe, problems, _ = _read(path, overrides)
+    if problems or recipe is None:
+        raise _refused(path, problems)
+    return recipe
+
+
+def _refused(path: Path, problems: list[str]) -> UserError:
+    return UserError("\n  ".join([f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", *problems]))
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, list[str], list[str]]:
+    """(the recipe unless there are problems, the problems, those sections of TRAINING that are missing)."""
     try:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -117,21 +154,25 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
     problems = [problem for text in overrides if (problem := _override(tree, text))]
+    missing = [section for section in TRAINING if section not in tree]
     foreign: dict[str, str] = {}
-    recipe = None
+    recipe: CorpusRecipe | None = None
     try:
+        plain = _plain(tree, "", foreign)
         # As JSON, where a list may stand for a tuple and nothing else is taken for what it is not.
-        recipe = Recipe.model_validate_json(json.dumps(_plain(tree, "", foreign)), strict=True)
-        problems += recipe.problems()
-    except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors() if _key(problem) not in foreign]
+        try:
+            recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
+            problems += recipe.whole().problems()
+        except ValidationError as error:
+            found = [problem for problem in error.errors() if _key(problem) not in (*foreign, *missing)]
+            problems += map(_explain, found)
+            if not found and not foreign:
+                alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
+                recipe = CorpusRecipe.model_validate_json(json.dumps(alone), strict=True)
     except RecursionError:
         problems.append(TOO_DEEP)
     problems += [f"{key}: {message}" for key, message in foreign.items()]
-    if problems or recipe is None:
-        head = f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise UserError("\n  ".join([head, *problems]))
-    return recipe
+    return recipe, problems, missing
 
 
 def _override(tree: dict[str, Any], text: str) -> str | None:
