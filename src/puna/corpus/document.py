@@ -1,8 +1,11 @@
 """The one schema of a document, with its lineage, and what a reader gives before it is cleaned."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+Refuses = Callable[[str], str] | None  # url -> why it is opted out of, "" where it is not; None where nothing is
 
 
 @dataclass(frozen=True, slots=True)

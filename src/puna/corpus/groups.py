@@ -23,6 +23,7 @@ from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.errors import UserError
 
 DAMAGED = "damaged file"
+ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that ask for opt-outs themselves, before they take out a text
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
@@ -254,7 +255,7 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
     offset, found = 0, False
     try:
-        for record in reader.read(file.path):
+        for record in reader.read(file.path, refuses) if source.reader in ASKS_FIRST else reader.read(file.path):
             offset, found = record.offset, True
             if refuses and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)

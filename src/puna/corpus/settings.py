@@ -62,7 +62,7 @@ class ReferenceSettings(BaseModel):
 
 
 class OptOutSettings(BaseModel):
-    """Files that say whose pages are not to be used. Read before a page is."""
+    """Files that say whose pages are not to be used. The text of a refused page is not even taken out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
