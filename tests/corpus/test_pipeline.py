@@ -127,6 +127,15 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
     assert "gzip stream is damaged" in pq.read_table(out / "dropped.parquet")["detail"].to_pylist()[0]
 
 
+def test_the_memory_told_holds_what_is_seen_under_ccnet_and_then_under_c4(make: Any) -> None:
+    settings, _ = make(a=[[]], b=[[]])
+    without = pipeline.memory_bytes(settings)
+    a, b = settings.sources
+    for changed in ([{"c4": True}, {}], [{}, {"ccnet": "on"}], [{"c4": True}, {"ccnet": "on", "c4": True}]):
+        sources = tuple(source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True))
+        assert pipeline.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
+
+
 def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
     settings, files = make(a=[[ENGLISH.format(1)], [""], [ENGLISH.format(2)]])
     funnel, _ = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path)

@@ -229,17 +229,22 @@ def _judge(text: str, group: Group) -> dict[str, Any]:
         bad_words = _bad_words(group.root / settings.bad_words) if settings.bad_words else None
         cleaned, reason = c4_clean(text, bad_words, every_script=kept_languages != ("en",))
         text = text if reason else cleaned
-    size = len(text.encode())
-    figures = heuristics.measure(text)
-    reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
+    found = measured(text, settings)
+    reason = reason or found["reason"]
     label, score = ("", 0.0) if reason else language.identify(text, glue_lines=source.ccnet == "exact")
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"
     if not reason and kept_languages and score < settings.language_score:
         reason = "language unsure"
+    return {**found, "reason": reason, "language": label, "language_score": score}
+
+
+def measured(text: str, settings: CorpusSettings) -> dict[str, Any]:
+    """A text with its id, size and figures, and the reason that these drop it for, or ""."""
+    figures = heuristics.measure(text)
     return {
-        "text": text, "reason": reason, "id": digest(text), "language": label, "language_score": score, "size": size,
-        "alphanumeric_fraction": figures.alphanumeric_fraction, "mean_line_length": figures.mean_line_length,
+        "text": text, "reason": heuristics.refuse(text, figures, settings.minimum_characters), "id": digest(text),
+        "size": len(text.encode()), "alphanumeric_fraction": figures.alphanumeric_fraction, "mean_line_length": figures.mean_line_length,
     }  # fmt: skip
 
 
