@@ -50,6 +50,25 @@ def test_again_is_nothing_to_do_and_the_recipe_runs(made: Path) -> None:
     assert json.loads(result.stdout)["sources"]["datasets"]["found"]["documents"] == 14
 
 
+def test_a_recipe_of_a_corpus_alone(made: Path, tmp_path: Path) -> None:
+    """The same documents as from the whole recipe, from the sections of the corpus; a run says what it lacks and writes nothing."""
+    path = tmp_path / "raw.toml"
+    path.write_text((made / "recipe.toml").read_text().partition("[tokenizer]")[0])
+    told = puna("run", path, "--out", tmp_path / "out", code=2).stderr
+    assert told.startswith(f"puna: {path}: 1 problem\n  tokenizer, model, train: missing") and "steps = 600" in told
+    assert not (tmp_path / "out").exists()
+    found = json.loads(puna("corpus", path, "--out", tmp_path / "out", "--json").stdout)
+    (documents,) = made.glob("documents-*")
+    assert Path(found["documents"]).name == documents.name
+    assert (Path(found["documents"]) / "artifact.json").read_bytes() == (documents / "artifact.json").read_bytes()
+    assert "too short" in puna("corpus", "dropped", tmp_path / "out" / "raw", "--reason", "too short").stdout
+    shown = puna("show", path, "--out", tmp_path / "out").stdout
+    assert shown.count("there") == 2 and "a recipe of a corpus alone" in shown and "tokenizer" not in shown
+    rows = json.loads(puna("show", path, "--out", tmp_path / "out", "--json").stdout)
+    assert [row["stage"] for row in rows] == ["fetch", "documents"]
+    assert "corpus alone" not in puna("show", made / "recipe.toml").stdout
+
+
 def test_dropped_records_are_listed(made: Path) -> None:
     rows = [json.loads(line) for line in puna("corpus", "dropped", made, "--source", "datasets", "--json").stdout.splitlines()]
     assert {row["reason"] for row in rows} >= {"too short"} and all(row["source"] == "datasets" for row in rows)

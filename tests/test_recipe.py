@@ -1,8 +1,12 @@
 """Recipes: every problem at once with file and key, overrides, and the shipped ones."""
 
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from puna import recipe
@@ -39,7 +43,7 @@ def test_all_problems_at_once(path: Path) -> None:
         "train.learning_rate: Input should be greater than 0 (it is -1)",
         "train.learnig_rate: unknown key; did you mean learning_rate?",
         "train.steps_: unknown key; did you mean steps?",
-        'train.beta1: Input should be a valid number, unable to parse string as a number (it is "x")',
+        'train.beta1: a number is needed, such as 0.5 (it is "x")',
         "sed: unknown key; did you mean seed?",
         "corpus.sources.0.reader: Input should be 'warc', 'html'",
         "model.size: missing",
@@ -69,6 +73,101 @@ def test_problems_between_keys(path: Path, change: str, told: str) -> None:
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[corpus]", '[corpus]\nlanguage_score = "0.6"', 'corpus.language_score: a number is needed, such as 0.5 (it is "0.6")'),
+        ("[corpus]", '[corpus]\nworkers = "2"', 'corpus.workers: a whole number is needed, such as 100 (it is "2")'),
+        ("[corpus]", "[corpus]\nworkers = 2.0", "corpus.workers: a whole number is needed, such as 100 (it is 2.0)"),
+        (
+            "[corpus]",
+            "[corpus]\nminimum_characters = true",
+            "corpus.minimum_characters: a whole number is needed, such as 100 (it is true)",
+        ),
+        ("[corpus]", "[corpus]\nlanguage_score = true", "corpus.language_score: a number is needed, such as 0.5 (it is true)"),
+        ("[corpus]", "[corpus]\nlanguages = [1]", "corpus.languages.0: text in quotes is needed (it is 1)"),
+        ("[corpus]", "[corpus]\nperplexity = true", "corpus.perplexity: a section is needed, with keys of its own (it is true)"),
+        ('reader = "lines"', 'reader = "lines"\nc4 = "true"', 'corpus.sources.0.c4: true or false is needed (it is "true")'),
+        ('reader = "lines"', 'reader = "lines"\nc4 = 1', "corpus.sources.0.c4: true or false is needed (it is 1)"),
+        ("steps = 20", "steps = 2e1", "train.steps: a whole number is needed, such as 100 (it is 20.0)"),
+        ("seed = 3", "seed = inf", "seed: a whole number is needed, such as 100 (it is Infinity)"),
+        ("5e-3", "nan", "train.learning_rate: Input should be a finite number (it is NaN)"),
+        ("5e-3", "-inf", "train.learning_rate: Input should be a finite number (it is -Infinity)"),
+        ("seed = 3", "seed = 2020-01-02", "seed: no key takes a date or a time; where text is meant, put it in quotes (it is 2020-01-02)"),
+        ('licence = "CC0-1.0"', "licence = 2020-01-02T03:04:05Z", "corpus.sources.0.licence: no key takes a date or a time"),
+        ("[corpus]", "[corpus]\nperplexity = 03:04:05", "corpus.perplexity: no key takes a date or a time"),
+        ("[tokens]", "[tokens]\nmixture = {stories = 2020-01-02}", "tokens.mixture.stories: no key takes a date or a time"),
+        ("seed = 3", f"seed = 0x{'F' * 9000}", "seed: no key takes so large a number"),
+        ("seed = 3", f"seed = {'9' * 9000}", "not valid TOML: "),
+        ("seed = 3", f"seed = {'[' * 300}{']' * 300}", "recipe: lists or sections lie too deep in each other"),
+        ("seed = 3", f"a{'.a' * 2000} = 1", "recipe: lists or sections lie too deep in each other"),
+        ("seed = 3", f"seed = {'[' * 99_000}{']' * 99_000}", "not valid TOML: "),
+    ],
+)
+def test_a_value_of_another_type_is_refused(path: Path, old: str, new: str, told: str) -> None:
+    assert old in RECIPE
+    path.write_text(RECIPE.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    message = str(caught.value)
+    assert told in message and (message.startswith(f"{path}: 1 problem\n") or "TOML" in told) and len(message) < 1000
+
+
+def test_a_whole_number_is_a_number_and_a_list_a_tuple(path: Path) -> None:
+    path.write_text(RECIPE.replace("[corpus]", '[corpus]\nlanguage_score = 1\nperplexity = {train_on = ["code"], percentiles = [2, 5.5]}'))
+    corpus = recipe.load(path, ("corpus.near_duplicates=1",)).corpus
+    assert (corpus.language_score, corpus.near_duplicates) == (1.0, 1.0) and isinstance(corpus.near_duplicates, float)
+    assert corpus.perplexity and corpus.perplexity.percentiles == (2.0, 5.5)
+
+
+@given(st.floats(0, 1, exclude_min=True))
+def test_no_digit_of_a_number_is_lost(value: float) -> None:
+    """Through JSON, and so in fingerprints."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.toml"
+        path.write_text(RECIPE)
+        assert recipe.load(path, (f"corpus.near_duplicates={value!r}",)).corpus.near_duplicates == value
+
+
+ALONE = RECIPE[: RECIPE.index("[tokenizer]")]
+
+
+def test_a_recipe_of_a_corpus_alone(path: Path) -> None:
+    path.write_text(ALONE)
+    alone = recipe.load_corpus(path, ("corpus.minimum_characters=9",))
+    assert type(alone) is recipe.CorpusRecipe and (alone.name, alone.seed, alone.corpus.minimum_characters) == ("small", 3, 9)
+    with pytest.raises(UserError, match="recipe small is one of a corpus alone"):
+        alone.whole()
+    path.write_text(RECIPE)
+    both = recipe.load_corpus(path)
+    assert both == recipe.load(path) == both.whole() and both.corpus.sources == alone.corpus.sources
+
+
+@pytest.mark.parametrize("missing", [["train"], ["tokenizer", "model"], ["tokenizer", "model", "train"]])
+def test_what_training_lacks_is_told_with_what_would_do(path: Path, missing: list[str]) -> None:
+    sections = re.split(r"(?m)^(?=\[\w+\]$)", RECIPE)
+    text = "".join(section for section in sections if section.partition("]")[0][1:] not in missing)
+    path.write_text(text)
+    assert isinstance(recipe.load_corpus(path), recipe.CorpusRecipe)
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: 1 problem\n  {', '.join(missing)}: missing, which training needs (puna corpus {path}")
+    path.write_text(text + "\n" + message.partition("write\n")[2])
+    assert recipe.load(path).train.sequence_length == (256 if "train" in missing else 32)
+    path.write_text(text.replace("seed = 3", "sead = 3"))
+    with pytest.raises(UserError, match=r"2 problems\n  sead: unknown key; did you mean seed\?\n  .*missing"):
+        recipe.load(path)
+    with pytest.raises(UserError, match=r"1 problem\n  sead: unknown key; did you mean seed\?$"):
+        recipe.load_corpus(path)
+
+
+def test_the_sections_that_are_there_are_checked(path: Path) -> None:
+    path.write_text(ALONE + "[train]\nsteps = 0\n[tokens]\nheld_out = 2\n")
+    with pytest.raises(UserError, match=r"3 problems\n  tokens\.held_out: .*\n  train\.steps: .*\n  train\.batch_sequences: missing$"):
+        recipe.load_corpus(path)
+
+
 def test_a_recipe_that_is_not_text(path: Path) -> None:
     path.write_bytes(b"seed = 1 # \xff")
     with pytest.raises(UserError, match=r"small\.toml: not UTF-8 text \(byte 11\)"):
@@ -84,9 +183,10 @@ def test_overrides_are_toml_or_bare_words(path: Path) -> None:
     with pytest.raises(UserError, match=r'corpus\.languages: a list is needed, such as \["en"\]'):
         recipe.load(path, ("corpus.languages=en",))
     with pytest.raises(UserError) as caught:
-        recipe.load(path, ("train.step=30", "steps", "seed.x=1"))
+        recipe.load(path, ("train.step=30", "steps", "seed.x=1", "name=\udcff"))
     message = str(caught.value)
     assert "did you mean steps?" in message and "an override is written section.key=value" in message and "seed.x: cannot be set" in message
+    assert "name=?: not UTF-8 text" in message
 
 
 def test_find_lists_what_is_there(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from puna import artifact
 from puna.artifact import Artifact
 from puna.plan import energy
-from puna.recipe import Recipe
+from puna.recipe import CorpusRecipe
 
 
 class View(Protocol):
@@ -67,7 +67,7 @@ class Context:
     """What a stage's work is given. work: the folder that becomes the artifact; scratch: finished parts that a next attempt finds
     again; logs: for what differs between equal runs; pausable: a block in which a stop is asked for, not forced."""
 
-    recipe: Recipe
+    recipe: CorpusRecipe
     root: Path
     inputs: dict[str, Artifact]
     work: Path
@@ -82,7 +82,7 @@ class Context:
 class Build:
     """One recipe with its output folder. root: the folder that local files of the corpus are relative to."""
 
-    recipe: Recipe
+    recipe: CorpusRecipe
     root: Path
     folder: Path
     stages: list[Stage]

@@ -66,15 +66,17 @@ class _Signals:
             self._polite = False
 
 
-def _build(recipe_name: str, overrides: list[str] | None, out: Path, signals: _Signals | None = None) -> tuple[Any, str]:
-    """(Build, the recipe's text with the overrides below it)."""
+def _build(
+    recipe_name: str, overrides: list[str] | None, out: Path, signals: _Signals | None = None, trains: bool = False
+) -> tuple[Any, str]:
+    """(Build, the recipe's text with the overrides below it). trains: whether the recipe must be more than one of a corpus alone."""
     from puna import recipe as recipes
     from puna import stages
     from puna.build import Build
 
     path = recipes.find(recipe_name)
     changes = tuple(overrides or ())
-    recipe = recipes.load(path, changes)
+    recipe = (recipes.load if trains else recipes.load_corpus)(path, changes)
     root = path.parent / os.path.expanduser(os.path.expandvars(recipe.corpus.root))
     listed = stages.stages(recipe, root)
     build = Build(recipe, root, out / recipe.name, listed)
@@ -119,7 +121,7 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
     from puna.view import ConsoleView
 
     signals = _Signals()
-    build, text = _build(recipe, override, out, signals)
+    build, text = _build(recipe, override, out, signals, trains=True)
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
         memory.check(build.recipe.llama_config(), build.recipe.train, machine.available_bytes(build.recipe.train.device))
@@ -141,6 +143,8 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
 @app.command()
 def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
     """Print a recipe's stages, their fingerprints, and what a run would do."""
+    from puna.recipe import Recipe
+
     build, _ = _build(recipe, override, out)
     rows = [
         {
@@ -159,6 +163,8 @@ def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutO
         ("stage", "fingerprint", "inputs", "state"),
         [(r["stage"], r["fingerprint"], " ".join(r["inputs"]), r["state"]) for r in rows],
     )
+    if not isinstance(build.recipe, Recipe):
+        print("a recipe of a corpus alone: it has no stages that train")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The Recipe: the rooms' settings put together as one frozen, typed tree read from TOML."""
 
+import datetime
 import json
 import os
 import tomllib
@@ -18,6 +19,17 @@ from puna.train.settings import TrainSettings
 
 PACKAGED = Path(__file__).parent / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
+TRAINING = ("tokenizer", "model", "train")  # the sections that a recipe of a corpus alone does without
+LARGEST_BITS = 1024  # of a whole number; no key takes one as large
+NEEDED = {
+    "int_type": "a whole number is needed, such as 100",
+    "float_type": "a number is needed, such as 0.5",
+    "bool_type": "true or false is needed",
+    "string_type": "text in quotes is needed",
+    "model_type": "a section is needed, with keys of its own",
+    "dict_type": "a section is needed, with keys of its own",
+}
+TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
 
 class ModelSettings(BaseModel):
@@ -39,14 +51,25 @@ class ModelSettings(BaseModel):
         return size
 
 
-class Recipe(BaseModel):
-    """Everything that decides what a run computes."""
+class CorpusRecipe(BaseModel):
+    """Everything that decides what a corpus is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
     seed: int = Field(1, ge=0, lt=1 << 63)
     corpus: CorpusSettings
+
+    def whole(self) -> "Recipe":
+        """This recipe as one that trains, too. Raises UserError where it is one of a corpus alone."""
+        if not isinstance(self, Recipe):
+            raise UserError(f"recipe {self.name} is one of a corpus alone: it lacks a section of {', '.join(TRAINING)}")
+        return self
+
+
+class Recipe(CorpusRecipe):
+    """Everything that decides what a run computes."""
+
     tokenizer: TokenizerSettings
     tokens: TokensSettings = TokensSettings()
     model: ModelSettings
@@ -93,28 +116,63 @@ def find(name: str) -> Path:
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word.
+    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has to be of its key's own type:
+    "2", 2.0 and true are no 2.
 
     Raises UserError with every problem at once, each with file and key.
     """
+    recipe, problems, missing = _read(path, overrides)
+    if missing:
+        from puna.corpus.discover import SMALL
+
+        told = f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); for a small model, write"
+        problems.append("\n    ".join([told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]))
+    if problems or not isinstance(recipe, Recipe):
+        raise _refused(path, problems)
+    return recipe
+
+
+def load_corpus(path: Path, overrides: tuple[str, ...] = ()) -> CorpusRecipe:
+    """Read a recipe that may be one of a corpus alone: a Recipe where no section is missing. Raises UserError as `load` does."""
+    recipe, problems, _ = _read(path, overrides)
+    if problems or recipe is None:
+        raise _refused(path, problems)
+    return recipe
+
+
+def _refused(path: Path, problems: list[str]) -> UserError:
+    return UserError("\n  ".join([f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", *problems]))
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, list[str], list[str]]:
+    """(the recipe unless there are problems, the problems, those sections of TRAINING that are missing)."""
     try:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
     problems = [problem for text in overrides if (problem := _override(tree, text))]
-    recipe = None
+    missing = [section for section in TRAINING if section not in tree]
+    foreign: dict[str, str] = {}
+    recipe: CorpusRecipe | None = None
     try:
-        recipe = Recipe.model_validate(tree)
-        problems += recipe.problems()
-    except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors()]
-    if problems or recipe is None:
-        head = f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise UserError("\n  ".join([head, *problems]))
-    return recipe
+        plain = _plain(tree, "", foreign)
+        # As JSON, where a list may stand for a tuple and nothing else is taken for what it is not.
+        try:
+            recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
+            problems += recipe.whole().problems()
+        except ValidationError as error:
+            found = [problem for problem in error.errors() if _key(problem) not in (*foreign, *missing)]
+            problems += map(_explain, found)
+            if not found and not foreign:
+                alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
+                recipe = CorpusRecipe.model_validate_json(json.dumps(alone), strict=True)
+    except RecursionError:
+        problems.append(TOO_DEEP)
+    problems += [f"{key}: {message}" for key, message in foreign.items()]
+    return recipe, problems, missing
 
 
 def _override(tree: dict[str, Any], text: str) -> str | None:
@@ -122,9 +180,11 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         return f"{text}: an override is written section.key=value"
+    if text != (legible := text.encode(errors="replace").decode()):
+        return f"{legible}: not UTF-8 text"
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value
     node: Any = tree
     *sections, last = key.split(".")
@@ -142,9 +202,30 @@ def _member(entries: list[Any], name: str) -> Any:
     return named[0] if named else entries[int(name)] if name.isdigit() and int(name) < len(entries) else None
 
 
+def _plain(node: Any, key: str, foreign: dict[str, str]) -> Any:
+    """The tree in values of JSON; what it has no value for is told in `foreign` by its key, and becomes null."""
+    if isinstance(node, dict):
+        return {name: _plain(value, f"{key}.{name}".removeprefix("."), foreign) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, f"{key}.{place}", foreign) for place, value in enumerate(node)]
+    if isinstance(node, datetime.date | datetime.time):
+        foreign[key] = f"no key takes a date or a time; where text is meant, put it in quotes (it is {node})"
+        return None
+    if isinstance(node, int) and node.bit_length() > LARGEST_BITS:
+        foreign[key] = "no key takes so large a number"
+        return None
+    return node
+
+
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "recipe"
+
+
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "json_invalid":  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
+        return TOO_DEEP
+    key = _key(problem)
+    message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":

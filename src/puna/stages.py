@@ -6,7 +6,7 @@ code changes that stage's result.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,35 @@ from puna.build import Context, Stage
 from puna.corpus import fetch as fetching
 from puna.errors import UserError
 from puna.model import KERNELS
-from puna.recipe import Recipe
+from puna.recipe import CorpusRecipe, Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 2, "documents": 4, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 2, "documents": 5, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
-def stages(recipe: Recipe, root: Path) -> list[Stage]:
-    """Stages of a recipe. root: the folder that local files are relative to. Raises UserError when local files are missing."""
-    model = recipe.llama_config()
-    described = {
+def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
+    """Stages of a recipe: the first two of one of a corpus alone. root: the folder that local files are relative to. Raises UserError
+    when local files are missing."""
+    described: dict[str, tuple[tuple[str, ...], Any, Callable[[Context], dict[str, Any]]]] = {
         "fetch": ((), _addresses(recipe, root), fetch),
         "documents": (("fetch",), _corpus(recipe, root), documents),
+    }
+    if isinstance(recipe, Recipe):
+        described |= _training(recipe)
+    return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]
+
+
+def _training(recipe: Recipe) -> dict[str, tuple[tuple[str, ...], Any, Callable[[Context], dict[str, Any]]]]:
+    model = recipe.llama_config()
+    return {
         "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
         "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
         "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)], train),
         "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
     }
-    return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]
 
 
-def _addresses(recipe: Recipe, root: Path) -> dict[str, list[Any]]:
+def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
     """What every source is read from, by content: remote files by the digest in their address, local ones by their own."""
     found: dict[str, list[Any]] = {}
     for source in recipe.corpus.sources:
@@ -55,7 +63,7 @@ def _addresses(recipe: Recipe, root: Path) -> dict[str, list[Any]]:
     return found
 
 
-def _corpus(recipe: Recipe, root: Path) -> dict[str, Any]:
+def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
     """What the documents depend on: the corpus' settings but where and by whom the work is done, and the content of files they name."""
     from puna.corpus.pipeline import documents_folder
 
@@ -134,7 +142,7 @@ def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:
         yield row["id"], row["text"]
 
 
-def _names(recipe: Recipe) -> list[str]:
+def _names(recipe: CorpusRecipe) -> list[str]:
     return [source.name for source in recipe.corpus.sources]
 
 
@@ -144,7 +152,7 @@ def tokenizer(context: Context) -> dict[str, Any]:
     from puna.tokens import shards
     from puna.tokens import tokenizer as module
 
-    recipe, found = context.recipe, context.inputs["documents"]
+    recipe, found = context.recipe.whole(), context.inputs["documents"]
     if empty := [name for name, steps in found.metrics["sources"].items() if not steps["kept"]["documents"]]:
         raise UserError(no_document(recipe.corpus, found.metrics, empty))
     sizes = {name: steps["kept"]["bytes"] for name, steps in found.metrics["sources"].items()}
@@ -187,7 +195,7 @@ def tokens(context: Context) -> dict[str, Any]:
     counts = {}
     for number, name in enumerate(names):
         context.view.progress(name, number, len(names))
-        counts[name] = shards.write(name, _texts(found, name), model, context.recipe.tokens.held_out, _threads(), context.work)
+        counts[name] = shards.write(name, _texts(found, name), model, context.recipe.whole().tokens.held_out, _threads(), context.work)
     return counts
 
 
@@ -214,7 +222,7 @@ def train(context: Context) -> dict[str, Any]:
     from puna.train import loop
     from puna.train.metrics import Metrics
 
-    recipe, shards = context.recipe, context.inputs["tokens"]
+    recipe, shards = context.recipe.whole(), context.inputs["tokens"]
     config, settings = recipe.llama_config(), recipe.train
     batches = batches_of(recipe, shards, config.vocab_size)
     held_out = {
@@ -259,7 +267,8 @@ def scores(context: Context) -> dict[str, Any]:
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
 
-    recipe, settings = context.recipe, context.recipe.evaluate
+    recipe = context.recipe.whole()
+    settings = recipe.evaluate
     trained, shards, found = (context.inputs[name] for name in ("train", "tokens", "documents"))
     model, text = native.load(trained.folder), load_tokenizer(trained.path("tokenizer.model"))
     names = _names(recipe)

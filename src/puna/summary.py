@@ -20,7 +20,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
     from puna.report import documents, page
     from puna.train import metrics
 
-    recipe, folder = build.recipe, build.folder
+    recipe, folder = build.recipe.whole(), build.folder
     planned = build.plan()
     costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
     seconds = sum(entry["seconds"] for entry in costs.values())
@@ -115,7 +115,7 @@ def current(build: Build) -> bool:
         told = {entry["stage"]: entry["fingerprint"] for entry in known["stages"]}
     except UserError:
         return False
-    energy_settings = build.recipe.energy.model_dump()
+    energy_settings = build.recipe.whole().energy.model_dump()
     same = told == {item.stage.name: item.fingerprint for item in build.plan()} and known.get("energy_settings") == energy_settings
     return same and (build.folder / REPORT).is_file() and (build.folder / CORPUS).is_file()
 

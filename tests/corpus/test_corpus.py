@@ -14,6 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from puna.corpus.dedup.spans import REPEATED
+from puna.corpus.document import digest
+from puna.corpus.quality import heuristics
+
 from .test_pipeline import content
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +55,7 @@ def job(folder: Path, name: str, files: dict[str, list[Path]], **settings: Any) 
 
 
 def start(path: Path) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.corpus.driver", str(path)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -204,6 +208,59 @@ def test_the_heuristics_of_c4(tmp_path: Path) -> None:
     assert funnel["sources"]["rows"]["kept"]["documents"] == 1 and len(funnel["dropped"]["rows"]) == 2
     assert pq.read_table(out / "rows.parquet")["text"].to_pylist() == [text(40_000)]
     assert all(excerpt.startswith("Menu") for excerpt in pq.read_table(out / "dropped.parquet")["excerpt"].to_pylist())
+
+
+def long_text(seed: int, change: int = 0) -> list[str]:
+    """Ten sentences of 30 words; in every third one word is of another `change`."""
+    chance, other = random.Random(seed), random.Random(seed + change)
+    rows = [[chance.choice("".join(text(n)).split()).strip(".,").lower() for n in range(k, k + 30)] for k in range(0, 300, 30)]
+    for row in rows[::3] if change else ():
+        row[15] = f"stone{other.randrange(10**6)}"
+    return [" ".join(["The", *row]) + "." for row in rows]
+
+
+def test_spans_of_three_sentences_over_all_sources_under_c4(tmp_path: Path) -> None:
+    """Of the second copy of a notice nothing stays; what does is measured, identified and compared anew."""
+    notice = [f"The {name} of the valley is shown to visitors who ask for it at the gate." for name in NAMES]
+    own = [text(80_000 + n, 5) for n in range(3)]
+    first = [{"text": " ".join(notice)}, {"text": " ".join(long_text(1))}, {"text": own[0]}]
+    second = [
+        {"text": own[1] + "\n" + " ".join(notice)},
+        {"text": " ".join(notice[3:9]) + " Nothing but this is new."},
+        {"text": " ".join(notice[2:12]) + "\nA short one. It says little. It is soon over."},
+        {"text": own[0]},
+        {"text": " ".join(notice) + "\n" + " ".join(long_text(1, change=1))},
+        {"text": own[1]},
+        {"text": own[2]},
+    ]
+    other = [{"text": " ".join(notice[1:11])}]
+    files = {
+        name: [write(tmp_path / f"{name}.jsonl", [json.dumps(row) for row in rows])]
+        for name, rows in (("first", first), ("second", second), ("other", other))
+    }
+    sources = {"first": {"reader": "jsonl", "c4": True}, "second": {"reader": "jsonl", "c4": True}, "other": {"reader": "jsonl"}}
+    funnel, out = run(job(tmp_path, "out", files, sources=sources))
+    assert pq.read_table(out / "first.parquet")["text"].to_pylist() == [row["text"] for row in first]
+    kept = pq.read_table(out / "second.parquet").to_pylist()
+    assert [row["text"] for row in kept] == [own[1], own[2]]
+    assert kept[0]["id"] == digest(own[1]) and kept[0]["mean_line_length"] == len(own[1])
+    assert kept[0]["alphanumeric_fraction"] == pytest.approx(heuristics.measure(own[1]).alphanumeric_fraction)
+    assert funnel["sources"]["second"]["kept"] == {"documents": 2, "bytes": len(own[1]) + len(own[2])}
+    dropped = [row for row in pq.read_table(out / "dropped.parquet").to_pylist() if row["source"] == "second"]
+    reasons = [
+        REPEATED,
+        "too short",
+        REPEATED,
+        "near duplicate",
+        REPEATED,
+    ]
+    assert [row["reason"] for row in dropped] == reasons
+    assert dropped[0]["excerpt"].startswith(notice[3]) and dropped[1]["excerpt"] == "A short one. It says little. It is soon over."
+    assert dropped[3]["detail"] == f"of {digest(' '.join(long_text(1)))}"
+    assert funnel["sources"]["second"]["heuristics"]["documents"] == 3 and funnel["sources"]["other"]["kept"]["documents"] == 1
+    assert f"{funnel['spans']['removed']} of {funnel['spans']['found']} removed, scopes: 1" in (out / "data_card.md").read_text()
+    again, elsewhere = run(job(tmp_path, "workers", files, sources=sources, workers=2))
+    assert again == funnel and content(elsewhere) == content(out)
 
 
 def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Raw files to documents: the funnel counts every record once, duplicates go, groups resume."""
 
+import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,20 @@ GERMAN = (
     "Lamas der {0}: die Lamas der Hochebene Nummer {0} werden jedes Jahr im Frühling von den Leuten des Dorfes gezählt, die jedes beim "
     "Namen kennen. Die Zählung dauert einen ganzen Tag, und am Abend gibt es Musik, einen langen Tisch und viel zu essen."
 )
+
+
+def archive() -> bytes:
+    """A web archive of two pages and a picture; one page and the picture are of refused.org."""
+    records = []
+    for url, kind, text in (
+        ("https://kept.org/", "text/html", ENGLISH.format("kept")),
+        ("https://refused.org/1", "text/html", ENGLISH.format("gone")),
+        ("https://refused.org/2", "image/png", "gone"),
+    ):
+        body = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n<html><body><p>{text}</p></body></html>"
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nContent-Length: {len(body)}\r\n\r\n"
+        records.append(f"{head}{body}\r\n\r\n")
+    return "".join(records).encode()
 
 
 def quiet(*arguments: Any) -> None:
@@ -111,6 +127,15 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
     assert "gzip stream is damaged" in pq.read_table(out / "dropped.parquet")["detail"].to_pylist()[0]
 
 
+def test_the_memory_told_holds_what_is_seen_under_ccnet_and_then_under_c4(make: Any) -> None:
+    settings, _ = make(a=[[]], b=[[]])
+    without = pipeline.memory_bytes(settings)
+    a, b = settings.sources
+    for changed in ([{"c4": True}, {}], [{}, {"ccnet": "on"}], [{"c4": True}, {"ccnet": "on", "c4": True}]):
+        sources = tuple(source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True))
+        assert pipeline.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
+
+
 def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
     settings, files = make(a=[[ENGLISH.format(1)], [""], [ENGLISH.format(2)]])
     funnel, _ = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path)
@@ -120,6 +145,61 @@ def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
 def test_a_corpus_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no document is left of source b \(b: 1 too short\)"):
         run(make(b=[["short"]]), tmp_path)
+
+
+WIKI = (
+    "<mediawiki><siteinfo><base>https://en.wikipedia.org/wiki/Main_Page</base></siteinfo>"
+    + "".join(
+        f"<page><title>{title}</title><ns>{ns}</ns><revision><text>{ENGLISH.format(title)}</text></revision></page>"
+        for title, ns in (("Kept", 0), ("Gone", 0), ("Gone talk", 1))
+    )
+    + "</mediawiki>"
+)
+ROWS = [{"content": f"def {name}():\n    return {name!r}\n" * 9, "path": f"{name}.py", "repo_name": "r/r", "license": "mit"}
+        for name in ("kept", "gone")]  # fmt: skip
+PATTERNS = "refused.org/*\nen.wikipedia.org/wiki/Gone*\ngithub.com/r/r/blob/HEAD/gone*\n"
+
+
+@pytest.mark.parametrize(
+    ("reader", "module", "extractor", "name", "content"),
+    [
+        ("warc", "warc", "page_text", "a.warc", archive()),
+        ("wikipedia", "wikipedia", "plain", "a.xml", WIKI.encode()),
+        ("github", "source_file", "judge", "a.jsonl", "\n".join(map(json.dumps, ROWS)).encode()),
+    ],
+)
+def test_the_text_of_a_refused_page_is_never_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, module: str, extractor: str, name: str, content: bytes
+) -> None:
+    """And what is told of it is as if it had been refused after that."""
+    found = importlib.import_module(f"puna.corpus.readers.{module}")
+    extract = getattr(found, extractor)
+    seen: list[str] = []
+
+    def recorded(raw: Any, *rest: Any) -> Any:
+        seen.append(raw if isinstance(raw, str) else raw.decode())
+        return extract(raw, *rest)
+
+    monkeypatch.setattr(found, extractor, recorded)
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "patterns.txt").write_text(PATTERNS)
+    source = {"name": "s", "reader": reader, "uris": ["*"], "languages": []}
+    settings = CorpusSettings.model_validate(
+        {"sources": [source], "workers": 1, "opt_out": {"patterns": "patterns.txt"}, "minimum_characters": 9}
+    )
+    files = {"s": [RawFile("s", name, tmp_path / name, "", len(content))]}
+    results = []
+    for asks_first in (groups.ASKS_FIRST, ()):
+        monkeypatch.setattr(groups, "ASKS_FIRST", asks_first)
+        out = tmp_path / f"out-{len(asks_first)}"
+        out.mkdir()
+        funnel = pipeline.documents(settings, files, tmp_path / f"parts-{len(asks_first)}", out, quiet, tmp_path)
+        results.append((funnel, pq.read_table(out / "dropped.parquet").to_pylist(), pq.read_table(out / "s.parquet").to_pylist(), seen[:]))
+        seen.clear()
+    (funnel, *first, few), (again, *second, more) = results
+    assert funnel == again and first == second
+    assert funnel["dropped"]["s"]["opt-out: URL pattern"] >= 1 and funnel["sources"]["s"]["kept"]["documents"] == 1
+    assert len(few) == 1 and len(more) == 2 and not any("gone" in text.lower() for text in few)
 
 
 @given(st.text(alphabet=st.characters(codec=None)))

@@ -95,7 +95,11 @@ def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
     for name, found in funnel["lines"].items():
         lines.append(f"lines seen before ({name}): {found['removed']:,} of {found['found']:,} removed, scopes: {found['scopes']}")
     if c4 := asking("c4"):
-        lines.append(f"C4's page heuristics: {c4}")
+        found = funnel["spans"]
+        lines.append(
+            f"C4's page heuristics: {c4}; sentences in threes that came before: {found['removed']:,} of {found['found']:,} removed, "
+            f"scopes: {found['scopes']}"
+        )
     for name, (head, tail) in funnel["learnt"]["perplexity"].items():
         lines.append(f"perplexity ({name}): head below {head:.1f}, tail above {tail:.1f}; kept {_most(funnel['buckets'].get(name, {}))}")
     if "reference" in funnel["learnt"]:

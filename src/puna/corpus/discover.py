@@ -30,6 +30,11 @@ PACKAGE = (
     "COPYING",
     "CMakeLists.txt",
 )
+SMALL = {  # the sections that train a small model on a corpus, and their keys
+    "tokenizer": ["vocab_size = 4096"],
+    "model": ['size = "2m"'],
+    "train": ["steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20"],
+}
 URL = re.compile(r"(?:https?|s3|gs)://\S+|pypi:\S+")
 
 
@@ -128,6 +133,6 @@ def recipe(name: str, paths: list[str], languages: list[str], scratch: Path) -> 
         lines += ["uris = [", *(f"  {json.dumps(uri, ensure_ascii=False)}," for uri in pinned), "]"]
         lines += ['ccnet = "on"'] if reader == "warc" else ["books = true"] if reader == "book" else []
         lines.append("")
-    lines += ["[tokenizer]", "vocab_size = 4096", "", "[model]", 'size = "2m"', ""]
-    lines += ["[train]", "steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20", ""]
+    for section, keys in SMALL.items():
+        lines += [f"[{section}]", *keys, ""]
     return "\n".join(lines), left

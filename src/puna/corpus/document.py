@@ -2,8 +2,11 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+Refuses = Callable[[str], str] | None  # url -> why it is opted out of, "" where it is not; None where nothing is
 
 
 @dataclass(frozen=True, slots=True)

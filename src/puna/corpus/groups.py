@@ -23,6 +23,7 @@ from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.errors import UserError
 
 DAMAGED = "damaged file"
+ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that ask for opt-outs themselves, before they take out a text
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
@@ -228,17 +229,22 @@ def _judge(text: str, group: Group) -> dict[str, Any]:
         bad_words = _bad_words(group.root / settings.bad_words) if settings.bad_words else None
         cleaned, reason = c4_clean(text, bad_words, every_script=kept_languages != ("en",))
         text = text if reason else cleaned
-    size = len(text.encode())
-    figures = heuristics.measure(text)
-    reason = reason or heuristics.refuse(text, figures, settings.minimum_characters)
+    found = measured(text, settings)
+    reason = reason or found["reason"]
     label, score = ("", 0.0) if reason else language.identify(text, glue_lines=source.ccnet == "exact")
     if not reason and kept_languages and label not in kept_languages:
         reason = "other language"
     if not reason and kept_languages and score < settings.language_score:
         reason = "language unsure"
+    return {**found, "reason": reason, "language": label, "language_score": score}
+
+
+def measured(text: str, settings: CorpusSettings) -> dict[str, Any]:
+    """A text with its id, size and figures, and the reason that these drop it for, or ""."""
+    figures = heuristics.measure(text)
     return {
-        "text": text, "reason": reason, "id": digest(text), "language": label, "language_score": score, "size": size,
-        "alphanumeric_fraction": figures.alphanumeric_fraction, "mean_line_length": figures.mean_line_length,
+        "text": text, "reason": heuristics.refuse(text, figures, settings.minimum_characters), "id": digest(text),
+        "size": len(text.encode()), "alphanumeric_fraction": figures.alphanumeric_fraction, "mean_line_length": figures.mean_line_length,
     }  # fmt: skip
 
 
@@ -254,7 +260,7 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
     offset, found = 0, False
     try:
-        for record in reader.read(file.path):
+        for record in reader.read(file.path, refuses) if source.reader in ASKS_FIRST else reader.read(file.path):
             offset, found = record.offset, True
             if refuses and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)

@@ -2,7 +2,7 @@
 
 Raw files are worked on in groups (`groups`), wherever the engine runs them. Between the steps that a group goes through by itself stand
 those that look at all groups in their order: which lines were seen before, what the quality models learn, where the percentiles lie,
-and which documents, near or exact, were there before. A killed run goes on at the first group without its file.
+which sentences of C4's pages came before, and which documents, near or exact. A killed run goes on at the first group without its file.
 """
 
 import json
@@ -78,9 +78,9 @@ def _run(
 
 def memory_bytes(settings: CorpusSettings) -> int:
     """What all processes together take at most, before quality models and but for single huge records: 300 MB of the one that merges,
-    250 MB of each worker, and under ccnet the memory of the lines seen. Beyond a few million documents 16 bytes come to that for each,
-    and 10 kB for each book."""
-    lines = settings.line_memory_bytes * any(source.ccnet != "off" for source in settings.sources)
+    250 MB of each worker, and the memory of the lines seen under ccnet, which that of the sentences seen under c4 follows. Beyond a few
+    million documents 16 bytes come to that for each, and 10 kB for each book."""
+    lines = settings.line_memory_bytes * any(source.ccnet != "off" or source.c4 for source in settings.sources)
     return 300_000_000 + 250_000_000 * Engine(settings.workers, settings.ray).processes + lines
 
 
@@ -173,7 +173,9 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
                             else:
                                 kept.add(row)
     names = [source.name for source in settings.sources]
+    spans = earlier.spans
     return {
+        **({"spans": {"found": spans.found, "removed": spans.removed, "scopes": spans.scopes}} if spans else {}),
         "sources": {name: tallies[name].funnel() for name in names},
         **{
             key: {name: dict(sorted(getattr(tallies[name], key).items())) for name in names} for key in ("dropped", "licences", "languages")
@@ -217,8 +219,10 @@ class _Earlier:
         from puna.corpus.dedup.books import Books
         from puna.corpus.dedup.index import Index
         from puna.corpus.dedup.lines import Seen
+        from puna.corpus.dedup.spans import Spans
 
-        self._texts, self._books = Seen(MOST_TEXT_BYTES), Books()
+        self._settings, self._texts, self._books = settings, Seen(MOST_TEXT_BYTES), Books()
+        self.spans = Spans(settings.line_memory_bytes) if any(source.c4 for source in settings.sources) else None
         self._index = None
         if settings.signs:
             if settings.known:
@@ -226,8 +230,12 @@ class _Earlier:
             self._index = Index(out / "near", threshold=settings.near_duplicates)
 
     def drop(self, rows: list[dict[str, Any]], signatures: Any, source: SourceSettings) -> None:
-        """Give a reason to rows whose text, or nearly so, was kept before. signatures: of the rows that came in without a reason."""
+        """Give a reason to rows whose text, or nearly so, was kept before; under c4, once they lost the sentences that came before.
+
+        signatures: of the rows that came in without a reason.
+        """
         own = [row for row in rows if row["signed"]]
+        shortened = self._shorten([row for row in rows if not row["reason"]]) if source.c4 else []
         fresh = [row for row in rows if not row["reason"]]
         first = self._texts.first_time(np.array([int(row["id"][:16], 16) for row in fresh], np.uint64))
         for row, is_first in zip(fresh, first.tolist(), strict=True):
@@ -235,13 +243,43 @@ class _Earlier:
                 row["reason"] = DUPLICATE
         if self._index is not None:
             places = [place for place, row in enumerate(own) if not row["reason"]]
-            found = self._index.add([own[place]["id"] for place in places], signatures[places])
+            signatures = _signed_anew([own[place] for place in places], signatures[places], shortened)
+            found = self._index.add([own[place]["id"] for place in places], signatures)
             again = np.flatnonzero(found >= 0)
             for at, identity in zip(again.tolist(), self._index.ids(found[again]), strict=True):
                 own[places[at]] |= {"reason": NEAR, "detail": f"of {identity}"}
         for row in fresh if source.books else ():
             if not row["reason"] and (match := self._books.add(row["id"], row["text"])):
                 row |= {"reason": BOOK, "detail": f"{match[1]:.0%} of {match[0]}"}
+
+    def _shorten(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where that is too short. Their
+        language and scores are those of the whole page."""
+        from puna.corpus.dedup.spans import REPEATED
+        from puna.corpus.quality.c4 import MINIMUM_SENTENCES
+
+        assert self.spans is not None
+        shortened = []
+        for row, (text, sentences) in zip(rows, self.spans.unseen([row["text"] for row in rows]), strict=True):
+            if text == row["text"]:
+                continue
+            if sentences < MINIMUM_SENTENCES:
+                row["reason"] = REPEATED
+            else:
+                row |= groups.measured(text, self._settings)
+                shortened.append(row)
+        return shortened
+
+
+def _signed_anew(rows: list[dict[str, Any]], signatures: Any, changed: list[dict[str, Any]]) -> Any:
+    """The rows' signatures, made again for those whose text has changed."""
+    from puna.corpus.dedup import near
+
+    those = set(map(id, changed))
+    places = [place for place, row in enumerate(rows) if id(row) in those]
+    if places:
+        signatures[places] = near.signatures([rows[place]["text"] for place in places])
+    return signatures
 
 
 def documents_folder(run: Path) -> Path:

@@ -24,7 +24,10 @@ class SourceSettings(BaseModel):
         description="CCNet's line deduplication before the language is told: on keeps the first copy of a line; exact does as CCNet's "
         "code does: no copy of a repeated line stays, words are glued where lines end, and a document needs 300 characters",
     )
-    c4: bool = Field(False, description="the page heuristics of C4")
+    c4: bool = Field(
+        False,
+        description="the page heuristics of C4; of three sentences in a row that come again, in any such source, only the first copy stays",
+    )
     perplexity: bool = Field(False, description="filter by corpus.perplexity")
     reference: bool = Field(False, description="filter by corpus.reference")
     books: bool = Field(False, description="a book whose content overlaps with an earlier one's by more than 90% is dropped")
@@ -62,7 +65,7 @@ class ReferenceSettings(BaseModel):
 
 
 class OptOutSettings(BaseModel):
-    """Files that say whose pages are not to be used. Read before a page is."""
+    """Files that say whose pages are not to be used. The text of a refused page is not even taken out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,8 +102,10 @@ class CorpusSettings(BaseModel):
     on_damaged_file: Literal["stop", "skip"] = Field("stop", description="a truncated or unreadable raw file ends the run, or is counted")
     group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
     line_memory_bytes: int = Field(
-        500_000_000, ge=1_000_000, description="memory for lines seen, under ccnet; what is full is forgotten, and a new scope begins"
-    )
+        500_000_000, ge=1_000_000,
+        description="memory for lines seen, under ccnet, and then for sentences seen, under c4: 16 bytes for each; what is full is "
+        "forgotten, and a new scope begins",
+    )  # fmt: skip
     workers: int = Field(0, ge=0, description="processes at work; 0: one a processor. The result does not depend on it")
     ray: str = Field("", description="address of a Ray cluster that does the work, local for one started here; folders must be shared")
 

@@ -1,4 +1,4 @@
-"""C4's heuristics on pages made by hand, and its deduplication by spans of three sentences against a plain reference."""
+"""C4's heuristics on pages made by hand."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.quality import c4
-from puna.corpus.quality.c4 import BadWords, Spans, c4_clean
+from puna.corpus.quality.c4 import BadWords, c4_clean
 from puna.errors import UserError
 
 GOOD = "Llamas live on the high plain. They eat the short grass there.\nIn winter the herd moves down."
@@ -101,58 +101,14 @@ def test_bad_words(tmp_path: Path) -> None:
     assert not BadWords(path).found("anything")
 
 
-def test_a_span_of_three_sentences_seen_before_goes() -> None:
-    seen = Spans(1000)
-    notice = "We sell wool here. We ship it abroad. We answer every letter."
-    own = [
-        "The plain is very high. The air is very thin. The nights are cold.",
-        "A herd came by today. It had forty heads. All of them were brown.",
-    ]
-    assert c4_clean(f"{own[0]}\n{notice}", seen=seen) == (f"{own[0]}\n{notice}", "")
-    assert c4_clean(f"{notice.upper()}\n{own[1]}".replace("WE", "We"), seen=seen) == (own[1], "")
-    assert c4_clean(f"{own[0]} One more sentence is here.", seen=seen) == ("", c4.REPEATED)
-    assert c4_clean(f"{own[1]}\n{own[1]}", seen=Spans(1000)) == (own[1], "")
-
-
-def test_the_set_of_spans_is_bounded() -> None:
-    seen = Spans(2)
-    for number in range(5):
-        c4_clean(f"Number {number} is the first one here. The second one is here. The third one is here.", seen=seen)
-    assert len(seen.hashes) == 2
-
-
-SENTENCES = [f"This is sentence number {number} here." for number in range(8)]
-
-
-@given(st.lists(st.lists(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), min_size=1, max_size=3), min_size=1, max_size=6))
-def test_deduplication_as_defined(pages: list[list[list[str]]]) -> None:
-    seen, before = Spans(10**6), set[tuple[str, ...]]()
-    for page in pages:
-        flat = [sentence for line in page for sentence in line]
-        spans = [tuple(flat[start : start + 3]) for start in range(len(flat) - 2)]
-        gone: set[int] = set()
-        for start, span in enumerate(spans):
-            if span in before or span in spans[:start]:
-                gone |= {start, start + 1, start + 2}
-        expected = " ".join(sentence for number, sentence in enumerate(flat) if number not in gone)
-        text, reason = c4_clean("\n".join(" ".join(line) for line in page), seen=seen)
-        if len(flat) < 3:
-            assert reason == c4.FEW_SENTENCES
-        elif len(flat) - len(gone) < 3:
-            assert reason == c4.REPEATED
-        else:
-            assert text.replace("\n", " ") == expected
-            before.update(spans)
-
-
 @given(st.text())
 def test_any_text(text: str) -> None:
-    cleaned, reason = c4_clean(text, seen=Spans(10), every_script=True)
+    cleaned, reason = c4_clean(text, every_script=True)
     assert (reason == "") != (cleaned == "") and reason in ("", *c4.REASONS)
 
 
 @pytest.mark.parametrize("piece", ["[", "a. ", ".", '."', "。", " ", "a\n", "A. A. A. ", '""""'])
 def test_time_is_linear(piece: str) -> None:
     start = time.process_time()
-    c4_clean(piece * 200_000, seen=Spans(10**6), every_script=True)
+    c4_clean(piece * 200_000, every_script=True)
     assert time.process_time() - start < 8

@@ -13,7 +13,9 @@ from puna.corpus.quality.privacy import KINDS, scrub
 @pytest.mark.parametrize(
     "text",
     [
-        "mail me: ⟦jane.doe@mail.uni-x.de⟧.", "<⟦a.b+c@gmail.com⟧>", "(⟦x_1@sub.dept.ac.uk⟧)", "mailto:⟦x@herd.org⟧?subject=a",
+        "mail me: ⟦jane.doe@mail.uni-x.de⟧.",
+        "A B ⟦<a.b+c@gmail.com>⟧, ⟦<x@herd.org>⟧⟦<y@herd.org>⟧ <⟦z@herd.org⟧ or ⟦q@herd.org⟧>",
+        "(⟦x_1@sub.dept.ac.uk⟧)", "mailto:⟦x@herd.org⟧?subject=a",
         "⟦A@B.ORG⟧,⟦c@d.net⟧",
         "邮箱⟦foo@bar.com⟧请", "write to ⟦x@herd.org⟧: now", "⟦foo@example.com⟧", "⟦a@b.co⟧\n⟦c@d.co⟧",
     ],
@@ -31,7 +33,7 @@ def test_email(text: str) -> None:
         "Phone: ⟦5551234⟧", "tel:⟦+33123456789⟧",
         "Tel: ⟦+33 1 23 45 67 89⟧ (office)", "⟦089 / 123 45 67⟧", "⟦+44 (0)20 7946 0958⟧", "⟦+352-26203652⟧", "Fax no. ⟦12 34 56 78⟧",
         "⟦+86 138\u00a00013\u00a08000⟧",
-        "⟦+49 30 123456⟧ or ⟦+49 30 654321⟧", "тел. ⟦8 495 123 45 67⟧",
+        "⟦+49 30 123456⟧ or ⟦+49 30 654321⟧", "тел. ⟦8 495 123 45 67⟧", "call ⟦<+49 30 123456>⟧, <⟦+49 30 654321⟧",
     ],
 )  # fmt: skip
 def test_phone(text: str) -> None:
@@ -43,7 +45,9 @@ def test_phone(text: str) -> None:
     [
         "server ⟦8.8.4.4⟧", "http://⟦151.101.1.69⟧/", "⟦81.169.145.10⟧/24", "from ⟦2a00:1450:4001:81b::200e⟧ port",
         "[⟦2a00:1450:4001:81b::200e⟧]:80",
-        "at ⟦130.89.148.77⟧.", "⟦81.169.145.10⟧-⟦81.169.145.20⟧", "dns=⟦9.9.9.9⟧", "⟦2a00:1450:4001:81b:0:0:0:200e⟧",
+        "at ⟦130.89.148.77⟧.",
+        "from ⟦<2a00:1450:4001:81b::200e>⟧", "⟦<2a00:1450:4001:81b::200e>⟧⟦<2a00:1450:4001:81b::200f>⟧",
+        "⟦81.169.145.10⟧-⟦81.169.145.20⟧", "dns=⟦9.9.9.9⟧", "⟦2a00:1450:4001:81b:0:0:0:200e⟧",
     ],
 )  # fmt: skip
 def test_ip(text: str) -> None:
@@ -107,6 +111,8 @@ PIECES = [
     "\n",
     "/",
     "Tel. ",
+    "<",
+    ">",
 ]
 
 

@@ -22,38 +22,39 @@ PIECE = 1 << 16
 BYTES_PER_LINE = 16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
 
 
-def line_hashes(texts: list[str]) -> tuple[Any, Any]:
+def line_hashes(texts: list[str], table: Any = None) -> tuple[Any, Any]:
     """Hashes of all lines of all texts in order, uint64 [lines], and where each text's lines start, int64 [texts + 1].
 
-    A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing.
+    A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing. table: what becomes of each code point,
+    in the form of `line_table`, which is the default.
     """
+    table = line_table() if table is None else table  # held here: two threads at their first call make two, and one is thrown away
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([text.count("\n") + 1 for text in texts], out=offsets[1:])
     if not texts:
         return np.zeros(0, np.uint64), offsets
     if not library():
-        return _in_pieces("\n".join(texts)), offsets
+        return _in_pieces("\n".join(texts), table), offsets
     raw = b"\n".join([encode(lines_of(text)) for text in texts])
     hashes = np.empty(offsets[-1], np.uint64)
-    table = line_table()  # held here: two threads at their first call make two, and one is thrown away
     library().line_hashes(raw, len(raw), pointer(table), pointer(hashes))
     return hashes, offsets
 
 
-def _in_pieces(text: str) -> Any:
+def _in_pieces(text: str, table: Any) -> Any:
     """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes on its way."""
     found, start = [], 0
     while start <= len(text):
         end = text.find("\n", start + PIECE)
         end = len(text) if end < 0 else end
-        found.append(_line_hashes(text[start:end]))
+        found.append(_line_hashes(text[start:end], table))
         start = end + 1
     return np.concatenate(found)
 
 
-def _line_hashes(text: str) -> Any:
+def _line_hashes(text: str, table: Any) -> Any:
     codes = code_points(lines_of(text))
-    entries = line_table()[codes]
+    entries = table[codes]
     newline = codes == ord("\n")
     line = np.cumsum(newline)
     hashes = np.zeros(newline.sum() + 1, np.uint64)

@@ -11,29 +11,29 @@ Where the paper and the released code (tensorflow_datasets, text/c4_utils.py), w
 | bad words | anywhere in the page | anywhere in what stays, after deduplication | anywhere in what stays |
 | words over 1,000 characters | not named | line dropped | the code's |
 | pages over 190,000 characters | not named | dropped | kept |
-| duplicates | spans of three sentences | lines | the paper's |
+| duplicates | spans of three sentences | lines | the paper's, in dedup/spans.py |
 
 Sentences are counted by their end marks; the code uses NLTK's Punkt, an English model.
 """
 
-import hashlib
 import re
 from pathlib import Path
 
 from puna.errors import UserError
 
-MINIMUM_WORDS, MINIMUM_SENTENCES, MAXIMUM_WORD, SPAN = 5, 3, 1000, 3
+MINIMUM_WORDS, MINIMUM_SENTENCES, MAXIMUM_WORD = 5, 3, 1000
 END_MARKS = (".", "?", "!", '"', "”", "’", "»")
 OTHER_END_MARKS = tuple("。！？．｡؟۔।॥။።፧።៕՜՞։…」』）")  # Chinese and Japanese, Arabic and Urdu, Indic, Burmese, Ethiopic, Khmer, Armenian
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 LOREM_IPSUM, CURLY_BRACKET, BAD_WORD = "C4: lorem ipsum", "C4: curly bracket", "C4: bad word"
-FEW_SENTENCES, REPEATED = "C4: fewer than 3 sentences", "C4: fewer than 3 sentences not seen before"
-REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES, REPEATED)
+FEW_SENTENCES = "C4: fewer than 3 sentences"
+REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES)
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-_SENTENCE_END = re.compile(
-    r"[.!?](?<!\b[A-Z]\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)[\"'”’»)\]]{0,3}\s+(?=[\"'“‘«(\[]{0,3}[^\W_a-z])"
-    r"|[。！？।॥؟۔።][」』”’）]{0,3}\s*(?=\S)"
+SENTENCE_END = re.compile(  # inside a line
+    r"[.!?。！？।॥؟۔።](?:(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)"
+    r"[\"'”’»)\]]{0,3}[^\S\n]+(?=[\"'“‘«(\[]{0,3}[^\W_a-z])"
+    r"|(?<![.!?])[」』”’）]{0,3}[^\S\n]*(?=\S))"
 )
 # Scripts written without spaces: Han, kana, Thai, Lao, Burmese, Khmer. Two of their characters count as a word.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
@@ -63,40 +63,24 @@ class BadWords:
         return not self.words.isdisjoint(re.findall(r"\w+", lower)) or bool(self.others and self.others.search(lower))
 
 
-class Spans:
-    """Spans of sentences seen so far, as 64-bit hashes; at most `limit` of them, about 80 bytes each, later ones are not kept."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.hashes: set[int] = set()
-
-    def __contains__(self, span: int) -> bool:
-        return span in self.hashes
-
-    def add(self, span: int) -> None:
-        if len(self.hashes) < self.limit:
-            self.hashes.add(span)
-
-
 def sentences(line: str) -> list[str]:
     """The sentences of a line: split behind end marks that white space and a capital (or a letter without case) follow."""
-    return [sentence for sentence in _cut(line) if sentence.strip()]
+    return [sentence for sentence in cut(line) if sentence.strip()]
 
 
-def _cut(line: str) -> list[str]:
+def cut(line: str) -> list[str]:
     """The line in pieces that give it back when joined."""
     pieces, start = [], 0
-    for end in _SENTENCE_END.finditer(line):
+    for end in SENTENCE_END.finditer(line):
         pieces.append(line[start : end.end()])
         start = end.end()
     return [*pieces, line[start:]]
 
 
-def c4_clean(text: str, bad_words: BadWords | None = None, seen: Spans | None = None, every_script: bool = False) -> tuple[str, str]:
+def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:
     """(cleaned page, ""), or ("", reason) when the page is dropped; reason is one of REASONS.
 
-    seen: spans of three sentences of the pages before; a span that is in it is removed here, those of the page kept are added. Pages
-    have to come in a fixed order. every_script: end marks of other scripts count too, and two characters of a script without spaces
+    every_script: end marks of other scripts count too, and two characters of a script without spaces
     count as one word; without it only languages that end sentences as English does pass.
     """
     end_marks = END_MARKS + OTHER_END_MARKS if every_script else END_MARKS
@@ -123,32 +107,4 @@ def c4_clean(text: str, bad_words: BadWords | None = None, seen: Spans | None = 
         return "", FEW_SENTENCES
     if bad_words is not None and bad_words.found("\n".join(kept).lower()):
         return "", BAD_WORD
-    if seen is None:
-        return "\n".join(kept).strip(), ""
-    kept, spans = _unseen(kept, seen)
-    if sum(len(sentences(line)) for line in kept) < MINIMUM_SENTENCES:
-        return "", REPEATED
-    for span in spans:
-        seen.add(span)
     return "\n".join(kept).strip(), ""
-
-
-def _unseen(lines: list[str], seen: Spans) -> tuple[list[str], list[int]]:
-    """The lines without the sentences of spans seen before, here or in other pages; and all spans of three, as hashes."""
-    pieces = [(row, piece) for row, line in enumerate(lines) for piece in _cut(line)]
-    plain = [" ".join(piece.lower().split()) for _, piece in pieces]
-    spans: dict[int, None] = {}
-    repeated: set[int] = set()
-    for start in range(len(plain) - SPAN + 1):
-        told = "\n".join(plain[start : start + SPAN]).encode("utf-8", "surrogatepass")
-        span = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
-        if span in spans or span in seen:
-            repeated.update(range(start, start + SPAN))
-        spans[span] = None
-    if not repeated:
-        return lines, list(spans)
-    rows: dict[int, str] = {}
-    for number, (row, piece) in enumerate(pieces):
-        if number not in repeated:
-            rows[row] = rows.get(row, "") + piece
-    return [line.strip() for line in rows.values()], list(spans)

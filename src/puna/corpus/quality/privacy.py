@@ -82,7 +82,8 @@ _GLOBAL = ipaddress.ip_network("2000::/3")
 
 
 def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:
-    """(text with PLACEHOLDERS, how many of each kind were replaced). Takes time linear in the text.
+    """(text with PLACEHOLDERS, how many of each kind were replaced). Takes time linear in the text. What stands between < and > is
+    replaced with them.
 
     local_ip: addresses of private networks and links are replaced too; loopback, documentation and unrouted ones never are.
     """
@@ -93,6 +94,8 @@ def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) ->
             continue
         pieces, done = [], 0
         for start, end in find(text):
+            if text[max(0, start - 1) : start] == "<" and text[end : end + 1] == ">":  # the placeholder has brackets of its own
+                start, end = start - 1, end + 1
             pieces += [text[done:start], PLACEHOLDERS[kind]]
             done = end
         counts[kind] = len(pieces) // 2

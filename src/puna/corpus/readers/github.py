@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.corpus import licences
-from puna.corpus.document import Found, Skipped
+from puna.corpus.document import Found, Refuses, Skipped
 from puna.corpus.readers import source_file, streams
 from puna.errors import UserError
 
@@ -22,7 +22,7 @@ LICENCE = ("license", "licence", "licenses", "max_stars_repo_licenses")
 BATCH_ROWS = 128
 
 
-def read(path: Path) -> Iterator[Found | Skipped]:
+def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
     """Every row, in order. Offsets are bytes of the unpacked JSON lines, or row numbers of a Parquet file."""
     with path.open("rb") as file:
         parquet = file.read(4) == b"PAR1"
@@ -36,7 +36,9 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         content = _first(known, CONTENT)
         name, repository = str(_first(known, PATH) or ""), str(_first(known, REPOSITORY) or "")
         url = f"https://github.com/{repository}/blob/HEAD/{urllib.parse.quote(name)}" if name and repository else where
-        if not isinstance(content, str | bytes) or not content:
+        if refuses and (reason := refuses(url)):
+            yield Skipped(reason, url, offset)
+        elif not isinstance(content, str | bytes) or not content:
             yield Skipped("no text", url, offset)
         elif not source_file.wanted(name):
             yield Skipped("not a source file", url, offset)

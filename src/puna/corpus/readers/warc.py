@@ -7,8 +7,9 @@ record that can be found. Memory stays at a few records, whatever the size of th
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.document import Found, Refuses, Skipped, digest
 from puna.corpus.readers import http
 from puna.corpus.readers.archive import LONGEST_HEADER, Archive
 from puna.corpus.readers.page import page_text
@@ -25,13 +26,33 @@ NEXT_RECORD = re.compile(rb"\n(?:WARC/\d\.\d+[ \t\r]*\n|[^ \r\n]+ [\d.:a-fA-F]+ 
 SWALLOWED = re.compile(rb"\n\r*\n(?=WARC/\d\.\d+[ \t\r]*\n)")
 
 
-def read(path: Path) -> Iterator[Found | Skipped]:
+class _Page(NamedTuple):
+    """An HTML page whose text has not been taken out yet."""
+
+    body: bytes
+    content_type: str
+    url: str
+    offset: int
+
+
+def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
     """Every HTML response, HTML resource and WET text; other records of content are skipped with their reason, while requests and
     records about the archive itself are passed over.
 
     offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is plain, or packed otherwise,
     byte of the record in what it unpacks to. Raises UserError where the file breaks off, or is damaged with nothing readable behind.
     """
+    for item in _records(path):
+        if not isinstance(item, _Page):
+            yield item
+        elif refuses and (reason := refuses(item.url)):
+            yield Skipped(reason, item.url, item.offset)
+        else:
+            title, text = page_text(item.body, item.content_type)
+            yield Found(item.url, text, item.offset, digest(item.body), title) if text else Skipped("no text", item.url, item.offset)
+
+
+def _records(path: Path) -> Iterator[Found | Skipped | _Page]:
     archive = Archive(path, _begins)
     archive.skip_blank_lines()
     if archive.damage is None and not _begins(archive.peek(LONGEST_HEADER)):
@@ -62,12 +83,12 @@ def _begins(content: bytes) -> bool:
     return bool(VERSION.match(content)) or _arc_header(content.partition(b"\n")[0]) is not None
 
 
-def _record(archive: Archive, offset: int) -> Found | Skipped | None:
+def _record(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
     """The record at the present place; None for one that holds no content. One that ends early is told as EARLY."""
     return _warc(archive, offset) if archive.peek(5) == b"WARC/" else _arc(archive, offset)
 
 
-def _warc(archive: Archive, offset: int) -> Found | Skipped | None:
+def _warc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
     head = archive.until(HEADER_END, LONGEST_HEADER)
     if head is None and len(archive.peek(LONGEST_HEADER)) < LONGEST_HEADER and not NEXT_RECORD.search(archive.peek(LONGEST_HEADER)):
         return Skipped(EARLY, "", offset)
@@ -110,7 +131,7 @@ def _headers(head: bytes) -> dict[str, str]:
     return fields
 
 
-def _content(headers: dict[str, str], payload: bytes, url: str, offset: int) -> Found | Skipped | None:
+def _content(headers: dict[str, str], payload: bytes, url: str, offset: int) -> Found | Skipped | _Page | None:
     kind, content_type = headers.get("warc-type", "").lower(), headers.get("content-type", "")
     if kind == "response":
         return _response(payload, url, offset)
@@ -126,7 +147,7 @@ def _content(headers: dict[str, str], payload: bytes, url: str, offset: int) -> 
     return None
 
 
-def _response(payload: bytes, url: str, offset: int) -> Found | Skipped:
+def _response(payload: bytes, url: str, offset: int) -> Skipped | _Page:
     """An HTTP response as it came over the wire."""
     response = http.split(payload)
     if response is None:
@@ -151,11 +172,10 @@ def _is_page(content_type: str, body: bytes) -> bool:
     return b"<html" in start or b"<!doctype html" in start or start[:2] == b"\x1f\x8b"
 
 
-def _page(body: bytes, content_type: str, url: str, offset: int) -> Found | Skipped:
+def _page(body: bytes, content_type: str, url: str, offset: int) -> Skipped | _Page:
     if not _is_page(content_type, body):
         return Skipped("not HTML", url, offset)
-    title, text = page_text(body, content_type)
-    return Found(url, text, offset, digest(body), title) if text else Skipped("no text", url, offset)
+    return _Page(body, content_type, url, offset)
 
 
 def _arc_header(line: bytes) -> tuple[str, int] | None:
@@ -170,7 +190,7 @@ def _arc_header(line: bytes) -> tuple[str, int] | None:
     return None
 
 
-def _arc(archive: Archive, offset: int) -> Found | Skipped | None:
+def _arc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
     """An ARC record: its header line, then so many bytes of HTTP response."""
     line = archive.until(LINE_END, LONGEST_HEADER)
     header = _arc_header(line[:-1]) if line is not None else None

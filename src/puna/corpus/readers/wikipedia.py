@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.document import Found, Refuses, Skipped, digest
 from puna.corpus.readers import streams
 from puna.corpus.readers.wikitext import plain
 from puna.corpus.readers.wikitext_languages import DISAMBIGUATION
@@ -21,7 +21,7 @@ REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language: #REDIRECT 
 LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 
-def read(path: Path) -> Iterator[Found | Skipped]:
+def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
     """Every article of a dump. Raises UserError, after all whole pages, where the XML breaks off."""
     base, language, namespaces = "", "en", set()
     number = 0
@@ -34,14 +34,16 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         elif tag == "namespace" and element.get("key") in (MEDIA_KEY, FILE_KEY, CATEGORY_KEY) and element.text:
             namespaces.add(element.text.lower())
         elif tag == "page":
-            yield _article(element, base, language, frozenset(namespaces), number)
+            yield _article(element, base, language, frozenset(namespaces), number, refuses)
             number += 1
 
 
-def _article(page: Any, base: str, language: str, namespaces: frozenset[str], number: int) -> Found | Skipped:
+def _article(page: Any, base: str, language: str, namespaces: frozenset[str], number: int, refuses: Refuses) -> Found | Skipped:
     values = {element.tag.rpartition("}")[2]: element for element in page.iter("{*}*")}
     title = (values["title"].text or "") if "title" in values else ""
     url = f"{base}/{quote(title.replace(' ', '_'), safe='/:(),!*')}" if base else title
+    if refuses and (reason := refuses(url)):
+        return Skipped(reason, url, number)
     text = (values["text"].text or "") if "text" in values else ""
     if "ns" in values and (values["ns"].text or "0").strip() != "0":
         return Skipped("not an article", url, number)
