@@ -1,5 +1,6 @@
 """Raw files to documents: the funnel counts every record once, duplicates go, groups resume."""
 
+import gzip
 import importlib
 import json
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from puna.corpus.document import digest, document_schema
 from puna.corpus.fetch import RawFile, content_bytes, content_digest
 from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
+
+from .readers.test_warc import record, response
 
 ENGLISH = (
     "Llamas of the {0}: the llamas of the high plain number {0} are counted every spring by the people of the village, who know each of "
@@ -134,6 +137,24 @@ def test_the_memory_told_holds_what_is_seen_under_ccnet_and_then_under_c4(make: 
     for changed in ([{"c4": True}, {}], [{}, {"ccnet": "on"}], [{"c4": True}, {"ccnet": "on", "c4": True}]):
         sources = tuple(source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True))
         assert pipeline.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
+
+
+def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
+    whole = [gzip.compress(record(response(f"<p>{ENGLISH.format(n)}</p>".encode()), url=f"http://a.example/{n}")) for n in range(4)]
+    damaged = bytearray(whole[1])
+    damaged[60:90] = bytes(255 - byte for byte in damaged[60:90])
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(whole[0] + bytes(damaged) + whole[2] + whole[3][:-30])
+    files = {"a": [RawFile("a", path.name, path, content_digest(path), content_bytes(path))]}
+    listed = [{"name": "a", "reader": "warc", "uris": ["*"]}]
+    settings = CorpusSettings.model_validate({"sources": listed, "workers": 1, "on_damaged_file": "skip"})
+    funnel, out = run((settings, files), tmp_path)
+    assert funnel["dropped"]["a"] == {"damaged gzip member": 1, "damaged file": 1}
+    assert funnel["sources"]["a"]["found"]["documents"] == 4
+    (last,) = [row for row in pq.read_table(out / "dropped.parquet").to_pylist() if row["reason"] == "damaged file"]
+    assert (last["url"], last["offset"]) == ("http://a.example/3", path.stat().st_size - len(whole[3]) + 30)
+    with pytest.raises(UserError, match="ends early"):
+        run((settings.model_copy(update={"on_damaged_file": "stop"}), files), tmp_path, "stop")
 
 
 def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from puna.errors import UserError
+
 Refuses = Callable[[str], str] | None  # url -> why it is opted out of, "" where it is not; None where nothing is
 
 
@@ -32,6 +34,14 @@ class Skipped:
     reason: str
     url: str
     offset: int
+
+
+class BrokenOff(UserError):
+    """A raw file that cannot be read on inside a record, which is counted as the file's damage alone. url, offset: of that record."""
+
+    def __init__(self, message: str, url: str, offset: int) -> None:
+        super().__init__(message)
+        self.url, self.offset = url, offset
 
 
 def digest(raw: bytes | str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from puna.artifact import sync
-from puna.corpus.document import Found, Skipped, digest, document_schema, row_schema
+from puna.corpus.document import BrokenOff, Found, Skipped, digest, document_schema, row_schema
 from puna.corpus.fetch import RawFile
 from puna.corpus.quality import heuristics, language
 from puna.corpus.settings import CorpusSettings, SourceSettings
@@ -270,6 +270,9 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
                 yield _row(file, source, record.url, offset, reason=record.reason)
             else:
                 yield _document(file, source, record, settings)
+    except BrokenOff as error:
+        yield _row(file, source, error.url, error.offset, reason=DAMAGED, detail=str(error))
+        return
     except (UserError, OSError, EOFError) as error:
         yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
         return

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.corpus.document import Found, Refuses, Skipped, digest
+from puna.corpus.document import BrokenOff, Found, Refuses, Skipped, digest
 from puna.corpus.readers import http
 from puna.corpus.readers.archive import LONGEST_HEADER, Archive
 from puna.corpus.readers.page import page_text
@@ -40,7 +40,8 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
     records about the archive itself are passed over.
 
     offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is plain, or packed otherwise,
-    byte of the record in what it unpacks to. Raises UserError where the file breaks off, or is damaged with nothing readable behind.
+    byte of the record in what it unpacks to. Raises UserError where the file breaks off, or is damaged with nothing readable behind, in
+    place of the record that this happens in.
     """
     for item in _records(path):
         if not isinstance(item, _Page):
@@ -61,21 +62,21 @@ def _records(path: Path) -> Iterator[Found | Skipped | _Page]:
         archive.skip_blank_lines()
         offset = archive.offset()
         item = _record(archive, offset) if archive.peek(1) else None
-        cut = isinstance(item, Skipped) and item.reason == EARLY
+        if not (isinstance(item, Skipped) and item.reason == EARLY):
+            if item is not None:
+                yield item
+            if archive.peek(1):
+                continue
+            item = None
         damage = archive.damage
-        if item is not None:
-            yield Skipped(DAMAGED, item.url, offset) if cut and damage is not None and not damage.early else item
-        if not cut and archive.peek(1):
-            continue
-        damage = archive.damage
-        if damage is None and cut:
-            raise UserError(f"the archive breaks off inside the record at byte {offset:,}: {item.url if item else ''}")
-        if damage is None:
+        if item is None and damage is None:
             return
-        if not cut and not damage.early:
-            yield Skipped(DAMAGED, "", damage.member)
-        if not archive.recover():
-            raise damage
+        url, at = (item.url, offset) if item is not None else ("", damage.member if damage is not None else offset)
+        if damage is not None and archive.recover():
+            yield Skipped(DAMAGED, url, at)
+            continue
+        inside = f" inside the record at byte {at:,}: {url}" if item is not None else ""
+        raise BrokenOff((f"{damage}," if damage and inside else str(damage or "the archive breaks off")) + inside, url, at)
 
 
 def _begins(content: bytes) -> bool:
