@@ -11,6 +11,8 @@ from . import tiny
 from .report.test_report import checked
 from .tiny import puna
 
+LETTER = "A letter about the long road to the market by the river, and about the people of the village who walk on it. " * 4
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -129,3 +131,22 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     assert "a name has letters" in puna("corpus", tmp_path / "a.txt", "--name", "../evil", "--out", tmp_path / "out", code=2).stderr
     assert not (tmp_path / "evil").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_file_that_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+    unreadable = Path("/proc/self/mem")  # whose first bytes are nobody's, not even the administrator's
+    try:
+        unreadable.read_bytes()
+    except OSError as error:
+        reason = error.strerror
+    else:
+        pytest.skip("no file here that cannot be read")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text(LETTER)
+    (tmp_path / "raw" / "b.txt").symlink_to(unreadable)
+    told = json.loads(puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "--json").stdout)
+    assert told["dropped"]["books"] == {"damaged file": 1} and told["sources"]["books"]["kept"]["documents"] == 1
+    (row,) = (json.loads(line) for line in puna("corpus", "dropped", tmp_path / "out" / "raw", "--json").stdout.splitlines())
+    assert row["file"].endswith("raw/b.txt") and row["detail"] == reason
+    stop = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "-s", "corpus.on_damaged_file=stop", code=2).stderr
+    assert f"b.txt cannot be read: {reason}" in stop and "Traceback" not in stop

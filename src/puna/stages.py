@@ -52,7 +52,7 @@ def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
         for uri in source.uris:
             address = fetching.parse(uri)
             if address.kind == "local":
-                files = fetching.local_files(source.name, address, root)
+                files = fetching.local_files(source.name, address, root, recipe.corpus.on_damaged_file == "skip")
                 if source.reader not in TAKE_FOLDERS and (folders := [file.name for file in files if file.path.is_dir()]):
                     raise UserError(
                         f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
@@ -97,7 +97,8 @@ def fetch(context: Context) -> dict[str, Any]:
             context.view.progress(source.name, done, total)
             address = fetching.parse(uri)
             if address.kind == "local":
-                files += [{**_plain(file), "path": None} for file in fetching.local_files(source.name, address, context.root)]
+                local = fetching.local_files(source.name, address, context.root, context.recipe.corpus.on_damaged_file == "skip")
+                files += [{**_plain(file), "path": None} for file in local]
             else:
                 for file in fetching.fetch(source.name, address, context.work / source.name):
                     files.append({**_plain(file), "path": file.path.relative_to(context.work).as_posix()})

@@ -280,9 +280,12 @@ def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) 
     dump = tmp_path / "dump.xml"
     page = f"<page><title>Tower</title><ns>0</ns><revision><text>{refs.replace('<', '&lt;')}{text(1)}</text></revision></page>"
     dump.write_text(f"<mediawiki>{page}</mediawiki>")
+    broken = write(tmp_path / "broken.xml", ["<mediawiki><page><title>"])
     sources = {"rows": {"reader": "jsonl", "reference": True}, "wiki": {"reader": "wikipedia"}}
-    made = job(tmp_path, "out", {"rows": [rows], "wiki": [dump]}, sources=sources, reference={"dumps": ["wiki"]}, near_duplicates=1)
-    funnel, out = run(made)
+    files = {"rows": [rows], "wiki": [broken, dump]}
+    settings = {"reference": {"dumps": ["wiki"]}, "near_duplicates": 1, "on_damaged_file": "skip"}
+    funnel, out = run(job(tmp_path, "out", files, sources=sources, **settings))
+    assert funnel["dropped"]["wiki"]["damaged file"] == 1
     kept = pq.read_table(out / "rows.parquet").to_pylist()
     hosts = [row["url"].partition("://")[2].startswith("www.cited") for row in kept]
     assert hosts.count(True) >= 340 and hosts.count(False) <= 20

@@ -1,7 +1,9 @@
 """Files and folders find their readers, by name and by how they begin."""
 
 import bz2
+import errno
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,17 @@ def test_what_is_not_there_or_not_readable_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"nothing here that a reader takes: .*a\.png"):
         discover.sources([str(tmp_path)])
+
+
+def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "library":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found, left = discover.sources([str(tmp_path)])
+    assert f"{tmp_path / 'library'}: Permission denied" in left and "book" not in found and "html" in found

@@ -1,8 +1,10 @@
 """Addresses of raw data, and files brought from them."""
 
+import errno
 import functools
 import hashlib
 import http.server
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -116,3 +118,38 @@ def test_a_wheel_comes_through_pip(tmp_path: Path) -> None:
     assert file.digest == requests.sha256 and zipfile.is_zipfile(file.path)
     with pytest.raises(UserError, match="pip could not bring it"):
         fetch.fetch("code", fetch.parse(requests.uri.replace(requests.sha256, HEX)), tmp_path)
+
+
+def test_a_file_that_cannot_be_read_has_its_reason_or_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.txt", "b.txt", "project/a.py", "project/b.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def digest(path: Path) -> str:
+        if path.name.startswith("b."):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    before = fetch.content_digest(tmp_path / "project")
+    monkeypatch.setattr(fetch, "file_digest", digest)
+    one, two = fetch.local_files("s", fetch.parse("*.txt"), tmp_path, skip=True)
+    assert (one.unreadable, two.unreadable, two.bytes) == ("", "Permission denied", 0)
+    (folder,) = fetch.local_files("s", fetch.parse("project"), tmp_path, skip=True)
+    assert not folder.unreadable and folder.digest != before  # read again when the file can be
+    for uri in ("*.txt", "project"):
+        with pytest.raises(UserError, match=r"source s: .*b\.(txt|py) cannot be read: Permission denied\n.*on_damaged_file to skip"):
+            fetch.local_files("s", fetch.parse(uri), tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project" / "inside").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("inside"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (file,) = fetch.local_files("s", fetch.parse("project"), tmp_path, skip=True)
+    assert file.unreadable == "Permission denied"

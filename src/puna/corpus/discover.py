@@ -65,29 +65,40 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 def _addresses(path: Path) -> list[str]:
     """The lines of a small text file that holds addresses and nothing else."""
-    if not path.is_file() or path.stat().st_size > 10_000_000 or path.suffix not in (".txt", ".list", ".urls", ""):
+    try:
+        if not path.is_file() or path.stat().st_size > 10_000_000 or path.suffix not in (".txt", ".list", ".urls", ""):
+            return []
+        lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
+    except OSError:  # to be told with the other files
         return []
-    lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     return lines if lines and all(URL.fullmatch(line) for line in lines) else []
 
 
 def _walk(path: Path, found: dict[str, list[str]], left: list[str]) -> None:
+    try:
+        for child in _inside(path, found, left):
+            _walk(child, found, left)
+    except OSError as error:
+        left.append(f"{path}: {error.strerror}")
+
+
+def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Path]:
+    """Add a file, or a folder that is read as one; what else is to be looked at."""
     if path.is_file():
         _add(found, left, str(path), str(path), path)
-        return
+        return []
     if not path.is_dir() or (path / MANIFEST).is_file():  # a link that leads nowhere, a pipe; what Puna made itself
         left.append(str(path))
-        return
+        return []
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
         found.setdefault("arxiv", []).append(str(path))
     elif any(child.name in PACKAGE for child in inside):
         found.setdefault("code", []).append(str(path))
     else:
-        for child in inside:
-            if not child.name.startswith("."):
-                _walk(child, found, left)
+        return [child for child in inside if not child.name.startswith(".")]
+    return []
 
 
 def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path | None = None) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from puna.artifact import file_digest
 from puna.errors import UserError
 
+UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
 _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
@@ -42,13 +43,19 @@ class Address:
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file or folder on disk. name: stable across machines (URI and member), digest: SHA-256 of its content."""
+    """One raw file or folder on disk. name: stable across machines (URI and member); digest: SHA-256 of its content, or, under the policy
+    to skip damaged files, why it cannot be read."""
 
     source: str
     name: str
     path: Path
     digest: str
     bytes: int
+
+    @property
+    def unreadable(self) -> str:
+        """Why it cannot be read, "" where it can."""
+        return self.digest.removeprefix(UNREADABLE) if self.digest.startswith(UNREADABLE) else ""
 
 
 def parse(uri: str) -> Address:
@@ -67,27 +74,45 @@ def parse(uri: str) -> Address:
     return Address(uri, "local", uri.removeprefix("file:"), "", "")
 
 
-def local_files(source: str, address: Address, root: Path) -> list[RawFile]:
-    """The local files or folders an address names, in name order, with digests. Raises UserError when there are none."""
+def local_files(source: str, address: Address, root: Path, skip: bool = False) -> list[RawFile]:
+    """The local files or folders an address names, in name order, with digests. Raises UserError when there are none, and for one that
+    cannot be read, unless such are to be skipped."""
     pattern = os.path.expanduser(os.path.expandvars(address.where))
     found = sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
     if "**" in pattern:  # which matches the folders on the way, too
         found = [name for name in found if not (root / name).is_dir()]
     if strange := next((name for name in found if not name.isprintable()), None):
         raise UserError(f"source {source}: the name {strange!r} is not text in UTF-8; rename the file")
-    paths = [(name, root / name) for name in found]
-    if not paths or not all(path.exists() for _, path in paths):
+    if not found or not all((root / name).exists() for name in found):
         raise UserError(f"source {source}: nothing at {address.uri} (looked in {root.resolve()})")
-    return [RawFile(source, name, path, content_digest(path), content_bytes(path)) for name, path in paths]
+    return [_raw_file(source, name, root / name, skip) for name in found]
 
 
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's sorted file names and digests."""
+def _raw_file(source: str, name: str, path: Path, skip: bool) -> RawFile:
+    try:
+        return RawFile(source, name, path, content_digest(path, skip), content_bytes(path))
+    except OSError as error:
+        if not skip:
+            where = error.filename or name
+            raise UserError(
+                f"source {source}: {where} cannot be read: {error.strerror}\nmend or remove the file, or set corpus.on_damaged_file to skip"
+            ) from error
+        return RawFile(source, name, path, f"{UNREADABLE}{error.strerror}", 0)
+
+
+def content_digest(path: Path, skip: bool = False) -> str:
+    """SHA-256 of a file, or of a folder's sorted file names and digests. skip: a file in a folder may be unreadable."""
     if path.is_file():
         return file_digest(path)
     whole = hashlib.sha256()
     for child in _files_in(path):
-        whole.update(f"{child.relative_to(path).as_posix()}\0{file_digest(child)}\n".encode())
+        try:
+            digest = file_digest(child)
+        except OSError as error:
+            if not skip:
+                raise OSError(error.errno, error.strerror, str(child)) from error
+            digest = f"{UNREADABLE}{error.strerror}"
+        whole.update(f"{child.relative_to(path).as_posix()}\0{digest}\n".encode())
     return whole.hexdigest()
 
 
@@ -97,7 +122,11 @@ def content_bytes(path: Path) -> int:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.rglob("*") if child.is_file())
+    def stop(error: OSError) -> None:  # else a folder that cannot be read counts as empty
+        raise error
+
+    found = (Path(at) / name for at, _, names in os.walk(folder, onerror=stop) for name in names)
+    return sorted(path for path in found if path.is_file())
 
 
 def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:

@@ -256,6 +256,9 @@ def _rows(group: Group) -> Iterator[dict[str, Any]]:
 def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     """Every record of a raw file as one row: a cleaned text (reason ""), or a record that is none, with its reason."""
     source, settings = group.source, group.settings
+    if file.unreadable:
+        yield _row(file, source, "", 0, reason=DAMAGED, detail=file.unreadable)
+        return
     reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
     offset, found = 0, False
@@ -274,7 +277,9 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
         yield _row(file, source, error.url, error.offset, reason=DAMAGED, detail=str(error))
         return
     except (UserError, OSError, EOFError) as error:
-        yield _row(file, source, "", offset, reason=DAMAGED, detail=str(error))
+        # The system's words without a path, which would differ from machine to machine.
+        told = f"{Path(error.filename or file.path).name}: {error.strerror}" if isinstance(error, OSError) and error.errno else str(error)
+        yield _row(file, source, "", offset, reason=DAMAGED, detail=told)
         return
     if not found:
         yield _row(file, source, "", 0, reason="nothing in the file")

@@ -1,5 +1,6 @@
 """What the quality filters learn from the corpus at hand: the n-gram model, the classifier, the percentiles."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,7 +73,13 @@ def _reference(settings: CorpusSettings, files: dict[str, list[RawFile]], work: 
     wanted = settings.reference
     assert wanted is not None
     progress("learning which pages are cited", 0, 1)
-    urls = Citations(url for name in wanted.dumps for file in files[name] for _, url in cited(file.path))
+
+    def addresses() -> Iterator[str]:
+        for file in (file for name in wanted.dumps for file in files[name]):
+            with contextlib.suppress(UserError, OSError):  # of a damaged file, which was told when it was read
+                yield from (url for _, url in cited(file.path))
+
+    urls = Citations(addresses())
     asking = [group for group in work if group.source.reference]
 
     def pages(is_cited: bool) -> Iterator[tuple[str, str]]:

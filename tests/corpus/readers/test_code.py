@@ -1,5 +1,6 @@
 """Source code out of packages and out of rows of GitHub files: whose licence counts, what is refused and why."""
 
+import errno
 import gzip
 import io
 import json
@@ -255,3 +256,22 @@ def test_the_column_names_of_sets_made_from_it(tmp_path: Path, row: dict[str, An
     path.write_text(json.dumps(row))
     (found,) = found_in(list(github.read(path)))
     assert (found.url, found.licence) == ("https://github.com/r/r/blob/HEAD/a.py", licence)
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "LICENSE").write_bytes(MIT_REFERENCE)
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / name).write_bytes(SOURCE)
+    read, closed = Path.read_bytes, {"b.py"}
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    items = list(code.read(tmp_path))
+    assert [item.url[-4:] for item in items] == ["a.py", "b.py", "c.py"] and reasons(items) == ["cannot be read"]
+    closed.add("LICENSE")
+    with pytest.raises(UserError, match="LICENSE cannot be read: Permission denied"):
+        list(code.read(tmp_path))

@@ -50,16 +50,20 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     try:
         package, licence, nested = _package(path)
     except _DAMAGED as error:
-        raise UserError(_told(path)) from error
+        raise UserError(_told(path, error)) from error
     members = _members(path, source_file.wanted)
     while True:
         try:
+            member = None
             member = next(members, None)
             if member is None:
                 return
             raw = member.load() if member.size <= source_file.MAXIMUM_BYTES else b""
         except _DAMAGED as error:
-            raise UserError(_told(path)) from error
+            if path.is_dir() and member is not None:
+                yield Skipped("cannot be read", f"{package}/{member.name}", member.offset)
+                continue
+            raise UserError(_told(path, error)) from error
         url = f"{package}/{member.name}"
         if member.size > source_file.MAXIMUM_BYTES:
             yield Skipped("file over 5 MB", url, member.offset)
@@ -68,7 +72,9 @@ def read(path: Path) -> Iterator[Found | Skipped]:
             yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
 
 
-def _told(path: Path) -> str:
+def _told(path: Path, error: Exception) -> str:
+    if path.is_dir() and isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name} cannot be read: {error.strerror}"
     size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
     return f"the archive is damaged or ends early{size}"
 
