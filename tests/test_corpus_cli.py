@@ -1,8 +1,11 @@
 """`puna corpus` on a folder, and the questions one can ask of what it leaves."""
 
+import http.server
 import json
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -150,3 +153,38 @@ def test_a_file_that_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path: Pa
     assert row["file"].endswith("raw/b.txt") and row["detail"] == reason
     stop = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "-s", "corpus.on_damaged_file=stop", code=2).stderr
     assert f"b.txt cannot be read: {reason}" in stop and "Traceback" not in stop
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
+    """(address, what it serves by path, the paths it was asked for)."""
+    served: dict[str, bytes] = {}
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path in served else 404)
+            self.end_headers()
+            self.wfile.write(served.get(self.path, b""))
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", served, asked
+        running.shutdown()
+
+
+def test_an_address_is_fetched_once(server: tuple[str, dict[str, bytes], list[str]], tmp_path: Path) -> None:
+    base, served, asked = server
+    served |= {"/a.txt": LETTER.encode(), "/b.txt": LETTER.replace("road", "river").encode()}
+    arguments = ("corpus", f"{base}/a.txt", f"{base}/b.txt", "--out", tmp_path)
+    puna(*arguments)
+    assert sorted(asked) == ["/a.txt", "/b.txt"]
+    (fetched,) = (tmp_path / "a").glob("fetch-*")
+    assert sorted(path.read_bytes() for path in fetched.glob("*/*/*.txt")) == sorted(served.values())
+    assert "already there" in puna(*arguments).stderr and len(asked) == 4  # to see whether it is the same
+    assert not (tmp_path / "a" / ".scratch" / "brought").exists()
+    assert "404" in puna("corpus", f"{base}/c.txt", "--out", tmp_path, code=2).stderr

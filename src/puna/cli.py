@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -288,7 +289,7 @@ def clean(
     """Read, clean, deduplicate and filter raw files; write documents, a data card and a page to judge the filters by."""
     from puna import summary
     from puna.artifact import write_atomically
-    from puna.corpus import discover
+    from puna.corpus import discover, fetch
     from puna.report import documents
     from puna.view import ConsoleView
 
@@ -299,7 +300,8 @@ def clean(
         if _folder_name(name) != name:
             raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
         folder = out / name
-        text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], folder)
+        brought = folder / ".scratch" / fetch.BROUGHT
+        text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], brought)
         folder.mkdir(parents=True, exist_ok=True)
         for path in left[:20]:
             view.console.print(f"  no reader takes {path}", soft_wrap=True)
@@ -314,6 +316,7 @@ def clean(
     build, _ = _build(recipe, changes, out, signals)
     build = build.until("documents")
     found = _run(build, view, signals)["documents"]
+    shutil.rmtree(build.folder / ".scratch" / fetch.BROUGHT, ignore_errors=True)  # what the run had already
     page = build.folder / summary.CORPUS
     write_atomically(page, documents.render(found.folder, found.metrics, build.recipe.name))
     if as_json:

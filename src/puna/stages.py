@@ -100,7 +100,8 @@ def fetch(context: Context) -> dict[str, Any]:
                 local = fetching.local_files(source.name, address, context.root, context.recipe.corpus.on_damaged_file == "skip")
                 files += [{**_plain(file), "path": None} for file in local]
             else:
-                for file in fetching.fetch(source.name, address, context.work / source.name):
+                brought = context.scratch.parent / fetching.BROUGHT
+                for file in fetching.fetch(source.name, address, context.work / source.name, brought):
                     files.append({**_plain(file), "path": file.path.relative_to(context.work).as_posix()})
             done += 1
     (context.work / "files.json").write_text(json.dumps(listed, indent=1))

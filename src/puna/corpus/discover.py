@@ -133,13 +133,14 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def recipe(name: str, paths: list[str], languages: list[str], scratch: Path) -> tuple[str, list[str]]:
-    """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought once to find theirs."""
+def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> tuple[str, list[str]]:
+    """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought to find theirs, and left in
+    `brought` for the run."""
     found, left = sources(paths)
     lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", "", f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     for reader, uris in found.items():
-        pinned = [fetch.pinned(uri, scratch) for uri in uris]
+        pinned = [fetch.pinned(uri, brought) for uri in uris]
         lines += ["[[corpus.sources]]", f'name = "{NAMES.get(reader, reader)}"', f'reader = "{reader}"']
         lines += ["uris = [", *(f"  {json.dumps(uri, ensure_ascii=False)}," for uri in pinned), "]"]
         lines += ['ccnet = "on"'] if reader == "warc" else ["books = true"] if reader == "book" else []

@@ -25,6 +25,7 @@ from pathlib import Path
 from puna.artifact import file_digest
 from puna.errors import UserError
 
+BROUGHT = "brought"  # folder beside the stages' scratch, of files that were fetched to find their digests
 UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
 _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
@@ -129,15 +130,19 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:
-    """Bring a remote address into `folder`, verified, and unpack the members it names.
+def fetch(source: str, address: Address, folder: Path, brought: Path | None = None) -> list[RawFile]:
+    """Bring a remote address into `folder`, verified, and unpack the members it names. brought: where `pinned` may have left it.
 
     Raises UserError when the network, the digest or the archive fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        download = _pip_download if address.kind == "pypi" else _download
-        path = download(address, Path(scratch))
+        if brought is not None and (brought / address.sha256).is_file():
+            path = Path(scratch) / "file"
+            os.replace(brought / address.sha256, path)
+        else:
+            download = _pip_download if address.kind == "pypi" else _download
+            path = download(address, Path(scratch))
         if (found := file_digest(path)) != address.sha256:
             raise UserError(f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}")
         stem = address.where.rstrip("/").rpartition("/")[2]
@@ -150,15 +155,20 @@ def fetch(source: str, address: Address, folder: Path) -> list[RawFile]:
         return _unpack(source, address, path, folder / stem)
 
 
-def pinned(uri: str, folder: Path) -> str:
-    """The address with its digest; one that has none is brought once to find it. Raises UserError when the network fails."""
+def pinned(uri: str, brought: Path) -> str:
+    """The address with its digest. One that has none is brought to find it, and left in `brought` under its digest for `fetch`.
+
+    Raises UserError when the network fails.
+    """
     if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri):
         return uri
     where, mark, members = uri.partition("!")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+    brought.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=brought, prefix=".download-") as scratch:
         path = _download(Address(uri, "remote", where, "", members), Path(scratch))
-        return f"{where}#sha256={file_digest(path)}{mark}{members}"
+        digest = file_digest(path)
+        os.replace(path, brought / digest)
+    return f"{where}#sha256={digest}{mark}{members}"
 
 
 def _unpack(source: str, address: Address, archive: Path, folder: Path) -> list[RawFile]:
