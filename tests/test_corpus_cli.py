@@ -155,6 +155,23 @@ def test_a_file_that_cannot_be_read_is_counted_and_the_rest_goes_on(tmp_path: Pa
     assert f"b.txt cannot be read: {reason}" in stop and "Traceback" not in stop
 
 
+def test_two_folders_of_one_name_do_not_share_a_run(tmp_path: Path) -> None:
+    for parent, words in (("a", "road"), ("b", "river")):
+        (tmp_path / parent / "raw").mkdir(parents=True)
+        (tmp_path / parent / "raw" / "letter.txt").write_text(LETTER.replace("road", words))
+    puna("corpus", tmp_path / "a" / "raw", "--out", tmp_path / "out")
+    kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    told = puna("corpus", tmp_path / "b" / "raw", "--out", tmp_path / "out", code=2).stderr
+    assert f'{tmp_path / "out" / "raw"} was made of "{tmp_path / "a" / "raw"}"' in told and "--name" in told
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == kept
+    puna("corpus", tmp_path / "b" / "raw", "--out", tmp_path / "out", "--name", "other")
+    (tmp_path / "a" / "raw" / "more.txt").write_text(LETTER.replace("road", "way"))
+    told = puna("corpus", "raw", "--out", "../out", "--json", cwd=tmp_path / "a").stdout  # named otherwise, with a new file
+    assert json.loads(told)["sources"]["books"]["found"]["documents"] == 2
+    (tmp_path / "out" / "raw" / "recipe.toml").unlink()
+    assert "was made of another recipe" in puna("corpus", tmp_path / "a" / "raw", "--out", tmp_path / "out", code=2).stderr
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
     """(address, what it serves by path, the paths it was asked for)."""

@@ -300,6 +300,7 @@ def clean(
         if _folder_name(name) != name:
             raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
         folder = out / name
+        discover.check(folder, paths)
         brought = folder / ".scratch" / fetch.BROUGHT
         text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], brought)
         folder.mkdir(parents=True, exist_ok=True)

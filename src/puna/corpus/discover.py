@@ -133,11 +133,31 @@ def _head(path: Path) -> bytes:
         return b""
 
 
+PATHS = "# paths: "
+
+
+def check(folder: Path, paths: list[str]) -> None:
+    """Raise UserError where a run's folder was made of other paths than these, whose recipe and page would be lost."""
+    path = folder / "recipe.toml"
+    lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+    told = next((line.removeprefix(PATHS) for line in lines if line.startswith(PATHS)), "")
+    if told == _told(paths) or (not lines and not any(folder.glob(f"*/{MANIFEST}"))):
+        return
+    raise UserError(f"{folder} was made of {told.strip('[]') or 'another recipe'}; give this corpus another folder with --name")
+
+
+def _told(paths: list[str]) -> str:
+    """Paths as one line, whatever their order and wherever they are named from."""
+    whole = {path if URL.fullmatch(path) else str(Path(path).expanduser().resolve()) for path in paths}
+    return json.dumps(sorted(whole), ensure_ascii=False)
+
+
 def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> tuple[str, list[str]]:
     """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought to find theirs, and left in
     `brought` for the run."""
     found, left = sources(paths)
-    lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", "", f'name = "{name}"', ""]
+    lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", PATHS + _told(paths), ""]
+    lines += [f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     for reader, uris in found.items():
         pinned = [fetch.pinned(uri, brought) for uri in uris]
