@@ -2,12 +2,14 @@
 
 import http.server
 import json
+import random
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from . import tiny
@@ -79,6 +81,39 @@ def test_dropped_records_are_listed(made: Path) -> None:
     assert {row["reason"] for row in rows} >= {"too short"} and all(row["source"] == "datasets" for row in rows)
     assert "too short" in puna("corpus", "dropped", made, "--reason", "too short").stdout
     assert "no dropped record for the reason 'nonsense'" in puna("corpus", "dropped", made, "--reason", "nonsense", code=2).stderr
+
+
+def test_what_a_duplicate_repeats_is_named(tmp_path: Path) -> None:
+    """By url and place where this run keeps it; what an earlier run keeps is said to be there."""
+    chance = random.Random(7)
+    texts = [
+        " ".join(chance.choice(tiny.WHO) + " " + chance.choice(tiny.DOES) + f" house number {chance.randrange(999)}." for _ in range(30))
+    ]
+    texts += [texts[0] + " It is late.", LETTER]
+    for name, rows in (("first", texts), ("second", [LETTER + "Greetings.", *texts[:2]])):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps({"url": f"https://{name}.example/{n}", "text": text}) for n, text in enumerate(rows))
+        )
+    puna("corpus", tmp_path / "first.jsonl", "--out", tmp_path)
+    arguments = ("corpus", "dropped", tmp_path / "first", "--reason", "near duplicate")
+    (row,) = map(json.loads, puna(*arguments, "--json").stdout.splitlines())
+    (documents,) = (tmp_path / "first").glob("documents-*")
+    first, last = pq.read_table(documents / "datasets.parquet").to_pylist()
+    place = {"source": "datasets", "url": "https://first.example/0", "file": str(tmp_path / "first.jsonl"), "offset": 0}
+    assert row["url"] == "https://first.example/1" and row["of"] == {"id": first["id"], "kept": "in this run", **place}
+    assert f"of {first['id']} (https://first.example/0, {tmp_path / 'first.jsonl'}:0)  https://first" in puna(*arguments).stdout
+    page = (tmp_path / "first" / "corpus.html").read_text()
+    checked(page)
+    assert f"of {first['id']} (https://first.example/0" in page
+
+    puna("corpus", tmp_path / "second.jsonl", "--out", tmp_path, "-s", f"corpus.known={tmp_path / 'first'}", code=2)  # nothing is new
+    (tmp_path / "third.jsonl").write_text((tmp_path / "second.jsonl").read_text() + "\n" + json.dumps({"text": "A word of its own. " * 30}))
+    puna("corpus", tmp_path / "third.jsonl", "--out", tmp_path, "-s", f"corpus.known={tmp_path / 'first'}")
+    rows = [json.loads(line) for line in puna("corpus", "dropped", tmp_path / "third", "--json").stdout.splitlines()]
+    assert [row["of"]["id"] for row in rows] == [last["id"], first["id"], first["id"]]
+    assert all(row["of"]["kept"] == "in an earlier run" and row["of"]["url"] is None for row in rows)
+    told = puna("corpus", "dropped", tmp_path / "third", "--most", "1")
+    assert f"near duplicate: of {last['id']} (in an earlier run)" in told.stdout and told.stderr == "2 more; --most 0 lists all\n"
 
 
 def test_scores_of_a_text(made: Path, tmp_path: Path) -> None:

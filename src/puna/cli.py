@@ -382,22 +382,21 @@ def dropped(
     """List records that were dropped, each with its reason."""
     from puna.corpus import scoring
 
-    shown = 0
-    for row in scoring.dropped(run, reason, source):
-        shown += 1
-        if most and shown > most:
-            continue
+    for row in scoring.dropped(run, reason, source, most):
         if as_json:
             print(json.dumps(row, ensure_ascii=False))
         else:
             detail = f": {row['detail']}" if row["detail"] else ""
-            print(f"{row['source']}  {row['reason']}{detail}  {row['url']}  {row['file']}:{row['offset']}")
-    if most and shown > most:
-        print(f"{shown - most:,} more; --most 0 lists all", file=sys.stderr)
-    if not shown:
-        there = sorted({(row["source"], row["reason"]) for row in scoring.dropped(run)})
+            kept = f" ({scoring.told(row['of'])})" if row["of"] else ""
+            print(f"{row['source']}  {row['reason']}{detail}{kept}  {row['url']}  {row['file']}:{row['offset']}")
+    there = [(name, why, count) for name, reasons in scoring.dropped_counts(run).items() for why, count in reasons.items()]
+    count = sum(count for name, why, count in there if source in ("", name) and reason in ("", why))
+    if most and count > most:
+        print(f"{count - most:,} more; --most 0 lists all", file=sys.stderr)
+    if not count:
         asked = f"{f' of {source}' if source else ''}{f' for the reason {reason!r}' if reason else ''}"
-        raise UserError(f"{run}: no dropped record{asked}; there are: {'; '.join(f'{name}: {why}' for name, why in there) or 'none'}")
+        listed = "; ".join(f"{name}: {why}" for name, why, _ in sorted(there)) or "none"
+        raise UserError(f"{run}: no dropped record{asked}; there are: {listed}")
 
 
 def _print_scores(figures: dict[str, Any]) -> None:

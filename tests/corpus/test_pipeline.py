@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from puna.corpus import groups, pipeline
+from puna import artifact
+from puna.corpus import groups, pipeline, scoring
 from puna.corpus.document import digest, document_schema
 from puna.corpus.fetch import RawFile, content_bytes, content_digest
 from puna.corpus.settings import CorpusSettings
@@ -251,3 +253,16 @@ def test_a_language_that_the_model_does_not_have_is_told(where: str) -> None:
     codes = {"languages": ["en", "eng"]}
     with pytest.raises(ValidationError, match="'eng' is no code of the language model; it has en"):
         CorpusSettings.model_validate({"sources": [source | codes]} if where == "source" else {"sources": [source], **codes})
+
+
+def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_path: Path) -> None:
+    rows = [{"id": digest(str(n)), "source": f"s{n % 2}", "url": f"u{n}", "file": "f", "offset": n} for n in range(40)]
+    for source in ("s0", "s1"):
+        own = [{**dict.fromkeys(document_schema().names), **row} for row in rows if row["source"] == source]
+        pq.write_table(pa.Table.from_pylist(own, schema=document_schema()), tmp_path / f"{source}.parquet", row_group_size=3)
+    pq.write_table(pa.Table.from_pylist([{"id": digest("other"), "url": "wrong"}]), tmp_path / "dropped.parquet")
+    artifact.commit(tmp_path, tmp_path, stage="documents", fingerprint="0", inputs={}, metrics={"dropped": {"s0": {}}})
+    wanted = [row for row in rows if row["offset"] in (0, 7, 38, 39)]
+    found = scoring.kept_places(tmp_path, {row["id"] for row in wanted} | {digest("other")})
+    assert found.pop(digest("other")) == {"kept": "in an earlier run", **dict.fromkeys(["source", "url", "file", "offset"])}
+    assert found == {row["id"]: {"kept": "in this run", **{key: row[key] for key in ("source", "url", "file", "offset")}} for row in wanted}

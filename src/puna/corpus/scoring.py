@@ -1,14 +1,21 @@
 """Questions to a finished corpus: how it would score a text, and what it dropped."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from puna import artifact
 from puna.corpus import groups
+from puna.corpus.funnel import BOOK, NEAR
 from puna.corpus.pipeline import documents_folder
 from puna.corpus.quality import language
 from puna.corpus.readers import streams
 from puna.errors import UserError
+
+REPEATED = re.compile(r"\bof ([0-9a-f]{32})$")
+LOOKED_UP_AT_ONCE = 20_000  # dropped records: each lot reads the ids of all documents once
 
 
 def score(files: list[Path], run: Path | None) -> list[dict[str, Any]]:
@@ -50,9 +57,62 @@ def _bucket(folder: Path, perplexity: float) -> str | None:
     return bucket(perplexity, tuple(next(iter(thresholds.values())))) if thresholds else None
 
 
-def dropped(run: Path, reason: str = "", source: str = "") -> Iterator[dict[str, Any]]:
-    """Dropped records of a run, in order, of one reason and one source where they are named."""
+def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Iterator[dict[str, Any]]:
+    """Dropped records of a run, in order, of one reason and one source where they are named; `most` of them, 0: all.
+
+    of: for duplicates, the document they repeat: its id, where it is kept and, if that is this run, its source, url, file and offset;
+    else None.
+    """
+    folder = documents_folder(run)
     names = ["source", "file", "offset", "url", "reason", "detail"]
-    for row in groups.rows_of(documents_folder(run) / "dropped.parquet", names):
-        if (not reason or row["reason"] == reason) and (not source or row["source"] == source):
-            yield row
+    wanted = (
+        row
+        for row in groups.rows_of(folder / "dropped.parquet", names)
+        if (not reason or row["reason"] == reason) and (not source or row["source"] == source)
+    )
+    left = itertools.islice(wanted, most or None)
+    while rows := list(itertools.islice(left, LOOKED_UP_AT_ONCE)):
+        places = kept_places(folder, {identity for row in rows if (identity := repeated(row))})
+        for row in rows:
+            identity = repeated(row)
+            yield row | {"of": {"id": identity, **places[identity]} if identity else None}
+
+
+def dropped_counts(run: Path) -> dict[str, dict[str, int]]:
+    """How many records of each source were dropped for each reason."""
+    return artifact.load(documents_folder(run)).metrics["dropped"]
+
+
+def repeated(row: Mapping[str, Any]) -> str:
+    """The id of the document that a dropped one repeats, "" where its reason is another."""
+    match = REPEATED.search(row["detail"] or "") if row["reason"] in (NEAR, BOOK) else None
+    return match[1] if match else ""
+
+
+def kept_places(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
+    """Where documents with these ids are, and their source, url, file and offset, None for those that this run does not keep."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    names = ["source", "url", "file", "offset"]
+    found: dict[str, dict[str, Any]] = {}
+    wanted = pa.array(sorted(ids), pa.string())
+    for path in sorted(folder.glob("*.parquet")) if ids else ():
+        if path.name == "dropped.parquet":
+            continue
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups if len(found) < len(ids) else 0):
+                here = pc.indices_nonzero(pc.is_in(file.read_row_group(number, ["id"])["id"], value_set=wanted))
+                if len(here):
+                    rows = file.read_row_group(number, ["id", *names]).take(here).to_pylist()
+                    found |= {row.pop("id"): {"kept": "in this run", **row} for row in rows}
+    # A book enters the index of near-duplicates before it is compared with other books.
+    books = len(found) < len(ids) and any(BOOK in reasons for reasons in dropped_counts(folder).values())
+    elsewhere = "in an earlier run" + (", or a book dropped as overlapping" if books else "")
+    return {identity: found.get(identity, {"kept": elsewhere, **dict.fromkeys(names)}) for identity in ids}
+
+
+def told(place: Mapping[str, Any]) -> str:
+    """Where a document is, in a few words: its address with file and place, or the earlier run."""
+    return f"{place['url']}, {place['file']}:{place['offset']}" if place["file"] else place["kept"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from puna.corpus import scoring
 from puna.corpus.funnel import FUNNEL
 from puna.corpus.groups import rows_of
 from puna.report.markup import Html, count, escape, figures, size
@@ -13,7 +14,7 @@ from puna.report.page import corpus, frame
 
 KEPT, DROPPED = 8, 5  # shown of each source, and of each reason in it
 CHARACTERS = 1200
-SHOWN = ("language", "language_score", "perplexity", "bucket", "reference_score", "licence", "file", "offset", "id")
+SHOWN = ("language", "language_score", "perplexity", "bucket", "reference_score", "licence", "file", "offset", "detail", "id")
 
 
 def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) -> list[Mapping[str, Any]]:
@@ -55,12 +56,15 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
             found.append(found_row)
             if len(found) > 50 * DROPPED:  # so that memory has a bound
                 found[:] = _draw(found, DROPPED, ("file", "offset", "url"))
+    drawn = {reason: _draw(rows, DROPPED, ("file", "offset", "url")) for reason, rows in wanted.items()}
+    places = scoring.kept_places(folder, {identity for rows in drawn.values() for row in rows if (identity := scoring.repeated(row))})
     parts = []
     for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         cards = []
-        for row in _draw(wanted[reason], DROPPED, ("file", "offset", "url")):
+        for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            cards.append(_card({**row, "id": row["detail"]}, text))
+            kept = f" ({scoring.told(places[identity])})" if (identity := scoring.repeated(row)) else ""
+            cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
         parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")
     return Html("".join(parts) or "<p>Nothing was.</p>")
