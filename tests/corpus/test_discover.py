@@ -3,13 +3,14 @@
 import bz2
 import errno
 import gzip
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from puna import recipe
-from puna.corpus import discover
+from puna.corpus import discover, fetch
 from puna.errors import UserError
 
 
@@ -101,3 +102,17 @@ def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(tmp_path: Path,
     monkeypatch.setattr(Path, "iterdir", iterdir)
     found, left = discover.sources([str(tmp_path)])
     assert f"{tmp_path / 'library'}: Permission denied" in left and "book" not in found and "html" in found
+
+
+def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
+    """Signs of a pattern stand for themselves; what is no text is left out and named."""
+    (tmp_path / "a[1].txt").write_text("A book.")
+    (tmp_path / "b*.txt").write_text("Another.")
+    (tmp_path / os.fsdecode(b"c\xff.txt")).write_text("A third.")
+    text, (left,) = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
+    assert left.endswith("c\\udcff.txt': the name is not text in UTF-8; rename it")
+    path = tmp_path / "made.toml"
+    path.write_text(text)
+    (source,) = recipe.load(path).corpus.sources
+    files = [file for uri in source.uris for file in fetch.local_files("s", fetch.parse(uri), tmp_path)]
+    assert [file.name for file in files] == [str(tmp_path / "a[1].txt"), str(tmp_path / "b*.txt")]

@@ -1,5 +1,6 @@
 """Any files, folders or addresses -> the sources of a recipe: which reader takes what."""
 
+import glob
 import json
 import re
 from pathlib import Path
@@ -85,17 +86,21 @@ def _walk(path: Path, found: dict[str, list[str]], left: list[str]) -> None:
 
 def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Path]:
     """Add a file, or a folder that is read as one; what else is to be looked at."""
+    uri = glob.escape(str(path))
+    if not path.name.isprintable():
+        left.append(f"{str(path)!r}: the name is not text in UTF-8; rename it")
+        return []
     if path.is_file():
-        _add(found, left, str(path), str(path), path)
+        _add(found, left, str(path), uri, path)
         return []
     if not path.is_dir() or (path / MANIFEST).is_file():  # a link that leads nowhere, a pipe; what Puna made itself
         left.append(str(path))
         return []
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
-        found.setdefault("arxiv", []).append(str(path))
+        found.setdefault("arxiv", []).append(uri)
     elif any(child.name in PACKAGE for child in inside):
-        found.setdefault("code", []).append(str(path))
+        found.setdefault("code", []).append(uri)
     else:
         return [child for child in inside if not child.name.startswith(".")]
     return []
