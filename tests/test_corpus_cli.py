@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from . import tiny
+from .corpus.test_fetch import packed
 from .report.test_report import checked
 from .tiny import puna
 
@@ -240,3 +241,30 @@ def test_an_address_is_fetched_once(server: tuple[str, dict[str, bytes], list[st
     assert "already there" in puna(*arguments).stderr and len(asked) == 4  # to see whether it is the same
     assert not (tmp_path / "a" / ".scratch" / "brought").exists()
     assert "404" in puna("corpus", f"{base}/c.txt", "--out", tmp_path, code=2).stderr
+
+
+def test_archives_of_texts_near_and_far(server: tuple[str, dict[str, bytes], list[str]], tmp_path: Path) -> None:
+    """Are read like the texts in them, a damaged one as far as it goes; one at an address is fetched once, too."""
+    base, served, asked = server
+    page = f"<html><body><p>{LETTER.replace('road', 'way')}</p></body></html>".encode()
+    (tmp_path / "raw").mkdir()
+    packed(tmp_path / "raw" / "a.zip", [("texts/letter.txt", LETTER.encode()), ("pages/page.html", page), ("picture.png", b"\x89PNG")])
+    packed(tmp_path / "raw" / "b.tar.gz", [("rows.jsonl", json.dumps({"text": LETTER.replace("road", "river path")}).encode())])
+    noise = random.Random(2).randbytes(5_000).hex().encode()
+    damaged = packed(tmp_path / "raw" / "c.zip", [("b.txt", LETTER.replace("road", "street").encode()), ("c.txt", noise)])
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:2_000] + bytes(100) + content[2_100:])
+    made = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "--json")
+    assert f"no reader takes {tmp_path}/raw/a.zip: 1 of the 3 files in it, such as picture.png" in made.stderr
+    steps = json.loads(made.stdout)["sources"]
+    assert {name: step["kept"]["documents"] for name, step in steps.items()} == {"books": 2, "pages": 1, "datasets": 1}
+    assert json.loads(made.stdout)["dropped"]["books"] == {"damaged file": 1}
+    served["/far.zip"] = (tmp_path / "raw" / "a.zip").read_bytes()
+    made = puna("corpus", f"{base}/far.zip", "--out", tmp_path / "out", "--json")
+    assert f"no reader takes {base}/far.zip: 1 of the 3 files in it, such as picture.png" in made.stderr
+    steps = json.loads(made.stdout)["sources"]
+    assert {name: step["kept"]["documents"] for name, step in steps.items()} == {"books": 1, "pages": 1}
+    assert asked == ["/far.zip"] and not (tmp_path / "out" / "far" / ".scratch" / "brought").exists()
+    puna("corpus", tmp_path / "out" / "far" / "recipe.toml", "--out", tmp_path / "again")
+    (kept,) = (tmp_path / "again" / "far").glob("documents-*")
+    assert pq.read_table(kept / "books.parquet")["file"].to_pylist() == [f"{base}/far.zip!texts/letter.txt"]

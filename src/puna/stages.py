@@ -19,7 +19,7 @@ from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 2, "documents": 5, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 3, "documents": 6, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
@@ -57,7 +57,8 @@ def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
                     raise UserError(
                         f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
                     )
-                entries += [{"name": file.name, "digest": file.digest} for file in files]
+                inside = {"members": address.members} if address.members else {}
+                entries += [{"name": file.name, "digest": file.digest, **inside} for file in files]
             else:
                 entries.append({"uri": uri})
     return found
@@ -86,26 +87,31 @@ def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
 
 
 def fetch(context: Context) -> dict[str, Any]:
-    """Bring remote files into the artifact; local ones are listed with their digests and stay where they are."""
+    """Bring remote files and what is inside archives into the artifact; other local files are listed with their digests and stay."""
     listed: dict[str, list[dict[str, Any]]] = {}
-    sources = context.recipe.corpus.sources
-    total = sum(len(source.uris) for source in sources)
-    done = 0
-    for source in sources:
-        files = listed.setdefault(source.name, [])
+    corpus, brought = context.recipe.corpus, context.scratch.parent / fetching.BROUGHT
+    total, done, skip = sum(len(source.uris) for source in corpus.sources), 0, corpus.on_damaged_file == "skip"
+    for source in corpus.sources:
+        files: list[fetching.RawFile] = []
+        folder = context.work / source.name
         for uri in source.uris:
             context.view.progress(source.name, done, total)
             address = fetching.parse(uri)
-            if address.kind == "local":
-                local = fetching.local_files(source.name, address, context.root, context.recipe.corpus.on_damaged_file == "skip")
-                files += [{**_plain(file), "path": None} for file in local]
+            if address.kind != "local":
+                files += fetching.fetch(source.name, address, folder, brought, skip)
             else:
-                brought = context.scratch.parent / fetching.BROUGHT
-                for file in fetching.fetch(source.name, address, context.work / source.name, brought):
-                    files.append({**_plain(file), "path": file.path.relative_to(context.work).as_posix()})
+                for file in fetching.local_files(source.name, address, context.root, skip):
+                    whole = file.unreadable or not address.members
+                    files += [file] if whole else fetching.unpack(file, address.members, folder, skip)
             done += 1
+        listed[source.name] = [{**_plain(file), "path": _inside(context.work, file)} for file in files]
     (context.work / "files.json").write_text(json.dumps(listed, indent=1))
     return {name: {"files": len(files), "bytes": sum(file["bytes"] for file in files)} for name, files in listed.items()}
+
+
+def _inside(work: Path, file: fetching.RawFile) -> str | None:
+    """Where in the artifact a file is; None for one that stays where it was, or cannot be read."""
+    return file.path.relative_to(work).as_posix() if file.path.is_relative_to(work) and not file.unreadable else None
 
 
 def _plain(file: fetching.RawFile) -> dict[str, Any]:

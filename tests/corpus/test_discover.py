@@ -13,6 +13,8 @@ from puna import recipe
 from puna.corpus import discover, fetch
 from puna.errors import UserError
 
+from .test_fetch import packed
+
 
 def make(folder: Path) -> None:
     contents = {
@@ -116,3 +118,59 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (source,) = recipe.load(path).corpus.sources
     files = [file for uri in source.uris for file in fetch.local_files("s", fetch.parse(uri), tmp_path)]
     assert [file.name for file in files] == [str(tmp_path / "a[1].txt"), str(tmp_path / "b*.txt")]
+
+
+TEXTS = {
+    "one.txt": b"A book.",
+    "deep/two.TXT": b"Another.",
+    "rows.jsonl.gz": gzip.compress(b"{}"),
+    "a.warc.gz": b"",
+    "[1]/dump.xml": b"<mediawiki>",
+}
+CODE = {"a-1/a.py": b"pass", "a-1/b.py": b"pass", "a-1/notes.txt": b"Text."}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected", "told"),
+    [
+        (
+            "a.zip",
+            {**TEXTS, "picture.png": b"", "inner.zip": b"", "strange.xml": b"<other/>", "__MACOSX/._one.txt": b"", ".DS_Store": b""},
+            {"book": ["!*.txt", "!*.TXT"], "jsonl": ["!*.jsonl.gz"], "warc": ["!*.warc.gz"], "wikipedia": ["![[]1]/dump.xml"]},
+            ": 3 of the 8 files in it, such as picture.png, inner.zip, strange.xml",
+        ),
+        ("a.tar.gz", TEXTS, {"book": ["!*.txt", "!*.TXT"], "jsonl": ["!*.jsonl.gz"], "warc": ["!*.warc.gz"],
+                             "wikipedia": ["![[]1]/dump.xml"]}, ""),
+        ("a.tar.xz", {"LICENSE": b"", "README.md": b"", "load.py": b"", "a.json": b"", "b.json": b""}, {"jsonl": ["!*.json"]},
+         ": 3 of the 5 files in it, such as LICENSE, README.md, load.py"),
+        ("a.zip", CODE, {"code": [""]}, ""),
+        ("a.tar.gz", {"a-1/PKG-INFO": b"", "a-1/a.py": b"", "a-1/b.txt": b"", "a-1/c.txt": b""}, {"code": [""]}, ""),
+        ("2101.00001.tar.gz", {"main.tex": b""}, {"arxiv": [""]}, ""),
+        ("arXiv_src_2101_001.tar", {"2101/2101.00001.gz": b"", "2101/hep-th9901001.pdf": b""}, {"arxiv": [""]}, ""),
+        ("set1234567.tar", {"part-0000001.gz": b"", "a.txt": b""}, {"book": ["!*.txt"]},
+         ": 1 of the 2 files in it, such as part-0000001.gz"),
+        ("papers.zip", {"main.tex": b"", "a.txt": b""}, {"book": ["!*.txt"]}, ": papers in a zip archive; unpack it, or pack them as tar"),
+    ],
+)  # fmt: skip
+def test_an_archive_is_read_by_the_readers_of_what_is_inside(
+    tmp_path: Path, name: str, files: dict[str, bytes], expected: dict[str, list[str]], told: str
+) -> None:
+    path = packed(tmp_path / name, list(files.items()))
+    found, left = discover.sources([str(tmp_path)])
+    assert found == {reader: [f"{path}{pattern}" for pattern in patterns] for reader, patterns in expected.items()}
+    assert left == ([f"{path}{told}"] if told else [])
+    for reader, patterns in expected.items():
+        for pattern in patterns if reader not in ("code", "arxiv") else ():
+            address = fetch.parse(f"{path}{pattern}")
+            (archive,) = fetch.local_files("s", address, tmp_path)
+            assert fetch.unpack(archive, address.members, tmp_path / "to")
+
+
+def test_archives_without_anything_to_read(tmp_path: Path) -> None:
+    for name, files in (("a.zip", [("a.png", b"")]), ("b.tar", [])):
+        packed(tmp_path / name, files)
+    with pytest.raises(UserError, match=r"a\.zip: 1 of the 1 files in it, such as a\.png, .*b\.tar: 0 of the 0 files in it"):
+        discover.sources([str(tmp_path)])
+    (tmp_path / "c.zip").write_bytes(b"PK and no more")
+    found, _ = discover.sources([str(tmp_path)])
+    assert found == {"code": [str(tmp_path / "c.zip")]}  # whose reader says that it is damaged

@@ -2,10 +2,15 @@
 
 import errno
 import functools
+import gzip
 import hashlib
 import http.server
+import io
 import os
+import random
+import tarfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +28,13 @@ def test_forms_of_an_address() -> None:
     assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == ("pypi", "a-b==1.0/a_b-1.0-py3-none-any.whl", HEX, "a/*.txt")
     remote = fetch.parse(f"https://host.example/x.warc.gz#sha256={HEX}")
     assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", "")
+    for uri, where, members in (
+        ("/a/b.zip!*.txt", "/a/b.zip", "*.txt"),
+        ("a!b/c.tar.gz!d!e", "a!b/c.tar.gz", "d!e"),
+        ("a!b.txt", "a!b.txt", ""),
+    ):
+        local = fetch.parse(uri)
+        assert (local.kind, local.where, local.members) == ("local", where, members)
     assert fetch.parse("file:/a/b").where == "/a/b" and fetch.parse("a/*.txt").kind == "local"
 
 
@@ -99,7 +111,7 @@ def test_what_goes_wrong_on_the_way_is_told(server: tuple[str, Path], tmp_path: 
     for uri, message in (
         (f"{base}/a.zip#sha256={HEX}", f"has digest {digest}, the recipe says {HEX}"),
         (f"{base}/b.zip#sha256={HEX}", "could not be brought: HTTP Error 404"),
-        (f"{base}/a.zip#sha256={digest}!*.txt", "is not a zip archive"),
+        (f"{base}/a.zip#sha256={digest}!*.txt", "neither a zip nor a tar archive"),
         (f"http://127.0.0.1:9/x#sha256={HEX}", "could not be brought"),
         (f"{base}/a b.zip#sha256={HEX}", "could not be brought"),
     ):
@@ -153,3 +165,91 @@ def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path: Path, 
     monkeypatch.setattr(os, "scandir", scandir)
     (file,) = fetch.local_files("s", fetch.parse("project"), tmp_path, skip=True)
     assert file.unreadable == "Permission denied"
+
+
+def packed(path: Path, files: list[tuple[str, bytes]]) -> Path:
+    """A zip or a packed tar of these files, in this order."""
+    if path.suffix == ".zip":
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            warnings.simplefilter("ignore")  # of two files of one name
+            for name, content in files:
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(path, f"w:{path.suffix[1:].removeprefix('tar')}") as tar:
+            for name, content in files:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def whole(path: Path) -> fetch.RawFile:
+    (file,) = fetch.local_files("s", fetch.parse(str(path)), path.parent)
+    return file
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+def test_members_of_local_archives(tmp_path: Path, name: str) -> None:
+    """Whatever their names, they end inside the folder, under the names they had, each with its own content."""
+    long = f"{'x' * 300}.txt"
+    files = [("b/two.txt", b"2"), ("a/one.txt", b"1"), ("b/two.txt", b"again"), ("b", b""), ("c/three.md", b"3"), (f"d/{long}", b"4")]
+    chaff = [("../evil.txt", b""), ("/tmp/evil.txt", b""), ("__MACOSX/a/._one.txt", b""), ("a/.hidden.txt", b"")]
+    path = packed(tmp_path / name, [*chaff, *files, ("e/line\nend.txt", b"5")])
+    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+    inside = [("a/one.txt", b"1"), ("b/two.txt", b"2"), ("b/two.txt", b"again"), (f"d/{long}", b"4"), ("e/line\ufffdend.txt", b"5")]
+    assert [(file.name, file.path.read_bytes()) for file in found] == [(f"{path}!{name}", content) for name, content in inside]
+    assert all(file.path.is_relative_to(tmp_path / "to") and file.digest == fetch.file_digest(file.path) for file in found)
+    assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(found)
+    with pytest.raises(UserError, match=r"holds no file that matches \*\.html"):
+        fetch.unpack(whole(path), "*.html", tmp_path / "to")
+
+
+def test_links_of_a_tar_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            entry = tarfile.TarInfo(f"{kind.decode()}.txt")
+            entry.type, entry.linkname = kind, str(tmp_path / "secret.txt")
+            archive.addfile(entry)
+    with pytest.raises(UserError, match="holds no file"):
+        fetch.unpack(whole(tmp_path / "a.tar"), "*.txt", tmp_path / "to")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_bomb_is_not_unpacked(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 1_000_000)
+    path = packed(tmp_path / name, [("one.txt", b"1"), ("zeros.txt", bytes(20_000_000))])
+    with pytest.raises(UserError, match=f"{name}: it unpacks to over 200 times its size"):
+        fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+    assert sum(child.stat().st_size for child in (tmp_path / "to").rglob("*") if child.is_file()) == 1
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_damaged_archive_gives_what_can_be_read_and_is_named(tmp_path: Path, name: str) -> None:
+    content = random.Random(1).randbytes(20_000).hex().encode()
+    path = packed(tmp_path / name, [("one.txt", b"1"), ("two.txt", content), ("three.txt", b"3")])
+    raw = bytearray(path.read_bytes())
+    raw[10_000:10_500] = bytes(500)
+    path.write_bytes(raw)
+    one, *_, broken = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    assert one.path.read_bytes() == b"1" and not one.unreadable
+    assert broken.name == str(path) and "the archive is damaged" in broken.unreadable
+    with pytest.raises(UserError, match=f"source s: .*{name}: the archive is damaged"):
+        fetch.unpack(whole(path), "*.txt", tmp_path / "again")
+
+
+def test_a_header_that_is_none_is_damage_and_not_the_end(tmp_path: Path) -> None:
+    packed(tmp_path / "a.tar.gz", [("one.txt", b"1"), ("two.txt", b"2"), ("three.txt", b"3")])
+    raw = bytearray(gzip.decompress((tmp_path / "a.tar.gz").read_bytes()))
+    raw[1024] = 255
+    path = tmp_path / "a.tar"
+    path.write_bytes(raw)
+    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)] == [False, True]
+
+
+def test_a_wrong_checksum_of_a_packed_tar_is_told(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.tar.gz", [("one.txt", b"1")])
+    raw = bytearray(path.read_bytes())
+    raw[-8] ^= 1
+    path.write_bytes(raw)
+    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)] == [False, True]

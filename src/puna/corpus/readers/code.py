@@ -6,19 +6,16 @@ metadata say, and where they say nothing clear, what its own LICENSE text is rec
 
 import email
 import json
-import lzma
 import re
-import tarfile
 import tomllib
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from puna.corpus import licences
 from puna.corpus.document import Found, Skipped
 from puna.corpus.readers import source_file
+from puna.corpus.readers.members import ARCHIVE, Member, members
 from puna.errors import UserError
 
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
@@ -35,70 +32,38 @@ _CLASSIFIERS = {
     "GNU Affero General Public License": "AGPL",
     "Mozilla Public License": "MPL",
 }
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
-
-
-class _Member(NamedTuple):
-    name: str
-    offset: int
-    size: int
-    load: Callable[[], bytes]
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in memory at a time."""
-    try:
-        package, licence, nested = _package(path)
-    except _DAMAGED as error:
-        raise UserError(_told(path, error)) from error
-    members = _members(path, source_file.wanted)
-    while True:
-        try:
-            member = None
-            member = next(members, None)
-            if member is None:
-                return
-            raw = member.load() if member.size <= source_file.MAXIMUM_BYTES else b""
-        except _DAMAGED as error:
-            if path.is_dir() and member is not None:
-                yield Skipped("cannot be read", f"{package}/{member.name}", member.offset)
-                continue
-            raise UserError(_told(path, error)) from error
+    package, licence, nested = _package(path)
+    for member in _members(path, source_file.wanted):
         url = f"{package}/{member.name}"
         if member.size > source_file.MAXIMUM_BYTES:
             yield Skipped("file over 5 MB", url, member.offset)
-        else:
-            above = (nested.get(parent.as_posix()) for parent in PurePosixPath(member.name).parents)
-            yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
+            continue
+        try:
+            raw = member.load()
+        except UserError:
+            if not path.is_dir():
+                raise
+            yield Skipped("cannot be read", url, member.offset)
+            continue
+        above = (nested.get(parent.as_posix()) for parent in PurePosixPath(member.name).parents)
+        yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
 
 
-def _told(path: Path, error: Exception) -> str:
-    if path.is_dir() and isinstance(error, OSError) and error.filename:
-        return f"{Path(error.filename).name} cannot be read: {error.strerror}"
-    size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
-    return f"the archive is damaged or ends early{size}"
-
-
-def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[_Member]:
-    """The files whose names are wanted."""
+def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
+    """The files whose names are wanted of a folder or an archive, or the one file."""
     if path.is_dir():
         for child in sorted(child for child in path.rglob("*") if child.is_file() and not child.is_symlink()):
             name = child.relative_to(path).as_posix()
             if wanted(name):
-                yield _Member(name, 0, child.stat().st_size, child.read_bytes)
-    elif path.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if wanted(entry.filename) and not entry.is_dir():
-                    yield _Member(entry.filename, entry.header_offset, entry.file_size, lambda entry=entry: archive.read(entry))  # type: ignore[misc]
-    elif re.search(r"\.(tar|tgz|crate|tar\.\w+)$", path.name):
-        with tarfile.open(path) as archive:
-            while item := archive.next():
-                archive.members = []  # type: ignore[attr-defined]  # else every header read stays in memory
-                if item.isfile() and wanted(item.name) and (opened := archive.extractfile(item)):
-                    yield _Member(item.name, item.offset, item.size, opened.read)
+                yield Member(child, name, 0, child.stat().st_size, lambda child=child: child.open("rb"))  # type: ignore[misc]
+    elif ARCHIVE.search(path.name):
+        yield from members(path, wanted)
     elif wanted(path.name):
-        yield _Member(path.name, 0, path.stat().st_size, path.read_bytes)
+        yield Member(path, path.name, 0, path.stat().st_size, lambda: path.open("rb"))
 
 
 _MAIN = re.compile(r"(?:un)?(?:licen[cs]e|copying)(?:\.(?:txt|md|rst))?", re.IGNORECASE)
