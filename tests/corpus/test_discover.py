@@ -174,3 +174,13 @@ def test_archives_without_anything_to_read(tmp_path: Path) -> None:
     (tmp_path / "c.zip").write_bytes(b"PK and no more")
     found, _ = discover.sources([str(tmp_path)])
     assert found == {"code": [str(tmp_path / "c.zip")]}  # whose reader says that it is damaged
+
+
+def test_a_licence_beside_texts_makes_no_package(tmp_path: Path) -> None:
+    for name in ("LICENSE", "README.md", "data/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    found, left = discover.sources([str(tmp_path)])
+    assert found == {"jsonl": [str(tmp_path / "data" / "a.jsonl")]} and [Path(path).name for path in left] == ["LICENSE", "README.md"]
+    (tmp_path / "data" / "a.py").write_text("pass")
+    assert discover.sources([str(tmp_path)]) == ({"code": [str(tmp_path)]}, [])

@@ -4,7 +4,7 @@ import glob
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from puna.artifact import MANIFEST
 from puna.corpus import fetch
@@ -107,7 +107,9 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Pa
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
         found.setdefault("arxiv", []).append(uri)
-    elif any(child.name in (*PACKAGE, *LICENCES) for child in inside):
+    elif any(child.name in PACKAGE for child in inside) or (
+        any(child.name in LICENCES for child in inside) and any(_is_source(child) for child in path.rglob("*"))
+    ):
         found.setdefault("code", []).append(uri)
     else:
         return [child for child in inside if not child.name.startswith(".")]
@@ -140,6 +142,10 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
     return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
 
 
+def _is_source(path: PurePath) -> bool:
+    return source_file.wanted(path.name) and path.suffix.lower() not in DOCUMENTATION
+
+
 def _head(path: Path) -> bytes:
     try:
         return next(streams.chunks(path), b"")[:4096]
@@ -165,7 +171,7 @@ def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: s
                 taken += 1
                 readers.setdefault(_pattern(inside), reader)
             else:
-                sources += source_file.wanted(inside.name) and inside.suffix.lower() not in DOCUMENTATION
+                sources += _is_source(inside)
                 others = [*others, str(inside)][:3]
     except (UserError, OSError):  # what is damaged is told when it is read, by the code reader where no file is to be seen
         package = package or not count
