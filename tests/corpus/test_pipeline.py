@@ -263,6 +263,9 @@ def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_pat
     pq.write_table(pa.Table.from_pylist([{"id": digest("other"), "url": "wrong"}]), tmp_path / "dropped.parquet")
     artifact.commit(tmp_path, tmp_path, stage="documents", fingerprint="0", inputs={}, metrics={"dropped": {"s0": {}}})
     wanted = [row for row in rows if row["offset"] in (0, 7, 38, 39)]
-    found = scoring.kept_places(tmp_path, {row["id"] for row in wanted} | {digest("other")})
-    assert found.pop(digest("other")) == {"kept": "in an earlier run", **dict.fromkeys(["source", "url", "file", "offset"])}
+    repeats = [{"reason": "exact duplicate", "detail": f"of {row['id']}"} for row in wanted]
+    others = [{"reason": reason, "detail": f"of {digest(reason)}"} for reason in ("exact duplicate", "near duplicate", "too short")]
+    found = scoring.kept_places(tmp_path, repeats + others)
+    assert found.pop(digest("exact duplicate"))["kept"] == "nowhere: it was dropped itself"
+    assert found.pop(digest("near duplicate")) == {"kept": "in an earlier run", **dict.fromkeys(["source", "url", "file", "offset"])}
     assert found == {row["id"]: {"kept": "in this run", **{key: row[key] for key in ("source", "url", "file", "offset")}} for row in wanted}

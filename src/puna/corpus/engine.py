@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -52,10 +53,10 @@ class Engine:
         options: dict[str, Any] = {"max_concurrency": workers} if workers > 1 or self.ray else {"use_process": False}
         if workers > 1 and not self.ray:
             options["use_process"] = True
-        call = daft.cls(_Worker, **options)(work, list(jobs))
-        plan = daft.from_pydict({"number": list(range(len(jobs)))})
+        call = daft.cls(_Worker, **options)(work)
+        plan = daft.from_pydict({"job": [pickle.dumps(job) for job in jobs]})  # so that a worker holds its own alone
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
-        plan = plan.select(call(daft.col("number")).alias("problem"))
+        plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
         _give_back()
         for row in plan.iter_rows(results_buffer_size=1):
@@ -67,18 +68,18 @@ class Engine:
 
 
 class _Worker:
-    """Has the function and the jobs, which Daft sends to each process once."""
+    """Has the function, which Daft sends to each process once."""
 
-    def __init__(self, work: Callable[[Any], None], jobs: list[Any]) -> None:
-        self.work, self.jobs, self.parent, self.watched = work, jobs, os.getpid(), False
+    def __init__(self, work: Callable[[Any], None]) -> None:
+        self.work, self.parent, self.watched = work, os.getpid(), False
 
-    def __call__(self, number: int) -> str:
+    def __call__(self, job: bytes) -> str:
         if not self.watched and os.getpid() != self.parent:
             self.watched = True
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
-                self.work(self.jobs[number])
+                self.work(pickle.loads(job))
                 _give_back()
         except UserError as error:
             return f"user\0{error}"

@@ -45,7 +45,7 @@ class Address:
     members: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawFile:
     """One raw file or folder on disk. name: stable across machines (URI and member); digest: SHA-256 of its content, or, under the policy
     to skip damaged files, why it cannot be read."""

@@ -38,6 +38,7 @@ def documents(
     is left.
     """
     parts.mkdir(parents=True, exist_ok=True)
+    addresses, settings = settings, _without_addresses(settings)
     work = [
         Group(source, settings, tuple(cut), number, parts.absolute(), root.absolute())
         for source in settings.sources
@@ -57,7 +58,7 @@ def documents(
     funnel = _merge(settings, work, learnt, out, root)
     funnel["lines"] = removed
     for name, text in (("data_card.md", card.data_card), ("public_summary.md", card.public_summary)):
-        (out / name).write_text(text(settings, funnel))
+        (out / name).write_text(text(addresses, funnel))
     (out / "learnt.json").write_text(json.dumps(funnel["learnt"], indent=1) + "\n")
     for name in ("perplexity", "reference"):
         if (parts / name).is_dir():
@@ -65,6 +66,12 @@ def documents(
     if not any(steps["kept"]["documents"] for steps in funnel["sources"].values()):
         raise UserError(no_document(settings, funnel, list(funnel["sources"])))
     return funnel
+
+
+def _without_addresses(settings: CorpusSettings) -> CorpusSettings:
+    """Settings as groups have them, which are sent to every worker: without the list of all files."""
+    bare = tuple(source.model_copy(update={"uris": ()}) for source in settings.sources)
+    return settings.model_copy(update={"sources": bare})
 
 
 def _run(
@@ -240,7 +247,7 @@ class _Earlier:
         first = self._texts.first_time(np.array([int(row["id"][:16], 16) for row in fresh], np.uint64))
         for row, is_first in zip(fresh, first.tolist(), strict=True):
             if not is_first:
-                row["reason"] = DUPLICATE
+                row |= {"reason": DUPLICATE, "detail": f"of {row['id']}"}
         if self._index is not None:
             places = [place for place, row in enumerate(own) if not row["reason"]]
             signatures = _signed_anew([own[place] for place in places], signatures[places], shortened)

@@ -2,13 +2,13 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from puna import artifact
 from puna.corpus import groups
-from puna.corpus.funnel import BOOK, NEAR
+from puna.corpus.funnel import BOOK, DUPLICATE, NEAR
 from puna.corpus.pipeline import documents_folder
 from puna.corpus.quality import language
 from puna.corpus.readers import streams
@@ -72,7 +72,7 @@ def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Ite
     )
     left = itertools.islice(wanted, most or None)
     while rows := list(itertools.islice(left, LOOKED_UP_AT_ONCE)):
-        places = kept_places(folder, {identity for row in rows if (identity := repeated(row))})
+        places = kept_places(folder, rows)
         for row in rows:
             identity = repeated(row)
             yield row | {"of": {"id": identity, **places[identity]} if identity else None}
@@ -85,17 +85,20 @@ def dropped_counts(run: Path) -> dict[str, dict[str, int]]:
 
 def repeated(row: Mapping[str, Any]) -> str:
     """The id of the document that a dropped one repeats, "" where its reason is another."""
-    match = REPEATED.search(row["detail"] or "") if row["reason"] in (NEAR, BOOK) else None
+    match = REPEATED.search(row["detail"] or "") if row["reason"] in (DUPLICATE, NEAR, BOOK) else None
     return match[1] if match else ""
 
 
-def kept_places(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Where documents with these ids are, and their source, url, file and offset, None for those that this run does not keep."""
+def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By id, where the documents are that dropped ones repeat, and their source, url, file and offset, None where this run does not
+    keep them."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     names = ["source", "url", "file", "offset"]
+    reasons = {identity: row["reason"] for row in dropped if (identity := repeated(row))}
+    ids = reasons.keys()
     found: dict[str, dict[str, Any]] = {}
     wanted = pa.array(sorted(ids), pa.string())
     for path in sorted(folder.glob("*.parquet")) if ids else ():
@@ -107,10 +110,14 @@ def kept_places(folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
                 if len(here):
                     rows = file.read_row_group(number, ["id", *names]).take(here).to_pylist()
                     found |= {row.pop("id"): {"kept": "in this run", **row} for row in rows}
-    # A book enters the index of near-duplicates before it is compared with other books.
-    books = len(found) < len(ids) and any(BOOK in reasons for reasons in dropped_counts(folder).values())
-    elsewhere = "in an earlier run" + (", or a book dropped as overlapping" if books else "")
-    return {identity: found.get(identity, {"kept": elsewhere, **dict.fromkeys(names)}) for identity in ids}
+    # Equal texts are compared before near ones, with those of this run alone, and near ones before books: what is repeated may have been
+    # dropped itself.
+    books = len(found) < len(ids) and any(BOOK in counts for counts in dropped_counts(folder).values())
+    elsewhere = {DUPLICATE: "nowhere: it was dropped itself", NEAR: "in an earlier run" + ", or dropped itself" * books}
+    return {
+        identity: found.get(identity) or {"kept": elsewhere.get(reason, elsewhere[NEAR]), **dict.fromkeys(names)}
+        for identity, reason in reasons.items()
+    }
 
 
 def told(place: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
             if len(found) > 50 * DROPPED:  # so that memory has a bound
                 found[:] = _draw(found, DROPPED, ("file", "offset", "url"))
     drawn = {reason: _draw(rows, DROPPED, ("file", "offset", "url")) for reason, rows in wanted.items()}
-    places = scoring.kept_places(folder, {identity for rows in drawn.values() for row in rows if (identity := scoring.repeated(row))})
+    places = scoring.kept_places(folder, [row for rows in drawn.values() for row in rows])
     parts = []
     for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         cards = []
