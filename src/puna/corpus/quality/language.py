@@ -8,7 +8,7 @@ import numpy as np
 
 from puna.corpus.quality.fasttext import Model
 
-PIECES, PIECE_CHARACTERS = 4, 400  # labels on them agree with those on the whole document in 99.8% of cases, at twice the speed on pages of 5,000 characters
+PIECES, PIECE_CHARACTERS = 4, 400  # labels on them agree with those on the whole document in 99.8% of cases, at twice the speed
 SERBO_CROATIAN = "sh"  # the model's label for the language that ISO 639 has as a group of three
 MEMBERS = ("hr", "sr", "bs")
 CANDIDATES = 8  # labels that are looked at
