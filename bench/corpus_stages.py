@@ -15,7 +15,7 @@ of it was there after the first run, "of it loaded", stands below it.
 | warc extract | block classifier | Trafilatura, or Puna's code, in a child process that pages go to through a pipe |
 | warc language | four pieces of 400 characters | LanguageFilter: the whole text, the scores of all 176 languages |
 | warc heuristics | length and alphanumeric share; digests | Gopher's repetition and quality filters, a dozen rules over spaCy's words |
-| warc c4 (no part of the path) | C4's rules, spans of sentences, too | C4QualityFilter with the same limits, spaCy's sentences |
+| warc c4 (no part of the path) | C4's rules, without its spans of sentences | C4QualityFilter with the same limits, spaCy's sentences |
 | warc signatures | 128 functions, words of its own | MinhashDedupSignature: 112, spaCy's words; files sorted and read again |
 | warc near-duplicates | index on disk, pairs checked against 0.8 | Buckets, Cluster, Filter: one of 14 equal buckets is enough |
 | warc handing on | Parquet (lz4) written, read once | JSON lines (gzip) written, read twice, as its example does |

@@ -266,6 +266,12 @@ def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_pat
     repeats = [{"reason": "exact duplicate", "detail": f"of {row['id']}"} for row in wanted]
     others = [{"reason": reason, "detail": f"of {digest(reason)}"} for reason in ("exact duplicate", "near duplicate", "too short")]
     found = scoring.kept_places(tmp_path, repeats + others)
-    assert found.pop(digest("exact duplicate"))["kept"] == "nowhere: it was dropped itself"
-    assert found.pop(digest("near duplicate")) == {"kept": "in an earlier run", **dict.fromkeys(["source", "url", "file", "offset"])}
-    assert found == {row["id"]: {"kept": "in this run", **{key: row[key] for key in ("source", "url", "file", "offset")}} for row in wanted}
+    assert found.pop((digest("exact duplicate"), "exact duplicate"))["kept"] == "nowhere: it was dropped itself"
+    assert found.pop((digest("near duplicate"), "near duplicate")) == {
+        "kept": "in an earlier run",
+        **dict.fromkeys(["source", "url", "file", "offset"]),
+    }
+    assert found == {
+        (row["id"], "exact duplicate"): {"kept": "in this run", **{key: row[key] for key in ("source", "url", "file", "offset")}}
+        for row in wanted
+    }

@@ -261,11 +261,11 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
         return
     reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
-    offset, found = 0, False
+    offset, found, asked = 0, False, source.reader in ASKS_FIRST
     try:
-        for record in reader.read(file.path, refuses) if source.reader in ASKS_FIRST else reader.read(file.path):
+        for record in reader.read(file.path, refuses) if asked else reader.read(file.path):
             offset, found = record.offset, True
-            if refuses and (reason := refuses(record.url)):
+            if refuses and (not asked or isinstance(record, Skipped)) and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)
             elif isinstance(record, Skipped):
                 if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl") and settings.on_damaged_file == "stop":

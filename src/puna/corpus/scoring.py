@@ -75,7 +75,7 @@ def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Ite
         places = kept_places(folder, rows)
         for row in rows:
             identity = repeated(row)
-            yield row | {"of": {"id": identity, **places[identity]} if identity else None}
+            yield row | {"of": {"id": identity, **places[identity, row["reason"]]} if identity else None}
 
 
 def dropped_counts(run: Path) -> dict[str, dict[str, int]]:
@@ -89,16 +89,16 @@ def repeated(row: Mapping[str, Any]) -> str:
     return match[1] if match else ""
 
 
-def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By id, where the documents are that dropped ones repeat, and their source, url, file and offset, None where this run does not
-    keep them."""
+def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """By (id, reason), where the documents are that dropped ones repeat, and their source, url, file and offset, None where this run
+    does not keep them."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     names = ["source", "url", "file", "offset"]
-    reasons = {identity: row["reason"] for row in dropped if (identity := repeated(row))}
-    ids = reasons.keys()
+    asked = {(identity, row["reason"]) for row in dropped if (identity := repeated(row))}
+    ids = {identity for identity, _ in asked}
     found: dict[str, dict[str, Any]] = {}
     wanted = pa.array(sorted(ids), pa.string())
     for path in sorted(folder.glob("*.parquet")) if ids else ():
@@ -115,8 +115,8 @@ def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[str,
     books = len(found) < len(ids) and any(BOOK in counts for counts in dropped_counts(folder).values())
     elsewhere = {DUPLICATE: "nowhere: it was dropped itself", NEAR: "in an earlier run" + ", or dropped itself" * books}
     return {
-        identity: found.get(identity) or {"kept": elsewhere.get(reason, elsewhere[NEAR]), **dict.fromkeys(names)}
-        for identity, reason in reasons.items()
+        (identity, reason): found.get(identity) or {"kept": elsewhere.get(reason, elsewhere[NEAR]), **dict.fromkeys(names)}
+        for identity, reason in asked
     }
 
 

@@ -27,7 +27,8 @@ class SourceSettings(BaseModel):
     )
     c4: bool = Field(
         False,
-        description="the page heuristics of C4; of three sentences in a row that come again, in any such source, only the first copy stays",
+        description="the page heuristics of C4; of three sentences in a row that come again, in any such source, the "
+        "first copy stays (but where it overlaps with its own repeat)",
     )
     perplexity: bool = Field(False, description="filter by corpus.perplexity")
     reference: bool = Field(False, description="filter by corpus.reference")
@@ -66,7 +67,8 @@ class ReferenceSettings(BaseModel):
 
 
 class OptOutSettings(BaseModel):
-    """Files that say whose pages are not to be used. The text of a refused page is not even taken out."""
+    """Files that say whose pages are not to be used. The text of a refused page in a web archive, a dump or GitHub's rows is not
+    even taken out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -63,7 +63,7 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
         cards = []
         for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            kept = f" ({scoring.told(places[identity])})" if (identity := scoring.repeated(row)) else ""
+            kept = f" ({scoring.told(places[identity, reason])})" if (identity := scoring.repeated(row)) else ""
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
         parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")

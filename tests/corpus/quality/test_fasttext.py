@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,32 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, size: int) -> None:
 def test_a_model_of_another_kind_is_told(tmp_path: Path) -> None:
     path = tmp_path / "other.ftz"
     raw = bytearray(file().read_bytes())
-    raw[8:12] = (32).to_bytes(4, "little")
+    raw[8:12] = (32).to_bytes(4, "little")  # dimensions
     path.write_bytes(bytes(raw))
     with pytest.raises(UserError, match=r"other\.ftz.*'dim': 32"):
+        ours.Model(path)
+
+
+def places() -> dict[str, int]:
+    """Where numbers stand in the file: by reading it as the format says."""
+    raw = file().read_bytes()
+    size, *_, pruned = struct.unpack_from("<3i2q", raw, 64)
+    at = 92
+    for _ in range(size):
+        at = raw.index(0, at) + 10
+    return {"size": 64, "words": 68, "labels": 72, "pruned": 84, "bucket": at, "row": at + 4, "rows": at + 8 * pruned + 2,
+            "columns": at + 8 * pruned + 10, "end": raw.index(b"</s>")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [("size", 10), ("words", 7_000), ("words", 0), ("labels", 1), ("pruned", -1), ("pruned", 5), ("bucket", -4), ("bucket", 2_000_000),
+     ("row", -1), ("row", 50_000), ("rows", 49_999), ("columns", 8), ("columns", 2), ("end", 0x3C2F743E)],
+)  # fmt: skip
+def test_numbers_that_do_not_fit_each_other_are_told(tmp_path: Path, what: str, value: int) -> None:
+    raw = bytearray(file().read_bytes())
+    struct.pack_into("<q" if what in ("rows", "columns", "pruned") else "<i", raw, places()[what], value)
+    path = tmp_path / "other.ftz"
+    path.write_bytes(bytes(raw))
+    with pytest.raises(UserError, match=r"other\.ftz: not a quantised fastText model"):
         ours.Model(path)

@@ -2,7 +2,7 @@
 
 Joulin et al. 2016 (the model), Joulin et al. 2016b (its product quantisation), for models of 16 dimensions with 2- to 4-grams of
 characters and a hierarchical softmax, which lid.176.ftz is. Rows are unpacked once into whole numbers of 2^-24, so their sum does not
-depend on its order; fastText adds 32-bit floats, and its probabilities agree to about 1e-6.
+depend on its order; fastText adds 32-bit floats, and its probabilities agree within 3e-6.
 
 The file, all little-endian: magic and version, 12 settings, the dictionary (words, then labels, each with its count; n-gram buckets
 that have a row, and which), the input matrix as codes of a product quantiser and a norm for each row, the output matrix.
@@ -72,6 +72,8 @@ class Model:
             raise ValueError(f"it has {other}")
         take("d")
         size, words, labels, _, pruned = take("3i2q")
+        if size != words + labels or min(words, labels - 1, pruned) < 1:
+            raise ValueError(f"{words} words, {labels} labels and {pruned} n-grams of a dictionary of {size}")
         names, counts = [], []
         for _ in range(size):
             end = raw.index(0, at)
@@ -79,10 +81,19 @@ class Model:
             at = end + 1
             counts.append(int.from_bytes(raw[at : at + 8], "little"))
             at += 9  # the count, and whether it is a label
-        buckets = array("<i4", 2 * max(pruned, 0)).reshape(-1, 2)
+        if END not in names[:words]:
+            raise ValueError("its dictionary has no end of text")
+        buckets = array("<i4", 2 * pruned).reshape(-1, 2)
+        if (
+            not (np.sort(buckets[:, 1]) == np.arange(pruned)).all()
+            or not 0 <= buckets[:, 0].min() <= buckets[:, 0].max() < settings["bucket"]
+        ):
+            raise ValueError("its n-grams have no rows of their own")
         if take("2?") != (True, True):
             raise ValueError("it is not quantised with norms")
         rows, dimensions, code_bytes = take("qqi")
+        if (rows, dimensions) != (words + pruned, settings["dim"]):
+            raise ValueError(f"a matrix of {rows} rows of {dimensions}")
         codes = array("u1", code_bytes).reshape(rows, -1)
         parts = centroids()
         norms = array("u1", rows)
