@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from puna import recipe as recipes
+
 from . import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ def test_every_command(tmp_path: Path) -> None:
 
 def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
     """Books enough for its settings, made up; it runs as it stands."""
-    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    block, _ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "ours.toml").write_text(block)
     (tmp_path / "letters").mkdir()
     chance = random.Random(2)
@@ -49,6 +51,13 @@ def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
         (tmp_path / "letters" / f"{number}.txt").write_text(" ".join(words) + ".")
     result = tiny.puna("run", tmp_path / "ours.toml", "--out", tmp_path / "out", "-s", "train.steps=30", "-s", "model.size=tiny")
     assert "report: " in result.stdout
+
+
+def test_the_recipe_of_a_corpus_in_the_readme_is_one(tmp_path: Path) -> None:
+    _, block = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "crawl.toml").write_text(block)
+    found = recipes.load_corpus(tmp_path / "crawl.toml").corpus
+    assert found.perplexity and found.perplexity.keep == ("head", "middle") and found.perplexity.percentiles == (30, 60)
 
 
 def test_make_run(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
     )
     assert not any("Home" in row["text"] for row in kept[1:])
     assert funnel["dropped"]["pages"]["perplexity outside the parts kept"] == pytest.approx(0.4 * 60, abs=2)
+    for row in pq.read_table(village[0] / "whole" / "dropped.parquet").to_pylist():
+        if row["reason"] == "perplexity outside the parts kept":
+            bucket, value, rest = row["detail"].replace(",", "").split(maxsplit=2)
+            assert (bucket, rest) == ("tail:", f"head below {head:.1f} tail above {tail:.1f}") and float(value) > tail - 0.1
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -183,7 +187,27 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     (row,) = pq.read_table(out / "rows.parquet").to_pylist()
     assert row["url"] == "https://a.org/0" and "nobody@example.org" not in row["text"]
     card, summary = (out / "data_card.md").read_text(), (out / "public_summary.md").read_text()
-    assert "| opt-out: domain | 1 |" in card and "1 records left out" in summary
+    assert "| opt-out: domain | 1 |" in card and "records left out for them: 1." in summary
+    assert "| rows | texts of a published dataset | 1 |" in summary.partition("### 2.6")[2]  # whose, its recipe does not say
+
+
+@pytest.mark.parametrize(("origin", "section"), [("private", "2.2"), ("crawled", "2.3"), ("user", "2.4"), ("public", "2.1")])
+def test_the_public_summary_lists_a_source_where_its_recipe_says(tmp_path: Path, origin: str, section: str) -> None:
+    path = write(tmp_path / "letters.txt", [text(1)])
+    _, out = run(job(tmp_path, "out", {"letters": [path]}, sources={"letters": {"reader": "lines", "origin": origin}}))
+    parts = (out / "public_summary.md").read_text().split("### ")
+    assert [part[:3] for part in parts if "letters" in part and not part.startswith("1")] == [section]
+
+
+def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:
+    """The language it was taken for, and the text of a page that had repeated lines alone."""
+    german = "Die Hochebene liegt weit über den Tälern, und dort werden seit langem Lamas gehalten. " * 8
+    rows = [{"text": text(1)}, {"text": text(1)}, {"text": german}]
+    path = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
+    _, out = run(job(tmp_path, "out", {"rows": [path]}, sources={"rows": {"reader": "jsonl", "ccnet": "on"}}))
+    found = {row["reason"]: row for row in pq.read_table(out / "dropped.parquet").to_pylist()}
+    assert found["other language"]["detail"].startswith("de, score 0.9")
+    assert found["only repeated lines"]["excerpt"] == text(1)[:500]
 
 
 def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ KINDS = {
     "lines": "texts, one a line",
     "jsonl": "texts of a published dataset",
 }
-CRAWLED = ("warc", "html")
+PUBLIC = ("wikipedia", "stackexchange", "arxiv", "github")  # formats in which such sites give out what they hold
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -121,8 +121,16 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
     for counts in funnel["languages"].values():
         for name, count in counts.items():
             languages[name] = languages.get(name, 0) + count
-    crawled = [source for source in settings.sources if source.reader in CRAWLED]
-    public = [source for source in settings.sources if source.reader not in CRAWLED]
+    by_origin: dict[str, list[SourceSettings]] = {}
+    for source in settings.sources:
+        by_origin.setdefault(_origin(source), []).append(source)
+
+    def listed(origin: str, where: bool = False, none: str = f"None that this corpus knows of; {OPEN}") -> str:
+        """A table of the sources of one origin. where: whether their addresses are told."""
+        rows = [[source.name, KINDS[source.reader], kept[source.name]["documents"], kept[source.name]["bytes"],
+                 _most(funnel["licences"][source.name]), *([_where(source)] * where)] for source in by_origin.get(origin, ())]  # fmt: skip
+        return table(["dataset", "content", "documents", "bytes", "licences", *["where"] * where], rows) if rows else none
+
     refused = sum(count for counts in funnel["dropped"].values() for reason, count in counts.items() if reason.startswith("opt-out"))
     parts = [
         "# Public summary of training content",
@@ -133,24 +141,21 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
         f"- Languages by documents: {_most(languages, 24)}\n- Period in which the data were collected, and whether it goes on: {OPEN}",
         "## 2. List of data sources",
         "### 2.1 Publicly available datasets",
-        table(["dataset", "content", "documents", "bytes", "licences", "where"],
-              [[s.name, KINDS[s.reader], kept[s.name]["documents"], kept[s.name]["bytes"], _most(funnel["licences"][s.name]), _where(s)]
-               for s in public])
-        if public else "None.",
+        listed("public", where=True, none="None."),
         "### 2.2 Private datasets obtained from third parties",
-        f"None that this corpus knows of; {OPEN}",
+        listed("private"),
         "### 2.3 Data crawled and scraped from online sources",
-        _crawled(crawled, funnel, kept) if crawled else "None.",
+        _crawled(by_origin["crawled"], funnel, kept) if "crawled" in by_origin else "None.",
         "### 2.4 User data",
-        f"None that this corpus knows of; {OPEN}",
+        listed("user"),
         "### 2.5 Synthetic data",
-        f"None that this corpus knows of; {OPEN}",
+        listed("synthetic"),
         "### 2.6 Other sources",
-        "None.",
+        listed("", where=True, none="None.") + f"\nWhether these are public, private or others: {OPEN} (key `origin`)" * ("" in by_origin),
         "## 3. Aspects of data processing",
         "### 3.1 Reservations of rights",
         "Opt-outs by URL pattern, domain and robots file, applied before a page is used: "
-        f"{', '.join(settings.opt_out.paths()) or 'none were given'}; {refused:,} records left out for them. Other measures: {OPEN}",
+        f"{', '.join(settings.opt_out.paths()) or 'none were given'}; records left out for them: {refused:,}. Other measures: {OPEN}",
         "### 3.2 Removal of illegal content",
         f"No filter of this corpus is meant for that; {OPEN}",
         "### 3.3 Other information",
@@ -159,9 +164,22 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
+def _origin(source: SourceSettings) -> str:
+    """Under which heading a source stands: what its recipe says, else what its files and their format say; "" for neither."""
+    if source.origin:
+        return source.origin
+    if all(_is_address(uri) for uri in source.uris) and source.reader != "warc":
+        return "public"
+    return "crawled" if source.reader == "warc" else "public" if source.reader in PUBLIC else ""
+
+
+def _is_address(uri: str) -> bool:
+    return "://" in uri or uri.startswith("pypi:")
+
+
 def _where(source: SourceSettings) -> str:
     shown = [uri.partition("#sha256=")[0] for uri in source.uris[:3]]
-    shown = [uri if "://" in uri or uri.startswith("pypi:") else uri.rstrip("/").rpartition("/")[2] for uri in shown]
+    shown = [uri if _is_address(uri) else "/".join(uri.rstrip("/").split("/")[-2:]) for uri in shown]
     return ", ".join(shown + ([f"{len(source.uris) - 3} others"] if len(source.uris) > 3 else []))
 
 
@@ -170,10 +188,10 @@ def _crawled(crawled: list[SourceSettings], funnel: dict[str, Any], kept: dict[s
     for source in crawled:
         hosts = funnel["hosts"].get(source.name, {"hosts": 0, "top": {}})
         parts.append(
-            f"**{source.name}** ({KINDS[source.reader]}; {_where(source)}): {kept[source.name]['documents']:,} documents, "
-            f"{kept[source.name]['bytes']:,} bytes, {hosts['hosts']:,} hosts. The tenth of them with most text, at most a thousand:"
+            f"**{source.name}** ({KINDS[source.reader]}; {_where(source)}): documents {kept[source.name]['documents']:,}, bytes "
+            f"{kept[source.name]['bytes']:,}, hosts {hosts['hosts']:,}. "
+            + ("The tenth of them with most text, at most a thousand:" if hosts["top"] else "None of the documents has an address.")
         )
-        parts.append(
-            table(["host", "bytes"], [[host, count] for host, count in hosts["top"].items()]) if hosts["top"] else "None has an address."
-        )
+        if hosts["top"]:
+            parts.append(table(["host", "bytes"], [[host, count] for host, count in hosts["top"].items()]))
     return "\n\n".join(part.rstrip("\n") for part in parts)

@@ -167,7 +167,8 @@ def judge(group: Group) -> None:
     with _Judged(group) as judged:
         for row in rows_of(group.path("read"), row_schema().names):
             if not row["reason"]:
-                size = row["text"].count("\n") + 1
+                whole = row["text"]
+                size = whole.count("\n") + 1
                 kept = keep[at : at + size]
                 at += size
                 if not kept.all():
@@ -175,7 +176,7 @@ def judge(group: Group) -> None:
                     if group.source.ccnet == "on" and "\n\n\n" in row["text"]:
                         row["text"] = BLANK_LINES.sub("\n\n", row["text"])
                 if not row["text"]:
-                    row |= {"reason": "only repeated lines", "id": digest(""), "size": 0}
+                    row |= {"reason": "only repeated lines", "id": digest(""), "size": 0, "text": whole}
             judged.add(row)
 
 
@@ -232,11 +233,11 @@ def _judge(text: str, group: Group) -> dict[str, Any]:
     found = measured(text, settings)
     reason = reason or found["reason"]
     label, score = ("", 0.0) if reason else language.identify(text, glue_lines=source.ccnet == "exact")
-    if not reason and kept_languages and label not in kept_languages:
-        reason = "other language"
-    if not reason and kept_languages and score < settings.language_score:
-        reason = "language unsure"
-    return {**found, "reason": reason, "language": label, "language_score": score}
+    told = {}
+    if not reason and kept_languages and (label not in kept_languages or score < settings.language_score):
+        reason = "other language" if label not in kept_languages else "language unsure"
+        told = {"detail": f"{label}, score {score:.2f}"}
+    return {**found, **told, "reason": reason, "language": label, "language_score": score}
 
 
 def measured(text: str, settings: CorpusSettings) -> dict[str, Any]:

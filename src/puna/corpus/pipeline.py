@@ -214,9 +214,9 @@ def _filter(rows: list[dict[str, Any]], source: SourceSettings, settings: Corpus
         if row["perplexity"] is not None and settings.perplexity:
             row["bucket"] = learnt.bucket(source.name, row["perplexity"])
             if row["bucket"] not in settings.perplexity.keep:
-                row["reason"] = TAIL
+                row |= {"reason": TAIL, "detail": f"{row['bucket']}: {row['perplexity']:.1f}, {learnt.told_bounds(source.name)}"}
         if not row["reason"] and row["reference_score"] is not None and row["reference_score"] < learnt.reference_threshold:
-            row["reason"] = UNLIKE
+            row |= {"reason": UNLIKE, "detail": f"score {row['reference_score']:.3f} of at least {learnt.reference_threshold:.3f}"}
 
 
 class _Earlier:

@@ -19,6 +19,9 @@ class SourceSettings(BaseModel):
         "(a glob) for files in an archive"
     )  # fmt: skip
     licence: str = Field("", description="licence of documents that do not name their own")
+    origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
+        "", description="under what the public summary lists it; default: by its reader, and files of your own are left open"
+    )
     languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
     ccnet: Literal["off", "on", "exact"] = Field(
         "off",

@@ -23,6 +23,11 @@ class Learnt:
     thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)
     reference_threshold: float = 0.0
 
+    def told_bounds(self, source: str) -> str:
+        """Where head and tail of a source begin, in words."""
+        head, tail = self.thresholds[source]
+        return f"head below {head:.1f}, tail above {tail:.1f}"
+
     def bucket(self, source: str, perplexity: float) -> str:
         from puna.corpus.quality.perplexity import bucket
 

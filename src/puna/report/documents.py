@@ -87,9 +87,14 @@ def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
     for source, steps in funnel["sources"].items():
         found = steps["kept"]
         told = Html(f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn by their digests:</p>")
-        if (folder / f"{source}.parquet").is_file():
+        if found["documents"] and (folder / f"{source}.parquet").is_file():
             sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
         sections.append((f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source])))
-    return frame(
-        name, "Puna corpus", Html("<p class='lead'>People judge filters by looking at what they keep and what they drop.</p>"), sections
+    kept_of_all = [steps["kept"] for steps in funnel["sources"].values()]
+    lead = (
+        f"<p class='lead'>{count(sum(entry['documents'] for entry in kept_of_all))} documents, "
+        f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text. People judge filters by looking at what they keep and what they "
+        f"drop. Which filters these were: <a href='{escape(folder.name)}/data_card.md'>data card</a>, and for the law: "
+        f"<a href='{escape(folder.name)}/public_summary.md'>public summary</a>.</p>"
     )
+    return frame(name, "Puna corpus", Html(lead), sections)

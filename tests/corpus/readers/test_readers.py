@@ -8,6 +8,8 @@ import random
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from puna.corpus.document import Found, Skipped
@@ -180,6 +182,33 @@ def test_jsonl(tmp_path: Path) -> None:
         ("two", "x.jsonl#2", "", ""),
     ]
     assert reasons(items) == ["no text", "no text", "no text", "not valid JSON", "not UTF-8", "not valid JSON"]
+
+
+def test_a_line_that_is_a_list_stands_for_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('[{"text": "one"}, {"text": "two"}, 3]\n{"text": "three"}\n')
+    items = list(jsonl.read(path))
+    assert [(item.text, item.url, item.offset) for item in found_in(items)] == [
+        ("one", "x.json#1", 0), ("two", "x.json#2", 0), ("three", "x.json#4", 38),
+    ]  # fmt: skip
+    assert reasons(items) == ["no text"]
+
+
+def test_parquet_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    columns = {"n": [1, 2, 3], "text": ["one", None, "three"], "url": ["u", "v", None], "meta": [{"license": "l"}] * 3}
+    pq.write_table(pa.table(columns), path)
+    items = list(jsonl.read(path))
+    assert [(item.text, item.url, item.offset, item.licence) for item in found_in(items)] == [
+        ("one", "u", 0, "l"), ("three", "x.parquet#3", 2, "l"),
+    ]  # fmt: skip
+    assert reasons(items) == ["no text"] and len({item.raw_digest for item in found_in(items)}) == 2
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="damaged or ends early"):
+        list(jsonl.read(path))
+    pq.write_table(pa.table({"n": [1]}), path)
+    with pytest.raises(UserError, match=r"no column text, raw_content, content in this Parquet file; it has n"):
+        list(jsonl.read(path))
 
 
 def test_released_c4_as_it_is(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A row has a file's content, its path, its repository and the repository's licenc
 of the sets made from it (RedPajama, CodeParrot, The Stack).
 """
 
-import json
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +11,18 @@ from typing import Any
 
 from puna.corpus import licences
 from puna.corpus.document import Found, Refuses, Skipped
-from puna.corpus.readers import source_file, streams
-from puna.errors import UserError
+from puna.corpus.readers import source_file
+from puna.corpus.readers.rows import rows
 
 CONTENT = ("content", "code", "text")
 PATH = ("path", "sample_path", "max_stars_repo_path", "file_name", "filename")
 REPOSITORY = ("repo_name", "sample_repo_name", "repository_name", "max_stars_repo_name", "repo")
 LICENCE = ("license", "licence", "licenses", "max_stars_repo_licenses")
-BATCH_ROWS = 128
 
 
 def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
-    """Every row, in order. Offsets are bytes of the unpacked JSON lines, or row numbers of a Parquet file."""
-    with path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    for number, (offset, row) in enumerate(_parquet(path) if parquet else _json(path)):
+    """Every row, in order. Offsets: see `rows`."""
+    for number, (offset, _, row) in enumerate(rows(path, CONTENT, (*PATH, *REPOSITORY, *LICENCE, "meta"))):
         where = f"{path.name}#{number + 1}"
         if isinstance(row, str):
             yield Skipped(row, where, offset)
@@ -56,35 +52,3 @@ def _licence(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " AND ".join(f"({licence})" for licence in map(_licence, value) if licence)
     return licences.named(value) if isinstance(value, str) else ""
-
-
-def _json(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for offset, raw in streams.lines(path):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw.decode("utf-8-sig" if not offset else "utf-8"))
-        except UnicodeDecodeError:
-            yield offset, "not UTF-8"
-        except (ValueError, RecursionError):
-            yield offset, "not valid JSON"
-        else:
-            yield offset, row if isinstance(row, dict) else "no text"
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = [name for name in (*CONTENT, *PATH, *REPOSITORY, *LICENCE, "meta") if name in file.schema_arrow.names]
-            if not set(columns) & set(CONTENT):
-                raise UserError(f"no column {', '.join(CONTENT)} in this Parquet file; it has {', '.join(file.schema_arrow.names)}")
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"the Parquet file of {path.stat().st_size:,} bytes is damaged or ends early") from error

@@ -1,37 +1,27 @@
-"""JSON lines, as RedPajama, C4 and others publish them: an object a line with its text and what is known of it."""
+"""Data sets of texts, as RedPajama, C4 and others publish them: JSON lines or Parquet, a row with its text and what is known of it."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from puna.corpus.document import Found, Skipped, digest
-from puna.corpus.readers import streams
+from puna.corpus.readers.rows import rows
 
 TEXT_KEYS = ("text", "raw_content", "content")
+OTHER_KEYS = ("url", "title", "licence", "license", "meta")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every object that has a text. url, title and licence are taken from it or from its `meta`."""
-    for number, (offset, raw) in enumerate(streams.lines(path)):
+    """Every row that has a text. url, title and licence are taken from it or from its `meta`. Offsets: see `rows`."""
+    for number, (offset, identity, row) in enumerate(rows(path, TEXT_KEYS, OTHER_KEYS)):
         url = f"{path.name}#{number + 1}"
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw.decode("utf-8-sig" if not number else "utf-8"))
-        except UnicodeDecodeError as error:
-            yield Skipped("not UTF-8", url, offset + error.start)
-            continue
-        except (ValueError, RecursionError):
-            yield Skipped("not valid JSON", url, offset)
-            continue
-        text = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), "") if isinstance(row, dict) else ""
-        if not text.strip():
-            yield Skipped("no text", url, offset)
+        text = "" if isinstance(row, str) else _string(row, *TEXT_KEYS)
+        if isinstance(row, str) or not text.strip():
+            yield Skipped(row if isinstance(row, str) else "no text", url, offset)
             continue
         known = {**(row["meta"] if isinstance(row.get("meta"), dict) else {}), **row}
         licence = _string(known, "licence", "license")
-        yield Found(_string(known, "url") or url, text, offset, digest(raw), _string(known, "title"), licence)
+        yield Found(_string(known, "url") or url, text, offset, identity or digest(text), _string(known, "title"), licence)
 
 
 def _string(row: dict[str, Any], *keys: str) -> str:
