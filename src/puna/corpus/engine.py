@@ -20,7 +20,8 @@ from puna.errors import UserError
 # Read when the libraries are loaded. Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars run into ours
+os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
+os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
 
 _ONE_AT_A_TIME = threading.Lock()  # Daft calls from several threads where it stays in this process; memory is meant for one job
 
