@@ -99,6 +99,27 @@ def test_the_figures_are_those_of_the_recipe_that_was_run_last(finished: Path, t
     assert {**told, "date": ""} == {**json.loads(before), "date": ""}
 
 
+def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, tmp_path: Path) -> None:
+    folder = changed_copy(finished, tmp_path)
+    recipe, wished = folder / "small.toml", 'tokens.small_sources="leave out"'
+    (folder / "one.txt").write_text(
+        "Vicuñas live above the last houses, where the grass is short and the wind never rests for long. Nobody owns them, and when the "
+        "people of the valley come up once in a year to shear their wool, they are let go again before it gets dark.\n"
+    )
+    (folder / "none.txt").write_text("too short\n")
+    for name in ("one", "none"):
+        with recipe.open("a") as file:
+            file.write(f'[[corpus.sources]]\nname = "{name}"\nreader = "lines"\nuris = ["{name}.txt"]\n')
+    assert "no document is left of source none" in puna("run", recipe, "--out", folder / "out", code=2).stderr
+    told = puna("run", recipe, "--out", folder / "out", "-s", wished).stderr
+    assert "left out, with fewer than two documents: none, one" in told
+    figures = json.loads((folder / "out" / "small" / "summary.json").read_text())
+    assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == ["stories", "code", "one", "none"]
+    shares = [f"tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
+    refused = puna("run", recipe, "--out", folder / "out", "-s", wished, *(word for share in shares for word in ("-s", share)), code=2)
+    assert "tokens.mixture names one, which has fewer than two documents" in refused.stderr
+
+
 def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     run = tmp_path / "copy" / "out" / "small"

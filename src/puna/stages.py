@@ -37,8 +37,8 @@ def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
 def _training(recipe: Recipe) -> dict[str, tuple[tuple[str, ...], Any, Callable[[Context], dict[str, Any]]]]:
     model = recipe.llama_config()
     return {
-        "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out], tokenizer),
-        "tokens": (("documents", "tokenizer"), recipe.tokens.held_out, tokens),
+        "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out, recipe.tokens.small_sources], tokenizer),
+        "tokens": (("documents", "tokenizer"), [recipe.tokens.held_out, recipe.tokens.small_sources], tokens),
         "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)], train),
         "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
     }
@@ -150,20 +150,38 @@ def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:
         yield row["id"], row["text"]
 
 
-def _names(recipe: CorpusRecipe) -> list[str]:
-    return [source.name for source in recipe.corpus.sources]
+def _names(recipe: CorpusRecipe, shards: Artifact) -> list[str]:
+    """The sources that have shards, in the recipe's order."""
+    return [source.name for source in recipe.corpus.sources if source.name in shards.metrics]
+
+
+def _trained_on(recipe: Recipe, found: Artifact) -> list[str]:
+    """The sources that a model is trained on. Raises UserError for those that are too small, unless they are to be left out."""
+    from puna.corpus.pipeline import no_document
+
+    kept = {source.name: found.metrics["sources"][source.name]["kept"]["documents"] for source in recipe.corpus.sources}
+    enough = [name for name, documents in kept.items() if documents > 1]
+    leaves_out = recipe.tokens.small_sources == "leave out"
+    if (empty := [name for name, documents in kept.items() if not documents]) and not (leaves_out and enough):
+        raise UserError(no_document(recipe.corpus, found.metrics, empty))
+    if (small := [name for name in kept if name not in enough]) and not (leaves_out and enough):
+        raise UserError(
+            f"source {small[0]} has 1 document: at least two are needed, since one is held out for scores; give more files, or set "
+            'tokens.small_sources to "leave out"'
+        )
+    return enough
 
 
 def tokenizer(context: Context) -> dict[str, Any]:
     """Train the tokenizer on the training documents of every source."""
-    from puna.corpus.pipeline import no_document
     from puna.tokens import shards
     from puna.tokens import tokenizer as module
 
     recipe, found = context.recipe.whole(), context.inputs["documents"]
-    if empty := [name for name, steps in found.metrics["sources"].items() if not steps["kept"]["documents"]]:
-        raise UserError(no_document(recipe.corpus, found.metrics, empty))
-    sizes = {name: steps["kept"]["bytes"] for name, steps in found.metrics["sources"].items()}
+    names = sorted(_trained_on(recipe, found))
+    if left := sorted(found.metrics["sources"].keys() - set(names)):
+        context.view.note(f"left out, with fewer than two documents: {', '.join(left)}")
+    sizes = {name: found.metrics["sources"][name]["kept"]["bytes"] for name in names}
     room = _fair_shares(sizes, recipe.tokenizer.training_bytes)
     used = dict.fromkeys(sizes, 0)
 
@@ -199,11 +217,11 @@ def tokens(context: Context) -> dict[str, Any]:
     from puna.tokens import tokenizer as module
 
     model = module.load(context.inputs["tokenizer"].path("tokenizer.model"))
-    found, names = context.inputs["documents"], _names(context.recipe)
-    counts = {}
+    recipe, found = context.recipe.whole(), context.inputs["documents"]
+    names, counts = _trained_on(recipe, found), {}
     for number, name in enumerate(names):
         context.view.progress(name, number, len(names))
-        counts[name] = shards.write(name, _texts(found, name), model, context.recipe.whole().tokens.held_out, _threads(), context.work)
+        counts[name] = shards.write(name, _texts(found, name), model, recipe.tokens.held_out, _threads(), context.work)
     return counts
 
 
@@ -212,7 +230,9 @@ def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
     from puna.tokens import batches, mixture
     from puna.tokens.shards import load
 
-    opened = [load(shards.folder, name, "train", vocab_size) for name in _names(recipe)]
+    if left := sorted(set(recipe.tokens.mixture) - set(shards.metrics)):
+        raise UserError(f"tokens.mixture names {left[0]}, which has fewer than two documents and is left out (tokens.small_sources)")
+    opened = [load(shards.folder, name, "train", vocab_size) for name in _names(recipe, shards)]
     length, count = recipe.train.sequence_length, recipe.train.batch_sequences
     sizes = {shard.source: len(shard.tokens) for shard in opened}
     sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
@@ -235,7 +255,7 @@ def train(context: Context) -> dict[str, Any]:
     batches = batches_of(recipe, shards, config.vocab_size)
     held_out = {
         name: rows_of(load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens), settings.sequence_length)
-        for name in _names(recipe)
+        for name in _names(recipe, shards)
     }
     peak = machine.matmul_peak(settings.device, loop.precision(settings))
     metrics = Metrics(context.logs / "metrics.jsonl", config.flops_per_token(settings.sequence_length), peak, recipe.energy.watts)
@@ -279,7 +299,7 @@ def scores(context: Context) -> dict[str, Any]:
     settings = recipe.evaluate
     trained, shards, found = (context.inputs[name] for name in ("train", "tokens", "documents"))
     model, text = native.load(trained.folder), load_tokenizer(trained.path("tokenizer.model"))
-    names = _names(recipe)
+    names = _names(recipe, shards)
     context.view.progress("5-gram", 0, len(names) + 1)
     training = [load(shards.folder, name, "train", text.vocab_size) for name in names]
     everything = np.concatenate([shard.tokens for shard in training])

@@ -29,6 +29,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
     found, scored, trained, sharded = (finished[name].metrics for name in ("documents", "scores", "train", "tokens"))
     config = recipe.llama_config()
     names = [source.name for source in recipe.corpus.sources]  # in the recipe's order; artifacts keep theirs sorted
+    trained_on = [name for name in names if name in sharded]
     figures = {
         "recipe": recipe.name,
         "puna": puna.__version__,
@@ -42,7 +43,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
             **finished["tokenizer"].metrics,
             "bytes_per_token": {
                 name: sum(split["bytes"] for split in sharded[name].values()) / sum(split["tokens"] for split in sharded[name].values())
-                for name in names
+                for name in trained_on
             },
         },
         "mixture": {
@@ -53,7 +54,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
                 "held_out_documents": sharded[name]["held_out"]["documents"],
                 **trained["mixture"][name],
             }
-            for name in names
+            for name in trained_on
         },
         "model": {
             **config.model_dump(),
@@ -64,7 +65,7 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         },
         "tokens": trained["tokens"],
         "loss": trained["loss"],
-        **{key: {name: scored[key][name] for name in names} for key in ("bits_per_byte", "held_out_bytes")},
+        **{key: {name: scored[key][name] for name in trained_on} for key in ("bits_per_byte", "held_out_bytes")},
         "samples": scored["samples"],
         **speed,
         "seconds": {name: entry["seconds"] for name, entry in costs.items()},

@@ -1,5 +1,7 @@
 """Settings of the tokenizer, the token shards and the mixture."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -29,6 +31,9 @@ class TokensSettings(BaseModel):
 
     held_out: float = Field(0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores")
     maximum_epochs: float = Field(4.0, gt=0, description="a source asked to be seen more often than this is refused")
+    small_sources: Literal["refuse", "leave out"] = Field(
+        "refuse", description="what becomes of sources with fewer than two documents, of which one would be held out"
+    )
     mixture: dict[str, MixtureSource] = Field(default_factory=dict, description="per source; empty: every source in proportion to its size")
 
     @model_validator(mode="after")
