@@ -117,7 +117,7 @@ def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, t
     assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == ["stories", "code", "one", "none"]
     shares = [f"tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
     refused = puna("run", recipe, "--out", folder / "out", "-s", wished, *(word for share in shares for word in ("-s", share)), code=2)
-    assert "tokens.mixture names one, which has fewer than two documents" in refused.stderr
+    assert "tokens.mixture names none, which has fewer than two documents" in refused.stderr
 
 
 def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path) -> None:
