@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import gzip
 import hashlib
 import http.server
 import io
@@ -231,18 +230,59 @@ def test_a_damaged_archive_gives_what_can_be_read_and_is_named(tmp_path: Path, n
     raw = bytearray(path.read_bytes())
     raw[10_000:10_500] = bytes(500)
     path.write_bytes(raw)
-    one, *_, broken = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    one, *others, broken = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
     assert one.path.read_bytes() == b"1" and not one.unreadable
-    assert broken.name == str(path) and "the archive is damaged" in broken.unreadable
+    if name == "a.zip":
+        assert [file.path.read_bytes() for file in others] == [b"3"]
+    assert broken.name == (f"{path}!two.txt" if name == "a.zip" else str(path)) and "the archive is damaged" in broken.unreadable
+    assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(others) + 1
     with pytest.raises(UserError, match=f"source s: .*{name}: the archive is damaged"):
         fetch.unpack(whole(path), "*.txt", tmp_path / "again")
 
 
+def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", [("a.txt", b"a"), ("b.txt", b"b"), ("c.txt", b"c")])
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\3\4") + 6] |= 1
+    raw[raw.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(raw)
+    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    reason = "the archive cannot be unpacked: it is encrypted"
+    assert [(file.name, file.unreadable) for file in found] == [
+        (f"{path}!b.txt", ""),
+        (f"{path}!c.txt", ""),
+        (f"{path}!a.txt", reason),
+    ]
+    assert [file.path.read_bytes() for file in found[:2]] == [b"b", b"c"] and found[2].bytes == 0
+    with pytest.raises(UserError, match=f"a.zip: {reason}$"):
+        fetch.unpack(whole(path), "*.txt", tmp_path / "again")
+
+
+def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 2_000_000)
+    monkeypatch.setattr(fetch, "MOST_TIMES_LARGER", 1)
+    path = packed(tmp_path / "a.zip", [(f"{number}.txt", bytes(1_500_000)) for number in range(3)])
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"PK\1\2")
+    raw[at + 16] ^= 1  # the first one's checksum
+    path.write_bytes(raw)
+    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    assert [(file.name, "it unpacks to over" in file.unreadable) for file in found] == [(str(path), True), (f"{path}!0.txt", False)]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_long_names_in_any_script(tmp_path: Path, name: str) -> None:
+    names = [f"{'漢' * 110}.txt", f"{'é' * 99}x.txt", f"{'x' * 300}.txt"]
+    path = packed(tmp_path / name, [(name, b"x") for name in names])
+    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+    assert [file.name for file in found] == sorted(f"{path}!{name}" for name in names)
+    assert all(file.path.read_bytes() == b"x" and file.path.suffix == ".txt" for file in found)
+
+
 def test_a_header_that_is_none_is_damage_and_not_the_end(tmp_path: Path) -> None:
-    packed(tmp_path / "a.tar.gz", [("one.txt", b"1"), ("two.txt", b"2"), ("three.txt", b"3")])
-    raw = bytearray(gzip.decompress((tmp_path / "a.tar.gz").read_bytes()))
+    path = packed(tmp_path / "a.tar", [("one.txt", b"1"), ("two.txt", b"2"), ("three.txt", b"3")])
+    raw = bytearray(path.read_bytes())
     raw[1024] = 255
-    path = tmp_path / "a.tar"
     path.write_bytes(raw)
     assert [bool(file.unreadable) for file in fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)] == [False, True]
 

@@ -177,7 +177,8 @@ def unpack(archive: RawFile, pattern: str, folder: Path, skip: bool = False) -> 
     """The files of a zip or tar archive whose names match, in name order, each in a folder of its own below `folder`.
 
     Raises UserError where none matches, where they unpack to far more than the archive can mean, and where the archive is damaged; if
-    such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked.
+    such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked; of a zip, whose other files
+    can be read, only the damaged one.
     """
     files: list[RawFile] = []
     room = LEAST_ROOM + MOST_TIMES_LARGER * archive.bytes
@@ -185,9 +186,17 @@ def unpack(archive: RawFile, pattern: str, folder: Path, skip: bool = False) -> 
         for number, member in enumerate(archives.members(archive.path)):
             if not fnmatch.fnmatchcase(member.name, pattern) or archives.is_chaff(member.name):
                 continue
-            target = folder / archive.digest[:12] / str(number) / PurePosixPath(member.name).name[-100:]
-            room = _write(member, target, room - MEMBER_BYTES)
-            files.append(RawFile(archive.source, f"{archive.name}!{member.name}", target, file_digest(target), target.stat().st_size))
+            name, short = f"{archive.name}!{member.name}", PurePosixPath(member.name).name.encode()[-100:].decode("utf-8", "ignore")
+            target = folder / archive.digest[:12] / str(number) / short  # file systems count bytes
+            try:
+                room = _write(member, target, room - MEMBER_BYTES)
+            except archives.BrokenMember as error:
+                if not skip or not archives.is_zip(archive.path):
+                    raise
+                room -= MEMBER_BYTES + error.read
+                files.append(RawFile(archive.source, name, archive.path, f"{UNREADABLE}{error}", 0))
+                continue
+            files.append(RawFile(archive.source, name, target, file_digest(target), target.stat().st_size))
         if not files:
             raise UserError(f"it holds no file that matches {pattern}")
     except UserError as error:

@@ -4,7 +4,9 @@ import errno
 import gzip
 import io
 import json
+import random
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,69 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(UserError, match="damaged or ends early"):
         list(code.read(path))
+
+
+def read_on(path: Path) -> list[Found | Skipped]:
+    """What is read before the damage, which is told."""
+    items = []
+    with pytest.raises(UserError, match="damaged or ends early"):
+        for item in code.read(path):
+            items.append(item)  # what came before the error is wanted
+    return items
+
+
+def test_an_archive_that_breaks_off_gives_what_is_before(tmp_path: Path) -> None:
+    noise = random.Random(1)
+    files = {f"p/{number:02}.py": b"# %s\n" % noise.randbytes(40).hex().encode() + SOURCE for number in range(50)}
+    path = tarball(tmp_path / "p.tar.gz", {"LICENSE": MIT_REFERENCE, **files})
+    path.write_bytes(path.read_bytes()[:-800])
+    found = found_in(read_on(path))
+    assert 25 < len(found) < 50 and {item.licence for item in found} == {"MIT"}
+    assert [item.title for item in found] == list(files)[: len(found)]
+
+
+def broken(path: Path, *names: str) -> Path:
+    """A zip with wrong checksums of these files."""
+    with zipfile.ZipFile(path) as archive:
+        places = [archive.getinfo(name).header_offset + 30 + len(name) for name in names]
+    raw = bytearray(path.read_bytes())
+    for place in places:
+        raw[place] ^= 1
+    path.write_bytes(raw)
+    return path
+
+
+def test_a_damaged_file_of_a_wheel_costs_only_itself_and_is_told(tmp_path: Path) -> None:
+    path = broken(wheel(tmp_path / "p.whl", "License: MIT", {f"{name}.py": SOURCE for name in "abc"}), "b.py")
+    assert [item.title for item in found_in(read_on(path))] == ["a.py", "c.py"]
+
+
+def test_what_a_licence_speaks_for_that_cannot_be_read_is_dropped(tmp_path: Path) -> None:
+    files = {"a/LICENSE": MIT_REFERENCE, "a/a.py": SOURCE, "b/LICENSE": GPL_REFERENCE, "b/b.py": SOURCE, "c.py": SOURCE}
+    items = read_on(broken(wheel(tmp_path / "p.whl", "License: MIT", files), "a/LICENSE"))
+    assert [item.title for item in found_in(items)] == ["c.py"] and reasons(items) == [OTHER + "LicenseRef-unknown", OTHER + "GPL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("LICENSE", MIT_REFERENCE.ljust(4_900_000)),
+        ("package.json", b'{"name": "p", "version": "1", "license": "%s"}' % (b"x" * 4_900_000)),
+        ("package.json", b'{"name": "%s", "version": "1", "license": "MIT"}' % (b"x" * 4_900_000)),
+        ("PKG-INFO", b"Name: p\nVersion: 1\nLicense-Expression: MIT %s\n" % (b"x" * 4_900_000)),
+    ],
+)
+def test_licences_and_metadata_are_not_held_in_memory(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / "p.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for number in range(20):
+            archive.writestr(f"{number}/{name}", content)
+    tracemalloc.start()
+    try:
+        assert list(code.read(path)) == []
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # Rows of GitHub files

@@ -20,6 +20,7 @@ from puna.errors import UserError
 
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
 LICENCE_BYTES = 200_000  # of a LICENSE text are looked at
+LONGEST = 1_000  # characters of a package's name or licence as its metadata state them
 _METADATA = re.compile(r"(?:^|/)(?:[^/]+\.(?:dist|egg)-info/METADATA|PKG-INFO|package\.json|Cargo\.toml|pyproject\.toml)$")
 _METADATA_FOLDER = re.compile(r"(?:^|/)[^/]+\.(?:dist|egg)-info(?:/.*)?$")
 _CLASSIFIERS = {
@@ -35,8 +36,11 @@ _CLASSIFIERS = {
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in memory at a time."""
-    package, licence, nested = _package(path)
+    """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in memory at a time.
+
+    Raises UserError where an archive is damaged, or a LICENSE cannot be read, behind all that can be.
+    """
+    package, licence, nested, damage = _package(path)
     for member in _members(path, source_file.wanted):
         url = f"{package}/{member.name}"
         if member.size > source_file.MAXIMUM_BYTES:
@@ -44,13 +48,16 @@ def read(path: Path) -> Iterator[Found | Skipped]:
             continue
         try:
             raw = member.load()
-        except UserError:
-            if not path.is_dir():
-                raise
-            yield Skipped("cannot be read", url, member.offset)
+        except UserError as error:
+            if path.is_dir():
+                yield Skipped("cannot be read", url, member.offset)
+            else:
+                damage = damage or error
             continue
         above = (nested.get(parent.as_posix()) for parent in PurePosixPath(member.name).parents)
         yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
+    if damage:
+        raise damage
 
 
 def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
@@ -69,30 +76,45 @@ def _members(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
 _MAIN = re.compile(r"(?:un)?(?:licen[cs]e|copying)(?:\.(?:txt|md|rst))?", re.IGNORECASE)
 
 
-def _package(path: Path) -> tuple[str, str, dict[str, str]]:
-    """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package."""
-    found = [
-        (member.name, member.load())
-        for member in _members(path, lambda name: LICENCE_FILE.search(name) or _METADATA.search(name))
-        if member.size <= source_file.MAXIMUM_BYTES
-    ]
+def _package(path: Path) -> tuple[str, str, dict[str, str], UserError | None]:
+    """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package, and why they are not all."""
+    found: list[tuple[str, str, str]] = []  # (file, name of a package, expression)
+    damage: UserError | None = None
+    try:
+        for member in _members(path, lambda name: LICENCE_FILE.search(name) or _METADATA.search(name)):
+            if member.size > source_file.MAXIMUM_BYTES:
+                continue
+            try:
+                raw = member.load()
+            except UserError as error:  # what cannot be read may set conditions: it counts as a text that is not known
+                damage, raw = damage or error, b""
+            found.append((member.name, *_statement(member.name, raw)))
+    except UserError as error:
+        damage = damage or error
     found.sort(key=lambda item: (len(PurePosixPath(_folder(item[0])).parts), "." in PurePosixPath(item[0]).name, item[0]))
     root = _folder(found[0][0]) if found else "."
     texts: dict[str, list[str]] = {}
     main: list[str] = []  # of the package's own LICENSE, beside which LICENSE.python or LICENSE-ICONS are of parts
     package = stated = ""
-    for name, raw in found:
+    for name, told, expression in found:
         if LICENCE_FILE.search(name):
-            told = licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
-            texts.setdefault(_folder(name), []).append(told)
+            texts.setdefault(_folder(name), []).append(expression)
             if _folder(name) == root and _MAIN.fullmatch(PurePosixPath(name).name):
-                main.append(told)
+                main.append(expression)
         elif _folder(name) == root:
-            told, expression = _metadata(name, raw)
             package, stated = package or told, stated or expression
     texts[root] = main if main and stated else texts.get(root, [])
     own = [text for text in texts.pop(root) if text != licences.UNKNOWN]
-    return package or path.name, _agreed(stated, own), {folder: _all(expressions) for folder, expressions in texts.items()}
+    nested = {folder: _all(expressions) for folder, expressions in texts.items()}
+    return package or path.name, _agreed(stated, own), nested, damage
+
+
+def _statement(name: str, raw: bytes) -> tuple[str, str]:
+    """(package it names or "", SPDX expression) of a LICENSE or metadata file; what no one writes by hand is not kept in memory."""
+    if LICENCE_FILE.search(name):
+        return "", licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
+    package, expression = _metadata(name, raw)
+    return package if len(package) <= LONGEST else "", expression if len(expression) <= LONGEST else licences.UNKNOWN
 
 
 def _folder(name: str) -> str:
