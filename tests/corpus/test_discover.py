@@ -283,6 +283,15 @@ def test_an_archive_is_read_by_the_readers_of_what_is_inside(
             assert fetch.unpack(archive, address.members, tmp_path / "to")
 
 
+@pytest.mark.parametrize("name", ["./dump.xml", "x//dump.xml", "./x/./Posts.xml", "./one.txt"])
+def test_the_pattern_of_a_file_fits_its_name_in_the_archive(tmp_path: Path, name: str) -> None:
+    path = packed(tmp_path / "a.tar.gz", [(name, b"<mediawiki>")])
+    ((uri,),) = discover.sources([str(path)])[0].values()
+    address = fetch.parse(uri)
+    (archive,) = fetch.local_files("s", address, tmp_path)
+    assert len(fetch.unpack(archive, address.members, tmp_path / "to")) == 1
+
+
 def test_archives_without_anything_to_read(tmp_path: Path) -> None:
     for name, files in (("a.zip", [("a.png", b"")]), ("b.tar", [])):
         packed(tmp_path / name, files)
