@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import random
 import signal
 import subprocess
@@ -11,6 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from puna import recipe, stages
+from puna.build import Context
+from puna.corpus import discover, fetch
+from puna.view import ConsoleView
 
 from . import tiny
 from .corpus.test_fetch import packed
@@ -206,6 +212,54 @@ def test_two_folders_of_one_name_do_not_share_a_run(tmp_path: Path) -> None:
     assert json.loads(told)["sources"]["books"]["found"]["documents"] == 2
     (tmp_path / "out" / "raw" / "recipe.toml").unlink()
     assert "was made of another recipe" in puna("corpus", tmp_path / "a" / "raw", "--out", tmp_path / "out", code=2).stderr
+
+
+def test_an_edited_recipe_is_run_and_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "letter.txt").write_text(LETTER)
+    arguments = ("corpus", tmp_path / "raw", "--out", tmp_path / "out")
+    puna(*arguments)
+    puna(*arguments, "--languages", "en")  # is written anew, since nobody changed it
+    path = tmp_path / "out" / "raw" / "recipe.toml"
+    edited = path.read_text().replace("books = true", "books = false")
+    assert 'languages = ["en"]' in edited
+    path.write_text(edited)
+    told = puna(*arguments, code=2).stderr
+    assert f"{path} was edited, and would be written anew: run `puna corpus {path}`" in told and path.read_text() == edited
+    puna("corpus", path, "--out", tmp_path / "out")
+    assert path.read_text() == edited
+
+
+def test_a_path_that_is_no_text_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"p\xffq")
+    folder.mkdir()
+    (folder / "letter.txt").write_text(LETTER)
+    told = puna("corpus", folder, "--out", tmp_path / "out", code=2).stderr
+    assert "p\\udcffq': the path is not text in UTF-8; rename" in told and not (tmp_path / "out").exists()
+
+
+def test_dumps_in_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many, each with a pattern of its own."""
+    names = [f"p{number}/dump{number}.xml" for number in range(40)]
+    path = packed(tmp_path / "dumps.tar.gz", [(name, b"<mediawiki>" + name.encode()) for name in names])
+    text, _ = discover.recipe("dumps", [str(path)], [], tmp_path / "brought")
+    (tmp_path / "dumps.toml").write_text(text)
+    read: list[str] = []
+    reading, digest = fetch.archives.members, fetch.file_digest
+    monkeypatch.setattr(fetch.archives, "members", lambda path: read.append("unpacked") or reading(path))
+    monkeypatch.setattr(fetch, "file_digest", lambda path: read.append(path.name) or digest(path))
+    made = recipe.load_corpus(tmp_path / "dumps.toml")
+    assert len(made.corpus.sources[0].uris) == 40
+    stage, *_ = stages.stages(made, tmp_path)
+    assert read == ["dumps.tar.gz"]
+    (tmp_path / "work").mkdir()
+    assert (
+        stage.work(Context(made, tmp_path, {}, tmp_path / "work", tmp_path / "s" / "t", tmp_path, ConsoleView(1)))["wikipedia"]["files"]
+        == 40
+    )
+    (entries,) = json.loads((tmp_path / "work" / "files.json").read_bytes()).values()
+    assert [entry["name"] for entry in entries] == [f"{path}!{name}" for name in sorted(names)]
+    assert read.count("dumps.tar.gz") == 2 and read.count("unpacked") == 1
 
 
 @pytest.fixture

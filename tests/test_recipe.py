@@ -1,5 +1,6 @@
 """Recipes: every problem at once with file and key, overrides, and the shipped ones."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -172,6 +173,25 @@ def test_a_recipe_that_is_not_text(path: Path) -> None:
     path.write_bytes(b"seed = 1 # \xff")
     with pytest.raises(UserError, match=r"small\.toml: not UTF-8 text \(byte 11\)"):
         recipe.load(path)
+
+
+def test_a_file_whose_name_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xffr.toml")
+    path.write_text(RECIPE)
+    with pytest.raises(UserError, match=r"1 problem\n  name: it is the file's, which is not text in UTF-8; rename the file"):
+        recipe.load(path)
+    assert recipe.load(path, ("name=other",)).name == "other"
+
+
+def test_one_source_with_a_wrong_key_is_not_too_few(path: Path) -> None:
+    entry = '[corpus]\n[[corpus.sources]]\nname = "a"\nreader = "lines"\n'
+    for lines, told in (('uris = ["a.txt"]\nc5 = true', "corpus.sources.0.c5: unknown key"), ("uris = []", "corpus.sources.0.uris: Tuple")):
+        path.write_text(entry + lines)
+        with pytest.raises(UserError, match=rf"1 problem\n  {told}"):
+            recipe.load_corpus(path)
+    path.write_text("[corpus]\nsources = []")
+    with pytest.raises(UserError, match=r"1 problem\n  corpus\.sources: Tuple should have at least 1 item"):
+        recipe.load_corpus(path)
 
 
 def test_overrides_are_toml_or_bare_words(path: Path) -> None:

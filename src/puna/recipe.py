@@ -156,6 +156,9 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
     problems = [problem for text in overrides if (problem := _override(tree, text))]
     missing = [section for section in TRAINING if section not in tree]
     foreign: dict[str, str] = {}
+    if tree["name"] == path.stem and not _is_text(path.stem):
+        foreign["name"] = "it is the file's, which is not text in UTF-8; rename the file, or write a name into it"
+        tree["name"] = None
     recipe: CorpusRecipe | None = None
     try:
         plain = _plain(tree, "", foreign)
@@ -164,7 +167,7 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
             recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
             problems += recipe.whole().problems()
         except ValidationError as error:
-            found = [problem for problem in error.errors() if _key(problem) not in (*foreign, *missing)]
+            found = [problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)]
             problems += map(_explain, found)
             if not found and not foreign:
                 alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
@@ -175,13 +178,23 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
     return recipe, problems, missing
 
 
+def _is_text(text: str) -> bool:
+    return text == text.encode(errors="replace").decode()
+
+
+def _causes(problems: list[Any]) -> list[Any]:
+    """Without lists that are only too short because an entry of theirs is wrong."""
+    lists = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in lists]
+
+
 def _override(tree: dict[str, Any], text: str) -> str | None:
     """Apply one `section.key=value` to the tree; the problem as text, or None."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         return f"{text}: an override is written section.key=value"
-    if text != (legible := text.encode(errors="replace").decode()):
-        return f"{legible}: not UTF-8 text"
+    if not _is_text(text):
+        return f"{text.encode(errors='replace').decode()}: not UTF-8 text"
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):

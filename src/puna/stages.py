@@ -19,7 +19,7 @@ from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 3, "documents": 7, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 4, "documents": 7, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
@@ -49,18 +49,17 @@ def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for source in recipe.corpus.sources:
         entries = found.setdefault(source.name, [])
-        for uri in source.uris:
-            address = fetching.parse(uri)
+        for address in fetching.parse_all(source.uris):
+            inside = {"members": address.members} if address.members else {}
             if address.kind == "local":
                 files = fetching.local_files(source.name, address, root, recipe.corpus.on_damaged_file == "skip")
                 if source.reader not in TAKE_FOLDERS and (folders := [file.name for file in files if file.path.is_dir()]):
                     raise UserError(
                         f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
                     )
-                inside = {"members": address.members} if address.members else {}
                 entries += [{"name": file.name, "digest": file.digest, **inside} for file in files]
             else:
-                entries.append({"uri": uri})
+                entries.append({"uri": address.uri.partition("!")[0], **inside})
     return found
 
 
@@ -94,16 +93,15 @@ def fetch(context: Context) -> dict[str, Any]:
     for source in corpus.sources:
         files: list[fetching.RawFile] = []
         folder = context.work / source.name
-        for uri in source.uris:
+        for address in fetching.parse_all(source.uris):
             context.view.progress(source.name, done, total)
-            address = fetching.parse(uri)
             if address.kind != "local":
                 files += fetching.fetch(source.name, address, folder, brought, skip)
             else:
                 for file in fetching.local_files(source.name, address, context.root, skip):
                     whole = file.unreadable or not address.members
                     files += [file] if whole else fetching.unpack(file, address.members, folder, skip)
-            done += 1
+            done += max(1, len(address.members))
         listed[source.name] = [{**_plain(file), "path": _inside(context.work, file)} for file in files]
     (context.work / "files.json").write_text(json.dumps(listed, indent=1))
     return {name: {"files": len(files), "bytes": sum(file["bytes"] for file in files)} for name, files in listed.items()}

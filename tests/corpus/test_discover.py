@@ -3,6 +3,7 @@
 import bz2
 import errno
 import gzip
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from puna import recipe
 from puna.corpus import discover, fetch
 from puna.errors import UserError
 
-from .test_fetch import packed
+from .test_fetch import packed, server
+
+__all__ = ["server"]  # a fixture
 
 
 def make(folder: Path) -> None:
@@ -106,18 +109,132 @@ def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(tmp_path: Path,
     assert f"{tmp_path / 'library'}: Permission denied" in left and "book" not in found and "html" in found
 
 
+NAMES = ["a[1].txt", "b*.txt", "c$HOME.txt", "d${HOME}.txt", "e.zip!f.txt", "g.tar.gz!h.TXT", "i.tar!j/k.txt", "l!m.txt"]
+NAMES += [
+    "no-break\xa0space.txt",
+    "narrow\u202fAM.txt",
+    "wide\u3000space.txt",
+    "\U0001f468\u200d\U0001f469.txt",
+    "line\u2028.txt",
+    "~n.txt",
+]
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+
+
+@pytest.mark.usefixtures("home")
 def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     """Signs of a pattern stand for themselves; what is no text is left out and named."""
-    (tmp_path / "a[1].txt").write_text("A book.")
-    (tmp_path / "b*.txt").write_text("Another.")
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("A book.")
     (tmp_path / os.fsdecode(b"c\xff.txt")).write_text("A third.")
-    text, (left,) = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
-    assert left.endswith("c\\udcff.txt': the name is not text in UTF-8; rename it")
+    (tmp_path / os.fsdecode(b"d\xff")).mkdir()
+    (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
+    (tmp_path / "e\n.txt").write_text("A fifth.")
+    text, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
+    strange = ("c\\udcff.txt", "d\\udcff", "e\\n.txt")
+    assert left == [f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it" for name in strange]
     path = tmp_path / "made.toml"
     path.write_text(text)
     (source,) = recipe.load(path).corpus.sources
     files = [file for uri in source.uris for file in fetch.local_files("s", fetch.parse(uri), tmp_path)]
-    assert [file.name for file in files] == [str(tmp_path / "a[1].txt"), str(tmp_path / "b*.txt")]
+    assert {file.name for file in files} == {str(tmp_path / name) for name in NAMES} and len(files) == len(NAMES)
+
+
+def test_an_archive_whose_path_looks_like_one_of_files_in_another(tmp_path: Path) -> None:
+    (tmp_path / "a$HOME.zip!").mkdir()
+    path = packed(tmp_path / "a$HOME.zip!" / "b.tar.gz!c.zip", [("x/dump.xml", b"<mediawiki>")])
+    ((uri,),) = discover.sources([str(tmp_path)])[0].values()
+    (archive,) = fetch.local_files("s", address := fetch.parse(uri), tmp_path)
+    (file,) = fetch.unpack(archive, address.members, tmp_path / "to")
+    assert (archive.path, file.name) == (path, f"{path}!x/dump.xml")
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"p\xffq")
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "good.txt").write_text("A book.")
+    (tmp_path / "link").symlink_to(folder / "in")
+    for path in (folder, folder / "in", folder / "in" / "good.txt", tmp_path / "link"):
+        with pytest.raises(UserError, match=r"p\\udcffq.*: the path is not text in UTF-8"):
+            discover.check(tmp_path / "out", [str(path)])
+        with pytest.raises(UserError, match=r"p\\udcffq.*not text in UTF-8"):
+            discover.recipe("mine", [str(path)], [], tmp_path / "scratch")
+
+
+def test_a_link_to_a_folder_above_gives_nothing_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "book.txt").write_text("A book.")
+        for link, to in (("self", "."), ("again", "."), ("above", ".."), ("beside", "../a"), ("other", "../b")):
+            (tmp_path / name / link).symlink_to(to)
+    assert discover.sources([str(tmp_path)]) == ({"book": [f"{tmp_path}/a/book.txt", f"{tmp_path}/a/other/book.txt"]}, [])
+
+
+@pytest.mark.parametrize(
+    ("end", "reader"),
+    [
+        ("!*.txt", "book"),
+        ("!x/*.jsonl.gz", "jsonl"),
+        ("!*.html", "html"),
+        ("!*Posts.xml", "stackexchange"),
+        ("!*.warc.gz", "warc"),
+        ("!src/*.py", "code"),
+        ("", "code"),
+    ],
+)
+def test_of_files_in_an_archive_far_away_their_ends_tell_the_reader(end: str, reader: str) -> None:
+    uri = f"https://example.org/a.zip#sha256={'0' * 64}{end}"
+    assert discover.sources([uri]) == ({reader: [uri]}, [])
+
+
+def test_what_no_reader_takes_of_an_archive_far_away_is_told() -> None:
+    with pytest.raises(UserError, match=r"nothing here that a reader takes: https://example\.org/a\.zip!\*\.png"):
+        discover.sources(["https://example.org/a.zip!*.png"])
+
+
+def test_a_digest_that_is_given_is_checked_and_kept(server: tuple[str, Path], tmp_path: Path) -> None:
+    base, folder = server
+    digest = hashlib.sha256(packed(folder / "a.zip", [("one.txt", b"A book.")]).read_bytes()).hexdigest()
+    for given in (f"#sha256={digest}", f"#sha256={digest.upper()}", ""):
+        text, left = discover.recipe("mine", [f"{base}/a.zip{given}"], [], tmp_path / "brought")
+        assert f'  "{base}/a.zip#sha256={digest}!*.txt",' in text.split("\n") and not left
+    (kept,) = (tmp_path / "brought").iterdir()
+    kept.unlink()
+    with pytest.raises(UserError, match=rf"a\.zip has digest {digest}, the address says 0{{64}}"):
+        discover.recipe("mine", [f"{base}/a.zip#sha256={'0' * 64}"], [], tmp_path / "brought")
+    assert not any((tmp_path / "brought").iterdir())
+
+
+def test_a_recipe_that_was_edited_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "narrow\u2028\u202fAM.txt").write_text("A book.")
+    paths, out = [str(tmp_path / "raw")], tmp_path / "out"
+    out.mkdir()
+    text, _ = discover.recipe("mine", paths, [], tmp_path / "brought")
+    made = out / "recipe.toml"
+    made.write_text(text)
+    discover.check(out, paths)
+    body, _, last = text.rpartition("[train]")
+    for edited in (
+        text.replace("books = true", "books = false"),
+        text + "seed = 3\n",
+        text.replace("books = true", "").replace("\n", "\r\n"),
+        body,
+        text.replace("# as written: ", "# as written: 0"),
+        "\n".join(line for line in text.split("\n") if not line.startswith("# as written: ")),
+        f"{body}[train]\nsteps = 3{last}",
+    ):
+        made.write_bytes(edited.encode())
+        with pytest.raises(UserError, match=r"recipe\.toml was edited, .*: run `puna corpus .*recipe\.toml`, .* --name, or remove .*out$"):
+            discover.check(out, paths)
+    made.write_bytes(text.encode() + b"# \xff\n")
+    with pytest.raises(UserError, match=r"recipe\.toml was edited"):
+        discover.check(out, paths)
 
 
 TEXTS = {
@@ -164,6 +281,15 @@ def test_an_archive_is_read_by_the_readers_of_what_is_inside(
             address = fetch.parse(f"{path}{pattern}")
             (archive,) = fetch.local_files("s", address, tmp_path)
             assert fetch.unpack(archive, address.members, tmp_path / "to")
+
+
+@pytest.mark.parametrize("name", ["./dump.xml", "x//dump.xml", "./x/./Posts.xml", "./one.txt"])
+def test_the_pattern_of_a_file_fits_its_name_in_the_archive(tmp_path: Path, name: str) -> None:
+    path = packed(tmp_path / "a.tar.gz", [(name, b"<mediawiki>")])
+    ((uri,),) = discover.sources([str(path)])[0].values()
+    address = fetch.parse(uri)
+    (archive,) = fetch.local_files("s", address, tmp_path)
+    assert len(fetch.unpack(archive, address.members, tmp_path / "to")) == 1
 
 
 def test_archives_without_anything_to_read(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ def note(path: Path) -> None:
 def refuse(number: int) -> None:
     if number == 2:
         raise UserError("row 2: mend it")
+    if number == 3:
+        raise OSError("words alone")
     if number == 5:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file")
 
@@ -39,6 +41,8 @@ def test_errors_come_back_as_they_were() -> None:
     with pytest.raises(OSError) as found:
         Engine(1).each(refuse, [5])
     assert (found.value.errno, found.value.filename) == (errno.ENOSPC, "/a/file")
+    with pytest.raises(OSError, match=r"^words alone$"):
+        Engine(1).each(refuse, [3])
     Engine(2).each(refuse, [])
 
 

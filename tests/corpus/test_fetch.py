@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import glob
 import hashlib
 import http.server
 import io
@@ -24,13 +25,13 @@ HEX = "ab" * 32
 
 def test_forms_of_an_address() -> None:
     wheel = fetch.parse(f"pypi:a-b==1.0/a_b-1.0-py3-none-any.whl#sha256={HEX}!a/*.txt")
-    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == ("pypi", "a-b==1.0/a_b-1.0-py3-none-any.whl", HEX, "a/*.txt")
+    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == ("pypi", "a-b==1.0/a_b-1.0-py3-none-any.whl", HEX, ("a/*.txt",))
     remote = fetch.parse(f"https://host.example/x.warc.gz#sha256={HEX}")
-    assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", "")
+    assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", ())
     for uri, where, members in (
-        ("/a/b.zip!*.txt", "/a/b.zip", "*.txt"),
-        ("a!b/c.tar.gz!d!e", "a!b/c.tar.gz", "d!e"),
-        ("a!b.txt", "a!b.txt", ""),
+        ("/a/b.zip!*.txt", "/a/b.zip", ("*.txt",)),
+        ("a!b/c.tar.gz!d!e", "a!b/c.tar.gz", ("d!e",)),
+        ("a!b.txt", "a!b.txt", ()),
     ):
         local = fetch.parse(uri)
         assert (local.kind, local.where, local.members) == ("local", where, members)
@@ -41,6 +42,44 @@ def test_forms_of_an_address() -> None:
 def test_what_cannot_be_reproduced_is_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"needs its digest|is written pypi:"):
         fetch.parse(uri)
+
+
+def test_files_in_one_archive_are_one_address() -> None:
+    far = f"https://host.example/x.zip#sha256={HEX}"
+    uris = [f"{far}!*.txt", "a.zip!b", "c.txt", f"{far}!d", far, "a.zip", f"{far}!e", "a.zip!f", "file:a.zip!g"]
+    found = [(address.where, address.members) for address in fetch.parse_all(uris)]
+    remote = "https://host.example/x.zip"
+    assert found == [
+        (remote, ("*.txt", "d", "e")),
+        ("a.zip", ("b", "f", "g")),
+        ("c.txt", ()),
+        (remote, ()),
+        ("a.zip", ()),
+    ]
+
+
+def test_a_name_that_is_no_text_ends_the_run_or_is_skipped(tmp_path: Path) -> None:
+    for name in (b"a.txt", b"b\xff.txt", b"c\n.txt", "d\xa0\u202f.txt".encode()):
+        (tmp_path / os.fsdecode(name)).write_text("x")
+    found = fetch.local_files("s", fetch.parse("*.txt"), tmp_path, skip=True)
+    assert [(file.name, file.unreadable) for file in found] == [
+        ("a.txt", ""),
+        ("b\\udcff.txt", "the name is not text in UTF-8"),
+        ("c\\n.txt", "the name is not text in UTF-8"),
+        ("d\xa0\u202f.txt", ""),
+    ]
+    with pytest.raises(UserError, match=r"source s: the name 'b\\udcff\.txt' is not text in UTF-8; rename the file"):
+        fetch.local_files("s", fetch.parse("*.txt"), tmp_path)
+
+
+def test_a_folder_with_a_name_that_is_no_text_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a").write_text("x")
+    before = fetch.content_digest(tmp_path / "f")
+    for name in (b"f/\xff", b"f/\xfe"):
+        (tmp_path / "f" / "a").rename(tmp_path / os.fsdecode(name))
+        assert before != (before := fetch.content_digest(tmp_path / "f"))
+        (tmp_path / os.fsdecode(name)).rename(tmp_path / "f" / "a")
 
 
 def test_local_files_in_name_order_with_digests(tmp_path: Path) -> None:
@@ -201,6 +240,23 @@ def test_members_of_local_archives(tmp_path: Path, name: str) -> None:
     assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(found)
     with pytest.raises(UserError, match=r"holds no file that matches \*\.html"):
         fetch.unpack(whole(path), "*.html", tmp_path / "to")
+
+
+def test_many_patterns_of_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file once, in name order; a pattern that nothing matches is named."""
+    names = [f"p{number}/[{number}].xml" for number in range(300)]
+    path = packed(tmp_path / "a.tar.gz", [(name, name.encode()) for name in [*names, "one.txt", "two.txt", "three.md"]])
+    opened, compared = [], []
+    reading, comparing = fetch.archives.members, fetch.fnmatch.fnmatchcase
+    monkeypatch.setattr(fetch.archives, "members", lambda *arguments: opened.append(1) or reading(*arguments))
+    monkeypatch.setattr(fetch.fnmatch, "fnmatchcase", lambda *arguments: compared.append(1) or comparing(*arguments))
+    patterns = [glob.escape(name) for name in names]
+    found = fetch.unpack(whole(path), [*patterns, "*.txt", "one.*"], tmp_path / "to")
+    assert [file.name for file in found] == [f"{path}!{name}" for name in sorted([*names, "one.txt", "two.txt"])]
+    assert all(file.path.read_text() == file.name.partition("!")[2] for file in found if file.name.endswith("xml"))
+    assert len(opened) == 1 and len(compared) == 2 * 303
+    with pytest.raises(UserError, match=r"holds no file that matches no\[1\]\.xml, \*\.html$"):
+        fetch.unpack(whole(path), [*patterns, "no[1].xml", "*.html"], tmp_path / "to")
 
 
 def test_links_of_a_tar_lead_nowhere(tmp_path: Path) -> None:

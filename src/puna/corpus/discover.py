@@ -1,7 +1,9 @@
 """Any files, folders or addresses -> the sources of a recipe: which reader takes what."""
 
 import glob
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
@@ -50,18 +52,19 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """
     found: dict[str, list[str]] = {}
     left: list[str] = []
+    seen: set[str] = set()
     for path in paths:
         if URL.fullmatch(path):
-            _add(found, left, path.partition("!")[0].partition("#")[0], path)
+            _add_address(found, left, path)
             continue
         here = Path(path).expanduser()
         if not here.exists():
             raise UserError(f"{path}: no such file or folder; give raw files, folders of them, or addresses with their digests")
         addresses = _addresses(here)
         for uri in addresses:
-            _add(found, left, uri.partition("!")[0].partition("#")[0], uri)
+            _add_address(found, left, uri)
         if not addresses:
-            _walk(here.absolute(), found, left)
+            _walk(here.absolute(), found, left, seen)
     _check_any(found, left, paths)
     return found, left
 
@@ -84,18 +87,19 @@ def _addresses(path: Path) -> list[str]:
     return lines if lines and all(URL.fullmatch(line) for line in lines) else []
 
 
-def _walk(path: Path, found: dict[str, list[str]], left: list[str]) -> None:
+def _walk(path: Path, found: dict[str, list[str]], left: list[str], seen: set[str]) -> None:
+    """Add what is at a path. seen: folders by their real paths, each of which is looked into once, whatever links lead to it."""
     try:
-        for child in _inside(path, found, left):
-            _walk(child, found, left)
+        for child in _inside(path, found, left, seen):
+            _walk(child, found, left, seen)
     except OSError as error:
         left.append(f"{path}: {error.strerror}")
 
 
-def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Path]:
+def _inside(path: Path, found: dict[str, list[str]], left: list[str], seen: set[str]) -> list[Path]:
     """Add a file, or a folder that is read as one; what else is to be looked at."""
-    uri = glob.escape(str(path))
-    if not path.name.isprintable():
+    uri = fetch.local_uri(str(path))
+    if not fetch.is_text(str(path)):
         left.append(f"{str(path)!r}: the name is not text in UTF-8; rename it")
         return []
     if path.is_file():
@@ -104,6 +108,9 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Pa
     if not path.is_dir() or (path / MANIFEST).is_file():  # a link that leads nowhere, a pipe; what Puna made itself
         left.append(str(path))
         return []
+    if (real := os.path.realpath(path)) in seen:
+        return []
+    seen.add(real)
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
         found.setdefault("arxiv", []).append(uri)
@@ -114,6 +121,15 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str]) -> list[Pa
     else:
         return [child for child in inside if not child.name.startswith(".")]
     return []
+
+
+def _add_address(found: dict[str, list[str]], left: list[str], uri: str) -> None:
+    """Add an address by how its last part ends; one of files in an archive by how their names do."""
+    where, _, inside = uri.partition("!")
+    if _is_source(PurePosixPath(inside)):
+        found.setdefault("code", []).append(uri)
+    else:
+        _add(found, left, inside or where.partition("#")[0], uri)
 
 
 def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path | None = None) -> None:
@@ -169,7 +185,7 @@ def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: s
                 papers += 1
             elif reader:
                 taken += 1
-                readers.setdefault(_pattern(inside), reader)
+                readers.setdefault(_pattern(member.name), reader)
             else:
                 sources += _is_source(inside)
                 others = [*others, str(inside)][:3]
@@ -198,31 +214,48 @@ def _member_reader(member: Member) -> str:
     return _reader(name, lambda: b"<mediawiki" if name.lower().endswith(PACKED) else next(member.pieces(), b"")[:4096])
 
 
-def _pattern(name: PurePosixPath) -> str:
+def _pattern(name: str) -> str:
     """A pattern of the members that end like this one; of dumps, whose readers their ends do not tell, this one alone."""
-    bare = name.name
+    last = bare = PurePosixPath(name).name
     while bare.lower().endswith(PACKED):
         bare = bare.rpartition(".")[0]
-    return glob.escape(str(name)) if bare.lower().endswith(".xml") else "*" + glob.escape(name.name[len(bare.rpartition(".")[0]) :])
+    return glob.escape(name) if bare.lower().endswith(".xml") else "*" + glob.escape(last[len(bare.rpartition(".")[0]) :])
 
 
-PATHS = "# paths: "
+PATHS, WRITTEN = "# paths: ", "# as written: "
 
 
 def check(folder: Path, paths: list[str]) -> None:
-    """Raise UserError where a run's folder was made of other paths than these, whose recipe and page would be lost."""
+    """Raise UserError where a run's folder was made of other paths than these, whose recipe and page would be lost, and where its recipe
+    was edited."""
     path = folder / "recipe.toml"
-    lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    lines = text.split("\n") if text else []
     told = next((line.removeprefix(PATHS) for line in lines if line.startswith(PATHS)), "")
-    if told == _told(paths) or (not lines and not any(folder.glob(f"*/{MANIFEST}"))):
+    if told == _told(paths):
+        if _signature(text) in lines:
+            return
+        raise UserError(
+            f"{path} was edited, and would be written anew: run `puna corpus {path}`, give this corpus another folder with --name, or "
+            f"remove {folder}"
+        )
+    if not lines and not any(folder.glob(f"*/{MANIFEST}")):
         return
     raise UserError(f"{folder} was made of {told.strip('[]') or 'another recipe'}; give this corpus another folder with --name")
 
 
 def _told(paths: list[str]) -> str:
-    """Paths as one line, whatever their order and wherever they are named from."""
-    whole = {path if URL.fullmatch(path) else str(Path(path).expanduser().resolve()) for path in paths}
+    """Paths as one line, whatever their order and wherever they are named from. Raises UserError for one that is no text."""
+    whole = {path if URL.fullmatch(path) else os.path.realpath(os.path.expanduser(path)) for path in paths}
+    if strange := next((path for path in sorted(whole) if not fetch.is_text(path)), None):
+        raise UserError(f"{strange!r}: the path is not text in UTF-8; rename what is not")
     return json.dumps(sorted(whole), ensure_ascii=False)
+
+
+def _signature(text: str) -> str:
+    """The line by which a recipe tells that it was not edited: a digest of the others."""
+    others = "\n".join(line for line in text.split("\n") if not line.startswith(WRITTEN))
+    return WRITTEN + hashlib.sha256(others.encode()).hexdigest()
 
 
 def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> tuple[str, list[str]]:
@@ -247,4 +280,5 @@ def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> 
         lines.append("")
     for section, keys in SMALL.items():
         lines += [f"[{section}]", *keys, ""]
+    lines.insert(2, _signature("\n".join(lines)))
     return "\n".join(lines), left

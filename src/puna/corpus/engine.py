@@ -86,7 +86,7 @@ class _Worker:
         except UserError as error:
             return f"user\0{error}"
         except OSError as error:
-            return f"{error.errno}\0{error.strerror}\0{error.filename or ''}"
+            return f"{error.errno}\0{error.strerror or error}\0{error.filename or ''}"
         return ""
 
 
@@ -108,8 +108,8 @@ def _raise(problem: str) -> None:
     if kind == "user":
         raise UserError(rest)
     if kind:
-        text, _, filename = rest.partition("\0")
-        raise OSError(int(kind) if kind.isdigit() else 0, text, filename or None)
+        text, _, filename = rest.rpartition("\0")
+        raise OSError(int(kind), text, filename or None) if kind.isdigit() else OSError(text)  # which libraries raise with words alone
 
 
 def _connect(address: str) -> None:

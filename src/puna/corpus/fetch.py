@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from puna.artifact import file_digest
@@ -30,19 +31,22 @@ MEMBER_BYTES = 512  # counted for each file, or many empty ones would be free
 BROUGHT = "brought"  # folder beside the stages' scratch, of files that were fetched to find their digests
 UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
+_STRANGE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; what stands for bytes that are not UTF-8
+_ESCAPED = re.compile(r"\[([*?[])\]")  # a sign of a pattern that stands for itself
 _LOCAL_MEMBERS = re.compile(r"(.+?\.(?:zip|tar|tgz|tar\.\w+))!(.+)", re.IGNORECASE)
 _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed URI. kind: "pypi", "remote" or "local"; where: the rest; sha256: "" for local files; members: glob or ""."""
+    """A parsed URI. kind: "pypi", "remote" or "local"; where: the rest; sha256: "" for local files; members: globs, () for the
+    whole file."""
 
     uri: str
     kind: str
     where: str
     sha256: str
-    members: str
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class RawFile:
 def parse(uri: str) -> Address:
     """Split a URI into its parts. Raises UserError that shows the right form."""
     if uri.startswith("pypi:") or re.match(r"[a-z][a-z0-9+]+://", uri):
-        rest, _, members = uri.partition("!")
+        rest, *inside = uri.split("!", 1)
+        members = tuple(filter(None, inside))
         where, _, sha256 = rest.partition("#sha256=")
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise UserError(f"{uri}: a remote file needs its digest: {where}#sha256=<64 hex digits>")
@@ -76,8 +81,27 @@ def parse(uri: str) -> Address:
             raise UserError(f"{uri}: a package address is written pypi:NAME==VERSION/WHEEL_FILE.whl#sha256=HEX[!MEMBERS]")
         return Address(uri, "pypi", where, sha256, members)
     where = uri.removeprefix("file:")
-    inside = _LOCAL_MEMBERS.fullmatch(where)
-    return Address(uri, "local", inside[1], "", inside[2]) if inside else Address(uri, "local", where, "", "")
+    found = _LOCAL_MEMBERS.fullmatch(where)
+    return Address(uri, "local", found[1], "", (found[2],)) if found else Address(uri, "local", where, "", ())
+
+
+def parse_all(uris: Iterable[str]) -> list[Address]:
+    """As `parse`; those of files in one archive are one address, since an archive is read as a whole."""
+    found: dict[tuple[str, str, str, bool], list[Address]] = {}
+    for address in map(parse, uris):
+        found.setdefault((address.kind, address.where, address.sha256, bool(address.members)), []).append(address)
+    return [replace(same[0], members=tuple(pattern for address in same for pattern in address.members)) for same in found.values()]
+
+
+def local_uri(path: str) -> str:
+    """The address of one local file, whatever signs its name has."""
+    pattern = glob.escape(path).replace("$", "[$]")
+    return re.sub(r"(\.(?:zi|ta|tg|tar\.\w*))(\w)!", r"\1[\2]!", pattern, flags=re.IGNORECASE)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name has neither control characters nor bytes that are not UTF-8."""
+    return not _STRANGE.search(name)
 
 
 def local_files(source: str, address: Address, root: Path, skip: bool = False) -> list[RawFile]:
@@ -87,7 +111,7 @@ def local_files(source: str, address: Address, root: Path, skip: bool = False) -
     found = sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
     if "**" in pattern:  # which matches the folders on the way, too
         found = [name for name in found if not (root / name).is_dir()]
-    if strange := next((name for name in found if not name.isprintable()), None):
+    if not skip and (strange := next((name for name in found if not is_text(name)), None)):
         raise UserError(f"source {source}: the name {strange!r} is not text in UTF-8; rename the file")
     if not found or not all((root / name).exists() for name in found):
         raise UserError(f"source {source}: nothing at {address.uri} (looked in {root.resolve()})")
@@ -95,6 +119,8 @@ def local_files(source: str, address: Address, root: Path, skip: bool = False) -
 
 
 def _raw_file(source: str, name: str, path: Path, skip: bool) -> RawFile:
+    if not is_text(name):
+        return RawFile(source, repr(name)[1:-1], path, f"{UNREADABLE}the name is not text in UTF-8", 0)
     try:
         return RawFile(source, name, path, content_digest(path, skip), content_bytes(path))
     except OSError as error:
@@ -118,7 +144,7 @@ def content_digest(path: Path, skip: bool = False) -> str:
             if not skip:
                 raise OSError(error.errno, error.strerror, str(child)) from error
             digest = f"{UNREADABLE}{error.strerror}"
-        whole.update(f"{child.relative_to(path).as_posix()}\0{digest}\n".encode())
+        whole.update(f"{child.relative_to(path).as_posix()}\0{digest}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()
 
 
@@ -157,13 +183,17 @@ def fetch(source: str, address: Address, folder: Path, brought: Path | None = No
 
 
 def bring(uri: str, brought: Path) -> tuple[str, Path]:
-    """(the address with its digest, the file), left in `brought` under its digest for `fetch`. Raises UserError when the network fails."""
-    where, mark, members = uri.partition("!")
-    where = where.partition("#")[0]
+    """(the address with its digest, the file), left in `brought` under its digest for `fetch`. Raises UserError when the network
+    fails, and where the address has another digest."""
+    rest, mark, members = uri.partition("!")
+    given = rest.partition("#sha256=")[2].lower()
+    where = rest.partition("#")[0]
     brought.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=brought, prefix=".download-") as scratch:
-        path = _download(Address(uri, "remote", where, "", members), Path(scratch))
+        path = _download(Address(uri, "remote", where, "", ()), Path(scratch))
         digest = file_digest(path)
+        if given not in ("", digest):
+            raise UserError(f"{where} has digest {digest}, the address says {given}")
         os.replace(path, brought / digest)
     return f"{where}#sha256={digest}{mark}{members}", brought / digest
 
@@ -173,19 +203,23 @@ def pinned(uri: str, brought: Path) -> str:
     return uri if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri) else bring(uri, brought)[0]
 
 
-def unpack(archive: RawFile, pattern: str, folder: Path, skip: bool = False) -> list[RawFile]:
-    """The files of a zip or tar archive whose names match, in name order, each in a folder of its own below `folder`.
+def unpack(archive: RawFile, patterns: str | Sequence[str], folder: Path, skip: bool = False) -> list[RawFile]:
+    """The files of a zip or tar archive whose names match a pattern, in name order, each in a folder of its own below `folder`.
 
-    Raises UserError where none matches, where they unpack to far more than the archive can mean, and where the archive is damaged; if
-    such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked; of a zip, whose other files
-    can be read, only the damaged one.
+    Raises UserError where a pattern matches none, where they unpack to far more than the archive can mean, and where the archive is
+    damaged; if such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked; of a zip, whose
+    other files can be read, only the damaged one.
     """
     files: list[RawFile] = []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    matching, missing = _matching(patterns), dict.fromkeys(patterns)
     room = LEAST_ROOM + MOST_TIMES_LARGER * archive.bytes
     try:
         for number, member in enumerate(archives.members(archive.path)):
-            if not fnmatch.fnmatchcase(member.name, pattern) or archives.is_chaff(member.name):
+            if not (matched := matching(member.name)) or archives.is_chaff(member.name):
                 continue
+            for pattern in matched:
+                missing.pop(pattern, None)
             name, short = f"{archive.name}!{member.name}", PurePosixPath(member.name).name.encode()[-100:].decode("utf-8", "ignore")
             target = folder / archive.digest[:12] / str(number) / short  # file systems count bytes
             try:
@@ -197,13 +231,25 @@ def unpack(archive: RawFile, pattern: str, folder: Path, skip: bool = False) -> 
                 files.append(RawFile(archive.source, name, archive.path, f"{UNREADABLE}{error}", 0))
                 continue
             files.append(RawFile(archive.source, name, target, file_digest(target), target.stat().st_size))
-        if not files:
-            raise UserError(f"it holds no file that matches {pattern}")
+        if missing:
+            raise UserError(f"it holds no file that matches {', '.join([*missing][:3])}")
     except UserError as error:
         if not skip:
             raise UserError(f"source {archive.source}: {archive.name}: {error}") from error
         files.append(RawFile(archive.source, archive.name, archive.path, f"{UNREADABLE}{error}", 0))
     return sorted(files, key=lambda file: (bool(file.unreadable), file.name))
+
+
+def _matching(patterns: Sequence[str]) -> Callable[[str], list[str]]:
+    """A function name -> the patterns that it matches. Those of one name are looked up, since there may be one for each file."""
+    names = {_ESCAPED.sub(r"\1", pattern): pattern for pattern in patterns if not glob.has_magic(_ESCAPED.sub("", pattern))}
+    globs = sorted(set(patterns) - set(names.values()))
+
+    def matching(name: str) -> list[str]:
+        found = [pattern for pattern in globs if fnmatch.fnmatchcase(name, pattern)]
+        return [*found, names[name]] if name in names else found
+
+    return matching
 
 
 def _write(member: archives.Member, target: Path, room: int) -> int:
