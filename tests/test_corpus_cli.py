@@ -322,3 +322,36 @@ def test_archives_of_texts_near_and_far(server: tuple[str, dict[str, bytes], lis
     puna("corpus", tmp_path / "out" / "far" / "recipe.toml", "--out", tmp_path / "again")
     (kept,) = (tmp_path / "again" / "far").glob("documents-*")
     assert pq.read_table(kept / "books.parquet")["file"].to_pylist() == [f"{base}/far.zip!texts/letter.txt"]
+
+
+def test_a_refused_command_leaves_the_recipe_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "letter.txt").write_text(LETTER)
+    puna("corpus", tmp_path / "raw", "--out", tmp_path / "out")
+    recipe = tmp_path / "out" / "raw" / "recipe.toml"
+    before = recipe.read_text()
+    told = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "--languages", "en, english,xx", code=2).stderr
+    assert told.startswith("puna: --languages: 'english', 'xx' are no codes of the language model; did you mean en")
+    told = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "--languages", "de", code=2).stderr
+    assert "no document is left of source texts" in told or "no document is left of source books" in told, told
+    assert recipe.read_text() == before
+    for words in ([recipe, "--name", "other"], [recipe, tmp_path / "raw"]):
+        assert "is a recipe, which is given alone" in puna("corpus", *words, "--out", tmp_path / "out", code=2).stderr
+
+
+def test_dropped_records_of_reasons_that_begin_so_with_their_texts(made: Path) -> None:
+    listed = puna("corpus", "dropped", made, "--reason", "too", "--text").stdout
+    assert "datasets  too short" in listed and "    too short\n" in listed
+    assert "no dropped record for the reason 'opt-out'" in puna("corpus", "dropped", made, "--reason", "opt-out", code=2).stderr
+
+
+def test_addresses_of_pages_and_of_nothing(server: tuple[str, dict[str, bytes], list[str]], tmp_path: Path) -> None:
+    base, served, _ = server
+    page = f"<html><body><p>{LETTER}</p><p>{LETTER.replace('road', 'river')}</p></body></html>".encode()
+    served |= {"/about": page}
+    (tmp_path / "addresses.txt").write_text(f"{base}/about\n{base}/gone.html\n")
+    result = puna("corpus", tmp_path / "addresses.txt", "--out", tmp_path / "out")
+    assert f"no reader takes {base}/gone.html" in result.stderr and "404" in result.stderr
+    recipe = (tmp_path / "out" / "addresses" / "recipe.toml").read_text()
+    assert f"{base}/about#sha256=" in recipe and "gone" not in recipe.partition("[corpus]")[2]
+    assert "nothing could be fetched" in puna("corpus", f"{base}/gone.html", "--out", tmp_path / "out", code=2).stderr

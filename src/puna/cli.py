@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -29,7 +30,7 @@ class _CleanFirst(typer.core.TyperGroup):
 
 
 corpus = typer.Typer(cls=_CleanFirst, no_args_is_help=True)
-app.add_typer(corpus, name="corpus", help="Raw files to clean documents: puna corpus PATH..., or a command below.")
+app.add_typer(corpus, name="corpus", help="Raw files to clean documents: puna corpus PATH... (its options: puna corpus clean --help).")
 
 RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name (laptop, seven-sources), or a .toml file")]
 Override = Annotated[
@@ -287,36 +288,49 @@ def clean(
     as_json: JsonOption = False,
 ) -> None:
     """Read, clean, deduplicate and filter raw files; write documents, a data card and a page to judge the filters by."""
+    from puna import recipe as recipes
     from puna import summary
     from puna.artifact import write_atomically
     from puna.corpus import discover, fetch
+    from puna.corpus.quality import language
     from puna.report import documents
     from puna.view import ConsoleView
 
     view = ConsoleView(1)
+    codes, made = [code.strip() for code in languages.split(",") if code.strip()], None
+    if wrong := language.unknown(codes):
+        raise UserError(f"--languages: {wrong}")
     recipe = paths[0]
-    if len(paths) > 1 or not (recipe.endswith(".toml") or (os.sep not in recipe and not Path(recipe).exists())):
+    if (given := [path for path in paths if path.endswith(".toml")]) and (len(paths) > 1 or name):
+        raise UserError(f"{given[0]} is a recipe, which is given alone and has a name of its own; put raw files among its sources")
+    if len(paths) > 1 or not (recipe.endswith(".toml") or recipes.is_shipped(recipe)):
         name = name or _folder_name(paths[0])
         if _folder_name(name) != name:
             raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
         folder = out / name
         discover.check(folder, paths)
         brought = folder / ".scratch" / fetch.BROUGHT
-        text, left = discover.recipe(name, paths, [code for code in languages.split(",") if code], brought)
+        text, left = discover.recipe(name, paths, codes, brought)
         folder.mkdir(parents=True, exist_ok=True)
         for path in left[:20]:
             view.console.print(f"  no reader takes {path}", soft_wrap=True)
         if len(left) > 20:
             view.console.print(f"  and {len(left) - 20} others")
-        write_atomically(folder / "recipe.toml", text)
-        recipe = str(folder / "recipe.toml")
+        target = folder / "recipe.toml"
+        if target.exists():  # the recipe of the corpus that is there stays until the new one is there, too
+            made, target = target, folder / ".scratch" / f"{name}.toml"
+            target.parent.mkdir(exist_ok=True)
+        write_atomically(target, text)
+        recipe = str(target)
         changes = list(override or ())
     else:
-        changes = [*(f"corpus.languages={json.dumps(languages.split(','))}" for _ in range(bool(languages))), *(override or ())]
+        changes = [*(f"corpus.languages={json.dumps(codes)}" for _ in range(bool(codes))), *(override or ())]
     signals = _Signals()
     build, _ = _build(recipe, changes, out, signals)
     build = build.until("documents")
     found = _run(build, view, signals)["documents"]
+    if made is not None:
+        os.replace(recipe, made)
     shutil.rmtree(build.folder / ".scratch" / fetch.BROUGHT, ignore_errors=True)  # what the run had already
     page = build.folder / summary.CORPUS
     write_atomically(page, documents.render(found.folder, found.metrics, build.recipe.name))
@@ -374,9 +388,10 @@ def score(
 @corpus.command()
 def dropped(
     run: RunArgument,
-    reason: Annotated[str, typer.Option(help="only this reason")] = "",
+    reason: Annotated[str, typer.Option(help="only reasons that begin so, such as opt-out")] = "",
     source: Annotated[str, typer.Option(help="only this source")] = "",
     most: Annotated[int, typer.Option("--most", "-n", min=0, help="most records; 0: all")] = 50,
+    text: Annotated[bool, typer.Option("--text", help="how their text begins, too")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List records that were dropped, each with its reason."""
@@ -389,8 +404,10 @@ def dropped(
             detail = f": {row['detail']}" if row["detail"] else ""
             kept = f" ({scoring.told(row['of'])})" if row["of"] else ""
             print(f"{row['source']}  {row['reason']}{detail}{kept}  {row['url']}  {row['file']}:{row['offset']}")
+            if text:
+                print(textwrap.indent(row["excerpt"] or "(no text was made of it)", "    ") + "\n")
     there = [(name, why, count) for name, reasons in scoring.dropped_counts(run).items() for why, count in reasons.items()]
-    count = sum(count for name, why, count in there if source in ("", name) and reason in ("", why))
+    count = sum(count for name, why, count in there if source in ("", name) and why.startswith(reason))
     if most and count > most:
         print(f"{count - most:,} more; --most 0 lists all", file=sys.stderr)
     if not count:

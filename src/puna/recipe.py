@@ -115,6 +115,11 @@ def find(name: str) -> Path:
     raise UserError(f"no recipe named {name}; shipped recipes: {', '.join(known) or 'none'}; or give the path of a .toml file")
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a name is that of a shipped recipe, and no file's or folder's."""
+    return os.sep not in name and not Path(name).exists() and any((folder / f"{name}.toml").is_file() for folder in (CHECKOUT, PACKAGED))
+
+
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has to be of its key's own type:
     "2", 2.0 and true are no 2.

@@ -76,7 +76,10 @@ def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
         files[path] = artifact.file_digest(root / path)
     known = ""
     if corpus.known:
-        made = artifact.load(documents_folder(root / corpus.known))
+        try:
+            made = artifact.load(documents_folder(root / corpus.known))
+        except UserError as error:
+            raise UserError(f"corpus.known: {error}; paths start from corpus.root") from error
         index = made.folder / "near" / "index.json"
         threshold = json.loads(index.read_bytes())["threshold"] if index.is_file() else 1
         if threshold != corpus.near_duplicates:

@@ -310,3 +310,12 @@ def test_a_licence_beside_texts_makes_no_package(tmp_path: Path) -> None:
     assert found == {"jsonl": [str(tmp_path / "data" / "a.jsonl")]} and [Path(path).name for path in left] == ["LICENSE", "README.md"]
     (tmp_path / "data" / "a.py").write_text("pass")
     assert discover.sources([str(tmp_path)]) == ({"code": [str(tmp_path)]}, [])
+
+
+@pytest.mark.parametrize(
+    ("address", "is_page"),
+    [("https://h", True), ("https://h/", True), ("https://h/about", True), ("https://h/a/b?x=1.png", True), ("https://h/i.php?q", True),
+     ("https://h:80/a.b/c", True), ("https://h/x.png", False), ("https://h/x.txt", False), ("https://h/a.zip!x", False)],
+)  # fmt: skip
+def test_an_address_that_names_no_format_is_one_of_a_page(address: str, is_page: bool) -> None:
+    assert bool(discover.PAGE.fullmatch(address)) == is_page

@@ -251,7 +251,7 @@ def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
 def test_a_language_that_the_model_does_not_have_is_told(where: str) -> None:
     source: dict[str, Any] = {"name": "a", "reader": "lines", "uris": ["a.txt"]}
     codes = {"languages": ["en", "eng"]}
-    with pytest.raises(ValidationError, match="'eng' is no code of the language model; it has en"):
+    with pytest.raises(ValidationError, match="'eng' is no code of the language model; did you mean en"):
         CorpusSettings.model_validate({"sources": [source | codes]} if where == "source" else {"sources": [source], **codes})
 
 

@@ -17,7 +17,7 @@ from puna.errors import UserError
 NAMES = {"warc": "crawl", "html": "pages", "book": "books", "lines": "texts", "jsonl": "datasets", "github": "code"}
 SUFFIXES = {
     "warc": (".warc", ".wet", ".wat", ".arc"),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "jsonl": (".jsonl", ".ndjson", ".json", ".parquet"),
     "html": (".html", ".htm", ".xhtml"),
     "code": (".whl",),
     "book": (".txt", ".text"),
@@ -32,8 +32,9 @@ PACKAGE = (
     ".git",
     "CMakeLists.txt",
 )
-SMALL = {  # the sections that train a small model on a corpus, and their keys
+SMALL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
     "tokenizer": ["vocab_size = 4096"],
+    "tokens": ['small_sources = "leave out"', "maximum_epochs = 100"],
     "model": ['size = "2m"'],
     "train": ["steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20"],
 }
@@ -42,6 +43,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 PAPER = re.compile(r"(?:\d{4}\.\d{4,5}|(?:[a-z]+-[a-z]+|math|cs|physics|nlin|stat)\d{7})(?:v\d+)?")  # as arXiv names them
 REMOTE_ARCHIVE = re.compile(r"[a-z][a-z0-9+]+://[^#!]+\.(?:zip|tgz|tar|tar\.(?:gz|bz2|xz))(?:#sha256=[0-9a-f]{64})?", re.IGNORECASE)
 DOCUMENTATION = (".md", ".rst", ".html", ".htm", ".tex")  # which the code reader takes, too
+PAGE = re.compile(r"https?://[^/?#!]+(?:/[^?#!]*/|/)?(?:[^./?#!]*|[^/?#!]*\.(?:php|aspx?|jsp|cgi))(?:\?[^#!]*)?(?:#.*)?")  # by its name
 URL = re.compile(r"(?:https?|s3|gs)://\S+|pypi:\S+")
 
 
@@ -136,7 +138,7 @@ def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path
     """Add a file by its name, and by how it begins where it is at hand; an archive by what is in it."""
     if path is not None and name.lower().endswith(ARCHIVES):
         _add_archive(found, left, name, uri, path)
-    elif reader := _reader(name, lambda: b"<mediawiki" if path is None else _head(path)):
+    elif reader := _reader(name, lambda: b"<mediawiki" if path is None else _head(path)) or ("html" if PAGE.fullmatch(uri) else ""):
         found.setdefault(reader, []).append(uri)
     else:
         left.append(uri)
@@ -273,11 +275,20 @@ def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> 
     lines += [f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     for reader, uris in found.items():
-        pinned = [fetch.pinned(uri, brought) for uri in uris]
+        pinned = []
+        for uri in uris:
+            try:
+                pinned.append(fetch.pinned(uri, brought))
+            except UserError as error:  # one address of many that is not there
+                left.append(str(error))
+        if not pinned:
+            continue
         lines += ["[[corpus.sources]]", f'name = "{NAMES.get(reader, reader)}"', f'reader = "{reader}"']
         lines += ["uris = [", *(f"  {json.dumps(uri, ensure_ascii=False)}," for uri in pinned), "]"]
         lines += ['ccnet = "on"'] if reader == "warc" else ["books = true"] if reader == "book" else []
         lines.append("")
+    if "uris = [" not in lines:
+        raise UserError("nothing could be fetched:\n  " + "\n  ".join(left[:5]))
     for section, keys in SMALL.items():
         lines += [f"[{section}]", *keys, ""]
     lines.insert(2, _signature("\n".join(lines)))

@@ -149,7 +149,8 @@ def no_document(settings: CorpusSettings, funnel: dict[str, Any], empty: list[st
     told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
     return (
         f"no document is left of source {', '.join(empty)} ({told}); give other files, another reader for them, or loosen the filters "
-        f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)})"
+        f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)}, "
+        f"corpus.near_duplicates={settings.near_duplicates}{f', corpus.known={settings.known}' * bool(settings.known)})"
     )
 
 
@@ -295,5 +296,5 @@ def documents_folder(run: Path) -> Path:
         return run
     found = sorted(run.glob("documents-*"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"{run.absolute()} holds no documents: name a run's folder, such as out/first (corpus.known: from corpus.root)")
+        raise UserError(f"{run.absolute()} holds no documents: name a run's folder, such as out/first")
     return found[-1]

@@ -58,17 +58,17 @@ def _bucket(folder: Path, perplexity: float) -> str | None:
 
 
 def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Iterator[dict[str, Any]]:
-    """Dropped records of a run, in order, of one reason and one source where they are named; `most` of them, 0: all.
+    """Dropped records of a run, in order, of reasons that begin so and of one source where they are named; `most` of them, 0: all.
 
     of: for duplicates, the document they repeat: its id, where it is kept and, if that is this run, its source, url, file and offset;
     else None.
     """
     folder = documents_folder(run)
-    names = ["source", "file", "offset", "url", "reason", "detail"]
+    names = ["source", "file", "offset", "url", "reason", "detail", "excerpt"]
     wanted = (
         row
         for row in groups.rows_of(folder / "dropped.parquet", names)
-        if (not reason or row["reason"] == reason) and (not source or row["source"] == source)
+        if row["reason"].startswith(reason) and (not source or row["source"] == source)
     )
     left = itertools.islice(wanted, most or None)
     while rows := list(itertools.islice(left, LOOKED_UP_AT_ONCE)):

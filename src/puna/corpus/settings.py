@@ -146,7 +146,5 @@ def _known_languages(codes: tuple[str, ...]) -> None:
         return
     from puna.corpus.quality import language
 
-    for code in codes:
-        if code not in language.labels():
-            near = sorted(label for label in language.labels() if label == code.lower()[:2]) or sorted(language.labels())
-            raise ValueError(f"languages: {code!r} is no code of the language model; it has {', '.join(near)}")
+    if wrong := language.unknown(codes):
+        raise ValueError(f"languages: {wrong}")

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,16 @@ def model() -> Model:
 def labels() -> frozenset[str]:
     """The codes of the languages that can be told: ISO 639-1, or 639-3 where there is none."""
     return frozenset(model().labels)
+
+
+def unknown(codes: Iterable[str]) -> str:
+    """What to tell about those codes that no text is given; "" where there are none."""
+    wrong = [code for code in dict.fromkeys(codes) if code not in labels()]
+    if not wrong:
+        return ""
+    near = sorted({label for code in wrong for label in labels() if label == code.lower()[:2]})
+    told = f"; did you mean {', '.join(near)}" if near else f"; it has {', '.join(sorted(labels()))}"
+    return f"{', '.join(map(repr, wrong))} {'is no code' if len(wrong) == 1 else 'are no codes'} of the language model{told}"
 
 
 def identify(text: str, glue_lines: bool = False) -> tuple[str, float]:
