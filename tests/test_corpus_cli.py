@@ -334,7 +334,11 @@ def test_a_refused_command_leaves_the_recipe_that_was_there(tmp_path: Path) -> N
     assert told.startswith("puna: --languages: 'english', 'xx' are no codes of the language model; did you mean en")
     told = puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "--languages", "de", code=2).stderr
     assert "no document is left of source texts" in told or "no document is left of source books" in told, told
-    assert recipe.read_text() == before
+    assert "no_such" in puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "-s", "corpus.no_such=1", code=2).stderr
+    assert recipe.read_text() == before and not (recipe.parent / ".recipe.toml").exists()
+    # What an override names starts from the same folder the first time and later.
+    (recipe.parent / "domains.txt").write_text("example.org\n")
+    puna("corpus", tmp_path / "raw", "--out", tmp_path / "out", "-s", 'corpus.opt_out={domains = "domains.txt"}')
     for words in ([recipe, "--name", "other"], [recipe, tmp_path / "raw"]):
         assert "is a recipe, which is given alone" in puna("corpus", *words, "--out", tmp_path / "out", code=2).stderr
 

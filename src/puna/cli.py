@@ -318,19 +318,22 @@ def clean(
             view.console.print(f"  and {len(left) - 20} others")
         target = folder / "recipe.toml"
         if target.exists():  # the recipe of the corpus that is there stays until the new one is there, too
-            made, target = target, folder / ".scratch" / f"{name}.toml"
-            target.parent.mkdir(exist_ok=True)
+            made, target = target, folder / ".recipe.toml"  # beside it, since paths start from a recipe's folder
         write_atomically(target, text)
         recipe = str(target)
         changes = list(override or ())
     else:
         changes = [*(f"corpus.languages={json.dumps(codes)}" for _ in range(bool(codes))), *(override or ())]
     signals = _Signals()
-    build, _ = _build(recipe, changes, out, signals)
-    build = build.until("documents")
-    found = _run(build, view, signals)["documents"]
-    if made is not None:
-        os.replace(recipe, made)
+    try:
+        build, _ = _build(recipe, changes, out, signals)
+        build = build.until("documents")
+        found = _run(build, view, signals)["documents"]
+        if made is not None:
+            os.replace(recipe, made)
+    finally:
+        if made is not None:
+            Path(recipe).unlink(missing_ok=True)
     shutil.rmtree(build.folder / ".scratch" / fetch.BROUGHT, ignore_errors=True)  # what the run had already
     page = build.folder / summary.CORPUS
     write_atomically(page, documents.render(found.folder, found.metrics, build.recipe.name))

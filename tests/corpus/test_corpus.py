@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from puna.corpus import card
 from puna.corpus.dedup.spans import REPEATED
 from puna.corpus.document import digest
 from puna.corpus.quality import heuristics
+from puna.corpus.settings import SourceSettings
 
 from .test_pipeline import content
 
@@ -197,6 +199,14 @@ def test_the_public_summary_lists_a_source_where_its_recipe_says(tmp_path: Path,
     _, out = run(job(tmp_path, "out", {"letters": [path]}, sources={"letters": {"reader": "lines", "origin": origin}}))
     parts = (out / "public_summary.md").read_text().split("### ")
     assert [part[:3] for part in parts if "letters" in part and not part.startswith("1")] == [section]
+
+
+def test_where_a_source_stands_without_a_word_of_its_recipe() -> None:
+    near, far = "page.html", f"https://example.org/page.html#sha256={'0' * 64}"
+    cases = [("html", near, ""), ("html", far, "crawled"), ("warc", "a.warc", "crawled"), ("lines", near, ""), ("lines", far, "public"),
+             ("wikipedia", "dump.xml", "public")]  # fmt: skip
+    for reader, uri, origin in cases:
+        assert card._origin(SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]})) == origin
 
 
 def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:

@@ -233,13 +233,13 @@ def test_members_of_local_archives(tmp_path: Path, name: str) -> None:
     files = [("b/two.txt", b"2"), ("a/one.txt", b"1"), ("b/two.txt", b"again"), ("b", b""), ("c/three.md", b"3"), (f"d/{long}", b"4")]
     chaff = [("../evil.txt", b""), ("/tmp/evil.txt", b""), ("__MACOSX/a/._one.txt", b""), ("a/.hidden.txt", b"")]
     path = packed(tmp_path / name, [*chaff, *files, ("e/line\nend.txt", b"5")])
-    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+    found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to")
     inside = [("a/one.txt", b"1"), ("b/two.txt", b"2"), ("b/two.txt", b"again"), (f"d/{long}", b"4"), ("e/line\ufffdend.txt", b"5")]
     assert [(file.name, file.path.read_bytes()) for file in found] == [(f"{path}!{name}", content) for name, content in inside]
     assert all(file.path.is_relative_to(tmp_path / "to") and file.digest == fetch.file_digest(file.path) for file in found)
     assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(found)
     with pytest.raises(UserError, match=r"holds no file that matches \*\.html"):
-        fetch.unpack(whole(path), "*.html", tmp_path / "to")
+        fetch.unpack(whole(path), ["*.html"], tmp_path / "to")
 
 
 def test_many_patterns_of_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, name: str, monkeypatch: pytest.M
     monkeypatch.setattr(fetch, "LEAST_ROOM", 1_000_000)
     path = packed(tmp_path / name, [("one.txt", b"1"), ("zeros.txt", bytes(20_000_000))])
     with pytest.raises(UserError, match=f"{name}: it unpacks to over 200 times its size"):
-        fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+        fetch.unpack(whole(path), ["*.txt"], tmp_path / "to")
     assert sum(child.stat().st_size for child in (tmp_path / "to").rglob("*") if child.is_file()) == 1
 
 
@@ -286,14 +286,14 @@ def test_a_damaged_archive_gives_what_can_be_read_and_is_named(tmp_path: Path, n
     raw = bytearray(path.read_bytes())
     raw[10_000:10_500] = bytes(500)
     path.write_bytes(raw)
-    one, *others, broken = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    one, *others, broken = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
     assert one.path.read_bytes() == b"1" and not one.unreadable
     if name == "a.zip":
         assert [file.path.read_bytes() for file in others] == [b"3"]
     assert broken.name == (f"{path}!two.txt" if name == "a.zip" else str(path)) and "the archive is damaged" in broken.unreadable
     assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(others) + 1
     with pytest.raises(UserError, match=f"source s: .*{name}: the archive is damaged"):
-        fetch.unpack(whole(path), "*.txt", tmp_path / "again")
+        fetch.unpack(whole(path), ["*.txt"], tmp_path / "again")
 
 
 def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
     raw[raw.index(b"PK\3\4") + 6] |= 1
     raw[raw.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(raw)
-    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
     reason = "the archive cannot be unpacked: it is encrypted"
     assert [(file.name, file.unreadable) for file in found] == [
         (f"{path}!b.txt", ""),
@@ -311,7 +311,7 @@ def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
     ]
     assert [file.path.read_bytes() for file in found[:2]] == [b"b", b"c"] and found[2].bytes == 0
     with pytest.raises(UserError, match=f"a.zip: {reason}$"):
-        fetch.unpack(whole(path), "*.txt", tmp_path / "again")
+        fetch.unpack(whole(path), ["*.txt"], tmp_path / "again")
 
 
 def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +322,7 @@ def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkey
     at = raw.index(b"PK\1\2")
     raw[at + 16] ^= 1  # the first one's checksum
     path.write_bytes(raw)
-    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)
+    found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
     assert [(file.name, "it unpacks to over" in file.unreadable) for file in found] == [(str(path), True), (f"{path}!0.txt", False)]
 
 
@@ -330,7 +330,7 @@ def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkey
 def test_long_names_in_any_script(tmp_path: Path, name: str) -> None:
     names = [f"{'漢' * 110}.txt", f"{'é' * 99}x.txt", f"{'x' * 300}.txt"]
     path = packed(tmp_path / name, [(name, b"x") for name in names])
-    found = fetch.unpack(whole(path), "*.txt", tmp_path / "to")
+    found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to")
     assert [file.name for file in found] == sorted(f"{path}!{name}" for name in names)
     assert all(file.path.read_bytes() == b"x" and file.path.suffix == ".txt" for file in found)
 
@@ -340,7 +340,7 @@ def test_a_header_that_is_none_is_damage_and_not_the_end(tmp_path: Path) -> None
     raw = bytearray(path.read_bytes())
     raw[1024] = 255
     path.write_bytes(raw)
-    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)] == [False, True]
+    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)] == [False, True]
 
 
 def test_a_wrong_checksum_of_a_packed_tar_is_told(tmp_path: Path) -> None:
@@ -348,4 +348,4 @@ def test_a_wrong_checksum_of_a_packed_tar_is_told(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[-8] ^= 1
     path.write_bytes(raw)
-    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), "*.txt", tmp_path / "to", skip=True)] == [False, True]
+    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)] == [False, True]

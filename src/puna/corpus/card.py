@@ -168,9 +168,10 @@ def _origin(source: SourceSettings) -> str:
     """Under which heading a source stands: what its recipe says, else what its files and their format say; "" for neither."""
     if source.origin:
         return source.origin
-    if all(_is_address(uri) for uri in source.uris) and source.reader != "warc":
-        return "public"
-    return "crawled" if source.reader == "warc" else "public" if source.reader in PUBLIC else ""
+    online = all(_is_address(uri) for uri in source.uris)
+    if source.reader == "warc" or (source.reader == "html" and online):
+        return "crawled"
+    return "public" if online or source.reader in PUBLIC else ""
 
 
 def _is_address(uri: str) -> bool:

@@ -265,11 +265,17 @@ def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> 
     `brought` for the run."""
     found, left = sources(paths)
     for uri in found.pop("code", []):
-        if REMOTE_ARCHIVE.fullmatch(uri):
-            whole, path = fetch.bring(uri, brought)
-            _add_archive(found, left, whole.partition("#")[0], whole, path)
-        else:
+        if not REMOTE_ARCHIVE.fullmatch(uri):
             found.setdefault("code", []).append(uri)
+            continue
+        try:
+            whole, path = fetch.bring(uri, brought)
+        except UserError as error:
+            if "#sha256=" in uri:
+                raise
+            left.append(str(error))
+        else:
+            _add_archive(found, left, whole.partition("#")[0], whole, path)
     _check_any(found, left, paths)
     lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", PATHS + _told(paths), ""]
     lines += [f'name = "{name}"', ""]

@@ -203,7 +203,7 @@ def pinned(uri: str, brought: Path) -> str:
     return uri if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri) else bring(uri, brought)[0]
 
 
-def unpack(archive: RawFile, patterns: str | Sequence[str], folder: Path, skip: bool = False) -> list[RawFile]:
+def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool = False) -> list[RawFile]:
     """The files of a zip or tar archive whose names match a pattern, in name order, each in a folder of its own below `folder`.
 
     Raises UserError where a pattern matches none, where they unpack to far more than the archive can mean, and where the archive is
@@ -211,7 +211,6 @@ def unpack(archive: RawFile, patterns: str | Sequence[str], folder: Path, skip: 
     other files can be read, only the damaged one.
     """
     files: list[RawFile] = []
-    patterns = [patterns] if isinstance(patterns, str) else patterns
     matching, missing = _matching(patterns), dict.fromkeys(patterns)
     room = LEAST_ROOM + MOST_TIMES_LARGER * archive.bytes
     try:

@@ -33,14 +33,7 @@ def hashed(text: str) -> int:
     return max(1, total & MASK) if text else 0
 
 
-@pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def code(request, monkeypatch):
-    """Every test runs with the C++ source and without."""
-    if request.param == "numpy":
-        monkeypatch.setattr(lines, "library", lambda: None)
-        monkeypatch.setattr(lines, "PIECE", 50)
-    elif hashing.library() is None:
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("either_code")  # with the C++ source and without
 
 
 def test_hashes_are_those_of_python() -> None:

@@ -1,25 +1,16 @@
 """Spans of three sentences against a plain reference."""
 
 import time
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.dedup import hashing, lines
+from puna.corpus.dedup import lines
 from puna.corpus.dedup.spans import Spans
 from puna.corpus.quality.c4 import cut, sentences
 
-
-@pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def code(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs with the C++ source and without."""
-    if request.param == "numpy":
-        monkeypatch.setattr(lines, "library", lambda: None)
-        monkeypatch.setattr(lines, "PIECE", 50)
-    elif hashing.library() is None:
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("either_code")  # with the C++ source and without
 
 
 def test_a_span_seen_before_goes_and_the_lines_stay_apart() -> None:
