@@ -1,10 +1,23 @@
 """Settings of the corpus: which raw data, how each is read, what is kept."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "github", "lines", "jsonl"]
+
+
+def _known_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError for codes that the language model does not have: a source would lose everything to them."""
+    if codes:
+        from puna.corpus.quality import language
+
+        if wrong := language.unknown(codes):
+            raise ValueError(wrong)
+    return codes
+
+
+Languages = Annotated[tuple[str, ...], AfterValidator(_known_languages)]
 
 
 class SourceSettings(BaseModel):
@@ -22,7 +35,7 @@ class SourceSettings(BaseModel):
     origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
         "", description="under what the public summary lists it; default: by its reader, and files of your own are left open"
     )
-    languages: tuple[str, ...] | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
+    languages: Languages | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
     ccnet: Literal["off", "on", "exact"] = Field(
         "off",
         description="CCNet's line deduplication before the language is told: on keeps the first copy of a line; exact does as CCNet's "
@@ -90,7 +103,7 @@ class CorpusSettings(BaseModel):
 
     root: str = Field(".", description="folder that relative file URIs start from, itself relative to the recipe's folder")
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
-    languages: tuple[str, ...] = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
+    languages: Languages = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
     language_score: float = Field(0.5, ge=0, le=1, description="smallest language score kept (CCNet: 0.5)")
     minimum_characters: int = Field(200, ge=1, description="shorter documents are dropped")
     near_duplicates: float = Field(
@@ -123,7 +136,6 @@ class CorpusSettings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "CorpusSettings":
         names = [source.name for source in self.sources]
-        _known_languages(self.languages + tuple(code for source in self.sources for code in source.languages or ()))
         twice = sorted({name for name in names if names.count(name) > 1})
         if "dropped" in names:
             raise ValueError("no source may be named dropped: that is the list of what was dropped")
@@ -138,13 +150,3 @@ class CorpusSettings(BaseModel):
             if not named and (asking := [source.name for source in self.sources if getattr(source, key)]):
                 raise ValueError(f"source {asking[0]} asks for {key}, and corpus.{key} says not from what it is learnt")
         return self
-
-
-def _known_languages(codes: tuple[str, ...]) -> None:
-    """Raises ValueError for codes that the language model does not have: a source would lose everything to them."""
-    if not codes:
-        return
-    from puna.corpus.quality import language
-
-    if wrong := language.unknown(codes):
-        raise ValueError(f"languages: {wrong}")
