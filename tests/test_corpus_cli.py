@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,28 @@ def test_a_signal_to_the_process_alone_and_again_at_once(tmp_path: Path, number:
     for path in whole.glob("*.parquet"):
         assert path.read_bytes() == (broken / path.name).read_bytes()
     assert not (tmp_path / "out" / "raw" / ".scratch" / broken.name).exists()
+
+
+def test_a_signal_while_an_object_is_cleared_away_is_not_lost() -> None:
+    """Python prints what a finalizer raises and goes on; a stop that came just then must stop the run all the same."""
+    program = """
+import os, signal, time
+from puna.cli import _Signals
+class Cleared:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass
+        print("never here")
+signals = _Signals()
+try:
+    Cleared()
+    time.sleep(20)
+    print("lost")
+except KeyboardInterrupt:
+    print("stopped", signals.received)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (told.stdout, told.stderr) == (f"stopped {signal.SIGTERM:d}\n", "")
 
 
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:

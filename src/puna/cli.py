@@ -50,11 +50,23 @@ class _Signals:
         self._polite = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
+        signal.signal(signal.SIGALRM, self._interrupt)
+        sys.unraisablehook = self._not_raised
 
     def _handle(self, number: int, frame: Any) -> None:
         again, self.received = bool(self.received), number
         if again or not self._polite:
             raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    def _not_raised(self, lost: Any) -> None:
+        """Python drops what is raised while it clears an object away, an interrupt too: that one is raised again a moment later."""
+        if lost.exc_type is KeyboardInterrupt and self.received:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(lost)
 
     def should_stop(self) -> bool:
         return bool(self.received)
