@@ -67,7 +67,7 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
         source |= {"ccnet": "on", "perplexity": True}
         settings |= {"perplexity": {"train_on": ["crawl"]}, "near_duplicates": 1}
     made = CorpusSettings.model_validate({"sources": [source], **settings})
-    raw = [RawFile("crawl", file.name, file, "", file.stat().st_size) for file in files]
+    raw = [RawFile("crawl", file.name, str(file), "", file.stat().st_size) for file in files]
     funnel = pipeline.documents(made, {"crawl": raw}, parts, out, lambda *_: None)
     return funnel["sources"]["crawl"]["found"]["documents"]
 

@@ -134,7 +134,7 @@ def documents(context: Context) -> dict[str, Any]:
     fetched = context.inputs["fetch"]
     files = {
         source: [
-            fetching.RawFile(source, entry["name"], fetched.path(entry["path"]) if entry["path"] else context.root / entry["name"],
+            fetching.RawFile(source, entry["name"], str(fetched.path(entry["path"]) if entry["path"] else context.root / entry["name"]),
                              entry["digest"], entry["bytes"])
             for entry in entries
         ]

@@ -14,7 +14,7 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     settings = CorpusSettings.model_validate(job["settings"])
     files = {
-        name: [RawFile(name, Path(path).name, Path(path), "", Path(path).stat().st_size) for path in paths]
+        name: [RawFile(name, Path(path).name, str(path), "", Path(path).stat().st_size) for path in paths]
         for name, paths in job["files"].items()
     }
     out = Path(job["out"])

@@ -59,7 +59,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[CorpusSettings, dict[str, list[R
             for number, rows in enumerate(contents):
                 path = tmp_path / f"{source}-{number}.txt"
                 path.write_text("\n".join(rows))
-                files.setdefault(source, []).append(RawFile(source, path.name, path, content_digest(path), content_bytes(path)))
+                files.setdefault(source, []).append(RawFile(source, path.name, str(path), content_digest(path), content_bytes(path)))
         listed = [{"name": name, "reader": "lines", "uris": ["*"], "licence": "CC0"} for name in sources]
         return CorpusSettings.model_validate({"sources": listed, "group_bytes": 1, "workers": 1}), files
 
@@ -147,7 +147,7 @@ def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
     damaged[60:90] = bytes(255 - byte for byte in damaged[60:90])
     path = tmp_path / "a.warc.gz"
     path.write_bytes(whole[0] + bytes(damaged) + whole[2] + whole[3][:-30])
-    files = {"a": [RawFile("a", path.name, path, content_digest(path), content_bytes(path))]}
+    files = {"a": [RawFile("a", path.name, str(path), content_digest(path), content_bytes(path))]}
     listed = [{"name": "a", "reader": "warc", "uris": ["*"]}]
     settings = CorpusSettings.model_validate({"sources": listed, "workers": 1, "on_damaged_file": "skip"})
     funnel, out = run((settings, files), tmp_path)
@@ -210,7 +210,7 @@ def test_the_text_of_a_refused_page_is_never_taken_out(
     settings = CorpusSettings.model_validate(
         {"sources": [source], "workers": 1, "opt_out": {"patterns": "patterns.txt"}, "minimum_characters": 9}
     )
-    files = {"s": [RawFile("s", name, tmp_path / name, "", len(content))]}
+    files = {"s": [RawFile("s", name, str(tmp_path / name), "", len(content))]}
     results = []
     for asks_first in (groups.ASKS_FIRST, ()):
         monkeypatch.setattr(groups, "ASKS_FIRST", asks_first)
@@ -234,6 +234,13 @@ def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
     assert not any(line != line.rstrip() for line in once.split("\n"))
 
 
+@given(st.text(alphabet="ab \t\n\r\x0b\x1c\x85\u2003é中\ud800", max_size=200), st.integers(1, 60))
+def test_text_cleaned_in_pieces_is_the_same(text: str, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "PIECE", piece)
+        assert groups.clean(text) == groups._clean_lines(text).strip("\n")
+
+
 def test_every_white_space_at_a_line_end_goes() -> None:
     spaces = [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != "\n" and code > 31]
     assert groups.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
@@ -241,7 +248,7 @@ def test_every_white_space_at_a_line_end_goes() -> None:
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
 def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
-    files = [RawFile("s", str(number), Path(), "", size) for number, size in enumerate(sizes)]
+    files = [RawFile("s", str(number), "", "", size) for number, size in enumerate(sizes)]
     cut = groups.groups(files, room)
     assert [file for group in cut for file in group] == files
     assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)

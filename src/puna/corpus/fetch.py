@@ -52,13 +52,17 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class RawFile:
     """One raw file or folder on disk. name: stable across machines (URI and member); digest: SHA-256 of its content, or, under the policy
-    to skip damaged files, why it cannot be read."""
+    to skip damaged files, why it cannot be read. where: its path, as text, for there may be millions of them."""
 
     source: str
     name: str
-    path: Path
+    where: str
     digest: str
     bytes: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.where)
 
     @property
     def unreadable(self) -> str:
@@ -120,16 +124,16 @@ def local_files(source: str, address: Address, root: Path, skip: bool = False) -
 
 def _raw_file(source: str, name: str, path: Path, skip: bool) -> RawFile:
     if not is_text(name):
-        return RawFile(source, repr(name)[1:-1], path, f"{UNREADABLE}the name is not text in UTF-8", 0)
+        return RawFile(source, repr(name)[1:-1], str(path), f"{UNREADABLE}the name is not text in UTF-8", 0)
     try:
-        return RawFile(source, name, path, content_digest(path, skip), content_bytes(path))
+        return RawFile(source, name, str(path), content_digest(path, skip), content_bytes(path))
     except OSError as error:
         if not skip:
             where = error.filename or name
             raise UserError(
                 f"source {source}: {where} cannot be read: {error.strerror}\nmend or remove the file, or set corpus.on_damaged_file to skip"
             ) from error
-        return RawFile(source, name, path, f"{UNREADABLE}{error.strerror}", 0)
+        return RawFile(source, name, str(path), f"{UNREADABLE}{error.strerror}", 0)
 
 
 def content_digest(path: Path, skip: bool = False) -> str:
@@ -178,8 +182,8 @@ def fetch(source: str, address: Address, folder: Path, brought: Path | None = No
             target = folder / address.sha256[:12] / address.where.rstrip("/").rpartition("/")[2]
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-            return [RawFile(source, f"{address.where}", target, address.sha256, target.stat().st_size)]
-        return unpack(RawFile(source, address.where, path, address.sha256, path.stat().st_size), address.members, folder, skip)
+            return [RawFile(source, f"{address.where}", str(target), address.sha256, target.stat().st_size)]
+        return unpack(RawFile(source, address.where, str(path), address.sha256, path.stat().st_size), address.members, folder, skip)
 
 
 def bring(uri: str, brought: Path) -> tuple[str, Path]:
@@ -227,15 +231,15 @@ def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool =
                 if not skip or not archives.is_zip(archive.path):
                     raise
                 room -= MEMBER_BYTES + error.read
-                files.append(RawFile(archive.source, name, archive.path, f"{UNREADABLE}{error}", 0))
+                files.append(RawFile(archive.source, name, archive.where, f"{UNREADABLE}{error}", 0))
                 continue
-            files.append(RawFile(archive.source, name, target, file_digest(target), target.stat().st_size))
+            files.append(RawFile(archive.source, name, str(target), file_digest(target), target.stat().st_size))
         if missing:
             raise UserError(f"it holds no file that matches {', '.join([*missing][:3])}")
     except UserError as error:
         if not skip:
             raise UserError(f"source {archive.source}: {archive.name}: {error}") from error
-        files.append(RawFile(archive.source, archive.name, archive.path, f"{UNREADABLE}{error}", 0))
+        files.append(RawFile(archive.source, archive.name, archive.where, f"{UNREADABLE}{error}", 0))
     return sorted(files, key=lambda file: (bool(file.unreadable), file.name))
 
 

@@ -6,6 +6,7 @@ source that does not ask for line deduplication is judged as it is read.
 
 import functools
 import importlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
+PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
 
 
@@ -63,13 +65,23 @@ def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
 
 def clean(text: str) -> str:
     """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
+    if len(text) <= PIECE:
+        return _clean_lines(text).strip("\n")
+    out, at = io.StringIO(), 0
+    while at < len(text):
+        end = text.find("\n", at + PIECE) + 1 or len(text)
+        out.write(_clean_lines(text[at:end]))
+        at = end
+    return out.getvalue().strip("\n")
+
+
+def _clean_lines(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     # Bytes of control characters are no part of others in UTF-8; lone surrogates cannot be written in it.
-    raw = text.encode("utf-8", "ignore")
-    text = raw.translate(None, CONTROL).decode()
+    text = text.encode("utf-8", "ignore").translate(None, CONTROL).decode()
     if not text.isascii() or " \n" in text or "\t\n" in text or text[-1:] in (" ", "\t"):
         text = "\n".join([line.rstrip() for line in text.split("\n")])
-    return text.strip("\n")
+    return text
 
 
 class Writer:

@@ -93,7 +93,7 @@ def test_figures_by_definition(text: str) -> None:
 
 def test_figures_of_every_character() -> None:
     characters = "".join(map(chr, range(sys.maxunicode + 1)))
-    for text in (characters[:128], characters):
+    for text in (characters[:128], characters, characters[:128] * 1000):
         assert heuristics.count(text) == (sum(map(str.isalnum, text)), sum(map(str.isspace, text)))
 
 

@@ -123,6 +123,11 @@ def test_a_bomb_of_macros_stays_small() -> None:
     assert len(body) < 1_000_000
 
 
+def test_braces_that_are_escaped_or_never_closed_are_no_group() -> None:
+    """TeX takes an argument without braces as one token, and \\{ is one."""
+    assert expand_macros(r"\newcommand{\a}[1]{<#1>}", r"\a\{x\} {\a{y\}}} {\a{z}") == r"<\{>x\} {<y\}>} {<z>"
+
+
 def test_mutual_recursion_ends() -> None:
     body = expand_macros(r"\newcommand{\a}{x\b\b}\newcommand{\b}{y\a\a}", r"\a")
     assert len(body) < 1_000_000

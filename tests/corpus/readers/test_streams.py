@@ -1,6 +1,8 @@
 """Compressed streams: whatever packs them, whole, in several pieces, padded, cut and damaged."""
 
 import bz2
+import ctypes
+import gc
 import gzip
 from pathlib import Path
 
@@ -93,6 +95,32 @@ def test_lines_tell_where_they_start(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one\r\n\ntwo\nlast")
     assert list(streams.lines(path)) == [(0, b"one"), (5, b""), (6, b"two"), (10, b"last")]
+
+
+def test_what_a_parser_held_is_given_back_with_the_file(tmp_path: Path) -> None:
+    """lxml's parser is part of a cycle of objects: without a word it keeps its buffers until Python looks for such."""
+    path = tmp_path / "rows.xml"
+    path.write_bytes(b"<rows>" + b'<row a="%s"/>' % (b"x" * 5000) * 400 + b"</rows>")
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("only glibc tells what is allocated")
+    libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": [("figures", ctypes.c_size_t * 10)]})
+
+    def used() -> int:
+        figures = libc.mallinfo2().figures
+        return int(figures[4] + figures[7])  # in blocks mapped one by one, and in the heap
+
+    assert sum(1 for _ in streams.xml_elements(path, ("row",))) == 400
+    gc.collect()
+    gc.disable()
+    try:
+        before = used()
+        for _ in range(20):
+            next(streams.xml_elements(path, ("row",)))  # and leave it there
+            assert sum(1 for _ in streams.xml_elements(path, ("row",))) == 400
+        assert used() - before < 2_000_000
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

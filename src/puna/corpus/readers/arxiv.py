@@ -268,29 +268,35 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     """(text, title) of the paper whose root file is `root`. files: TeX files without comments."""
     whole = resolve_conditionals(_Joined(files, root).text)
     begin = BEGIN.search(whole)
-    preamble, body = (whole[: begin.start()], whole[begin.end() :]) if begin else ("", whole)
-    if end := END.search(body):
-        body = body[: end.start()]
+    end = END.search(whole, begin.end() if begin else 0)
+    preamble = whole[: begin.start()] if begin else ""
+    title = _title(preamble, whole)
+    bodies = [whole[begin.end() if begin else 0 : end.start() if end else len(whole)]]
+    del whole, begin, end  # a match keeps its text; books of many megabytes are held no oftener than they must
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
-    title = TITLE.search(whole)
-    body = expand_macros(preamble, body)
+    body = expand_macros(preamble, bodies.pop())
     section = FIRST_SECTION.search(body)
     fronts = [match.end() for match in FRONT_END.finditer(body)]
-    if section and not (LAST_SECTION.match(body, section.start()) and fronts):
-        body = body[section.start() :]
-    elif fronts:
-        body = body[fronts[-1] :]
+    begins_with_section = section and not (LAST_SECTION.match(body, section.start()) and fronts)
+    start = section.start() if section and begins_with_section else fronts[-1] if fronts else 0
+    del section
+    body = body[start:]
     body = NOISE.sub("", _without_bibliography(body))
     body = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
-    return body, " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
+    return body, title
+
+
+def _title(preamble: str, whole: str) -> str:
+    title = TITLE.search(whole)
+    return " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
 
 
 def _without_bibliography(text: str) -> str:
     """Leave out lists of references: bibliography environments, commands that print one, and a section of that name."""
-    out: list[str] = []
+    out = io.StringIO()
     at = 0
     while match := BIBLIOGRAPHY.search(text, at):
-        out.append(text[at : match.start()])
+        out.write(text[at : match.start()])
         at = match.end()
         if match["list"]:
             end = text.find(f"\\end{{{match['list']}}}", at)
@@ -298,4 +304,5 @@ def _without_bibliography(text: str) -> str:
         elif match["heading"]:
             following = AFTER_HEADING.search(text, at)
             at = following.start() if following else len(text)
-    return "".join(out) + text[at:]
+    out.write(text[at:])
+    return out.getvalue()

@@ -1,5 +1,6 @@
 """Comments, conditionals and verbatim text of LaTeX."""
 
+import io
 import re
 
 # What a % or a backslash may stand in, in the order in which TeX would see it.
@@ -24,12 +25,12 @@ _WITHOUT_FI = frozenset(
 def strip_comments(text: str) -> str:
     """LaTeX without comments: from a % that is not \\% to the line's end, and comment environments. Verbatim text and URLs keep
     theirs."""
-    out: list[str] = []
+    out = io.StringIO()
     at = 0
     endless: set[str] = set()  # environments that end nowhere further on
     while match := _TOKEN.search(text, at):
         if match["comment"] is not None:
-            out.append(text[at : match.start()])
+            out.write(text[at : match.start()])
             at = match.end()
         elif (block := match["block"]) is not None and block not in endless:
             end = text.find(f"\\end{{{block}}}", match.end())
@@ -38,12 +39,13 @@ def strip_comments(text: str) -> str:
                 end = match.end()
             else:
                 end += len(block) + 6
-            out.append(text[at : match.start() if block == "comment" and block not in endless else end])
+            out.write(text[at : match.start() if block == "comment" and block not in endless else end])
             at = end
         else:
-            out.append(text[at : match.end()])
+            out.write(text[at : match.end()])
             at = match.end()
-    return "".join(out) + text[at:]
+    out.write(text[at:])
+    return out.getvalue()
 
 
 def resolve_conditionals(text: str) -> str:

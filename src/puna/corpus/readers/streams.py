@@ -1,6 +1,7 @@
 """Compressed files as streams of bytes, with an error for a person where one breaks off."""
 
 import bz2
+import contextlib
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 from puna.errors import UserError
 
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
+PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
 LZ4 = b"\x04\x22\x4d\x18"
 ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")  # the second mark opens a frame of settings that some writers put first
@@ -122,18 +124,22 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         events=("end",), tag=[f"{{*}}{name}" for name in names], huge_tree=True, resolve_entities=False, no_network=True, recover=True
     )
     head = tail = b""
-    for chunk in chunks(path):
-        try:
-            parser.feed(chunk)
-        except etree.XMLSyntaxError as error:
-            raise UserError("this is no XML") from error
-        head = head if len(head) > 4096 else head + chunk[:8192]
-        tail = (tail + chunk)[-400:]
-        for _, element in parser.read_events():
-            yield element
-            element.clear()
-            while element.getprevious() is not None:
-                del element.getparent()[0]
+    try:
+        for chunk in chunks(path):
+            for at in range(0, len(chunk), PARSED_CHUNK):
+                parser.feed(chunk[at : at + PARSED_CHUNK])
+                for _, element in parser.read_events():
+                    yield element
+                    element.clear()
+                    while element.getprevious() is not None:
+                        del element.getparent()[0]
+            head = head if len(head) > 4096 else head + chunk[:8192]
+            tail = (tail + chunk)[-400:]
+    except etree.XMLSyntaxError as error:
+        raise UserError("this is no XML") from error
+    finally:  # else its memory stays until Python looks for objects that hold each other
+        with contextlib.suppress(etree.XMLSyntaxError):
+            parser.close()
     head, tail = head.replace(b"\0", b""), tail.replace(b"\0", b"")  # as good as decoding UTF-16, for names
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
     opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
