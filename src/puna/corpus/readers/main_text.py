@@ -16,6 +16,7 @@ from puna.corpus.readers.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks
 MODEL = Path(__file__).with_name("main_text.json")
 UNIT = 1000  # a leaf's value is the log-odds times this
 FEW = 800  # characters
+PIECE = 256  # blocks that are judged at once; each takes up to 8 kB meanwhile
 NEAR = """
     comment side navigation footer header related consent meta content caption list hidden form quote prose article main li p
 """.split()  # noqa: SIM905  (the groups whose nearest element's share of the page is asked for)
@@ -126,11 +127,15 @@ def apply(trees: dict[str, np.ndarray], columns: np.ndarray) -> np.ndarray:
     """Scores, integers, of [features, blocks] by oblivious trees: each level of a tree asks the same question of every block; the
     answers name the leaf."""
     count, depth = trees["feature"].shape
-    answers = (columns[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1)).view(np.uint8).reshape(depth, count, -1)
-    leaf = answers[0]
-    for level in range(1, depth):
-        leaf = leaf | (answers[level] << level)
-    return trees["value"].ravel()[leaf + (np.arange(count) << depth)[:, None]].sum(0) + int(trees["bias"])
+    scores = np.full(columns.shape[1], int(trees["bias"]))
+    for at in range(0, len(scores), PIECE):
+        some = columns[:, at : at + PIECE]
+        answers = (some[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1)).view(np.uint8).reshape(depth, count, -1)
+        leaf = answers[0]
+        for level in range(1, depth):
+            leaf = leaf | (answers[level] << level)
+        scores[at : at + PIECE] += trees["value"].ravel()[leaf + (np.arange(count) << depth)[:, None]].sum(0)
+    return scores
 
 
 def keep(page: Blocks) -> np.ndarray:
