@@ -11,6 +11,7 @@ import os
 import pickle
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,8 @@ class Engine:
         if workers > 1 and not self.ray:
             options["use_process"] = True
         call = daft.cls(_Worker, **options)(work)
-        plan = daft.from_pydict({"job": [pickle.dumps(job) for job in jobs]})  # so that a worker holds its own alone
+        # Packed here, so that a worker holds its own alone; names of many files are alike.
+        plan = daft.from_pydict({"job": [zlib.compress(pickle.dumps(job), 1) for job in jobs]})
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
@@ -81,7 +83,7 @@ class _Worker:
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
-                self.work(pickle.loads(job))
+                self.work(pickle.loads(zlib.decompress(job)))
                 _give_back()
         except UserError as error:
             return f"user\0{error}"

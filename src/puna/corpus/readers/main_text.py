@@ -123,13 +123,15 @@ def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
     return np.array(list(found.values())), list(found)
 
 
-def apply(trees: dict[str, np.ndarray], columns: np.ndarray) -> np.ndarray:
-    """Scores, integers, of [features, blocks] by oblivious trees: each level of a tree asks the same question of every block; the
-    answers name the leaf."""
+def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
+    """Scores, integers, by oblivious trees: each level of a tree asks the same question of every block; the answers name the leaf.
+
+    columns: [features, blocks], in one array or several whose features follow each other.
+    """
     count, depth = trees["feature"].shape
-    scores = np.full(columns.shape[1], int(trees["bias"]))
+    scores = np.full(columns[0].shape[1], int(trees["bias"]))
     for at in range(0, len(scores), PIECE):
-        some = columns[:, at : at + PIECE]
+        some = np.concatenate([part[:, at : at + PIECE] for part in columns])
         answers = (some[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1)).view(np.uint8).reshape(depth, count, -1)
         leaf = answers[0]
         for level in range(1, depth):
@@ -145,7 +147,7 @@ def keep(page: Blocks) -> np.ndarray:
     rounds = model()
     columns, _ = features(page)
     more, _ = around(page, apply(rounds[0], columns), columns[0])
-    return chosen(apply(rounds[1], np.concatenate([columns, more])), columns[0])
+    return chosen(apply(rounds[1], columns, more), columns[0])
 
 
 def chosen(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
