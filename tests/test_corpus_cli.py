@@ -195,6 +195,31 @@ except KeyboardInterrupt:
     assert (told.stdout, told.stderr) == (f"stopped {signal.SIGTERM:d}\n", "")
 
 
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_at_once_while_objects_are_cleared_away(second: signal.Signals) -> None:
+    program = """
+import time
+from puna.cli import _Signals
+class Cleared:
+    def __del__(self):
+        for _ in range(3000): pass
+signals, until = _Signals(), time.monotonic() + 20
+try:
+    print("ready", flush=True)
+    while time.monotonic() < until:
+        if not signals.received: Cleared()
+    print("lost")
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(second)
+        assert process.communicate(timeout=60) == ("stopped\n", "")
+
+
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     assert "a name has letters" in puna("corpus", tmp_path / "a.txt", "--name", "../evil", "--out", tmp_path / "out", code=2).stderr

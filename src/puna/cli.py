@@ -42,31 +42,44 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON"
 RunArgument = Annotated[Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)]
 
 
+ALARM_SECONDS = 0.01
+
+
 class _Signals:
-    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the second signal)."""
+    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the second signal).
+
+    Python drops what is raised in a finalizer, an interrupt too. One that was dropped is raised again a moment later, by an alarm.
+    """
 
     def __init__(self) -> None:
         self.received = 0
-        self._polite = False
+        self._again = self._polite = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
         signal.signal(signal.SIGALRM, self._interrupt)
-        sys.unraisablehook = self._not_raised
+        sys.unraisablehook = self._dropped
 
     def _handle(self, number: int, frame: Any) -> None:
-        again, self.received = bool(self.received), number
-        if again or not self._polite:
-            raise KeyboardInterrupt
+        self._again, self.received = bool(self.received), number
+        self._interrupt(number, frame)
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        if frame is not None and frame.f_code is _Signals._dropped.__code__:  # where it would be dropped, too
+            signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
+        elif self._again or not self._polite:
+            raise KeyboardInterrupt
 
-    def _not_raised(self, lost: Any) -> None:
-        """Python drops what is raised while it clears an object away, an interrupt too: that one is raised again a moment later."""
+    def _dropped(self, lost: Any) -> None:
         if lost.exc_type is KeyboardInterrupt and self.received:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
         else:
             sys.__unraisablehook__(lost)
+
+    def end(self) -> None:
+        """Take no more signals: the run has stopped, and says so."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
 
     def should_stop(self) -> bool:
         return bool(self.received)
@@ -105,8 +118,10 @@ def _run(build: Any, view: Any, signals: _Signals) -> dict[str, Any]:
     try:
         return build.run(view)
     except Stopped as stopped:
+        signals.end()
         told = f"stopped and saved at step {stopped.step}; the same command goes on from there"
     except KeyboardInterrupt:
+        signals.end()
         told = "stopped; the same command goes on from the last finished part"
     finally:
         view.close()

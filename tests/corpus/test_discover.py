@@ -35,6 +35,8 @@ def make(folder: Path) -> None:
         "project/LICENSE": b"MIT",
         "project/src/a.py": b"pass",
         "wheels/a-1.0-py3-none-any.whl": b"PK",
+        "notes/one.md": b"# A note",
+        "notes/two.rst": b"A note",
         "picture.png": b"\x89PNG",
     }
     for name, content in contents.items():
@@ -52,6 +54,7 @@ def test_every_file_goes_to_a_reader_or_is_named(tmp_path: Path) -> None:
         "html": ["pages/index.html"],
         "arxiv": ["papers/2101.00001", "papers/2101.00002"],
         "code": ["project", "wheels/a-1.0-py3-none-any.whl"],
+        "text": ["notes/one.md", "notes/two.rst"],
         "jsonl": ["rows/part.jsonl.gz"],
         "stackexchange": ["site/Posts.xml"],
         "wikipedia": ["wiki/dump-articles.xml.bz2"],
@@ -258,8 +261,8 @@ CODE = {"a-1/a.py": b"pass", "a-1/b.py": b"pass", "a-1/notes.txt": b"Text."}
         ),
         ("a.tar.gz", TEXTS, {"book": ["!*.txt", "!*.TXT"], "jsonl": ["!*.jsonl.gz"], "warc": ["!*.warc.gz"],
                              "wikipedia": ["![[]1]/dump.xml"]}, ""),
-        ("a.tar.xz", {"LICENSE": b"", "README.md": b"", "load.py": b"", "a.json": b"", "b.json": b""}, {"jsonl": ["!*.json"]},
-         ": 3 of the 5 files in it, such as LICENSE, README.md, load.py"),
+        ("a.tar.xz", {"LICENSE": b"", "README.md": b"", "load.py": b"", "a.json": b""}, {"text": ["!*.md"], "jsonl": ["!*.json"]},
+         ": 2 of the 4 files in it, such as LICENSE, load.py"),
         ("a.zip", CODE, {"code": [""]}, ""),
         ("a.tar.gz", {"a-1/PKG-INFO": b"", "a-1/a.py": b"", "a-1/b.txt": b"", "a-1/c.txt": b""}, {"code": [""]}, ""),
         ("2101.00001.tar.gz", {"main.tex": b""}, {"arxiv": [""]}, ""),
@@ -307,7 +310,8 @@ def test_a_licence_beside_texts_makes_no_package(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     found, left = discover.sources([str(tmp_path)])
-    assert found == {"jsonl": [str(tmp_path / "data" / "a.jsonl")]} and [Path(path).name for path in left] == ["LICENSE", "README.md"]
+    assert found == {"text": [str(tmp_path / "README.md")], "jsonl": [str(tmp_path / "data" / "a.jsonl")]}
+    assert [Path(path).name for path in left] == ["LICENSE"]
     (tmp_path / "data" / "a.py").write_text("pass")
     assert discover.sources([str(tmp_path)]) == ({"code": [str(tmp_path)]}, [])
 

@@ -18,6 +18,7 @@ KINDS = {
     "book": "books",
     "code": "source code of packages",
     "github": "source code of repositories",
+    "text": "texts as they are",
     "lines": "texts, one a line",
     "jsonl": "texts of a published dataset",
 }

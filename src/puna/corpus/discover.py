@@ -14,13 +14,14 @@ from puna.corpus.readers import source_file, streams
 from puna.corpus.readers.members import Member, is_chaff, members
 from puna.errors import UserError
 
-NAMES = {"warc": "crawl", "html": "pages", "book": "books", "lines": "texts", "jsonl": "datasets", "github": "code"}
+NAMES = {"warc": "crawl", "html": "pages", "book": "books", "text": "texts", "jsonl": "datasets", "github": "code"}
 SUFFIXES = {
     "warc": (".warc", ".wet", ".wat", ".arc"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".parquet"),
     "html": (".html", ".htm", ".xhtml"),
     "code": (".whl",),
     "book": (".txt", ".text"),
+    "text": (".md", ".markdown", ".rst", ".adoc", ".asciidoc", ".org"),
 }
 PACKED = (".gz", ".bz2", ".zst", ".lz4")
 PACKAGE = (

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "code", "github", "lines", "jsonl"]
+Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "text", "code", "github", "lines", "jsonl"]
 
 
 def _known_languages(codes: tuple[str, ...]) -> tuple[str, ...]:

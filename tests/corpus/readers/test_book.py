@@ -1,5 +1,6 @@
 """Books: what their makers added, and where lines belong together."""
 
+import random
 import textwrap
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_a_margin_on_the_left_is_no_verse() -> None:
 
 def test_first_lines_may_be_indented() -> None:
     assert book.unwrap(f"{WRAPPED}\n\n  {WRAPPED}").split("\n\n")[1].strip() == PROSE.strip()
+
+
+LETTERS = random.Random(1)
+HAN = [
+    "，".join("".join(chr(LETTERS.randint(0x4E00, 0x9FA5)) for _ in range(LETTERS.randint(4, 15))) for _ in range(12)) + "。"
+    for _ in range(30)
+]
+
+
+@pytest.mark.parametrize("width", [30, 36, 40])
+@pytest.mark.parametrize("indent", ["", "\u3000\u3000"])
+def test_lines_of_scripts_without_spaces_are_joined_without(width: int, indent: str) -> None:
+    lines = ["\n".join((indent + part)[at : at + width] for at in range(0, len(indent + part), width)) for part in HAN]
+    assert book.unwrap(("\n" if indent else "\n\n").join(lines)) == "\n\n".join(HAN)
+
+
+def test_sentences_on_lines_of_their_own_stay_in_scripts_without_spaces() -> None:
+    text = "\n".join(sentence + "。" for part in HAN for sentence in part.rstrip("。").split("，"))
+    assert book.unwrap(text) == text
+    assert book.unwrap("\n".join(HAN)) == "\n".join(HAN)
+
+
+def test_a_space_stays_beside_words_of_other_scripts() -> None:
+    lines = [part[:33] + " Puna" for part in HAN]
+    assert book.unwrap("\n".join(lines)).split("\n") == [" ".join(lines)]
 
 
 VERSE = "The llama goes up,\nThe llama goes down,\nAnd all of the year\nIt stays out of town."

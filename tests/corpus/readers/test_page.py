@@ -155,7 +155,9 @@ def test_oblivious_trees_against_walking_them() -> None:
         "feature": chance.integers(0, 5, (7, 3)), "threshold": chance.random((7, 3)), "value": chance.integers(-900, 900, (7, 8)),
         "bias": np.array(-40),
     }  # fmt: skip
-    columns = chance.random((5, 30))
+    columns = chance.random((5, 300))  # more than are judged at once
+    assert columns.shape[1] > main_text.PIECE
+    assert (main_text.apply(trees, columns[:2], columns[2:]) == main_text.apply(trees, columns)).all()
     for block, score in enumerate(main_text.apply(trees, columns)):
         expected = -40
         for feature, threshold, value in zip(trees["feature"], trees["threshold"], trees["value"], strict=True):

@@ -61,6 +61,19 @@ def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
     assert len(items) == 4
 
 
+def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:
+    def half(text: str) -> str:
+        return text.replace("HALF", "&#xDC00;")
+
+    rows = [question(1), answer(2, 1, 5, "HALF"), answer(3, 1, 4, "whole"), question(4, "HALF"), answer(5, 4, 1, "of it"), row(Id="HALF")]
+    found = read(tmp_path, *map(half, rows))
+    assert [(item.reason, item.url.partition("example")[2]) for item in found if isinstance(item, Skipped)] == [
+        ("not text", "/a/2"), ("not text", "/questions/4"), ("answer without its question", "/a/5")
+    ]  # fmt: skip
+    (thread,) = (item for item in found if isinstance(item, Found))
+    assert thread.text == "Title\n\nWhy?\n\nA: whole"
+
+
 def test_the_order_of_rows_and_the_memory_given_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(3)
     words = ["high", "plain", "wind", "llama", "grass", "snow"]

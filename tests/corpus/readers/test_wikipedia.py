@@ -61,3 +61,13 @@ def test_the_wikis_language_writes_numbers_and_its_title_stands_for_the_page(tmp
         "fr": "Puna has 12 345,5 herds.",
         "xx": "Puna has 12,345.5 herds.",
     }
+
+
+def test_half_a_pair_of_utf16_costs_one_page(tmp_path: Path) -> None:
+    path = tmp_path / "dump.xml"
+    pages = "".join(
+        f"<page><title>{name}</title><ns>0</ns><text>{text}</text></page>" for name, text in [("a", "x&#xD800;"), ("b", "Text.")]
+    )
+    path.write_text(f"<mediawiki>{pages}</mediawiki>")
+    bad, good = wikipedia.read(path)
+    assert bad == Skipped("not text", "", 0) and isinstance(good, Found) and good.text == "b\n\nText."

@@ -272,7 +272,7 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     preamble = whole[: begin.start()] if begin else ""
     title = _title(preamble, whole)
     bodies = [whole[begin.end() if begin else 0 : end.start() if end else len(whole)]]
-    del whole, begin, end  # a match keeps its text; books of many megabytes are held no oftener than they must
+    del whole, begin, end  # a match keeps its text, and one of many megabytes is to be there no oftener than needed
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
     body = expand_macros(preamble, bodies.pop())
     section = FIRST_SECTION.search(body)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from puna.corpus.dedup.hashing import WITHOUT_SPACES
 from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers import streams
 from puna.corpus.readers.page import page_text
@@ -32,18 +33,19 @@ NOTE = re.compile(r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg
 PICTURE = re.compile(r"\[Illustration(?::([^\[\]]{0,2000}))?\]", re.IGNORECASE)
 HEAD_CHARACTERS = 20_000
 LARGEST_BYTES = 64_000_000
-NARROWEST = 50  # characters a line; texts with shorter lines are verse or lists
+# Letters of scripts that put no spaces between words, and the marks that stand among them.
+UNSPACED = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in WITHOUT_SPACES)}\u3000-\u303f\uff00-\uff60]")
+WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd]")
+NARROWEST = 50  # columns a line; texts with shorter lines are verse or lists
 FULL = 0.85  # of the lines' width: where the next word would have gone beyond it, a line was broken for want of room
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
     """One book; a text without Gutenberg's marks is taken whole."""
-    raw = b""
-    for chunk in streams.chunks(path):
-        raw += chunk
-        if len(raw) > LARGEST_BYTES:
-            yield Skipped("book over 64 MB", path.name, 0)
-            return
+    raw = streams.whole(path, LARGEST_BYTES)
+    if raw is None:
+        yield Skipped("book over 64 MB", path.name, 0)
+        return
     if b"<html" in raw[:2000].lower():
         name, text = page_text(raw)
         body, framed = _inside(text)
@@ -101,11 +103,11 @@ def unwrap(text: str) -> str:
     """Join the lines of each paragraph of running text; verse, tables, lists and headings keep theirs.
 
     A paragraph is running text when its lines start at the book's margin and each was broken where the next word had no room. The
-    margin is the commonest indentation.
+    margin is the commonest indentation. An indentation of a Chinese or Japanese letter's width begins a paragraph.
     """
     paragraphs = [
         lines
-        for part in re.split(r"\n[ \t]*\n", text)
+        for part in re.split(r"\n[ \t]*\n|\n(?=\u3000)", text)
         if (lines := [line.rstrip().expandtabs() for line in part.split("\n") if line.strip()])
     ]
     indents: dict[int, int] = {}
@@ -115,13 +117,29 @@ def unwrap(text: str) -> str:
             indents[indent] = indents.get(indent, 0) + 1
     margin = min(indents, key=lambda indent: (-indents[indent], indent), default=0)
     paragraphs = [[line[min(margin, len(line) - len(line.lstrip())) :] for line in lines] for lines in paragraphs]
-    lengths = sorted(len(line) for lines in paragraphs for line in lines[:-1])
+    lengths = sorted(_columns(line) for lines in paragraphs for line in lines[:-1])
     width = lengths[len(lengths) * 9 // 10] if lengths else 0
-    return "\n\n".join(" ".join(map(str.strip, lines)) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+    return "\n\n".join(_joined(lines) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+
+
+def _columns(text: str) -> int:
+    """How wide a text stands in letters of one width, where those of China, Japan and Korea take two."""
+    return len(text) if text.isascii() else len(text) + len(WIDE.findall(text))
+
+
+def _joined(lines: list[str]) -> str:
+    """The lines of running text as one, with a space between two unless the script has none."""
+    if all(map(str.isascii, lines)):
+        return " ".join(map(str.strip, lines))
+    parts = [lines[0].strip()]
+    for line in lines[1:]:
+        following = line.strip()
+        parts += [following] if UNSPACED.match(parts[-1][-1]) and UNSPACED.match(following) else [" ", following]
+    return "".join(parts)
 
 
 def _runs(lines: list[str], width: int) -> bool:
-    """Whether the lines of a paragraph are running text, broken at `width` characters."""
+    """Whether the lines of a paragraph are running text, broken at `width` columns."""
     if (
         len(lines) < 2
         or width < NARROWEST
@@ -129,5 +147,10 @@ def _runs(lines: list[str], width: int) -> bool:
         or any("   " in line.strip() for line in lines)
     ):
         return False
-    full = sum(len(line) + 1 + len(following.split()[0]) >= FULL * width for line, following in pairwise(lines))
+    full = sum(_columns(line) + _first(following) >= FULL * width for line, following in pairwise(lines))
     return full >= 0.8 * (len(lines) - 1)
+
+
+def _first(line: str) -> int:
+    """Columns that a line's first word needs behind another: one letter's, where there are no spaces."""
+    return 2 if UNSPACED.match(line.lstrip()) else 1 + _columns(line.split()[0])

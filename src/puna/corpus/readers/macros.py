@@ -54,7 +54,7 @@ class Macros:
 
 
 class _Braces:
-    """A text whose balanced groups are found without reading them."""
+    """A text whose balanced groups are found by bisection, after one pass."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -67,13 +67,14 @@ def _posts(path: Path, broken: list[UserError]) -> Iterator[tuple[Any, ...]]:
     number = -1
     try:
         for number, row in enumerate(streams.xml_elements(path, ("row",))):
-            kind, identity = row.get("PostTypeId"), _integer(row.get("Id"))
-            question = identity if kind == QUESTION else _integer(row.get("ParentId"))
+            kind, identity = _value(row, "PostTypeId"), _integer(_value(row, "Id"))
+            question = identity if kind == QUESTION else _integer(_value(row, "ParentId"))
             if kind not in (QUESTION, ANSWER) or identity is None or question is None:
                 continue
-            rank = -(_integer(row.get("Score")) or 0) if kind == ANSWER else 0
-            body = zlib.compress(row.get("Body", "")[:LONGEST_BODY].encode(), 1)
-            yield question, kind == ANSWER, rank, identity, number, row.get("Title", ""), row.get("ContentLicense", ""), body
+            rank = -(_integer(_value(row, "Score")) or 0) if kind == ANSWER else 0
+            title, licence, body = (_value(row, key) for key in ("Title", "ContentLicense", "Body"))
+            packed = None if body is None else zlib.compress(body[:LONGEST_BODY].encode(), 1)
+            yield question, kind == ANSWER, rank, identity, number, title or "", licence or "", packed
     except UserError as error:
         broken.append(error)
 
@@ -82,13 +83,20 @@ def _thread(site: str, question: int, rows: Iterator[tuple[Any, ...]]) -> Iterat
     """The document of one question, from its rows in order."""
     first = next(rows)
     _, is_answer, _, identity, number, title, licence, packed = first
-    if is_answer:
-        for _, _, _, answer, place, *_ in (first, *rows):
-            yield Skipped("answer without its question", f"https://{site}/a/{answer}", place)
-        return
     url = f"https://{site}/questions/{identity}"
+    if is_answer or packed is None:
+        if not is_answer:
+            yield Skipped("not text", url, number)
+        for _, is_answer, _, answer, place, *_ in (first, *rows):
+            if is_answer:
+                yield Skipped("answer without its question", f"https://{site}/a/{answer}", place)
+        return
     bodies = [zlib.decompress(packed).decode()]
-    bodies += [zlib.decompress(row[-1]).decode() for row in rows if row[1]]
+    for _, is_answer, _, answer, place, *_, packed in rows:
+        if packed is None:
+            yield Skipped("not text", f"https://{site}/a/{answer}", place)
+        elif is_answer:
+            bodies.append(zlib.decompress(packed).decode())
     texts = [html_to_text(body) for body in bodies]
     answers = [f"A: {text}" for text in texts[1:] if text]
     if not answers:
@@ -96,6 +104,14 @@ def _thread(site: str, question: int, rows: Iterator[tuple[Any, ...]]) -> Iterat
         return
     text = "\n\n".join(part for part in (title, texts[0], *answers) if part)
     yield Found(url, text, number, digest("\0".join(bodies)), title, licence or "CC-BY-SA")
+
+
+def _value(row: Any, name: str) -> str | None:
+    """An attribute of a row, "" without one; None for one with a reference to half a pair of UTF-16."""
+    try:
+        return str(row.get(name, ""))
+    except UnicodeDecodeError:
+        return None
 
 
 def _integer(text: str | None) -> int | None:

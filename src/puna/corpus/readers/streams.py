@@ -34,6 +34,17 @@ def chunks(path: Path) -> Iterator[bytes]:
         yield piece
 
 
+def whole(path: Path, most: int) -> bytes | None:
+    """The content of such a file, None where it is longer than `most` bytes. Raises UserError as `chunks` does."""
+    parts: list[bytes] = []
+    for chunk in chunks(path):
+        parts.append(chunk)
+        most -= len(chunk)
+        if most < 0:
+            return None
+    return b"".join(parts)
+
+
 def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
     """As `chunks`, each piece with the byte of the file where its gzip or bzip2 member starts (None in other files).
 
@@ -116,7 +127,8 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     """Finished elements of these names, in the order in which they end; each is emptied after its turn, so memory stays small.
 
-    A character that XML forbids is passed over. Raises UserError, after every whole element, where the document breaks off.
+    A character that XML forbids is passed over. Raises UserError, after every whole element, where the document breaks off, and where it
+    cannot be decoded.
     """
     from lxml import etree
 
@@ -131,8 +143,8 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
                 for _, element in parser.read_events():
                     yield element
                     element.clear()
-                    while element.getprevious() is not None:
-                        del element.getparent()[0]
+                    while element.getprevious() is not None and (parent := element.getparent()) is not None:
+                        del parent[0]
             head = head if len(head) > 4096 else head + chunk[:8192]
             tail = (tail + chunk)[-400:]
     except etree.XMLSyntaxError as error:
@@ -140,6 +152,11 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     finally:  # else its memory stays until Python looks for objects that hold each other
         with contextlib.suppress(etree.XMLSyntaxError):
             parser.close()
+    wrong = {entry.type for entry in parser.feed_error_log}
+    if etree.ErrorTypes.ERR_DOCUMENT_EMPTY in wrong:
+        raise UserError("this is no XML, or in an encoding that is neither UTF-8, UTF-16 nor what it says")
+    if etree.ErrorTypes.ERR_INVALID_ENCODING in wrong and b"\0" in head:
+        raise UserError("the XML is UTF-16 with damage in it, behind which it cannot be read")
     head, tail = head.replace(b"\0", b""), tail.replace(b"\0", b"")  # as good as decoding UTF-16, for names
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
     opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)

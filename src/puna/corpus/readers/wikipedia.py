@@ -34,7 +34,11 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
         elif tag == "namespace" and element.get("key") in (MEDIA_KEY, FILE_KEY, CATEGORY_KEY) and element.text:
             namespaces.add(element.text.lower())
         elif tag == "page":
-            yield _article(element, base, language, frozenset(namespaces), number, refuses)
+            try:
+                item = _article(element, base, language, frozenset(namespaces), number, refuses)
+            except UnicodeDecodeError:  # a reference to half a pair of UTF-16
+                item = Skipped("not text", "", number)
+            yield item
             number += 1
 
 
