@@ -46,7 +46,7 @@ def test_all_problems_at_once(path: Path) -> None:
         "train.steps_: unknown key; did you mean steps?",
         'train.beta1: a number is needed, such as 0.5 (it is "x")',
         "sed: unknown key; did you mean seed?",
-        "corpus.sources.0.reader: Input should be 'warc', 'html'",
+        "corpus.sources.stories.reader: Input should be 'warc', 'html'",
         "model.size: missing",
     ):
         assert told in message
@@ -88,14 +88,14 @@ def test_problems_between_keys(path: Path, change: str, told: str) -> None:
         ("[corpus]", "[corpus]\nlanguage_score = true", "corpus.language_score: a number is needed, such as 0.5 (it is true)"),
         ("[corpus]", "[corpus]\nlanguages = [1]", "corpus.languages.0: text in quotes is needed (it is 1)"),
         ("[corpus]", "[corpus]\nperplexity = true", "corpus.perplexity: a section is needed, with keys of its own (it is true)"),
-        ('reader = "lines"', 'reader = "lines"\nc4 = "true"', 'corpus.sources.0.c4: true or false is needed (it is "true")'),
-        ('reader = "lines"', 'reader = "lines"\nc4 = 1', "corpus.sources.0.c4: true or false is needed (it is 1)"),
+        ('reader = "lines"', 'reader = "lines"\nc4 = "true"', 'corpus.sources.stories.c4: true or false is needed (it is "true")'),
+        ('reader = "lines"', 'reader = "lines"\nc4 = 1', "corpus.sources.stories.c4: true or false is needed (it is 1)"),
         ("steps = 20", "steps = 2e1", "train.steps: a whole number is needed, such as 100 (it is 20.0)"),
         ("seed = 3", "seed = inf", "seed: a whole number is needed, such as 100 (it is Infinity)"),
         ("5e-3", "nan", "train.learning_rate: Input should be a finite number (it is NaN)"),
         ("5e-3", "-inf", "train.learning_rate: Input should be a finite number (it is -Infinity)"),
         ("seed = 3", "seed = 2020-01-02", "seed: no key takes a date or a time; where text is meant, put it in quotes (it is 2020-01-02)"),
-        ('licence = "CC0-1.0"', "licence = 2020-01-02T03:04:05Z", "corpus.sources.0.licence: no key takes a date or a time"),
+        ('licence = "CC0-1.0"', "licence = 2020-01-02T03:04:05Z", "corpus.sources.stories.licence: no key takes a date or a time"),
         ("[corpus]", "[corpus]\nperplexity = 03:04:05", "corpus.perplexity: no key takes a date or a time"),
         ("[tokens]", "[tokens]\nmixture = {stories = 2020-01-02}", "tokens.mixture.stories: no key takes a date or a time"),
         ("seed = 3", f"seed = 0x{'F' * 9000}", "seed: no key takes so large a number"),
@@ -185,7 +185,7 @@ def test_a_file_whose_name_is_not_text(tmp_path: Path) -> None:
 
 def test_one_source_with_a_wrong_key_is_not_too_few(path: Path) -> None:
     entry = '[corpus]\n[[corpus.sources]]\nname = "a"\nreader = "lines"\n'
-    for lines, told in (('uris = ["a.txt"]\nc5 = true', "corpus.sources.0.c5: unknown key"), ("uris = []", "corpus.sources.0.uris: Tuple")):
+    for lines, told in (('uris = ["a.txt"]\nc5 = true', "corpus.sources.a.c5: unknown key"), ("uris = []", "corpus.sources.a.uris: Tuple")):
         path.write_text(entry + lines)
         with pytest.raises(UserError, match=rf"1 problem\n  {told}"):
             recipe.load_corpus(path)

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,13 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
             problems += recipe.whole().problems()
         except ValidationError as error:
             found = [problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)]
-            problems += map(_explain, found)
+            problems += [_explain(problem, plain) for problem in found]
             if not found and not foreign:
                 alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
                 recipe = CorpusRecipe.model_validate_json(json.dumps(alone), strict=True)
     except RecursionError:
         problems.append(TOO_DEEP)
-    problems += [f"{key}: {message}" for key, message in foreign.items()]
+    problems += [f"{_named(key.split('.'), tree)}: {message}" for key, message in foreign.items()]
     return recipe, problems, missing
 
 
@@ -239,10 +240,24 @@ def _key(problem: Any) -> str:
     return ".".join(str(part) for part in problem["loc"]) or "recipe"
 
 
-def _explain(problem: Any) -> str:
+def _named(location: Sequence[Any], tree: Any) -> str:
+    """A key as people write it: entries of a list by their name, where they have one."""
+    parts: list[str] = []
+    for part in location:
+        if isinstance(tree, list) and str(part).isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+            name = tree.get("name") if isinstance(tree, dict) else None
+            parts.append(name if isinstance(name, str) and name else str(part))
+        else:
+            tree = tree.get(part) if isinstance(tree, dict) else None
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _explain(problem: Any, tree: Any) -> str:
     if problem["type"] == "json_invalid":  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
         return TOO_DEEP
-    key = _key(problem)
+    key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(problem['loc'])}"

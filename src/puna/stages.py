@@ -19,7 +19,7 @@ from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 4, "documents": 7, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 4, "documents": 8, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
