@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -42,38 +43,40 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON"
 RunArgument = Annotated[Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)]
 
 
-ALARM_SECONDS = 0.01
+TOGETHER_SECONDS = 0.5  # signals this close are one: some programs send two, and a terminal sends to all that run in it
+ALARM_SECONDS = 1.0
 
 
 class _Signals:
     """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the second signal).
 
-    Python drops what is raised in a finalizer, an interrupt too. One that was dropped is raised again a moment later, by an alarm.
+    An interrupt may get lost: Python drops what is raised in a finalizer, and libraries what is raised while they call back. So an
+    alarm raises it again, each second until the run ends.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self._when = 0.0
         self._again = self._polite = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
-        signal.signal(signal.SIGALRM, self._interrupt)
-        sys.unraisablehook = self._dropped
+        signal.signal(signal.SIGALRM, self._remind)
+        sys.unraisablehook = _not_raised
 
     def _handle(self, number: int, frame: Any) -> None:
-        self._again, self.received = bool(self.received), number
-        self._interrupt(number, frame)
-
-    def _interrupt(self, number: int, frame: Any) -> None:
-        if frame is not None and frame.f_code is _Signals._dropped.__code__:  # where it would be dropped, too
+        now = time.monotonic()
+        if self.received and now - self._when < TOGETHER_SECONDS:
+            return
+        self._again, self.received, self._when = bool(self.received), number, now
+        if self._again or not self._polite:
             signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
-        elif self._again or not self._polite:
             raise KeyboardInterrupt
 
-    def _dropped(self, lost: Any) -> None:
-        if lost.exc_type is KeyboardInterrupt and self.received:
+    def _remind(self, number: int, frame: Any) -> None:
+        if self._again or not self._polite:
             signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
-        else:
-            sys.__unraisablehook__(lost)
+            if not _ending():
+                raise KeyboardInterrupt
 
     def end(self) -> None:
         """Take no more signals: the run has stopped, and says so."""
@@ -91,6 +94,21 @@ class _Signals:
             yield
         finally:
             self._polite = False
+            if self.received:  # for what was done before it noticed
+                signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
+
+
+def _ending() -> bool:
+    """Whether this is called while an interrupt is on its way out, through a `finally` or the end of a `with`."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt | Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _not_raised(lost: Any) -> None:
+    if lost.exc_type is not KeyboardInterrupt:  # which comes again
+        sys.__unraisablehook__(lost)
 
 
 def _build(
@@ -490,6 +508,8 @@ def main() -> None:
         if reason is None:
             raise
         _fail(reason)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _disk_problem(error: BaseException) -> str | None:
