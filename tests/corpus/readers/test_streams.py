@@ -145,6 +145,11 @@ def test_elements_across_the_pieces_that_the_parser_is_fed(tmp_path: Path, encod
         (b"plain text", "this is no XML"),
         (("<rows>" + "<row/>" * 9 + "\ud800" + "<row/>" * 9 + "</rows>").encode("utf-16", "surrogatepass"), "UTF-16 with damage in it"),
         (b"<rows><row/><row/>", "the XML breaks off"),
+        (b"", "nothing in it"),
+        (b"<rows>\n<row/>\n<row <a='1'/>\n<row/></rows>", "damaged at line 3"),
+        (b"<rows>\n<row/>\n<row a='1\n<row/></rows>", "the XML breaks off|damaged at line"),
+        (b"<rows>\n<row>A < B</row>\n<row/></rows>", "damaged at line 2"),
+        (b"<rows><row/></rows>\n<rows><row/></rows>", "damaged at line 2"),
     ],
 )
 def test_xml_that_cannot_be_read_to_its_end_is_told(tmp_path: Path, raw: bytes, told: str) -> None:
@@ -152,6 +157,14 @@ def test_xml_that_cannot_be_read_to_its_end_is_told(tmp_path: Path, raw: bytes, 
     path.write_bytes(raw)
     with pytest.raises(UserError, match=told):
         list(streams.xml_elements(path, ("row",)))
+
+
+@pytest.mark.parametrize("odd", ["A & B", "&nbsp;", "\x01", "&#2;", "<!-- a -- b -->", "&amp"])
+def test_what_xml_forbids_costs_no_element(tmp_path: Path, odd: str) -> None:
+    """A bare & makes the parser wait for the end of a reference: what it holds till then comes at the end."""
+    path = tmp_path / "rows.xml"
+    path.write_text("<rows>" + "<row>e</row>" * 5 + f"<row>{odd}</row>" + "<row>e</row>" * 20_000 + "</rows>")
+    assert sum(1 for _ in streams.xml_elements(path, ("row",))) == 20_006
 
 
 def test_a_comment_before_the_root(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from puna.errors import UserError
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
+LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")  # errors of XML that cost more than a character
 LZ4 = b"\x04\x22\x4d\x18"
 ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")  # the second mark opens a frame of settings that some writers put first
 
@@ -127,8 +128,8 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     """Finished elements of these names, in the order in which they end; each is emptied after its turn, so memory stays small.
 
-    A character that XML forbids is passed over. Raises UserError, after every whole element, where the document breaks off, and where it
-    cannot be decoded.
+    A character that XML forbids is passed over. Raises UserError, after every element that can be read, where the document breaks off, is
+    damaged, or cannot be decoded.
     """
     from lxml import etree
 
@@ -140,29 +141,44 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         for chunk in chunks(path):
             for at in range(0, len(chunk), PARSED_CHUNK):
                 parser.feed(chunk[at : at + PARSED_CHUNK])
-                for _, element in parser.read_events():
-                    yield element
-                    element.clear()
-                    while element.getprevious() is not None and (parent := element.getparent()) is not None:
-                        del parent[0]
+                yield from _finished(parser)
             head = head if len(head) > 4096 else head + chunk[:8192]
             tail = (tail + chunk)[-400:]
+        with contextlib.suppress(etree.XMLSyntaxError):
+            parser.close()
+        yield from _finished(parser)  # what waited for the end of a reference
     except etree.XMLSyntaxError as error:
         raise UserError("this is no XML") from error
     finally:  # else its memory stays until Python looks for objects that hold each other
         with contextlib.suppress(etree.XMLSyntaxError):
             parser.close()
-    wrong = {entry.type for entry in parser.feed_error_log}
-    if etree.ErrorTypes.ERR_DOCUMENT_EMPTY in wrong:
-        raise UserError("this is no XML, or in an encoding that is neither UTF-8, UTF-16 nor what it says")
-    if etree.ErrorTypes.ERR_INVALID_ENCODING in wrong and b"\0" in head:
-        raise UserError("the XML is UTF-16 with damage in it, behind which it cannot be read")
-    head, tail = head.replace(b"\0", b""), tail.replace(b"\0", b"")  # as good as decoding UTF-16, for names
+    _check(parser.feed_error_log, head.replace(b"\0", b""), tail.replace(b"\0", b""), b"\0" in head)
+
+
+def _finished(parser: Any) -> Iterator[Any]:
+    for _, element in parser.read_events():
+        yield element
+        element.clear()
+        while element.getprevious() is not None and (parent := element.getparent()) is not None:
+            del parent[0]
+
+
+def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
+    """Raise UserError where a document was not read to its end. head, tail: its beginning and end without zeros, as good as decoding
+    UTF-16, for names."""
+    kinds = {error.type_name for error in errors}
+    if not head.strip() or "ERR_DOCUMENT_EMPTY" in kinds:
+        raise UserError("this is no XML, or in an encoding that is neither UTF-8, UTF-16 nor what it says" if head else "nothing in it")
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
     opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
     first = opened[1] if opened else b"?"
     if root is None or root[1] != first:
         raise UserError(f"the XML breaks off before the end of <{first.decode('ascii', 'replace')}>")
+    if utf16 and "ERR_INVALID_ENCODING" in kinds:
+        raise UserError("the XML is UTF-16 with damage in it, behind which it cannot be read")
+    for error in errors:  # the parser goes on behind others
+        if error.type_name in LOSSES or (error.type_name == "ERR_NAME_REQUIRED" and error.message.startswith("StartTag")):
+            raise UserError(f"the XML is damaged at line {error.line:,}, column {error.column:,}: what stands behind may be lost")
 
 
 def text_of(raw: bytes, otherwise: str = "cp1252") -> str | None:
