@@ -313,6 +313,8 @@ def test_a_licence_beside_texts_makes_no_package(tmp_path: Path) -> None:
     assert found == {"text": [str(tmp_path / "README.md")], "jsonl": [str(tmp_path / "data" / "a.jsonl")]}
     assert [Path(path).name for path in left] == ["LICENSE"]
     (tmp_path / "data" / "a.py").write_text("pass")
+    assert "code" not in discover.sources([str(tmp_path)])[0]  # one script beside two texts
+    (tmp_path / "data" / "b.py").write_text("pass")
     assert discover.sources([str(tmp_path)]) == ({"code": [str(tmp_path)]}, [])
 
 

@@ -117,9 +117,7 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str], seen: set[
     inside = sorted(path.iterdir())
     if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
         found.setdefault("arxiv", []).append(uri)
-    elif any(child.name in PACKAGE for child in inside) or (
-        any(child.name in LICENCES for child in inside) and any(_is_source(child) for child in path.rglob("*"))
-    ):
+    elif any(child.name in PACKAGE for child in inside) or (any(child.name in LICENCES for child in inside) and _mostly_source(path)):
         found.setdefault("code", []).append(uri)
     else:
         return [child for child in inside if not child.name.startswith(".")]
@@ -163,6 +161,13 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
 
 def _is_source(path: PurePath) -> bool:
     return source_file.wanted(path.name) and path.suffix.lower() not in DOCUMENTATION
+
+
+def _mostly_source(folder: Path) -> bool:
+    """Whether a folder without a package's marks holds at least as many files of source code as others that a reader takes."""
+    names = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    sources = sum(map(_is_source, names))
+    return sources > 0 and sources >= sum(not _is_source(path) and bool(_reader(path.name, lambda: b"<mediawiki")) for path in names)
 
 
 def _head(path: Path) -> bytes:

@@ -186,3 +186,21 @@ def test_a_comment_before_the_root(tmp_path: Path) -> None:
 )
 def test_text_of_any_encoding(raw: bytes, text: str | None) -> None:
     assert streams.text_of(raw) == text
+
+
+SAMPLES = {
+    "лама спит на высоком холме, и никто не знает, когда она проснётся ": ["cp1251", "koi8-r", "iso8859-5", "cp866"],
+    "他慢慢地走過我們的村子，天上沒有雲，山上也沒有人，只有羊駝在吃草。": ["gb18030", "big5"],
+    "山の上では風が一日中吹いていて、ラマは草を食べ、だれもそれを不思議に思わない。": ["shift_jis", "euc_jp", "iso2022_jp"],
+    "높은 산에는 하루 종일 바람이 불고 라마는 풀을 뜯고 아무도 이상하게 생각하지 않는다 ": ["cp949"],
+    "บนภูเขาสูงมีลมพัดตลอดทั้งวันและไม่มีใครแปลกใจเลย ": ["cp874"],
+    "στο ψηλό βουνό φυσάει όλη μέρα και κανείς δεν απορεί γι' αυτό ": ["cp1253"],
+    "źródło rzeki leży wysoko w górach, gdzie pasą się lamy, a ścieżka jest wąska i kręta ": ["cp1250"],
+    "sur le haut plateau, le vent souffle toute la journée et personne ne s'en étonne guère ": ["cp1252"],
+}
+
+
+@pytest.mark.parametrize(("sample", "encoding"), [(sample, encoding) for sample, encodings in SAMPLES.items() for encoding in encodings])
+def test_an_encoding_that_is_not_named_is_guessed(sample: str, encoding: str) -> None:
+    text = sample * 10
+    assert streams.text_of(text.encode(encoding)) == text

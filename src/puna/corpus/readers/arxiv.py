@@ -98,7 +98,7 @@ def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
 def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") -> _Source:
     named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
-    encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "cp1252")
+    encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
     decoded = ((inside, streams.text_of(content, encoding)) for inside, content in sorted(raw.items()))
     files = {inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for inside, text in decoded if text is not None}
     return _Source(name, files, digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))), otherwise)

@@ -66,13 +66,13 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 
 
 def _encoding(head: bytes) -> str:
-    """The encoding that a book's header names; Windows-1252 for none, Latin-1 (which it contains) and what nobody knows."""
+    """The encoding that a book's header names, Windows-1252 for Latin-1, which it contains; "" for none and what nobody knows."""
     named = ENCODING.search(head)
-    name = named[1].decode().lower() if named else "cp1252"
+    name = named[1].decode().lower() if named else ""
     try:
         b"a".decode(name)
     except (LookupError, UnicodeError):
-        return "cp1252"
+        return ""
     return "cp1252" if name in ("iso-8859-1", "iso-latin-1") else name
 
 

@@ -1,6 +1,7 @@
 """Compressed files as streams of bytes, with an error for a person where one breaks off."""
 
 import bz2
+import codecs
 import contextlib
 import re
 import zlib
@@ -14,6 +15,8 @@ CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays sm
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
 LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")  # errors of XML that cost more than a character
+GUESSED_BYTES = 100_000  # of a text that its encoding is guessed by
+ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
 ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")  # the second mark opens a frame of settings that some writers put first
 
@@ -181,16 +184,36 @@ def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
             raise UserError(f"the XML is damaged at line {error.line:,}, column {error.column:,}: what stands behind may be lost")
 
 
-def text_of(raw: bytes, otherwise: str = "cp1252") -> str | None:
-    """Bytes as text: UTF-8 with or without a mark, UTF-16 with one, else the encoding `otherwise` or Latin-1; None for what is no
-    text."""
+def text_of(raw: bytes, otherwise: str = "") -> str | None:
+    """Bytes as text: UTF-8 with or without a mark, UTF-16 and UTF-32 with one, else the encoding `otherwise` or, where none is named, what
+    they look like; what is neither is Latin-1. None for what is no text."""
+    if raw[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return raw.decode("utf-32", "replace")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16", "replace")
     if b"\0" in raw:
         return None
-    for encoding in ("utf-8-sig", otherwise, "latin-1"):
-        try:
+    iso_2022 = ["iso2022_jp"] if b"\x1b$" in raw and raw.isascii() else []
+    for encoding in (*iso_2022, "utf-8-sig", *filter(None, [otherwise])):
+        with contextlib.suppress(UnicodeError):
             return raw.decode(encoding)
-        except UnicodeError:
-            continue
-    return None
+    guessed = "cp1252" if otherwise else _guessed(raw)
+    try:
+        return raw.decode(guessed, "strict" if guessed == "cp1252" else "replace")
+    except UnicodeError:
+        return raw.decode("latin-1")
+
+
+def _guessed(raw: bytes) -> str:
+    """The encoding that bytes which are not UTF-8 look like. Windows-1252 where those beyond ASCII are too few to tell."""
+    letters = raw[:GUESSED_BYTES].translate(None, b" \t\r\n")
+    if len(letters.translate(None, ASCII)) < max(20, 0.05 * len(letters)):
+        return "cp1252"
+    from resiliparse.parse.encoding import detect_encoding
+
+    named = detect_encoding(raw[:GUESSED_BYTES]) or "cp1252"
+    try:
+        named = codecs.lookup(named).name
+    except LookupError:
+        return "cp1252"
+    return "cp949" if named == "utf-8" else named  # which it does not know, and this is no UTF-8
