@@ -53,6 +53,29 @@ def test_lines_of_scripts_without_spaces_are_joined_without(width: int, indent: 
     assert book.unwrap(("\n" if indent else "\n\n").join(lines)) == "\n\n".join(HAN)
 
 
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def test_a_heading_right_above_its_text_keeps_its_line() -> None:
+    for heading, text, lines in (("第2章 山上", "".join(HAN[:3]), wrapped("".join(HAN[:3]), 36)), ("CHAPTER TWO", PROSE.strip(), WRAPPED)):
+        assert book.unwrap("\n\n".join(f"{heading}\n{lines}" for _ in range(3))) == "\n\n".join([f"{heading}\n{text}"] * 3)
+
+
+def test_entries_on_lines_of_their_own_are_no_paragraph() -> None:
+    text = "\n".join(f"2024年{number}月{number}日 {part[: LETTERS.randint(20, 32)]}。" for number, part in enumerate(HAN, start=1))
+    assert book.unwrap(text) == text
+
+
+@pytest.mark.parametrize("indent", [" ", "    "])
+def test_indented_lines_begin_paragraphs_where_no_empty_line_does(indent: str) -> None:
+    parts = [PROSE.strip(), ("Another of them, " * 19).strip(), "One more. " * 30]
+    text = "\n".join(textwrap.fill(indent + part.strip(), 70) for part in parts * 3)
+    assert book.unwrap(text) == "\n\n".join(part.strip() for part in parts * 3)
+    verse = "\n".join([VERSE.replace("\n", "\n" + indent)] * 3)
+    assert book.unwrap(f"{WRAPPED}\n\n{verse}") == f"{PROSE.strip()}\n\n{verse}"
+
+
 def test_sentences_on_lines_of_their_own_stay_in_scripts_without_spaces() -> None:
     text = "\n".join(sentence + "。" for part in HAN for sentence in part.rstrip("。").split("，"))
     assert book.unwrap(text) == text

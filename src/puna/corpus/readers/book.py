@@ -1,9 +1,10 @@
 """Books as plain text, in the form of Project Gutenberg: its header, licence and notes cut, hard-wrapped paragraphs joined."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from puna.corpus.dedup.hashing import WITHOUT_SPACES
 from puna.corpus.document import Found, Skipped, digest
@@ -103,7 +104,7 @@ def unwrap(text: str) -> str:
     """Join the lines of each paragraph of running text; verse, tables, lists and headings keep theirs.
 
     A paragraph is running text when its lines start at the book's margin and each was broken where the next word had no room. The
-    margin is the commonest indentation. An indentation of a Chinese or Japanese letter's width begins a paragraph.
+    margin is the commonest indentation; lines beyond it begin paragraphs where no empty line does.
     """
     paragraphs = [
         lines
@@ -117,9 +118,30 @@ def unwrap(text: str) -> str:
             indents[indent] = indents.get(indent, 0) + 1
     margin = min(indents, key=lambda indent: (-indents[indent], indent), default=0)
     paragraphs = [[line[min(margin, len(line) - len(line.lstrip())) :] for line in lines] for lines in paragraphs]
-    lengths = sorted(_columns(line) for lines in paragraphs for line in lines[:-1])
-    width = lengths[len(lengths) * 9 // 10] if lengths else 0
-    return "\n\n".join(_joined(lines) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+    ends = [line for lines in paragraphs for line in lines[:-1]]
+    width = _Width(_most(map(_columns, ends)), _most(map(len, ends)))
+    paragraphs = [part for lines in paragraphs for part in _parted(lines, width)]
+    return "\n\n".join(_joined(lines, width) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+
+
+class _Width(NamedTuple):
+    """How long the lines of a book are: in columns, and in characters, by which some break Chinese that has Latin words in it."""
+
+    columns: int
+    characters: int
+
+    def fills(self, line: str, following: str, part: float) -> bool:
+        """Whether a line was broken because the next one's first word had no room; between words, in at least so much of the width."""
+        room = _room(following)
+        if UNSPACED.match(line[-1]) or UNSPACED.match(following):
+            return _columns(line) + room >= self.columns or len(line) + room / 2 >= self.characters
+        return _columns(line) + room >= part * self.columns
+
+
+def _most(lengths: Iterable[int]) -> int:
+    """The length that nine of ten do not exceed."""
+    ordered = sorted(lengths)
+    return ordered[len(ordered) * 9 // 10] if ordered else 0
 
 
 def _columns(text: str) -> int:
@@ -127,30 +149,43 @@ def _columns(text: str) -> int:
     return len(text) if text.isascii() else len(text) + len(WIDE.findall(text))
 
 
-def _joined(lines: list[str]) -> str:
-    """The lines of running text as one, with a space between two unless the script has none."""
-    if all(map(str.isascii, lines)):
-        return " ".join(map(str.strip, lines))
+def _parted(lines: list[str], width: _Width) -> list[list[str]]:
+    """The paragraphs of lines between two empty ones: where indented lines begin paragraphs of running text, each by itself."""
+    starts = [place for place, line in enumerate(lines) if not place or line[0].isspace()]
+    parts = [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
+    runs = all(len(part) < 2 or _runs([part[0].strip(), *part[1:]], width) for part in parts)
+    return parts if runs and len(lines) >= 2.5 * len(parts) else [lines]
+
+
+def _joined(lines: list[str], width: _Width) -> str:
+    """The lines of running text as one, with a space between two unless the script has none. A line that ends long before it had to, a
+    heading or the last of a speech, keeps its end."""
     parts = [lines[0].strip()]
-    for line in lines[1:]:
-        following = line.strip()
-        parts += [following] if UNSPACED.match(parts[-1][-1]) and UNSPACED.match(following) else [" ", following]
+    for line, following in pairwise(map(str.strip, lines)):
+        if not width.fills(line, following, 0.5):
+            parts.append("\n")
+        elif not (UNSPACED.match(line[-1]) and UNSPACED.match(following)):
+            parts.append(" ")
+        parts.append(following)
     return "".join(parts)
 
 
-def _runs(lines: list[str], width: int) -> bool:
-    """Whether the lines of a paragraph are running text, broken at `width` columns."""
+def _runs(lines: list[str], width: _Width) -> bool:
+    """Whether the lines of a paragraph are running text, broken for want of room."""
     if (
         len(lines) < 2
-        or width < NARROWEST
+        or width.columns < NARROWEST
         or any(line.startswith("  ") for line in lines[1:])
         or any("   " in line.strip() for line in lines)
     ):
         return False
-    full = sum(_columns(line) + _first(following) >= FULL * width for line, following in pairwise(lines))
+    full = sum(width.fills(line, following.lstrip(), FULL) for line, following in pairwise(lines))
     return full >= 0.8 * (len(lines) - 1)
 
 
-def _first(line: str) -> int:
-    """Columns that a line's first word needs behind another: one letter's, where there are no spaces."""
-    return 2 if UNSPACED.match(line.lstrip()) else 1 + _columns(line.split()[0])
+def _room(line: str) -> int:
+    """Columns that a line's first word needs behind another. Where there are no spaces: those that are left free at most, so that no mark
+    begins a line, or no word is cut."""
+    if not UNSPACED.match(line):
+        return 1 + _columns(line.split(maxsplit=1)[0])
+    return 6 if WIDE.match(line) else 16
