@@ -29,6 +29,7 @@ NEEDED = {
     "string_type": "text in quotes is needed",
     "model_type": "a section is needed, with keys of its own",
     "dict_type": "a section is needed, with keys of its own",
+    "too_short": "at least one entry is needed",
 }
 TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 

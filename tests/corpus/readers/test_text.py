@@ -29,6 +29,15 @@ def read(tmp_path: Path, content: str | bytes) -> Found | Skipped:
         ("= A note\n", "A note"),
         ("#+TITLE: A note\n", "A note"),
         ("### Too low to be one\n", ""),
+        (
+            "[![build](https://a.example/b.svg)](https://a.example) ![x](y)\n<!-- c -->\n\n# A **note** on [llamas](https://b.example)\n",
+            "A note on llamas",
+        ),
+        ('<h1 align="center">A <b>note</b></h1>\n', "A note"),
+        (".. _label:\n\n.. image:: a.png\n\n======\nA note\n======\n", "A note"),
+        (":title: A note\n", "A note"),
+        ("// by hand\n= A note\n", "A note"),
+        ("# A note [1]\n", "A note 1"),
         ("---\n", ""),
         ("a line\nand the next\n-----\n", ""),
     ],
@@ -44,6 +53,10 @@ def test_a_title_is_a_heading_at_the_beginning_and_the_text_stays_whole(tmp_path
         ('---\ntitle: "A note"\ntags: [a]\n---\n', "A note"),
         ("\ufeff---\r\ndate: 2020-01-01\r\n---\r\n", ""),
         ("+++\ntitle = 'A note'\n+++\n", "A note"),
+        ("+++\n[extra]\na = 1\n+++\n", ""),
+        ("---\n# by hand\ntitle: A note # a remark\n...\n", "A note"),
+        ("---\ntitle: 'It''s a note'\n---\n", "It's a note"),
+        ("\n---\n标题: x\ntitle: >\n  folded\n---\n", ""),
     ],
 )
 def test_fields_before_a_text_are_cut(tmp_path: Path, fields: str, title: str) -> None:
@@ -65,8 +78,11 @@ def test_what_is_no_text_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read(tmp_path, "six by") == Skipped("text over 64 MB", "note.md", 0)
 
 
-@pytest.mark.parametrize("part", [" ", "=", "-", "#", "\n", "---\n", "a: b\n", "# "])
+@pytest.mark.parametrize(
+    "part", [" ", "=", "-", "#", "\n", "---\n", "a: b\n", "# ", "[", "<", "![](", "...", "title: '", "[a](b)", "[![a](b)](c)", "![a](b)!"]
+)
 def test_time_is_linear(tmp_path: Path, part: str) -> None:
     before = time.process_time()
-    read(tmp_path, "---\n" + part * (2_000_000 // len(part)) + "x")
+    for head in ("---\n", "", "[", "<h1>"):
+        read(tmp_path, head + part * (500_000 // len(part)) + "x")
     assert time.process_time() - before < 2
