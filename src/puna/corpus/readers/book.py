@@ -36,6 +36,7 @@ HEAD_CHARACTERS = 20_000
 LARGEST_BYTES = 64_000_000
 # Letters of scripts that put no spaces between words, and the marks that stand among them.
 UNSPACED = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in WITHOUT_SPACES)}\u3000-\u303f\uff00-\uff60]")
+FIRST_UNSPACED = chr(WITHOUT_SPACES[0][0])
 WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd]")
 NARROWEST = 50  # columns a line; texts with shorter lines are verse or lists
 FULL = 0.85  # of the lines' width: where the next word would have gone beyond it, a line was broken for want of room
@@ -132,6 +133,9 @@ class _Width(NamedTuple):
 
     def fills(self, line: str, following: str, part: float) -> bool:
         """Whether a line was broken because the next one's first word had no room; between words, in at least so much of the width."""
+        if _is_narrow(line) and _is_narrow(following):
+            least = part * self.columns
+            return len(line) >= least or len(line) + _room(following) >= least
         room = _room(following)
         if UNSPACED.match(line[-1]) or UNSPACED.match(following):
             return _columns(line) + room >= self.columns or len(line) + room / 2 >= self.characters
@@ -146,7 +150,12 @@ def _most(lengths: Iterable[int]) -> int:
 
 def _columns(text: str) -> int:
     """How wide a text stands in letters of one width, where those of China, Japan and Korea take two."""
-    return len(text) if text.isascii() else len(text) + len(WIDE.findall(text))
+    return len(text) if _is_narrow(text) else len(text) + len(WIDE.findall(text))
+
+
+def _is_narrow(text: str) -> bool:
+    """Whether it has no letter of a script without spaces, nor any that takes two columns."""
+    return text.isascii() or max(text) < FIRST_UNSPACED
 
 
 def _parted(lines: list[str], width: _Width) -> list[list[str]]:
