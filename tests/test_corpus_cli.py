@@ -319,7 +319,7 @@ def test_dumps_in_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytes
         stage.work(Context(made, tmp_path, {}, tmp_path / "work", tmp_path / "s" / "t", tmp_path, ConsoleView(1)))["wikipedia"]["files"]
         == 40
     )
-    (entries,) = json.loads((tmp_path / "work" / "files.json").read_bytes()).values()
+    entries = [json.loads(line) for line in (tmp_path / "work" / "wikipedia.jsonl").read_text().splitlines()]
     assert [entry["name"] for entry in entries] == [f"{path}!{name}" for name in sorted(names)]
     assert read.count("dumps.tar.gz") == 2 and read.count("unpacked") == 1
 

@@ -4,6 +4,7 @@ Each takes finished artifacts and fills a folder. The numbers in `VERSIONS` are 
 code changes that stage's result.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
-VERSIONS = {"fetch": 4, "documents": 8, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
+VERSIONS = {"fetch": 5, "documents": 8, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
 
 
 def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
@@ -44,11 +45,11 @@ def _training(recipe: Recipe) -> dict[str, tuple[tuple[str, ...], Any, Callable[
     }
 
 
-def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
-    """What every source is read from, by content: remote files by the digest in their address, local ones by their own."""
-    found: dict[str, list[Any]] = {}
+def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, str]:
+    """A digest of what every source is read from, by content: remote files by the digest in their address, local ones by their own."""
+    found: dict[str, str] = {}
     for source in recipe.corpus.sources:
-        entries = found.setdefault(source.name, [])
+        entries = hashlib.sha256()
         for address in fetching.parse_all(source.uris):
             inside = {"members": address.members} if address.members else {}
             if address.kind == "local":
@@ -57,10 +58,16 @@ def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, list[Any]]:
                     raise UserError(
                         f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
                     )
-                entries += [{"name": file.name, "digest": file.digest, **inside} for file in files]
+                for file in files:
+                    entries.update(_line({"name": file.name, "digest": file.digest, **inside}))
             else:
-                entries.append({"uri": address.uri.partition("!")[0], **inside})
+                entries.update(_line({"uri": address.uri.partition("!")[0], **inside}))
+        found[source.name] = entries.hexdigest()
     return found
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
@@ -90,24 +97,35 @@ def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
 
 def fetch(context: Context) -> dict[str, Any]:
     """Bring remote files and what is inside archives into the artifact; other local files are listed with their digests and stay."""
-    listed: dict[str, list[dict[str, Any]]] = {}
+    counts: dict[str, dict[str, int]] = {}
     corpus, brought = context.recipe.corpus, context.scratch.parent / fetching.BROUGHT
     total, done, skip = sum(len(source.uris) for source in corpus.sources), 0, corpus.on_damaged_file == "skip"
     for source in corpus.sources:
-        files: list[fetching.RawFile] = []
+        count = counts[source.name] = {"files": 0, "bytes": 0}
         folder = context.work / source.name
-        for address in fetching.parse_all(source.uris):
-            context.view.progress(source.name, done, total)
-            if address.kind != "local":
-                files += fetching.fetch(source.name, address, folder, brought, skip)
-            else:
-                for file in fetching.local_files(source.name, address, context.root, skip):
-                    whole = file.unreadable or not address.members
-                    files += [file] if whole else fetching.unpack(file, address.members, folder, skip)
-            done += max(1, len(address.members))
-        listed[source.name] = [{**_plain(file), "path": _inside(context.work, file)} for file in files]
-    (context.work / "files.json").write_text(json.dumps(listed, indent=1))
-    return {name: {"files": len(files), "bytes": sum(file["bytes"] for file in files)} for name, files in listed.items()}
+        with _list(context.work, source.name).open("wb") as listed:
+            for address in fetching.parse_all(source.uris):
+                context.view.progress(source.name, done, total)
+                for file in _brought(context, source.name, address, folder, brought, skip):
+                    listed.write(_line({**_plain(file), "path": _inside(context.work, file)}))
+                    count["files"] += 1
+                    count["bytes"] += file.bytes
+                done += max(1, len(address.members))
+    return counts
+
+
+def _list(folder: Path, source: str) -> Path:
+    """Where a source's raw files are listed, one a line."""
+    return folder / f"{source}.jsonl"
+
+
+def _brought(context: Context, source: str, address: fetching.Address, folder: Path, brought: Path, skip: bool) -> list[fetching.RawFile]:
+    if address.kind != "local":
+        return fetching.fetch(source, address, folder, brought, skip)
+    files = fetching.local_files(source, address, context.root, skip)
+    if not address.members:
+        return files
+    return [inside for file in files for inside in ([file] if file.unreadable else fetching.unpack(file, address.members, folder, skip))]
 
 
 def _inside(work: Path, file: fetching.RawFile) -> str | None:
@@ -132,15 +150,15 @@ def documents(context: Context) -> dict[str, Any]:
             "corpus.line_memory_bytes"
         )
     fetched = context.inputs["fetch"]
-    files = {
-        source: [
-            fetching.RawFile(source, entry["name"], str(fetched.path(entry["path"]) if entry["path"] else context.root / entry["name"]),
-                             entry["digest"], entry["bytes"])
-            for entry in entries
-        ]
-        for source, entries in json.loads(fetched.path("files.json").read_bytes()).items()
-    }  # fmt: skip
+    files = {source.name: _raw_files(fetched, source.name, context.root) for source in context.recipe.corpus.sources}
     return pipeline.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root)
+
+
+def _raw_files(fetched: Artifact, source: str, root: Path) -> Iterator[fetching.RawFile]:
+    with _list(fetched.folder, source).open("rb") as listed:
+        for entry in map(json.loads, listed):
+            where = fetched.path(entry["path"]) if entry["path"] else root / entry["name"]
+            yield fetching.RawFile(source, entry["name"], str(where), entry["digest"], entry["bytes"])
 
 
 def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:

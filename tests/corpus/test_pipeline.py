@@ -3,10 +3,14 @@
 import gzip
 import importlib
 import json
-from collections.abc import Callable
+import pickle
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -102,12 +106,12 @@ def test_finished_groups_are_found_again_and_give_the_same_bytes(make: Any, tmp_
     made = make(a=[[ENGLISH.format(number)] for number in range(4)])
     _, whole = run(made, tmp_path, "whole")
     (tmp_path / "out-parts").mkdir()
-    kept = sorted((tmp_path / "whole-parts").iterdir())
-    for path in kept[:2]:
+    kept = [tmp_path / "whole-parts" / f"a-00000.{kind}" for kind in ("judged.parquet", "near.npy")]
+    for path in kept:
         (tmp_path / "out-parts" / path.name).write_bytes(path.read_bytes())
-    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out-parts").iterdir())]
+    before = [(tmp_path / "out-parts" / path.name).stat().st_mtime_ns for path in kept]
     _, out = run(made, tmp_path)
-    assert [(tmp_path / "out-parts" / path.name).stat().st_mtime_ns for path in kept[:2]] == before
+    assert [(tmp_path / "out-parts" / path.name).stat().st_mtime_ns for path in kept] == before
     assert content(whole) == content(out)
 
 
@@ -249,9 +253,57 @@ def test_every_white_space_at_a_line_end_goes() -> None:
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
 def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
     files = [RawFile("s", str(number), "", "", size) for number, size in enumerate(sizes)]
-    cut = groups.groups(files, room)
+    cut = list(groups.groups(iter(files), room))
     assert [file for group in cut for file in group] == files
     assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (3,)]), st.sampled_from(["uint64", "uint32", "bool"]))
+def test_an_array_written_in_pieces_is_the_array(counts: list[int], width: tuple[int, ...], kind: str) -> None:
+    pieces = [np.arange(count * (width or (1,))[0]).astype(kind).reshape(count, *width) for count in counts]
+    with tempfile.TemporaryDirectory() as folder:
+        with groups.Array(Path(folder) / "a.npy") as array:
+            for piece in pieces:
+                array.add(piece)
+        np.save(Path(folder) / "b.npy", np.concatenate(pieces))
+        assert (Path(folder) / "a.npy").read_bytes() == (Path(folder) / "b.npy").read_bytes()
+
+
+def test_an_array_that_is_not_whole_has_no_name(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), groups.Array(tmp_path / "a.npy") as array:
+        array.add(np.zeros((1, 2)))
+        raise KeyboardInterrupt
+    assert not (tmp_path / "a.npy").exists()
+
+
+def test_files_of_a_group_lie_on_disk_whatever_their_names(make: Any, tmp_path: Path) -> None:
+    settings, _ = make(a=[["x"]])
+    files = [RawFile("a", name, f"/{name}", "unreadable: no", 3) for name in ("é 漢\u2028", 'quo"te', "back\\slash", "not\udcffutf-8")]
+    group = groups.Group(settings.sources[0], settings, 0, tmp_path, tmp_path).with_files(files)
+    assert group.files == files and len(pickle.dumps(group)) == len(pickle.dumps(group.with_files(files * 1000)))
+
+
+def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
+    """So that no list of millions is ever held: of those taken before, a group's at most are alive."""
+    settings, files = make(a=[[ENGLISH.format(number)] for number in range(40)])
+    alive: list[int] = []
+
+    class Counted(RawFile):
+        __slots__ = ("__weakref__",)
+
+    def one_by_one() -> Iterator[RawFile]:
+        seen: list[weakref.ref[Counted]] = []
+        for file in files["a"]:
+            counted = Counted(file.source, file.name, file.where, file.digest, file.bytes)
+            seen.append(weakref.ref(counted))
+            yield counted
+            del counted
+            alive.append(sum(reference() is not None for reference in seen))
+
+    (tmp_path / "out").mkdir()
+    room = settings.model_copy(update={"group_bytes": 5 * max(file.bytes for file in files["a"])})
+    funnel = pipeline.documents(room, {"a": one_by_one()}, tmp_path / "parts", tmp_path / "out", quiet)
+    assert funnel["sources"]["a"]["found"]["documents"] == 40 and max(alive) <= 11
 
 
 @pytest.mark.parametrize("where", ["corpus", "source"])

@@ -6,20 +6,23 @@ engine. What comes back through Daft is only that a job is done, or why it is no
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import pickle
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from puna.errors import UserError
 
+M_ARENA_MAX = -8  # of malloc.h
 # Read when the libraries are loaded. Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+with contextlib.suppress(OSError, AttributeError):  # of glibc: one heap for all threads, for it never gives back the end of the others
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
 os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
@@ -57,8 +60,7 @@ class Engine:
         if workers > 1 and not self.ray:
             options["use_process"] = True
         call = daft.cls(_Worker, **options)(work)
-        # Packed here, so that a worker holds its own alone; names of many files are alike.
-        plan = daft.from_pydict({"job": [zlib.compress(pickle.dumps(job), 1) for job in jobs]})
+        plan = daft.from_pydict({"job": [pickle.dumps(job) for job in jobs]})
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
@@ -83,13 +85,21 @@ class _Worker:
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
-                self.work(pickle.loads(zlib.decompress(job)))
+                _settle()
+                self.work(pickle.loads(job))
                 _give_back()
         except UserError as error:
             return f"user\0{error}"
         except OSError as error:
             return f"{error.errno}\0{error.strerror or error}\0{error.filename or ''}"
         return ""
+
+
+def _settle() -> None:
+    """Set aside what is there for good: modules, models. What a job leaves for the garbage collector is then a large part of what is
+    counted, and collected early."""
+    gc.collect()
+    gc.freeze()
 
 
 def _give_back() -> None:

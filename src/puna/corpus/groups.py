@@ -7,10 +7,11 @@ source that does not ask for line deduplication is judged as it is read.
 import functools
 import importlib
 import io
+import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +34,46 @@ PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleane
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
 
 
+SUFFIXES = {"files": "json", "read": "parquet", "lines": "npy", "keep": "npy", "judged": "parquet", "near": "npy", "scores": "parquet"}
+
+
 @dataclass(frozen=True)
 class Group:
     """Some of a source's raw files, worked on and committed together. folder: for its parts; root: what settings' files start from."""
 
     source: SourceSettings
     settings: CorpusSettings
-    files: tuple[RawFile, ...]
     number: int
     folder: Path
     root: Path
 
     def path(self, kind: str) -> Path:
-        """The file of a finished step: read, lines, keep, judged, near, scores."""
-        suffix = "parquet" if kind in ("read", "judged", "scores") else "npy" if kind in ("keep", "near") else "npz"
-        return self.folder / f"{self.source.name}-{self.number:05d}.{kind}.{suffix}"
+        """The file of its raw files' names, or of a finished step: read, lines, keep, judged, near, scores."""
+        return self.folder / f"{self.source.name}-{self.number:05d}.{kind}.{SUFFIXES[kind]}"
+
+    @property
+    def files(self) -> list[RawFile]:
+        """Its raw files, in order. They are listed on disk, for a corpus may have millions."""
+        return [RawFile(*fields) for fields in json.loads(self.path("files").read_bytes())]
+
+    def with_files(self, files: Iterable[RawFile]) -> "Group":
+        """Write down its raw files."""
+        self.path("files").write_text(json.dumps([astuple(file) for file in files]))
+        return self
 
 
-def groups(files: list[RawFile], group_bytes: int) -> list[list[RawFile]]:
+def groups(files: Iterable[RawFile], group_bytes: int) -> Iterator[list[RawFile]]:
     """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each."""
-    cut: list[list[RawFile]] = []
-    room = 0
+    group: list[RawFile] = []
+    room = group_bytes
     for file in files:
-        if not cut or file.bytes > room:
-            cut.append([])
-            room = group_bytes
-        cut[-1].append(file)
+        if group and file.bytes > room:
+            yield group
+            group, room = [], group_bytes
+        group.append(file)
         room -= file.bytes
-    return cut
+    if group:
+        yield group
 
 
 def clean(text: str) -> str:
@@ -137,15 +150,41 @@ def commit(part: Path, path: Path) -> None:
     os.replace(part, path)
 
 
-def save(path: Path, **arrays: "np.ndarray[Any, Any]") -> None:
-    """Write arrays (one: .npy, several: .npz) so that the file is whole or absent."""
-    part = part_of(path)
-    with part.open("wb") as file:
-        if path.suffix == ".npy":
-            np.save(file, next(iter(arrays.values())))
-        else:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    commit(part, path)
+class Array:
+    """A .npy file that appears under its name when the block ends well. Rows are added some at a time, for a group may have many; first
+    some of none, if there may be no more, for their type and width."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, part_of(path)
+        self._file: Any = None
+        self._like: Any = None
+        self._count = 0
+
+    def __enter__(self) -> "Array":
+        self._file = self._part.open("wb")
+        return self
+
+    def add(self, rows: "np.ndarray[Any, Any]") -> None:
+        if self._like is None:
+            self._like = rows[:0].copy()
+            self._header()
+        self._file.write(rows.tobytes())
+        self._count += len(rows)
+
+    def _header(self) -> None:
+        descr, shape = np.lib.format.dtype_to_descr(self._like.dtype), (self._count, *self._like.shape[1:])
+        # It leaves room for any count, so that it can be written over.
+        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        try:
+            if kind is None:
+                self._file.seek(0)
+                self._header()
+        finally:
+            self._file.close()
+        if kind is None:
+            commit(self._part, self._path)
 
 
 def read(group: Group) -> None:
@@ -157,17 +196,14 @@ def read(group: Group) -> None:
         return
     from puna.corpus.dedup import lines
 
-    with Writer(group.path("read"), row_schema(), "lz4") as writer:
-        hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    with Writer(group.path("read"), row_schema(), "lz4") as writer, Array(group.path("lines")) as hashes:
+        hashes.add(np.zeros(0, np.uint64))
         for row in _rows(group):
             if not row["reason"] and group.source.ccnet == "exact" and len(row["text"]) < CCNET_CHARACTERS:
                 row |= {"reason": "too short", "id": digest(row["text"]), "size": len(row["text"].encode())}
             if not row["reason"]:
-                found, offsets = lines.line_hashes([row["text"]])
-                hashes.append(found)
-                sizes.append(np.diff(offsets))
+                hashes.add(lines.line_hashes([row["text"]])[0])
             writer.add(row)
-        save(group.path("lines"), hashes=np.concatenate(hashes), sizes=np.concatenate(sizes))
 
 
 def judge(group: Group) -> None:
@@ -200,34 +236,37 @@ class _Judged:
         self._writer = Writer(group.path("judged"), row_schema(), "lz4")
         self._texts: list[str] = []
         self._characters = 0
-        self._signatures: list[Any] = []
+        self._signatures = Array(group.path("near")) if group.settings.signs else None
 
     def __enter__(self) -> "_Judged":
         self._writer.__enter__()
+        if self._signatures:
+            self._signatures.__enter__()
         return self
 
     def add(self, row: dict[str, Any]) -> None:
         if not row["reason"]:
             row |= _judge(row["text"], self.group)
-            if not row["reason"] and self.group.settings.signs:
+            if not row["reason"] and self._signatures:
                 self._texts.append(row["text"])
                 self._characters += len(row["text"])
                 if self._characters > BATCH_CHARACTERS:
-                    self._sign()
+                    self._signatures.add(self._signed())
         if row["reason"]:
             row["text"] = (row["text"] or "")[:EXCERPT]
         self._writer.add(row)
 
-    def _sign(self) -> None:
+    def _signed(self) -> Any:
         from puna.corpus.dedup import near
 
-        self._signatures.append(near.signatures(self._texts))
-        self._texts, self._characters = [], 0
+        texts, self._texts, self._characters = self._texts, [], 0
+        return near.signatures(texts)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        if kind is None and self.group.settings.signs:
-            self._sign()  # of no text, too, for the array's width
-            save(self.group.path("near"), signatures=np.concatenate(self._signatures))
+        if self._signatures:
+            if kind is None:
+                self._signatures.add(self._signed())  # of no text, too, for the array's width
+            self._signatures.__exit__(kind, *rest)
         self._writer.__exit__(kind, *rest)
 
 

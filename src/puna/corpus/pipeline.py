@@ -8,7 +8,7 @@ which sentences of C4's pages came before, and which documents, near or exact. A
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,18 @@ Progress = Callable[[str, int, int], None]
 
 
 def documents(
-    settings: CorpusSettings, files: dict[str, list[RawFile]], parts: Path, out: Path, progress: Progress, root: Path = Path()
+    settings: CorpusSettings, files: Mapping[str, Iterable[RawFile]], parts: Path, out: Path, progress: Progress, root: Path = Path()
 ) -> dict[str, Any]:
     """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
 
-    files: raw files per source. parts: folder for finished groups, which a second call finds again. progress(what, groups done,
-    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and where no document
-    is left.
+    files: of each source, taken one by one. parts: folder for finished groups, which a second call finds again. progress(what, groups done,
+    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and where no
+    document is left.
     """
     parts.mkdir(parents=True, exist_ok=True)
     addresses, settings = settings, _without_addresses(settings)
     work = [
-        Group(source, settings, tuple(cut), number, parts.absolute(), root.absolute())
+        Group(source, settings, number, parts.absolute(), root.absolute()).with_files(cut)
         for source in settings.sources
         for number, cut in enumerate(groups.groups(files[source.name], settings.group_bytes))
     ]
@@ -50,7 +50,7 @@ def documents(
     _stop_if_damaged(settings, work)
     removed = _keep_lines(settings, lined, progress) if lined else {}
     _run(engine, groups.judge, lined, lambda group: "judged", "judging", progress)
-    training.models(settings, files, work, parts, progress)
+    training.models(settings, work, parts, progress)
     asking = [group for group in work if group.source.perplexity or group.source.reference]
     _run(engine, groups.score, asking, lambda group: "scores", "scoring", progress)
     learnt = training.learnt(settings, asking, parts)
@@ -123,8 +123,7 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
     from puna.corpus.dedup import lines
 
     def hashes(group: Group) -> Any:
-        with np.load(group.path("lines")) as arrays:
-            return arrays["hashes"]
+        return np.load(group.path("lines"), allow_pickle=False)
 
     counts: dict[str, dict[str, int]] = {}
     for source in dict.fromkeys(group.source for group in lined):
@@ -138,7 +137,8 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
         for number, (group, keep) in enumerate(zip(own, answers, strict=True)):
             progress(f"{source.name}: lines", number, len(own))
             found, removed = found + len(keep), removed + int((~keep).sum())
-            groups.save(group.path("keep"), keep=keep)
+            with groups.Array(group.path("keep")) as kept:
+                kept.add(keep)
         exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
         counts[source.name] = {"found": found, "removed": removed, "scopes": exact if source.ccnet == "exact" else seen.scopes}
     return counts

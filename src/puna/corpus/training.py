@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from puna.corpus import groups
-from puna.corpus.fetch import RawFile
 from puna.corpus.groups import Group
 from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
@@ -38,7 +37,7 @@ class Learnt:
         return found | ({"reference": self.reference_threshold} if self.reference_threshold else {})
 
 
-def models(settings: CorpusSettings, files: dict[str, list[RawFile]], work: list[Group], parts: Path, progress: Any) -> None:
+def models(settings: CorpusSettings, work: list[Group], parts: Path, progress: Any) -> None:
     """Train the models that sources ask for, into `parts/perplexity` and `parts/reference`, unless they are there."""
     if settings.perplexity and any(source.perplexity for source in settings.sources) and not (parts / "perplexity").is_dir():
         from puna.corpus.quality import perplexity
@@ -50,7 +49,7 @@ def models(settings: CorpusSettings, files: dict[str, list[RawFile]], work: list
         texts = _Texts(own, wanted.training_bytes)
         perplexity.train(texts, vocab_size=wanted.pieces, order=wanted.order, ccnet=exact).save(parts / "perplexity")
     if settings.reference and any(source.reference for source in settings.sources) and not (parts / "reference").is_dir():
-        _reference(settings, files, work, parts, progress)
+        _reference(settings, work, parts, progress)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class _Texts:
                     yield row["text"]
 
 
-def _reference(settings: CorpusSettings, files: dict[str, list[RawFile]], work: list[Group], parts: Path, progress: Any) -> None:
+def _reference(settings: CorpusSettings, work: list[Group], parts: Path, progress: Any) -> None:
     from puna.corpus.quality import reference
     from puna.corpus.readers.references import Citations, cited
 
@@ -80,7 +79,7 @@ def _reference(settings: CorpusSettings, files: dict[str, list[RawFile]], work: 
     progress("learning which pages are cited", 0, 1)
 
     def addresses() -> Iterator[str]:
-        for file in (file for name in wanted.dumps for file in files[name]):
+        for file in (file for group in work if group.source.name in wanted.dumps for file in group.files):
             with contextlib.suppress(UserError, OSError):  # of a damaged file, which was told when it was read
                 yield from (url for _, url in cited(file.path))
 

@@ -1,5 +1,6 @@
 """The main text of pages: the tags that make blocks, what is kept of real pages, and what no bytes may do."""
 
+import codecs
 import importlib.util
 import os
 import random
@@ -208,6 +209,24 @@ def test_encodings() -> None:
         (b"<meta charset=no-such-thing>" + body.encode(), "text/html; charset=nonsense"),
     ):
         assert page_text(html, content_type)[1] == ("Größe, Öl und Straße. " * 20).strip()
+
+
+@given(st.text(max_size=60), st.sampled_from([b"", codecs.BOM_UTF8, b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\0"]))
+def test_a_page_read_as_it_stands_is_the_page_decoded(text: str, odd: bytes) -> None:
+    html = odd + b"<title>a</title><p>" + text.encode("utf-8", "ignore") + odd
+    with pytest.MonkeyPatch.context() as patch:
+        plain = page._is_plain(html, "text/html; charset=UTF8")
+        assert plain == (not odd and "\0" not in text)
+        as_it_stands = page_text(html, "text/html; charset=UTF8")
+        patch.setattr(page, "_is_plain", lambda *_: False)
+        assert as_it_stands == page_text(html, "text/html; charset=UTF8")
+
+
+def test_only_what_says_so_is_read_as_it_stands() -> None:
+    body = "<p>ö".encode()
+    assert page._is_plain(b"<meta charset=utf-8>" + body, "") and page._is_plain(body, "text/html; charset=utf-8")
+    for content_type in ("", "text/html", "text/html; charset=utf-16", "text/html; charset=none-such"):
+        assert not page._is_plain(body, content_type)
 
 
 # Real pages

@@ -170,12 +170,13 @@ def _element(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
     return name + marks, _numbers(found)
 
 
-def split(source: str) -> Blocks:
-    """The blocks of a page's source, which holds no NUL. Raises MemoryError where memory is short."""
+def split(source: str | bytes) -> Blocks:
+    """The blocks of a page's source, text or UTF-8, which holds no NUL. Raises MemoryError where memory is short."""
     functions, tables = library()
     if functions is None:
-        return _split(source)
-    raw = source.encode("utf-8", "surrogatepass")
+        return _split(source if isinstance(source, str) else source.decode())
+    raw = source.encode("utf-8", "surrogatepass") if isinstance(source, str) else source
+    del source  # where it is text, a copy of up to four times the size
     sizes = np.empty(4, np.int64)
     page = functions.blocks_split(tables, raw, len(raw), sizes.ctypes.data)
     if page is None:

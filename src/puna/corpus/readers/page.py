@@ -4,6 +4,7 @@ import codecs
 import re
 
 import numpy as np
+import pyarrow as pa
 
 from puna.corpus.readers import main_text
 from puna.corpus.readers.blocks import ITEM, PRE, ROW, Blocks, split
@@ -19,7 +20,7 @@ def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
     `main_text.keep`. Paragraphs have a blank line between them, list items a "- ", table rows their cells between " | ", and
     preformatted text its lines.
     """
-    blocks = split(decode(html, content_type))
+    blocks = split(html if _is_plain(html, content_type) else decode(html, content_type))
     return blocks.title, written(blocks, main_text.keep(blocks))
 
 
@@ -27,15 +28,32 @@ def decode(html: bytes, content_type: str) -> str:
     """The page's characters, without NUL; what cannot be decoded is replaced or left out."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    named = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
-    encoding = named.group(1).decode() if named else ""
+    encoding = _named(html, content_type)
     try:
-        if not encoding or not _known(encoding):
+        if not _codec(encoding):
             encoding = detect_encoding(html) or "utf-8"
         text = bytes_to_str(html, encoding)
     except (ValueError, LookupError, RuntimeError):
         text = html.decode("utf-8", "replace")
     return text.replace("\x00", "") if "\x00" in text else text
+
+
+def _is_plain(html: bytes, content_type: str) -> bool:
+    """Whether a page is the UTF-8 that it says it is, so that it can be read as it stands: a large one with a rare character would
+    take four bytes a character."""
+    if _codec(_named(html, content_type)) != "utf-8" or html.startswith(codecs.BOM_UTF8) or b"\x00" in html:
+        return False
+    ends = pa.py_buffer(np.array([0, len(html)], np.int64))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(html)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _named(html: bytes, content_type: str) -> str:
+    named = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
+    return named.group(1).decode() if named else ""
 
 
 def written(blocks: Blocks, keep: np.ndarray) -> str:
@@ -51,9 +69,9 @@ def written(blocks: Blocks, keep: np.ndarray) -> str:
     return "".join(parts)
 
 
-def _known(encoding: str) -> bool:
+def _codec(encoding: str) -> str:
+    """Python's name of an encoding; "" where there is none."""
     try:
-        codecs.lookup(encoding)
+        return codecs.lookup(encoding).name if encoding else ""
     except LookupError:
-        return False
-    return True
+        return ""
