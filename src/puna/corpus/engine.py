@@ -64,7 +64,7 @@ class Engine:
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
-        _give_back()
+        give_back()
         for row in plan.iter_rows(results_buffer_size=1):
             _raise(row["problem"])
             done += 1
@@ -87,7 +87,7 @@ class _Worker:
             with _ONE_AT_A_TIME:
                 _settle()
                 self.work(pickle.loads(job))
-                _give_back()
+                give_back()
         except UserError as error:
             return f"user\0{error}"
         except OSError as error:
@@ -102,7 +102,7 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Give freed memory back to the system, so that what a process holds does not grow with the jobs it has done."""
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)

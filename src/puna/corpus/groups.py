@@ -19,6 +19,7 @@ import numpy as np
 
 from puna.artifact import sync
 from puna.corpus.document import BrokenOff, Found, Skipped, digest, document_schema, row_schema
+from puna.corpus.engine import give_back
 from puna.corpus.fetch import RawFile
 from puna.corpus.quality import heuristics, language
 from puna.corpus.settings import CorpusSettings, SourceSettings
@@ -30,6 +31,7 @@ CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
+BATCHES_FREED = 2  # after so many, what was freed goes back to the system, lest it pile up over a group (1.5% of the time)
 PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
 
@@ -108,6 +110,7 @@ class Writer:
         self._part = part_of(path)
         self._rows: list[dict[str, Any]] = []
         self._characters = 0
+        self._flushes = 0
         self._file: Any = None
 
     def __enter__(self) -> "Writer":
@@ -128,6 +131,9 @@ class Writer:
         if self._rows:
             self._file.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
         self._rows, self._characters = [], 0
+        self._flushes += 1
+        if self._flushes % BATCHES_FREED == 0:
+            give_back()
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         try:
