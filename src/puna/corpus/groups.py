@@ -31,7 +31,7 @@ CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
-BATCHES_FREED = 2  # after so many, what was freed goes back to the system, lest it pile up over a group (1.5% of the time)
+BATCHES_FREED = 4  # after so many, what was freed goes back to the system, lest it pile up over a group (1% of the time)
 PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
 
