@@ -258,6 +258,11 @@ def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
     assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
 
 
+def test_groups_of_tiny_files_have_not_too_many() -> None:
+    files = [RawFile("s", str(number), "", "", number % 2) for number in range(2500)]
+    assert [len(group) for group in groups.groups(files, 1000 * groups.FILE_BYTES)] == [1000, 1000, 500]
+
+
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (3,)]), st.sampled_from(["uint64", "uint32", "bool"]))
 def test_an_array_written_in_pieces_is_the_array(counts: list[int], width: tuple[int, ...], kind: str) -> None:
     pieces = [np.arange(count * (width or (1,))[0]).astype(kind).reshape(count, *width) for count in counts]
@@ -301,7 +306,7 @@ def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
             alive.append(sum(reference() is not None for reference in seen))
 
     (tmp_path / "out").mkdir()
-    room = settings.model_copy(update={"group_bytes": 5 * max(file.bytes for file in files["a"])})
+    room = settings.model_copy(update={"group_bytes": 5 * groups.FILE_BYTES})
     funnel = pipeline.documents(room, {"a": one_by_one()}, tmp_path / "parts", tmp_path / "out", quiet)
     assert funnel["sources"]["a"]["found"]["documents"] == 40 and max(alive) <= 11
 

@@ -6,6 +6,7 @@ engine. What comes back through Daft is only that a job is done, or why it is no
 
 import contextlib
 import ctypes
+import functools
 import gc
 import logging
 import os
@@ -21,8 +22,9 @@ from puna.errors import UserError
 M_ARENA_MAX = -8  # of malloc.h
 # Read when the libraries are loaded. Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-with contextlib.suppress(OSError, AttributeError):  # of glibc: one heap for all threads, for it never gives back the end of the others
-    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+if "MALLOC_ARENA_MAX" not in os.environ:  # one heap for all threads, for malloc_trim does not give back the end of the others
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
 os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
@@ -65,10 +67,13 @@ class Engine:
         plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
         give_back()
-        for row in plan.iter_rows(results_buffer_size=1):
-            _raise(row["problem"])
-            done += 1
-            progress(done)
+        try:
+            for row in plan.iter_rows(results_buffer_size=1):
+                _raise(row["problem"])
+                done += 1
+                progress(done)
+        finally:
+            gc.unfreeze()
         if done < len(jobs):  # Daft takes an interrupt for itself and ends
             raise KeyboardInterrupt
 
@@ -100,12 +105,21 @@ def _settle() -> None:
     counted, and collected early."""
     gc.collect()
     gc.freeze()
+    gc.collect()  # which counts anew; it has nothing to look at
 
 
 def give_back() -> None:
     """Give freed memory back to the system, so that what a process holds does not grow with the jobs it has done."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim  # only glibc has it
+    except (OSError, AttributeError):
+        return None
 
 
 def _end_with(parent: int) -> None:

@@ -4,6 +4,7 @@ The order is CCNet's (Wenzek et al. 2020): lines seen before are removed first, 
 source that does not ask for line deduplication is judged as it is read.
 """
 
+import contextlib
 import functools
 import importlib
 import io
@@ -31,6 +32,7 @@ CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
 BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
+FILE_BYTES = 4096  # what a raw file counts as at least
 BATCHES_FREED = 4  # after so many, what was freed goes back to the system, lest it pile up over a group (1% of the time)
 PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
@@ -60,20 +62,24 @@ class Group:
 
     def with_files(self, files: Iterable[RawFile]) -> "Group":
         """Write down its raw files."""
-        self.path("files").write_text(json.dumps([astuple(file) for file in files]))
+        part = part_of(self.path("files"))
+        part.write_text(json.dumps([astuple(file) for file in files]))
+        os.replace(part, self.path("files"))
         return self
 
 
 def groups(files: Iterable[RawFile], group_bytes: int) -> Iterator[list[RawFile]]:
-    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each."""
+    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each; of tiny files, which count
+    as a block of a disk, not too many."""
     group: list[RawFile] = []
     room = group_bytes
     for file in files:
-        if group and file.bytes > room:
+        size = max(file.bytes, FILE_BYTES)
+        if group and size > room:
             yield group
             group, room = [], group_bytes
         group.append(file)
-        room -= file.bytes
+        room -= size
     if group:
         yield group
 
@@ -196,7 +202,7 @@ class Array:
 def read(group: Group) -> None:
     """Raw files -> rows of cleaned text; judged at once, unless line deduplication comes first."""
     if group.source.ccnet == "off":
-        with _Judged(group) as judged:
+        with _judged(group) as judged:
             for row in _rows(group):
                 judged.add(row)
         return
@@ -218,7 +224,7 @@ def judge(group: Group) -> None:
 
     keep = np.load(group.path("keep"), allow_pickle=False)
     at = 0
-    with _Judged(group) as judged:
+    with _judged(group) as judged:
         for row in rows_of(group.path("read"), row_schema().names):
             if not row["reason"]:
                 whole = row["text"]
@@ -235,20 +241,12 @@ def judge(group: Group) -> None:
 
 
 class _Judged:
-    """Writes judged rows, and MinHash signatures of those that are still in."""
+    """Judges rows and writes them, and MinHash signatures of those that are still in."""
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self._writer = Writer(group.path("judged"), row_schema(), "lz4")
+    def __init__(self, group: Group, writer: Writer, signatures: Array | None) -> None:
+        self.group, self._writer, self._signatures = group, writer, signatures
         self._texts: list[str] = []
         self._characters = 0
-        self._signatures = Array(group.path("near")) if group.settings.signs else None
-
-    def __enter__(self) -> "_Judged":
-        self._writer.__enter__()
-        if self._signatures:
-            self._signatures.__enter__()
-        return self
 
     def add(self, row: dict[str, Any]) -> None:
         if not row["reason"]:
@@ -257,23 +255,29 @@ class _Judged:
                 self._texts.append(row["text"])
                 self._characters += len(row["text"])
                 if self._characters > BATCH_CHARACTERS:
-                    self._signatures.add(self._signed())
+                    self.sign()
         if row["reason"]:
             row["text"] = (row["text"] or "")[:EXCERPT]
         self._writer.add(row)
 
-    def _signed(self) -> Any:
+    def sign(self) -> None:
+        """Sign the texts that wait for it."""
         from puna.corpus.dedup import near
 
-        texts, self._texts, self._characters = self._texts, [], 0
-        return near.signatures(texts)
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
         if self._signatures:
-            if kind is None:
-                self._signatures.add(self._signed())  # of no text, too, for the array's width
-            self._signatures.__exit__(kind, *rest)
-        self._writer.__exit__(kind, *rest)
+            texts, self._texts, self._characters = self._texts, [], 0
+            self._signatures.add(near.signatures(texts))
+
+
+@contextlib.contextmanager
+def _judged(group: Group) -> Iterator[_Judged]:
+    """What judges a group's rows; the files have their names when the block ends well, the signatures before the rows."""
+    with contextlib.ExitStack() as opened:
+        writer = opened.enter_context(Writer(group.path("judged"), row_schema(), "lz4"))
+        signatures = opened.enter_context(Array(group.path("near"))) if group.settings.signs else None
+        judged = _Judged(group, writer, signatures)
+        yield judged
+        judged.sign()  # maybe of no text, for the array's width
 
 
 def _judge(text: str, group: Group) -> dict[str, Any]:
