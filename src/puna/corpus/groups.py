@@ -36,8 +36,6 @@ FILE_BYTES = 4096  # what a raw file counts as at least
 BATCHES_FREED = 4  # after so many, what was freed goes back to the system, lest it pile up over a group (1% of the time)
 PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
-
-
 SUFFIXES = {"files": "json", "read": "parquet", "lines": "npy", "keep": "npy", "judged": "parquet", "near": "npy", "scores": "parquet"}
 
 
