@@ -107,7 +107,9 @@ def fetch(context: Context) -> dict[str, Any]:
             for address in fetching.parse_all(source.uris):
                 context.view.progress(source.name, done, total)
                 for file in _brought(context, source.name, address, folder, brought, skip):
-                    listed.write(_line({**_plain(file), "path": _inside(context.work, file)}))
+                    listed.write(
+                        _line({"name": file.name, "digest": file.digest, "bytes": file.bytes, "path": _inside(context.work, file)})
+                    )
                     count["files"] += 1
                     count["bytes"] += file.bytes
                 done += max(1, len(address.members))
@@ -131,10 +133,6 @@ def _brought(context: Context, source: str, address: fetching.Address, folder: P
 def _inside(work: Path, file: fetching.RawFile) -> str | None:
     """Where in the artifact a file is; None for one that stays where it was, or cannot be read."""
     return file.path.relative_to(work).as_posix() if file.path.is_relative_to(work) and not file.unreadable else None
-
-
-def _plain(file: fetching.RawFile) -> dict[str, Any]:
-    return {"name": file.name, "digest": file.digest, "bytes": file.bytes}
 
 
 def documents(context: Context) -> dict[str, Any]:
