@@ -28,10 +28,11 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 def test_readers_named_in_settings_are_there() -> None:
+    from puna.corpus import readers
     from puna.corpus.settings import SourceSettings
 
     for reader in get_args(SourceSettings.model_fields["reader"].annotation):
-        assert callable(importlib.import_module(f"puna.corpus.readers.{reader}").read)
+        assert callable(readers.reader(reader))
 
 
 def test_fingerprints_change_with_what_a_stage_depends_on() -> None:

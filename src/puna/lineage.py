@@ -7,25 +7,11 @@ from typing import Any
 from puna import summary
 from puna.errors import UserError
 from puna.tokens import tokenizer
-from puna.tokens.batches import Batches
+from puna.tokens.batches import BATCH_PLAN, Batches
 from puna.tokens.mixture import Part
 from puna.tokens.shards import load
 
-BATCHES = "batches.json"
 AROUND = 16
-
-
-def remember(batches: Batches, steps: int, vocab_size: int, folder: Path) -> None:
-    """Write what rebuilds a run's batches, beside its weights."""
-    known = {
-        "seed": batches.seed,
-        "steps": steps,
-        "batch_sequences": batches.batch_sequences,
-        "sequence_length": batches.length,
-        "vocab_size": vocab_size,
-        "parts": [vars(part) for part in batches.parts],
-    }
-    (folder / BATCHES).write_text(json.dumps(known, indent=1) + "\n")
 
 
 def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
@@ -36,7 +22,7 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    known = json.loads((summary.stage_folder(run, "train") / BATCHES).read_bytes())
+    known = json.loads((summary.stage_folder(run, "train") / BATCH_PLAN).read_bytes())
     for name, value, first, last in (
         ("step", step, 1, known["steps"]),
         ("row", row, 0, known["batch_sequences"] - 1),

@@ -14,7 +14,7 @@ from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
 from puna.evaluate.settings import EvaluateSettings
 from puna.model.config import LlamaConfig, config
-from puna.plan.settings import EnergySettings
+from puna.run.settings import EnergySettings
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 from puna.train.settings import TrainSettings
 

@@ -161,10 +161,12 @@ def _raw_files(fetched: Artifact, source: str, root: Path) -> Iterator[fetching.
 
 def _texts(found: Artifact, source: str) -> Iterator[tuple[str, str]]:
     """(id, text) of every document of a source, in the order of its file."""
-    from puna.corpus import groups
+    import pyarrow.parquet as pq
 
-    for row in groups.rows_of(found.path(f"{source}.parquet"), ["id", "text"]):
-        yield row["id"], row["text"]
+    with pq.ParquetFile(found.path(f"{source}.parquet")) as file:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, ["id", "text"])
+            yield from zip(group["id"].to_pylist(), group["text"].to_pylist(), strict=True)
 
 
 def _names(recipe: CorpusRecipe, shards: Artifact) -> list[str]:
@@ -174,13 +176,11 @@ def _names(recipe: CorpusRecipe, shards: Artifact) -> list[str]:
 
 def _trained_on(recipe: Recipe, found: Artifact) -> list[str]:
     """The sources that a model is trained on. Raises UserError for those that are too small, unless they are to be left out."""
-    from puna.corpus.pipeline import no_document
-
     kept = {source.name: found.metrics["sources"][source.name]["kept"]["documents"] for source in recipe.corpus.sources}
     enough = [name for name, documents in kept.items() if documents > 1]
     leaves_out = recipe.tokens.small_sources == "leave out"
     if (empty := [name for name, documents in kept.items() if not documents]) and not (leaves_out and enough):
-        raise UserError(no_document(recipe.corpus, found.metrics, empty))
+        raise UserError("\n".join(found.metrics["empty"][name] for name in empty))
     if (small := [name for name in kept if name not in enough]) and not (leaves_out and enough):
         raise UserError(
             f"source {small[0]} has 1 document: at least two are needed, since one is held out for scores; give more files, or set "
@@ -259,10 +259,9 @@ def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
 
 def train(context: Context) -> dict[str, Any]:
     """Token shards -> trained weights, with the log of the losses."""
-    from puna import lineage
     from puna.model.weights import native
     from puna.plan import machine
-    from puna.tokens.batches import rows_of
+    from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.train import loop
     from puna.train.metrics import Metrics
@@ -288,7 +287,7 @@ def train(context: Context) -> dict[str, Any]:
         )  # fmt: skip
     model.cpu()
     native.save(model, context.work)
-    lineage.remember(batches, settings.steps, config.vocab_size, context.work)
+    save_batch_plan(batches, settings.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(context.inputs["tokenizer"].path("tokenizer.model").read_bytes())
     for name, entries in (("losses", progress.losses), ("validation", progress.validation)):
         (context.work / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))

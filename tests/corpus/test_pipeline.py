@@ -170,7 +170,7 @@ def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no document is left of source b \(b: 1 too short\)"):
+    with pytest.raises(UserError, match=r"no document is left of source b \(1 too short\)"):
         run(make(b=[["short"]]), tmp_path)
 
 

@@ -15,7 +15,7 @@ from puna.model import kernels
 from puna.model.config import LlamaConfig, config
 from puna.model.llama import Llama
 from puna.plan import energy, machine, memory
-from puna.plan.settings import EnergySettings
+from puna.run.settings import EnergySettings
 from puna.tokens.batches import Batch
 from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings

@@ -10,8 +10,9 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from puna.artifact import MANIFEST
 from puna.corpus import fetch
-from puna.corpus.readers import source_file, streams
+from puna.corpus.readers import streams
 from puna.corpus.readers.members import Member, is_chaff, members
+from puna.corpus.sources import code_files
 from puna.errors import UserError
 
 NAMES = {"warc": "crawl", "html": "pages", "book": "books", "text": "texts", "jsonl": "datasets", "github": "code"}
@@ -160,7 +161,7 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
 
 
 def _is_source(path: PurePath) -> bool:
-    return source_file.wanted(path.name) and path.suffix.lower() not in DOCUMENTATION
+    return code_files.is_source_code(path.name) and path.suffix.lower() not in DOCUMENTATION
 
 
 def _mostly_source(folder: Path) -> bool:

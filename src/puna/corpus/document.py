@@ -8,6 +8,7 @@ from typing import Any
 
 from puna.errors import UserError
 
+DAMAGED = "damaged file"  # the reason of a record that its raw file's damage cost
 Refuses = Callable[[str], str] | None  # url -> why it is opted out of, "" where it is not; None where nothing is
 
 

@@ -20,16 +20,19 @@ from typing import Any
 from puna.errors import UserError
 
 M_ARENA_MAX = -8  # of malloc.h
-# Read when the libraries are loaded. Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-if "MALLOC_ARENA_MAX" not in os.environ:  # one heap for all threads, for malloc_trim does not give back the end of the others
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
-os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
-
 _ONE_AT_A_TIME = threading.Lock()  # Daft calls from several threads where it stays in this process; memory is meant for one job
+
+
+def prepare() -> None:
+    """Set this process up for the work: before Arrow and Daft are loaded, which read their part then."""
+    # Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if "MALLOC_ARENA_MAX" not in os.environ:  # one heap for all threads, for malloc_trim does not give back the end of the others
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
+    os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Engine:
         """
         if not jobs:
             return
+        prepare()
         import daft
 
         workers = min(self.processes, len(jobs))
@@ -87,6 +91,7 @@ class _Worker:
     def __call__(self, job: bytes) -> str:
         if not self.watched and os.getpid() != self.parent:
             self.watched = True
+            prepare()
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:

@@ -6,7 +6,6 @@ source that does not ask for line deduplication is judged as it is read.
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import os
@@ -19,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from puna.artifact import sync
-from puna.corpus.document import BrokenOff, Found, Skipped, digest, document_schema, row_schema
+from puna.corpus.document import DAMAGED, BrokenOff, Found, Skipped, digest, document_schema, row_schema
 from puna.corpus.engine import give_back
 from puna.corpus.fetch import RawFile
 from puna.corpus.quality import heuristics, language
+from puna.corpus.readers import reader
 from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.errors import UserError
 
-DAMAGED = "damaged file"
 ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that ask for opt-outs themselves, before they take out a text
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
@@ -319,11 +318,11 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
     if file.unreadable:
         yield _row(file, source, "", 0, reason=DAMAGED, detail=file.unreadable)
         return
-    reader = importlib.import_module(f"puna.corpus.readers.{source.reader}")
+    read = reader(source.reader)
     refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
     offset, found, asked = 0, False, source.reader in ASKS_FIRST
     try:
-        for record in reader.read(file.path, refuses) if asked else reader.read(file.path):
+        for record in read(file.path, refuses) if asked else read(file.path):
             offset, found = record.offset, True
             if refuses and (not asked or isinstance(record, Skipped)) and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from puna.corpus import card, groups, training
-from puna.corpus.document import document_schema
-from puna.corpus.engine import Engine
+from puna.corpus.document import DAMAGED, document_schema
+from puna.corpus.engine import Engine, prepare
 from puna.corpus.fetch import RawFile
 from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, TAIL, UNLIKE, Tally
-from puna.corpus.groups import DAMAGED, Group
+from puna.corpus.groups import Group
 from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.corpus.training import Learnt
 from puna.errors import UserError
@@ -37,6 +37,7 @@ def documents(
     groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and where no
     document is left.
     """
+    prepare()
     parts.mkdir(parents=True, exist_ok=True)
     addresses, settings = settings, _without_addresses(settings)
     work = [
@@ -63,8 +64,11 @@ def documents(
     for name in ("perplexity", "reference"):
         if (parts / name).is_dir():
             shutil.copytree(parts / name, out / name, copy_function=_link)
-    if not any(steps["kept"]["documents"] for steps in funnel["sources"].values()):
-        raise UserError(no_document(settings, funnel, list(funnel["sources"])))
+    funnel["empty"] = {
+        name: _no_document(settings, funnel, name) for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]
+    }
+    if len(funnel["empty"]) == len(settings.sources):
+        raise UserError("\n".join(funnel["empty"].values()))
     return funnel
 
 
@@ -144,12 +148,11 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
     return counts
 
 
-def no_document(settings: CorpusSettings, funnel: dict[str, Any], empty: list[str]) -> str:
-    """What to tell about sources of which nothing is left."""
-    told = "; ".join(f"{name}: {_reasons(funnel['dropped'][name])}" for name in empty)
+def _no_document(settings: CorpusSettings, funnel: dict[str, Any], source: str) -> str:
+    """What to tell about a source of which nothing is left."""
     return (
-        f"no document is left of source {', '.join(empty)} ({told}); give other files, another reader for them, or loosen the filters "
-        f"(corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)}, "
+        f"no document is left of source {source} ({_reasons(funnel['dropped'][source])}); give other files, another reader for them, or "
+        f"loosen the filters (corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)}, "
         f"corpus.near_duplicates={settings.near_duplicates}{f', corpus.known={settings.known}' * bool(settings.known)})"
     )
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from puna.plan.settings import EnergySettings
+from puna.run.settings import EnergySettings
 
 RAPL = Path("/sys/class/powercap")
 

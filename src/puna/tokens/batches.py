@@ -8,7 +8,9 @@ sequence of the shard. Nothing is remembered: the loader's whole state is the st
 
 import bisect
 import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from puna.tokens.mixture import BLOCK, Part
 from puna.tokens.shards import Array, Shard
 
 IGNORED = -1
+BATCH_PLAN = "batches.json"
 
 
 @dataclass(frozen=True)
@@ -134,3 +137,16 @@ def rows_of(shard: Shard, length: int) -> Batch:
     for row in range(count):
         _fill(shard, row * length, tokens[row], targets[row], segments[row])
     return Batch(tokens, targets, segments, np.zeros(count, np.int64))
+
+
+def save_batch_plan(batches: Batches, steps: int, vocab_size: int, folder: Path) -> None:
+    """Write what rebuilds a run's batches, beside its weights."""
+    known = {
+        "seed": batches.seed,
+        "steps": steps,
+        "batch_sequences": batches.batch_sequences,
+        "sequence_length": batches.length,
+        "vocab_size": vocab_size,
+        "parts": [vars(part) for part in batches.parts],
+    }
+    (folder / BATCH_PLAN).write_text(json.dumps(known, indent=1) + "\n")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from puna.corpus.dedup import lines
 from puna.corpus.dedup.spans import Spans
-from puna.corpus.quality.c4 import cut, sentences
+from puna.text.sentences import cut, sentences
 
 pytestmark = pytest.mark.usefixtures("either_code")  # with the C++ source and without
 

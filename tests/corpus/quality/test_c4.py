@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from puna.corpus.quality import c4
 from puna.corpus.quality.c4 import BadWords, c4_clean
 from puna.errors import UserError
+from puna.text.sentences import sentences
 
 GOOD = "Llamas live on the high plain. They eat the short grass there.\nIn winter the herd moves down."
 
@@ -64,7 +65,7 @@ def test_pages(text: str, reason: str) -> None:
     ],
 )
 def test_sentences(line: str, count: int) -> None:
-    found = c4.sentences(line)
+    found = sentences(line)
     assert len(found) == count and "".join(found) == line
 
 

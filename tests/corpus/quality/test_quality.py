@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.quality import heuristics, language
+from puna.text.characters import count
 
 SENTENCES = {
     "en": "The high grassland is where llamas are raised, far above the valleys and the towns.",
@@ -88,13 +89,13 @@ def test_figures_by_definition(text: str) -> None:
     assert heuristics.measure(text) == heuristics.Figures(
         len(letters) / len(solid) if solid else 0.0, sum(len(line) for line in lines) / len(lines) if lines else 0.0
     )
-    assert heuristics.count(text) == (len(letters), len(text) - len(solid))
+    assert count(text) == (len(letters), len(text) - len(solid))
 
 
 def test_figures_of_every_character() -> None:
     characters = "".join(map(chr, range(sys.maxunicode + 1)))
     for text in (characters[:128], characters, characters[:128] * 1000):
-        assert heuristics.count(text) == (sum(map(str.isalnum, text)), sum(map(str.isspace, text)))
+        assert count(text) == (sum(map(str.isalnum, text)), sum(map(str.isspace, text)))
 
 
 def test_refusals() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.readers import headers
+from puna.corpus.sources import code_files
 
 MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
 
@@ -80,7 +81,7 @@ def test_what_follows_a_header_stays_and_so_does_a_text_without_one(style: tuple
     assert headers.without_header(f"{header}\n\n{text}", name).strip("\n") == text.strip("\n")
 
 
-@given(st.text(alphabet="#/*-<!>\"'{}() \nCopyright 2010%;.", max_size=200), st.sampled_from(sorted(headers._STYLES)))
+@given(st.text(alphabet="#/*-<!>\"'{}() \nCopyright 2010%;.", max_size=200), st.sampled_from(sorted(code_files._STYLES)))
 def test_only_whole_lines_of_comments_go(text: str, extension: str) -> None:
     kept = headers.without_header(text, f"a.{extension}")
     assert headers.without_header(kept, f"a.{extension}") is not None

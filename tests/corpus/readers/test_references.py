@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.readers.references import ARCHIVE, ARCHIVE_KEY, Citations, cited, normalise_url, references
+from puna.corpus.readers.references import ARCHIVE, ARCHIVE_KEY, Citations, cited, references
 from puna.corpus.readers.streams import xml_elements
 from puna.errors import UserError
+from puna.text.urls import normalise_url
 
 A, B = "http://a.example/x", "https://b.example/y?q=1"
 CASES = {

@@ -1,7 +1,7 @@
 """Spans of three sentences that were seen before, as C4 removes them (Raffel et al. 2020, section 2.2), with a bound on memory.
 
 C4 keeps one of any span of three sentences that comes more than once in the data set. Here that is the first, in the order of the
-documents. Two sentences are equal when their letters are, whatever their case and white space. Where sentences end: quality/c4.py.
+documents. Two sentences are equal when their letters are, whatever their case and white space. Where sentences end: text/sentences.py.
 """
 
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 
 from puna.corpus.dedup.hashing import DELETED, NEXT_WORD, SPACE, line_table, mix
 from puna.corpus.dedup.lines import Seen, line_hashes
-from puna.corpus.quality.c4 import SENTENCE_END, cut
+from puna.text.sentences import SENTENCE_END, cut
 
 SPAN = 3
 REPEATED = "C4: fewer than 3 sentences not seen before"

@@ -20,6 +20,7 @@ import re
 from pathlib import Path
 
 from puna.errors import UserError
+from puna.text.sentences import sentences
 
 MINIMUM_WORDS, MINIMUM_SENTENCES, MAXIMUM_WORD = 5, 3, 1000
 END_MARKS = (".", "?", "!", '"', "”", "’", "»")
@@ -30,11 +31,6 @@ FEW_SENTENCES = "C4: fewer than 3 sentences"
 REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES)
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-SENTENCE_END = re.compile(  # inside a line
-    r"[.!?。！？।॥؟۔።](?:(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)"
-    r"[\"'”’»)\]]{0,3}[^\S\n]+(?=[\"'“‘«(\[]{0,3}[^\W_a-z])"
-    r"|(?<![.!?])[」』”’）]{0,3}[^\S\n]*(?=\S))"
-)
 # Scripts written without spaces: Han, kana, Thai, Lao, Burmese, Khmer. Two of their characters count as a word.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
@@ -61,20 +57,6 @@ class BadWords:
     def found(self, lower: str) -> bool:
         """Whether a text, in lower case, has one of them."""
         return not self.words.isdisjoint(re.findall(r"\w+", lower)) or bool(self.others and self.others.search(lower))
-
-
-def sentences(line: str) -> list[str]:
-    """The sentences of a line: split behind end marks that white space and a capital (or a letter without case) follow."""
-    return [sentence for sentence in cut(line) if sentence.strip()]
-
-
-def cut(line: str) -> list[str]:
-    """The line in pieces that give it back when joined."""
-    pieces, start = [], 0
-    for end in SENTENCE_END.finditer(line):
-        pieces.append(line[start : end.end()])
-        start = end.end()
-    return [*pieces, line[start:]]
 
 
 def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:

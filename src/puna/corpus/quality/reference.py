@@ -21,8 +21,8 @@ import numpy as np
 
 from puna.artifact import write_atomically
 from puna.corpus.quality import binary, language, words
-from puna.corpus.readers.references import normalise_url
 from puna.errors import UserError
+from puna.text.urls import normalise_url
 
 VERSION = 1
 KINDS = ("random pages", "references")  # by label

@@ -5,3 +5,29 @@ A bad record is skipped with a short fixed reason, and what lies behind it is re
 record (a line, a paper, a book, a page), not by the file. A file that breaks off or is not of its format gives what can be read and then
 raises UserError saying where; no other exception leaves a reader, whatever the file holds.
 """
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Read = Callable[..., Iterator[Any]]
+
+
+def reader(name: str) -> Read:
+    """The function that reads raw files of one format."""
+    # Loaded at the first call: each brings a parser of its own.
+    from puna.corpus.readers import arxiv, book, code, github, html, jsonl, lines, stackexchange, text, warc, wikipedia
+
+    table: dict[str, Read] = {
+        "warc": warc.read,
+        "html": html.read,
+        "wikipedia": wikipedia.read,
+        "stackexchange": stackexchange.read,
+        "arxiv": arxiv.read,
+        "book": book.read,
+        "text": text.read,
+        "code": code.read,
+        "github": github.read,
+        "lines": lines.read,
+        "jsonl": jsonl.read,
+    }
+    return table[name]

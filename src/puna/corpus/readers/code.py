@@ -16,6 +16,7 @@ from puna.corpus import licences
 from puna.corpus.document import Found, Skipped
 from puna.corpus.readers import source_file
 from puna.corpus.readers.members import ARCHIVE, Member, members
+from puna.corpus.sources import code_files
 from puna.errors import UserError
 
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
@@ -41,7 +42,7 @@ def read(path: Path) -> Iterator[Found | Skipped]:
     Raises UserError where an archive is damaged, or a LICENSE cannot be read, behind all that can be.
     """
     package, licence, nested, damage = _package(path)
-    for member in _members(path, source_file.wanted):
+    for member in _members(path, code_files.is_source_code):
         url = f"{package}/{member.name}"
         if member.size > source_file.MAXIMUM_BYTES:
             yield Skipped("file over 5 MB", url, member.offset)

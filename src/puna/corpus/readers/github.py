@@ -13,6 +13,7 @@ from puna.corpus import licences
 from puna.corpus.document import Found, Refuses, Skipped
 from puna.corpus.readers import source_file
 from puna.corpus.readers.rows import rows
+from puna.corpus.sources import code_files
 
 CONTENT = ("content", "code", "text")
 PATH = ("path", "sample_path", "max_stars_repo_path", "file_name", "filename")
@@ -36,7 +37,7 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
             yield Skipped(reason, url, offset)
         elif not isinstance(content, str | bytes) or not content:
             yield Skipped("no text", url, offset)
-        elif not source_file.wanted(name):
+        elif not code_files.is_source_code(name):
             yield Skipped("not a source file", url, offset)
         else:
             raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content

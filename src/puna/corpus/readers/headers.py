@@ -6,35 +6,9 @@ in the same comment stay, and so do `#!` and coding lines, `#include` and its ki
 
 import re
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
-_HASH, _SLASH, _DASH = (("#",), ()), (("//",), (("/*", "*/"),)), (("--",), ())
-_BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str], ...] = (
-    ((("#",), (('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))), "py pyx pxd pyi"),
-    (_HASH, "rb pl pm sh bash zsh r jl cmake mk tcl ex exs nim awk"),
-    ((("#",), (("<#", "#>"),)), "ps1 psm1"),
-    (_SLASH, "c h cc cpp cxx hh hpp hxx inl cu cuh m mm v sv glsl proto"),
-    (_SLASH, "js jsx mjs cjs ts tsx rs go java kt kts scala cs swift dart zig groovy"),
-    ((("//", "#"), (("/*", "*/"),)), "php"),
-    (((), (("/*", "*/"),)), "css"),
-    ((("//",), (("/*", "*/"),)), "scss less"),
-    (_DASH, "ada adb ads vhd vhdl"),
-    ((("--",), (("--[[", "]]"), ("--[==[", "]==]"))), "lua"),
-    ((("--",), (("{-", "-}"),)), "hs lhs elm"),
-    ((("--",), (("/*", "*/"),)), "sql"),
-    ((("//",), (("(*", "*)"),)), "fs fsi fsx"),
-    (((), (("(*", "*)"),)), "ml mli sml"),
-    ((("//",), (("(*", "*)"),)), "pas"),
-    (((";",), (("#|", "|#"),)), "lisp el clj cljs scm rkt cl"),
-    (((";", "#", "//"), (("/*", "*/"),)), "asm s"),
-    ((("%",), ()), "tex erl hrl sty cls"),
-    ((("!",), ()), "f90 f95 f03 f08"),
-    ((("'",), ()), "vb bas"),
-    (((), (("<!--", "-->"),)), "html htm md markdown vue svelte"),
-    (((".. ",), ()), "rst"),
-)  # fmt: skip
-_STYLES = {extension: style for style, extensions in _BY_STYLE for extension in extensions.split()}
-_NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmakelists.txt")
+from puna.corpus.sources import code_files
+
 _PROLOGUE = re.compile(
     r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE
 )
@@ -94,12 +68,6 @@ class _Comment:
     marks: tuple[str, str] = ("", "")
 
 
-def style_of(name: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]] | None:
-    """(marks of line comments, pairs of marks of block comments) of a source file by its name; None for what is not known as one."""
-    path = PurePosixPath(name)
-    return _HASH if path.name.lower() in _NAMES else _STYLES.get(path.suffix.lstrip(".").lower())
-
-
 def comment(text: str, name: str) -> str:
     """What the comments at the top of a file say, without their marks."""
     _, _, comments = _top(text, name)
@@ -133,7 +101,7 @@ def without_header(text: str, name: str) -> str:
 
 def _top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
     """(prologue, lines after it, the comments that these start with)."""
-    style = style_of(name)
+    style = code_files.style_of(name)
     if style is None:
         return "", [], []
     match = _PROLOGUE.match(text)

@@ -1,0 +1,1 @@
+"""Addresses, folders, archives and streams -> raw files."""

@@ -1,0 +1,1 @@
+"""What runs stages: artifacts, builds, the machine."""
