@@ -51,8 +51,8 @@ def language_model() -> Path:
 def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
     """The pipeline on one worker: documents found."""
     from puna.corpus import pipeline
-    from puna.corpus.fetch import RawFile
     from puna.corpus.settings import CorpusSettings
+    from puna.corpus.sources.fetch import RawFile
 
     source: dict[str, Any] = {"name": "crawl", "reader": "warc", "uris": ["*"]}
     settings: dict[str, Any] = {"languages": ["en"], "on_damaged_file": "skip", "workers": 1}
@@ -75,8 +75,8 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
 def main_text(html: str) -> str:
     """What Puna takes out of a page that is decoded already."""
     from puna.corpus import groups
-    from puna.corpus.readers import main_text, page
-    from puna.corpus.readers.blocks import split
+    from puna.corpus.readers.web import main_text, page
+    from puna.corpus.readers.web.blocks import split
 
     blocks = split(html)
     return groups.clean(page.written(blocks, main_text.keep(blocks)))
@@ -111,7 +111,7 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     from datatrove.pipeline.writers.jsonl import JsonlWriter
     from datatrove.utils import lid
 
-    from puna.corpus.quality import heuristics
+    from puna.corpus.filters import heuristics
 
     lid.cached_asset_path_or_download = lambda *_, **__: str(language_model())
 
@@ -266,8 +266,8 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
         import sentencepiece
 
         from puna.corpus.document import Found
-        from puna.corpus.quality import perplexity
-        from puna.corpus.readers import wikipedia
+        from puna.corpus.filters import perplexity
+        from puna.corpus.readers.wiki import wikipedia
 
         texts = []
         try:

@@ -128,7 +128,7 @@ def prepare(stages: list[str], folder: Path) -> dict[str, int]:
 
 @functools.cache
 def piece_names(folder: Path) -> list[str]:
-    from puna.corpus.quality import perplexity
+    from puna.corpus.filters import perplexity
 
     processor = perplexity.load(folder / "perplexity").encoder.processor
     return [processor.id_to_piece(number) for number in range(processor.vocab_size())]

@@ -70,7 +70,7 @@ def left_by(folder: Path, stage: str, side: str) -> Path:
 def puna_reads(folder: Path) -> Work:
     from puna.corpus import groups
     from puna.corpus.document import Found
-    from puna.corpus.readers import page, warc
+    from puna.corpus.readers.web import page, warc
 
     warc.page_text = lambda html, content_type: ("", page.decode(html, content_type))  # the reader without the extractor
 
@@ -92,7 +92,7 @@ def puna_extracts(folder: Path) -> Work:
 
 
 def puna_tells_language(folder: Path, glue_lines: bool = False) -> Work:
-    from puna.corpus.quality import language
+    from puna.corpus.filters import language
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for document in documents:
@@ -105,7 +105,7 @@ def puna_tells_language(folder: Path, glue_lines: bool = False) -> Work:
 
 def puna_judges(folder: Path) -> Work:
     from puna.corpus.document import digest
-    from puna.corpus.quality import heuristics
+    from puna.corpus.filters import heuristics
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for document in documents:
@@ -117,7 +117,7 @@ def puna_judges(folder: Path) -> Work:
 
 
 def puna_c4(folder: Path) -> Work:
-    from puna.corpus.quality.c4 import c4_clean
+    from puna.corpus.filters.c4 import c4_clean
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for document in documents:
@@ -210,7 +210,7 @@ def puna_removes_lines(folder: Path) -> Work:
 
 
 def puna_cuts(folder: Path) -> Work:
-    from puna.corpus.quality import perplexity
+    from puna.corpus.filters import perplexity
 
     model = perplexity.load(folder / "perplexity")
 
@@ -226,7 +226,7 @@ def puna_cuts(folder: Path) -> Work:
 def puna_scores(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus.quality import perplexity
+    from puna.corpus.filters import perplexity
 
     model = perplexity.load(folder / "perplexity")
     begin, end = [model.encoder.processor.bos_id()], [model.encoder.processor.eos_id()]
@@ -293,7 +293,7 @@ def gopher(folder: Path) -> Work:
 def datatrove_c4(folder: Path) -> Work:
     from datatrove.pipeline.filters import C4QualityFilter
 
-    from puna.corpus.quality import c4
+    from puna.corpus.filters import c4
 
     step = C4QualityFilter(min_num_sentences=c4.MINIMUM_SENTENCES, min_words_per_line=c4.MINIMUM_WORDS)
     return lambda documents, scratch: step.run(documents)

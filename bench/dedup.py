@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import table
 
-from puna.corpus.dedup import books, hashing, index, lines, near
+from puna.corpus.dedup import books, index, lines, near
+from puna.text import hashing
 
 MEGABYTES = 200
 DELETED = re.compile("[«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．：；？～\\x00-\\x1f\\x7f-\\x9f]")

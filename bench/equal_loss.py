@@ -23,8 +23,9 @@ ROOT = Path(__file__).parents[1]
 
 def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> list[float]:
     """Losses of the first steps of a recipe's training, in this process."""
-    from puna import artifact, recipe, stages
+    from puna import recipe, stages
     from puna.errors import Stopped
+    from puna.run import artifact
     from puna.train import loop
 
     loaded = recipe.load(recipe.find(recipe_name), tuple(overrides))

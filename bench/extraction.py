@@ -116,7 +116,7 @@ def word_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float
 
 def extractors() -> dict[str, Callable[[bytes], str]]:
     """Ours and the peers that are installed."""
-    from puna.corpus.readers.page import decode, page_text
+    from puna.corpus.readers.web.page import decode, page_text
 
     found: dict[str, Callable[[bytes], str]] = {"puna": lambda html: page_text(html)[1], "resiliparse": resiliparse_text}
     try:

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import table
 
-from puna.corpus.quality import kneser_ney, perplexity
-from puna.pieces import Encoder
+from puna.corpus.filters import perplexity
+from puna.text import ngram
+from puna.text.bpe import Encoder
 
 DOCUMENT_CHARACTERS = 8_000
 SCORED_BYTES = 20_000_000
@@ -49,7 +50,7 @@ def estimate(tokens: Path, vocab_size: int, begin: int) -> None:
     """The part of the bench that runs in a process of its own: estimate, save beside the tokens, and tell what it took."""
     ids = np.load(tokens)
     started, wall = time.process_time(), time.perf_counter()
-    model = kneser_ney.estimate([ids], vocab_size=vocab_size, begin=begin)
+    model = ngram.estimate([ids], vocab_size=vocab_size, begin=begin)
     told = {"cpu": time.process_time() - started, "wall": time.perf_counter() - wall}
     told["bytes"] = peak_bytes("self")
     model.save(tokens.with_suffix(".bin"))
@@ -111,7 +112,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     yield table.Row("peak memory of estimation", "puna", told["bytes"] / 1e9, "GB")
     yield table.Row("model file", "puna", (scratch / "all.bin").stat().st_size / 1e9, "GB")
 
-    model = perplexity.PerplexityModel(pieces, encoder, kneser_ney.load(scratch / "all.bin"), False)
+    model = perplexity.PerplexityModel(pieces, encoder, ngram.load(scratch / "all.bin"), False)
     part = tokens[: starts[len(scored)]] if len(scored) < len(starts) else tokens
     seconds = best(lambda: [perplexity.normalise(text) for text in scored])
     yield table.Row("normalisation", "puna", scored_size / seconds / 1e6, "MB/CPU s")
@@ -126,7 +127,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     count = max(1, len(starts) // 10)
     tenth = tokens[: starts[count]] if count < len(starts) else tokens
     told = estimated(tenth, scratch / "tenth.npy", vocab_size, begin)
-    small = kneser_ney.load(scratch / "tenth.bin")
+    small = ngram.load(scratch / "tenth.bin")
     names = [processor.id_to_piece(number) for number in range(vocab_size)]
     sentences = [" ".join(names[token] for token in document[1:-1]) for document in np.split(tenth, starts[1:count])]
     if arguments.lmplz:

@@ -22,8 +22,9 @@ from typing import Any
 import table
 
 from puna.corpus.document import Found
-from puna.corpus.quality import language
-from puna.corpus.readers import warc, wikipedia
+from puna.corpus.filters import language
+from puna.corpus.readers.web import warc
+from puna.corpus.readers.wiki import wikipedia
 from puna.errors import UserError
 
 RAW = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[1] / "shared" / "data")) / "raw"

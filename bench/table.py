@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from puna.plan import machine
+from puna.run import machine
 
 RESULTS = Path(__file__).parent / "results"
 

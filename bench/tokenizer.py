@@ -17,7 +17,7 @@ from typing import Any
 
 import table
 
-from puna.pieces import SPACE_MARK, Encoder
+from puna.text.bpe import SPACE_MARK, Encoder
 
 THREADS = 2
 KIND_BYTES = 4_000_000

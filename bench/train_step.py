@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from puna.model.config import LlamaConfig
 from puna.model.head import CHUNK_FLOATS
 from puna.model.llama import Llama
-from puna.plan import machine
+from puna.run import machine
 from puna.tokens.batches import Batch
 from puna.train.loop import keep_freed_memory, precision
 from puna.train.metrics import peak_memory_bytes

@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 import puna
-from puna import artifact, recipe, stages
+from puna import recipe, stages
+from puna.run import artifact
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(puna.__path__, "puna.") if not module.name.endswith("__main__"))
 HEAVY = ("torch", "daft", "numpy", "pyarrow", "transformers", "sentencepiece")
@@ -23,7 +24,7 @@ def test_every_module_imports_and_says_what_it_is(name: str) -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
-    code = f"import sys, puna.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys, puna.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -37,7 +38,7 @@ def test_readers_named_in_settings_are_there() -> None:
 
 def test_fingerprints_change_with_what_a_stage_depends_on() -> None:
     def marks(*overrides: str) -> dict[str, str]:
-        from puna.build import Build
+        from puna.run.build import Build
 
         loaded = recipe.load(recipe.find("laptop"), overrides)
         build = Build(loaded, Path(), Path("none"), stages.stages(loaded, Path()))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from puna import recipe as recipes
-
-from . import tiny
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

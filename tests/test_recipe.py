@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from puna import recipe
 from puna.errors import UserError
-
-from .tiny import RECIPE
+from tests.tiny import RECIPE
 
 
 @pytest.fixture

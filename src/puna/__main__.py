@@ -1,5 +1,5 @@
 """`python -m puna` is `puna`."""
 
-from puna.cli import main
+from puna.cli.main import main
 
 main()

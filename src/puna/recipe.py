@@ -130,7 +130,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     recipe, problems, missing = _read(path, overrides)
     if missing:
-        from puna.corpus.discover import SMALL
+        from puna.corpus.sources.discover import SMALL
 
         told = f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); for a small model, write"
         problems.append("\n    ".join([told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]))

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from puna import artifact, compiled
-from puna.artifact import Artifact
-from puna.build import Context, Stage
-from puna.corpus import fetch as fetching
+from puna.corpus.sources import fetch as fetching
 from puna.errors import UserError
 from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
+from puna.run import artifact, compiled
+from puna.run.artifact import Artifact
+from puna.run.build import Context, Stage
 
 TAKE_FOLDERS = ("arxiv", "code")  # readers for which a folder is one paper, one package
 VERSIONS = {"fetch": 5, "documents": 8, "tokenizer": 2, "tokens": 1, "train": 3, "scores": 1}
@@ -138,7 +138,7 @@ def _inside(work: Path, file: fetching.RawFile) -> str | None:
 def documents(context: Context) -> dict[str, Any]:
     """Raw files -> clean documents, one Parquet file a source, and the list of what was dropped."""
     from puna.corpus import pipeline
-    from puna.plan import machine
+    from puna.run import machine
 
     needed, free = pipeline.memory_bytes(context.recipe.corpus), machine.available_bytes()
     context.view.note(f"at most {needed / 1e6:,.0f} MB of memory, of {free / 1e6:,.0f} MB free")
@@ -260,7 +260,7 @@ def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
 def train(context: Context) -> dict[str, Any]:
     """Token shards -> trained weights, with the log of the losses."""
     from puna.model.weights import native
-    from puna.plan import machine
+    from puna.run import machine
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.train import loop

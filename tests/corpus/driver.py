@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from puna.corpus import pipeline
-from puna.corpus.fetch import RawFile
 from puna.corpus.settings import CorpusSettings
+from puna.corpus.sources.fetch import RawFile
 
 
 def main() -> None:

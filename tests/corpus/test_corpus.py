@@ -17,7 +17,7 @@ import pytest
 from puna.corpus import card
 from puna.corpus.dedup.spans import REPEATED
 from puna.corpus.document import digest
-from puna.corpus.quality import heuristics
+from puna.corpus.filters import heuristics
 from puna.corpus.settings import SourceSettings
 
 from .test_pipeline import content

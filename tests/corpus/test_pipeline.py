@@ -18,14 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from puna import artifact
-from puna.corpus import groups, pipeline, scoring
+from puna.corpus import groups, inspect, pipeline
 from puna.corpus.document import digest, document_schema
-from puna.corpus.fetch import RawFile, content_bytes, content_digest
 from puna.corpus.settings import CorpusSettings
+from puna.corpus.sources.fetch import RawFile, content_bytes, content_digest
 from puna.errors import UserError
-
-from .readers.test_warc import record, response
+from puna.run import artifact
+from tests.corpus.readers.web.test_warc import record, response
 
 ENGLISH = (
     "Llamas of the {0}: the llamas of the high plain number {0} are counted every spring by the people of the village, who know each of "
@@ -329,7 +328,7 @@ def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_pat
     wanted = [row for row in rows if row["offset"] in (0, 7, 38, 39)]
     repeats = [{"reason": "exact duplicate", "detail": f"of {row['id']}"} for row in wanted]
     others = [{"reason": reason, "detail": f"of {digest(reason)}"} for reason in ("exact duplicate", "near duplicate", "too short")]
-    found = scoring.kept_places(tmp_path, repeats + others)
+    found = inspect.kept_places(tmp_path, repeats + others)
     assert found.pop((digest("exact duplicate"), "exact duplicate"))["kept"] == "nowhere: it was dropped itself"
     assert found.pop((digest("near duplicate"), "near duplicate")) == {
         "kept": "in an earlier run",

@@ -14,7 +14,8 @@ from puna.errors import UserError
 from puna.model import kernels
 from puna.model.config import LlamaConfig, config
 from puna.model.llama import Llama
-from puna.plan import energy, machine, memory
+from puna.plan import memory
+from puna.run import machine, meter
 from puna.run.settings import EnergySettings
 from puna.tokens.batches import Batch
 from puna.train.optimizer import build, update
@@ -24,24 +25,24 @@ from puna.train.step import loss_and_gradients
 
 def test_energy_of_the_papers_largest_model() -> None:
     """Table 15: LLaMA-65B, 1,022,362 GPU hours at 400 W with PUE 1.1 are 449 MWh and 173 t of CO2."""
-    spent = energy.energy(1_022_362 * 3600, EnergySettings(watts=400))
+    spent = meter.energy(1_022_362 * 3600, EnergySettings(watts=400))
     assert spent["kwh"] / 1000 == pytest.approx(449, abs=1)
     assert spent["kg_co2"] / 1000 == pytest.approx(173, abs=1)
     assert not spent["measured"]
 
 
 def test_a_meter_counts_more_than_an_assumption() -> None:
-    spent = energy.energy(100, EnergySettings(pue=1.0), joules=3.6e6)
+    spent = meter.energy(100, EnergySettings(pue=1.0), joules=3.6e6)
     assert spent["measured"] and spent["kwh"] == pytest.approx(1) and spent["watts"] == pytest.approx(36_000)
 
 
 def test_a_meter_is_read_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "RAPL", tmp_path)
-    assert energy.joules_counted() is None
+    monkeypatch.setattr(meter, "RAPL", tmp_path)
+    assert meter.joules_counted() is None
     for package, value in (("intel-rapl:0", 3_000_000), ("intel-rapl:1", 500_000)):
         (tmp_path / package).mkdir()
         (tmp_path / package / "energy_uj").write_text(f"{value}\n")
-    assert energy.joules_counted() == 3.5
+    assert meter.joules_counted() == 3.5
 
 
 def one_step(size: dict[str, int], micro: int, **options: Any) -> tuple[LlamaConfig, TrainSettings, Callable[[], None]]:

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from puna.artifact import sync
 from puna.corpus.document import DAMAGED, BrokenOff, Found, Skipped, digest, document_schema, row_schema
 from puna.corpus.engine import give_back
-from puna.corpus.fetch import RawFile
-from puna.corpus.quality import heuristics, language
+from puna.corpus.filters import heuristics, language
 from puna.corpus.readers import reader
 from puna.corpus.settings import CorpusSettings, SourceSettings
+from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError
+from puna.run.artifact import sync
 
 ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that ask for opt-outs themselves, before they take out a text
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
@@ -283,7 +283,7 @@ def _judge(text: str, group: Group) -> dict[str, Any]:
     kept_languages = settings.languages if source.languages is None else source.languages
     reason = ""
     if source.c4:
-        from puna.corpus.quality.c4 import c4_clean
+        from puna.corpus.filters.c4 import c4_clean
 
         bad_words = _bad_words(group.root / settings.bad_words) if settings.bad_words else None
         cleaned, reason = c4_clean(text, bad_words, every_script=kept_languages != ("en",))
@@ -348,7 +348,7 @@ def _document(file: RawFile, source: SourceSettings, found: Found, settings: Cor
     text, title, licence = (clean(part) for part in (found.text, found.title, found.licence or source.licence))
     detail = ""
     if settings.privacy:
-        from puna.corpus.quality.privacy import scrub
+        from puna.corpus.filters.privacy import scrub
 
         text, counts = scrub(text, settings.privacy)
         detail = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
@@ -372,7 +372,7 @@ def _row(file: RawFile, source: SourceSettings, url: str, offset: int, **fields:
 
 @functools.cache
 def _bad_words(path: Path) -> Any:
-    from puna.corpus.quality.c4 import BadWords
+    from puna.corpus.filters.c4 import BadWords
 
     return BadWords(path)
 
@@ -382,7 +382,7 @@ def _opt_out(patterns: str, domains: str, robots: str, root: Path) -> Any:
     """url -> reason or "", once read; None where nothing is opted out of."""
     if not (patterns or domains or robots):
         return None
-    from puna.corpus.rights import OptOut
+    from puna.corpus.filters.opt_out import OptOut
 
     files = [root / path if path else None for path in (patterns, domains, robots)]
     return OptOut(files[0], files[1], files[2]).refuses
@@ -430,13 +430,13 @@ def _scores(group: Group, texts: list[str]) -> dict[str, Any]:
 
 @functools.cache
 def perplexity_model(folder: Path) -> Any:
-    from puna.corpus.quality import perplexity
+    from puna.corpus.filters import perplexity
 
     return perplexity.load(folder)
 
 
 @functools.cache
 def reference_model(folder: Path) -> Any:
-    from puna.corpus.quality import reference
+    from puna.corpus.filters import reference
 
     return reference.load(folder)

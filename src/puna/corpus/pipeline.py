@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus import card, groups, training
+from puna.corpus import card, fit, groups
 from puna.corpus.document import DAMAGED, document_schema
 from puna.corpus.engine import Engine, prepare
-from puna.corpus.fetch import RawFile
+from puna.corpus.fit import Learnt
 from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, TAIL, UNLIKE, Tally
 from puna.corpus.groups import Group
 from puna.corpus.settings import CorpusSettings, SourceSettings
-from puna.corpus.training import Learnt
+from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError
 
 MOST_TEXT_BYTES = 1 << 34  # of memory for the digests of all texts, 16 a text; taken as they come
@@ -51,10 +51,10 @@ def documents(
     _stop_if_damaged(settings, work)
     removed = _keep_lines(settings, lined, progress) if lined else {}
     _run(engine, groups.judge, lined, lambda group: "judged", "judging", progress)
-    training.models(settings, work, parts, progress)
+    fit.models(settings, work, parts, progress)
     asking = [group for group in work if group.source.perplexity or group.source.reference]
     _run(engine, groups.score, asking, lambda group: "scores", "scoring", progress)
-    learnt = training.learnt(settings, asking, parts)
+    learnt = fit.learnt(settings, asking, parts)
     progress("merging", len(work), len(work))
     funnel = _merge(settings, work, learnt, out, root)
     funnel["lines"] = removed
@@ -267,7 +267,7 @@ class _Earlier:
         """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where that is too short. Their
         language and scores are those of the whole page."""
         from puna.corpus.dedup.spans import REPEATED
-        from puna.corpus.quality.c4 import MINIMUM_SENTENCES
+        from puna.corpus.filters.c4 import MINIMUM_SENTENCES
 
         assert self.spans is not None
         shortened = []

@@ -10,7 +10,7 @@ Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", 
 def _known_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     """Raises ValueError for codes that the language model does not have: a source would lose everything to them."""
     if codes:
-        from puna.corpus.quality import language
+        from puna.corpus.filters import language
 
         if wrong := language.unknown(codes):
             raise ValueError(wrong)

@@ -2,8 +2,8 @@
 
 import math
 
-from puna.corpus.quality import kneser_ney
-from puna.corpus.quality.kneser_ney import Array
+from puna.text import ngram
+from puna.text.ngram import Array
 
 
 class NGram:
@@ -12,7 +12,7 @@ class NGram:
     def __init__(self, tokens: Array, offsets: Array, *, vocab_size: int, order: int = 5) -> None:
         """Count a training text. tokens: all documents one after the other, each with its begin token; offsets: where they start,
         and the end of the last one. The begin token is context only and never predicted."""
-        self._model = kneser_ney.estimate([tokens], vocab_size=vocab_size, begin=int(tokens[offsets[0]]), order=order)
+        self._model = ngram.estimate([tokens], vocab_size=vocab_size, begin=int(tokens[offsets[0]]), order=order)
 
     def log2_probabilities(self, tokens: Array, offsets: Array) -> Array:
         """log2 P of every token of a text but the begin tokens, float64, in order. Same form of input as the training text."""

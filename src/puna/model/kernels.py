@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puna import compiled
 from puna.model import KERNELS
+from puna.run import compiled
 
 SIGNATURES = {
     "rms_norm": "pppnnf",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.corpus import scoring
+from puna.corpus import inspect
 from puna.corpus.funnel import FUNNEL
 from puna.corpus.groups import rows_of
 from puna.report.markup import Html, count, escape, figures, size
@@ -57,13 +57,13 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
             if len(found) > 50 * DROPPED:  # so that memory has a bound
                 found[:] = _draw(found, DROPPED, ("file", "offset", "url"))
     drawn = {reason: _draw(rows, DROPPED, ("file", "offset", "url")) for reason, rows in wanted.items()}
-    places = scoring.kept_places(folder, [row for rows in drawn.values() for row in rows])
+    places = inspect.kept_places(folder, [row for rows in drawn.values() for row in rows])
     parts = []
     for reason, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         cards = []
         for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            kept = f" ({scoring.told(places[identity, reason])})" if (identity := scoring.repeated(row)) else ""
+            kept = f" ({inspect.told(places[identity, reason])})" if (identity := inspect.repeated(row)) else ""
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
         parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from puna.errors import UserError
-from puna.pieces import Encoder
+from puna.text.bpe import Encoder
 from puna.tokens.settings import TokenizerSettings
 
 SPACE = "\u2581"

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from puna import artifact
 from puna.errors import UserError
 from puna.model.llama import Llama
+from puna.run import artifact
 
 KEPT = 2
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from puna import compiled
 from puna.errors import Stopped, UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
+from puna.run import compiled
 from puna.tokens.batches import Batch, Batches
 from puna.train import checkpoint
 from puna.train.checkpoint import Progress

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from puna.artifact import write_atomically
+from puna.run.artifact import write_atomically
 from puna.train.loop import Event, StepEvent, ValidationEvent
 
 

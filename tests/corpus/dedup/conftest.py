@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from puna.corpus.dedup import hashing, lines
+from puna.corpus.dedup import lines
+from puna.text import hashing
 
 
 @pytest.fixture(params=["compiled", "numpy"])

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.corpus.dedup import books, hashing
+from puna.corpus.dedup import books
 from puna.corpus.dedup.books import Books
 from puna.errors import UserError
+from puna.text import hashing
 
 NAMES = ("13272", "1342", "14263", "14881", "15122", "18304", "24675", "6527", "9198", "972")
 MARK = r"\*\*\* ?(?:START|END) OF TH[^\n]*"

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.dedup import hashing, lines
+from puna.corpus.dedup import lines
 from puna.errors import UserError
+from puna.text import hashing
 
 MASK = (1 << 64) - 1
 TEXT = st.text(

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.dedup import hashing, near
+from puna.corpus.dedup import near
+from puna.text import hashing
 
 compiled = pytest.mark.skipif(hashing.library() is None, reason="no C++ compiler here")
 ALPHABET = "ab ÉéçßŒ'’?-_\n\t01٣½ﬁ語漢かกาဗ한ㄱ가\u0301\u00ad\u200b\ufeff\U0001d400㍿\ud800.ﷺ"

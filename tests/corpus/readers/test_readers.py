@@ -13,7 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from puna.corpus.document import Found, Skipped
-from puna.corpus.readers import arxiv, book, code, github, html, jsonl, lines, stackexchange, wikipedia
+from puna.corpus.readers.code import github
+from puna.corpus.readers.code import package as code_package
+from puna.corpus.readers.latex import arxiv
+from puna.corpus.readers.plain import book, jsonl, lines, stackexchange
+from puna.corpus.readers.web import html
+from puna.corpus.readers.wiki import wikipedia
 from puna.errors import UserError
 
 
@@ -232,7 +237,7 @@ def test_html(tmp_path: Path) -> None:
 # All of them
 
 
-@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code, github, lines, jsonl, html])
+@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code_package, github, lines, jsonl, html])
 def test_random_bytes_end_as_records_or_as_an_error_for_people(tmp_path: Path, reader: object) -> None:
     chance = random.Random(5)
     starts = [

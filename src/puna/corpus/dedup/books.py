@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.dedup.hashing import shingles
 from puna.errors import UserError
+from puna.text.hashing import shingles
 
 THRESHOLD = 0.9
 ALLOWANCE = 1.8

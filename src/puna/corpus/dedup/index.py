@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from puna.artifact import locked, sync, write_atomically
 from puna.corpus.dedup import near
-from puna.corpus.dedup.hashing import encode, mix
 from puna.errors import UserError
+from puna.run.artifact import locked, sync, write_atomically
+from puna.text.hashing import encode, mix
 
 FORMAT = 1
 STATE = "index.json"

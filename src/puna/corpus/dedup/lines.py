@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.dedup.hashing import CODE, DELETED, SPACE, code_points, encode, library, line_table, lines_of, pointer, sums
 from puna.errors import UserError
+from puna.text.hashing import CODE, DELETED, SPACE, code_points, encode, library, line_table, lines_of, pointer, sums
 
 SMALLEST_TABLE = 1 << 12
 PIECE = 1 << 16

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.dedup.hashing import SHINGLE_WORDS, encode, library, mix, pointer, shingles, word_table
+from puna.text.hashing import SHINGLE_WORDS, encode, library, mix, pointer, shingles, word_table
 
 PERMUTATIONS = 128
 THRESHOLD = 0.8

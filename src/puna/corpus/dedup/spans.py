@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.dedup.hashing import DELETED, NEXT_WORD, SPACE, line_table, mix
 from puna.corpus.dedup.lines import Seen, line_hashes
+from puna.text.hashing import DELETED, NEXT_WORD, SPACE, line_table, mix
 from puna.text.sentences import SENTENCE_END, cut
 
 SPAN = 3

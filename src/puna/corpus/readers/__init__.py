@@ -15,7 +15,11 @@ Read = Callable[..., Iterator[Any]]
 def reader(name: str) -> Read:
     """The function that reads raw files of one format."""
     # Loaded at the first call: each brings a parser of its own.
-    from puna.corpus.readers import arxiv, book, code, github, html, jsonl, lines, stackexchange, text, warc, wikipedia
+    from puna.corpus.readers.code import github, package
+    from puna.corpus.readers.latex import arxiv
+    from puna.corpus.readers.plain import book, jsonl, lines, stackexchange, text
+    from puna.corpus.readers.web import html, warc
+    from puna.corpus.readers.wiki import wikipedia
 
     table: dict[str, Read] = {
         "warc": warc.read,
@@ -25,7 +29,7 @@ def reader(name: str) -> Read:
         "arxiv": arxiv.read,
         "book": book.read,
         "text": text.read,
-        "code": code.read,
+        "code": package.read,
         "github": github.read,
         "lines": lines.read,
         "jsonl": jsonl.read,

@@ -1,0 +1,308 @@
+"""arXiv papers in LaTeX, as the paper prepared them (section 2.1): the text from the first section on, without bibliography and
+comments, with the author's own macros expanded inline.
+
+A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with \\documentclass that no other
+file reads in; each folder's root with the longest text counts. arXiv's own bulk archives, tar files of packed papers, are read paper
+by paper.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.readers.latex.latex import resolve_conditionals, strip_comments
+from puna.corpus.readers.latex.macros import expand_macros
+from puna.corpus.sources import streams
+from puna.errors import UserError
+
+IDENTITY = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/?\d{7})(v\d+)?")
+ENDINGS = (".tex", ".ltx", ".latex")
+CLASS = re.compile(r"\\document(?:class|style)\b")
+ROOT = re.compile(r"\\document(?:class|style)\b|\\begin\s*\{document\}")
+INPUT = re.compile(
+    r"\\(?:input|(?P<include>include)|subfile|subfileinclude)\s*\{(?P<file>[^{}]{1,500})\}"
+    r"|\\(?:sub)?import\s*\{(?P<folder>[^{}]{0,500})\}\s*\{(?P<inside>[^{}]{1,500})\}|\\input\s+(?P<bare>[^\s{}\\]+)"
+)
+INCLUDE_ONLY = re.compile(r"\\includeonly\s*\{([^{}]*)\}")
+FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
+# A letter without sections may end in one of these; its text stands before it.
+LAST_SECTION = re.compile(
+    r"\\(?:section|chapter)\*?\s*\{\s*(?:acknowled|references|bibliography|appendix|supplement|funding)", re.IGNORECASE
+)
+BEGIN = re.compile(r"\\begin\s*\{document\}")
+END = re.compile(r"\\end\s*\{document\}")
+FRONT_END = re.compile(r"\\end\s*\{(?:abstract|frontmatter|titlepage|keywords?)\}|\\maketitle\b")
+BIBLIOGRAPHY = re.compile(
+    r"\\begin\s*\{(?P<list>thebibliography|references|biblist|thereferences)\}"
+    r"|\\(?:section|chapter)\*?\s*\{\s*(?:\\\w+\s+)?(?P<heading>references|bibliography|literature cited)\s*\}"
+    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])(?:\s*\[[^\]]{0,1000}\])?(?:\s*\{[^{}]*\})?",
+    re.IGNORECASE,
+)
+AFTER_HEADING = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]|\\appendix\b")
+_NOISE = (
+    r"(?:\\(?:label|includegraphics|epsfig|epsfbox|plotone|vspace|hspace|vskip|index|thispagestyle|pagestyle|graphicspath)\*?\s*"
+    r"(?:\[[^\]]{0,1000}\]\s*){0,4}\{[^{}]*\}"
+    r"|\\(?:maketitle|tableofcontents|listoffigures|listoftables|newpage|clearpage|cleardoublepage|pagebreak|linebreak|noindent|bigskip"
+    r"|medskip|smallskip|mainmatter|frontmatter|backmatter|FloatBarrier)(?![A-Za-z])(?:\[\d\])?)"
+)
+NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
+TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
+# Encodings by their names in \\usepackage[...]{inputenc}, for files that are not UTF-8.
+INPUTENC = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}")
+ENCODINGS = {
+    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9", "latin9": "iso8859-15",
+    "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251", "cp850": "cp850", "cp852": "cp852", "cp866": "cp866",
+    "cp437": "cp437", "koi8-r": "koi8-r", "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
+}  # fmt: skip
+DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One paper: its name, its TeX files by their path inside it, decoded and without comments, and what it is where it has none."""
+
+    name: str
+    files: dict[str, str]
+    raw_digest: str
+    otherwise: str = "no TeX file"
+
+
+def read(path: Path) -> Iterator[Found | Skipped]:
+    """Every paper of a folder or archive; the texts of one paper in the order of their folders' names."""
+    number = 0
+    for source in _sources(path):
+        for item in _texts(source, number):
+            yield item
+            number += 1
+
+
+def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
+    identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", source.name))
+    # Files leave out the slash of identifiers before 2007.
+    base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0]) if identity else source.name
+    roots = _roots(source.files)
+    if not roots:
+        yield Skipped("no \\documentclass" if source.files else source.otherwise, base, number)
+    for place, root in enumerate(roots, number):
+        text, title = paper_text(source.files, root)
+        url = base if identity and len(roots) == 1 else f"{base}/{root}"
+        yield Found(url, text, place, source.raw_digest, title) if text else Skipped("no text", url, place)
+
+
+def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") -> _Source:
+    named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
+    options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
+    encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
+    decoded = ((inside, streams.text_of(content, encoding)) for inside, content in sorted(raw.items()))
+    files = {inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for inside, text in decoded if text is not None}
+    return _Source(name, files, digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))), otherwise)
+
+
+def _sources(path: Path) -> Iterator[_Source]:
+    if path.is_dir():
+        found = sorted(child for child in path.rglob("*") if child.is_file() and child.suffix.lower() in ENDINGS)
+        yield _source(path.name, {child.relative_to(path).as_posix(): child.read_bytes()[:LONGEST] for child in found})
+        return
+    unpacked = _Reader(streams.chunks(path))
+    head = unpacked.peek(512)
+    if head[257:262] == b"ustar":
+        yield from _from_tar(path.name, unpacked)
+    else:
+        yield _single(path.name, unpacked.read(LONGEST))
+
+
+def _single(name: str, content: bytes) -> _Source:
+    """A paper that came as one file, or a page where there is no source."""
+    if content[257:262] == b"ustar":
+        return next(_from_tar(name, _Reader(iter([content]))), _source(name, {}))
+    for mark, kind in ((b"%PDF", "PDF without source"), (b"%!PS", "PostScript without source"), (b"%auto-ignore", "withdrawn")):
+        if content.lstrip()[: len(mark)] == mark:
+            return _source(name, {}, kind)
+    return _source(name, {name: content})
+
+
+def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
+    """The papers packed inside an archive, each as it comes, then the paper that its own TeX files make, if any."""
+    raw: dict[str, bytes] = {}
+    size = papers = 0
+    try:
+        with tarfile.open(fileobj=unpacked, mode="r|", errorlevel=0) as archive:
+            for item in archive:
+                inside = PurePosixPath(item.name)
+                if not item.isfile() or item.size > LONGEST or not (opened := archive.extractfile(item)):
+                    continue
+                if inside.suffix.lower() in (".gz", ".pdf") and IDENTITY.fullmatch(inside.stem):
+                    papers += 1
+                    yield _packed_paper(inside.name, opened.read())
+                elif inside.suffix.lower() in ENDINGS and size + item.size <= LONGEST:
+                    raw[inside.as_posix()] = opened.read()
+                    size += item.size
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"the tar archive is damaged or ends early, at byte {unpacked.place:,} of what it unpacks to") from error
+    if raw or not papers:
+        yield _source(name, raw)
+
+
+def _packed_paper(name: str, content: bytes) -> _Source:
+    if content[:2] != b"\x1f\x8b":
+        return _single(name.removesuffix(".pdf"), content)
+    import zlib
+
+    try:
+        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST))
+    except zlib.error:
+        return _source(name, {}, "damaged gzip member")
+
+
+class _Reader(io.RawIOBase):
+    """Pieces as the file that tarfile reads forward."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest, self.place = pieces, b"", 0
+
+    def peek(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        return self._rest[:size]
+
+    def read(self, size: int = -1) -> Any:
+        parts, missing = [], size
+        while missing > 0 and (self._rest or (piece := next(self._pieces, b""))):
+            self._rest = self._rest or piece
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
+        self.place += size - missing
+        return b"".join(parts)
+
+
+def _roots(files: dict[str, str]) -> list[str]:
+    """One root a folder: of the files with \\documentclass that no other file reads in, the one with the longest expansion."""
+    included = {target for name, text in files.items() for target in _targets(files, name, text) if target != name}
+    best: dict[str, tuple[int, str]] = {}
+    for name in files:
+        if name in included or not ROOT.search(text := _Joined(files, name).text):
+            continue
+        folder = str(PurePosixPath(name).parent)
+        if folder not in best or len(text) > best[folder][0]:
+            best[folder] = (len(text), name)
+    return [best[folder][1] for folder in sorted(best)]
+
+
+def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
+    """The file that \\input{wanted} means: relative to the paper's root folder or to the reading file, with or without .tex."""
+    folder = PurePosixPath(reader).parent
+    for place in (folder / wanted, PurePosixPath(wanted)):
+        parts: list[str] = []
+        for part in place.parts:
+            if part == ".." and parts:
+                parts.pop()
+            elif part not in (".", ".."):
+                parts.append(part)
+        name = "/".join(parts)
+        for candidate in (name, f"{name}.tex"):
+            if candidate in files:
+                return candidate
+    return None
+
+
+def _wanted(match: re.Match[str]) -> str:
+    return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
+
+
+def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
+    return {target for match in INPUT.finditer(text) if (target := _resolve(files, name, _wanted(match))) is not None}
+
+
+class _Joined:
+    """A root file with all that it reads in, in order."""
+
+    def __init__(self, files: dict[str, str], root: str) -> None:
+        self.files, self.root, self.room = files, root, LONGEST
+        only = INCLUDE_ONLY.search(files[root])
+        self.only = {name.strip() for name in only[1].split(",")} if only else None
+        self._parts: dict[tuple[str, bool], tuple[bool, list[tuple[str, str | None]]]] = {}
+        self.text = self._of(root, ())
+
+    def _of(self, name: str, above: tuple[str, ...], alone: bool = False) -> str:
+        """A file that reads itself, at whatever remove, is read once. alone: one above it has a preamble, so its own is left out."""
+        if name in above or len(above) > DEEPEST or self.room < 0:
+            return ""
+        if (name, alone) not in self._parts:
+            self._parts[name, alone] = self._split(name, alone)
+        has_class, parts = self._parts[name, alone]
+        out: list[str] = []
+        self.room -= 100  # so that small files that read each other twice come to an end too
+        for text, target in parts:
+            out.append(text)
+            self.room -= len(text)
+            if target is not None:
+                out.append(self._of(target, (*above, name), alone or has_class))
+        return "".join(out)
+
+    def _split(self, name: str, alone: bool) -> tuple[bool, list[tuple[str, str | None]]]:
+        """Whether a file names a document class, and its pieces: (text, file read in behind it)."""
+        text = self.files[name]
+        has_class = CLASS.search(text) is not None
+        if alone and (begin := BEGIN.search(text)):
+            end = END.search(text, begin.end())
+            text = text[begin.end() : end.start() if end else len(text)]
+        parts: list[tuple[str, str | None]] = []
+        at = 0
+        for match in INPUT.finditer(text):
+            wanted = _wanted(match)
+            left_out = match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only
+            target = None if left_out else _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            parts.append((text[at : match.start()], target))
+            at = match.end()
+        return has_class, [*parts, (text[at:], None)]
+
+
+def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
+    """(text, title) of the paper whose root file is `root`. files: TeX files without comments."""
+    whole = resolve_conditionals(_Joined(files, root).text)
+    begin = BEGIN.search(whole)
+    end = END.search(whole, begin.end() if begin else 0)
+    preamble = whole[: begin.start()] if begin else ""
+    title = _title(preamble, whole)
+    bodies = [whole[begin.end() if begin else 0 : end.start() if end else len(whole)]]
+    del whole, begin, end  # a match keeps its text, and one of many megabytes is to be there no oftener than needed
+    # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
+    body = expand_macros(preamble, bodies.pop())
+    section = FIRST_SECTION.search(body)
+    fronts = [match.end() for match in FRONT_END.finditer(body)]
+    begins_with_section = section and not (LAST_SECTION.match(body, section.start()) and fronts)
+    start = section.start() if section and begins_with_section else fronts[-1] if fronts else 0
+    del section
+    body = body[start:]
+    body = NOISE.sub("", _without_bibliography(body))
+    body = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
+    return body, title
+
+
+def _title(preamble: str, whole: str) -> str:
+    title = TITLE.search(whole)
+    return " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
+
+
+def _without_bibliography(text: str) -> str:
+    """Leave out lists of references: bibliography environments, commands that print one, and a section of that name."""
+    out = io.StringIO()
+    at = 0
+    while match := BIBLIOGRAPHY.search(text, at):
+        out.write(text[at : match.start()])
+        at = match.end()
+        if match["list"]:
+            end = text.find(f"\\end{{{match['list']}}}", at)
+            at = end + len(match["list"]) + 6 if end >= 0 else len(text)
+        elif match["heading"]:
+            following = AFTER_HEADING.search(text, at)
+            at = following.start() if following else len(text)
+    out.write(text[at:])
+    return out.getvalue()

@@ -1,0 +1,1 @@
+"""Formats that hold text as it is: books, lines, rows, posts."""

@@ -1,0 +1,21 @@
+"""Text files with one document a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.sources import streams
+
+
+def read(path: Path) -> Iterator[Found | Skipped]:
+    """Every line that is not empty, in UTF-8."""
+    for number, (offset, raw) in enumerate(streams.lines(path)):
+        url = f"{path.name}#{number + 1}"
+        if not raw.strip():
+            continue
+        try:
+            text = raw.decode("utf-8-sig" if not number else "utf-8")
+        except UnicodeDecodeError as error:
+            yield Skipped("not UTF-8", url, offset + error.start)
+            continue
+        yield Found(url, text, offset, digest(raw))

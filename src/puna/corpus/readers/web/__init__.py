@@ -1,0 +1,1 @@
+"""Web pages, by themselves and in archives."""

@@ -1,0 +1,443 @@
+"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows nothing: info boxes,
+navigation, citations, requests, coordinates, flags, sounds, and guides to a pronunciation.
+
+A rule is a pattern of parameters ("{1}": the first one, "{last}": the last one without a name) or a function of the parameters. A
+pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in one language only and goes before a rule "s".
+"""
+
+import re
+from collections.abc import Callable
+
+from puna.corpus.readers.wiki.languages import FORMAT_NUMBER, PAGE_NAMES, SEPARATORS, UNGROUPED_THOUSANDS, names
+
+Values = dict[str, str]
+KEY = re.compile(r"[\w -]{1,40}")
+PLACE = re.compile(r"\{(\w+)\}")
+NUMBER = re.compile(r"([-+−]?)(\d+)(?:\.(\d+))?")
+TEXT_KEYS = ("text", "texte", "texto", "testo", "content", "quote", "zitat", "tekst", "текст", "fr", "label", "name")
+SUPERSCRIPT = str.maketrans("0123456789+-−–n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻ⁿ")
+SUBSCRIPT = str.maketrans("0123456789+-−–", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋")
+CHARGE = re.compile(r"\d*[-+−]")
+COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
+PIPE, EQUALS = "\x01", "\x02"  # stand for marks that must not part parameters
+ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+RANGES = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "to(-)": " to ", "и": " и ",
+          "y": " y ", "e": " e ", "a": " a "}  # fmt: skip
+UNITS = {
+    **{"sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet", "m3": "m³", "acre": "acres"},
+    **{"cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb"},
+    **{"/km2": "/km²", "/sqmi": "per square mile", "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles"},
+    **{"usgal": "US gallons", "cuin": "cubic inches"},
+}
+
+
+def expand(inner: str, title: str, language: str) -> str:
+    """Text of the template whose inside, already cleaned, is `inner`. title: of the page. language: of the wiki, as "de"."""
+    written, _, rest = inner.partition("|")
+    written = " ".join(written.replace("_", " ").split())
+    name = written.lower()
+    if name in PAGE_NAMES:
+        return title
+    rule = RULES.get(f"{language}:{name}") or RULES.get(name)
+    if rule is None:
+        if name.startswith(("lang-", "јез-", "jez-", "jezik-", "script/")):
+            rule = "{1}"
+        elif ":" in name:
+            return _function(written, rest, language)
+        elif language == "fr" and ORDINAL.fullmatch(name):
+            return written
+        elif language == "de" and name.startswith('"'):
+            rule = "„{1}“"
+        elif language == "de" and len(name) in (3, 4) and written[-1] == "S":
+            rule = "{1}"  # {{enS|word}}: language names before a word
+        else:
+            return ""
+    values = parameters(rest) if rest else {}
+    if callable(rule):
+        return rule(values, language)
+    missing = False
+
+    def put(place: re.Match[str]) -> str:
+        nonlocal missing
+        value = _value(values, place[1])
+        missing = missing or not value
+        return value
+
+    shown = PLACE.sub(put, rule) if "{" in rule else rule
+    return "" if missing else shown
+
+
+def parameters(rest: str) -> Values:
+    """Parameters by name, those without one by their number."""
+    values: Values = {}
+    count = 0
+    for part in rest.split("|"):
+        key, equals, value = part.partition("=")
+        key = key.strip()
+        if equals and KEY.fullmatch(key):
+            values[key.lower()] = value.strip()
+        else:
+            count += 1
+            values[str(count)] = part.strip()
+    return values
+
+
+def number(text: str, language: str) -> str:
+    """A number as the language writes it, groups of three digits and all; any other text as it is."""
+    match = NUMBER.fullmatch(text.strip())
+    if match is None or len(match[2]) > 300:
+        return text
+    group, point = SEPARATORS.get(language, SEPARATORS["en"])
+    whole = match[2]
+    if len(whole) > 4 or (len(whole) == 4 and language not in UNGROUPED_THOUSANDS):
+        whole = f"{int(whole):,}".replace(",", group)
+    return match[1] + whole + (point + match[3] if match[3] else "")
+
+
+def _value(values: Values, key: str) -> str:
+    if key == "last":
+        return next((values[name] for name in TEXT_KEYS if values.get(name)), (_listed(values) or [""])[-1])
+    if values.get(key):
+        return values[key]
+    if key == "1" or (key == "2" and "1" not in values):
+        return next((values[name] for name in TEXT_KEYS if values.get(name)), "")
+    return ""
+
+
+def _listed(values: Values) -> list[str]:
+    found: list[str] = []
+    while (value := values.get(str(len(found) + 1))) is not None:
+        found.append(value)
+    return found
+
+
+def _function(written: str, rest: str, language: str) -> str:
+    """Parser functions of MediaWiki that can be known from the page alone."""
+    name, _, argument = written.partition(":")
+    name, argument = name.strip().lower(), argument.strip()
+    if name in FORMAT_NUMBER:
+        return argument if rest.strip() in ("R", "NOSEP") else number(argument.replace(",", ""), language)
+    if name == "#if":
+        yes, _, no = rest.partition("|")
+        return (yes if argument else no.partition("|")[0]).strip()
+    change: dict[str, Callable[[str], str]] = {
+        "lc": str.lower,
+        "uc": str.upper,
+        "ucfirst": lambda text: text[:1].upper() + text[1:],
+        "lcfirst": lambda text: text[:1].lower() + text[1:],
+    }
+    return change[name](argument) if name in change else ""
+
+
+def _joined(separator: str) -> Callable[[Values, str], str]:
+    return lambda values, language: separator.join(value for value in _listed(values) if value)
+
+
+def _bullets(values: Values, language: str) -> str:
+    return "".join(f"\n* {value}" for value in _listed(values) if value) + "\n"
+
+
+def _number(values: Values, language: str) -> str:
+    return number(values.get("1", ""), language)
+
+
+def _quantity(values: Values, language: str) -> str:
+    """{{unité|12000|km}}; units may be followed by their exponents: |m||s|-2."""
+    listed = _listed(values)
+    if not listed:
+        return ""
+    amount, space, unit = listed[0].partition(" ")
+    shown = number(amount, language) + space + unit
+    units = [unit + exponent.translate(SUPERSCRIPT) for unit, exponent in zip(listed[1::2], [*listed[2::2], ""], strict=False) if unit]
+    return " ".join([shown, "⋅".join(units)]).strip()
+
+
+def _convert(values: Values, language: str) -> str:
+    """{{convert|5|to|7|km|mi}} -> "5 to 7 km"; {{convert|5|ft|11|in|m}} -> "5 ft 11 in"; no conversion is made up."""
+    listed = _listed(values)
+    if not listed:
+        return ""
+    shown, at = number(listed[0], language), 1
+    while at + 1 < len(listed) and listed[at] in RANGES:
+        shown += RANGES[listed[at]] + number(listed[at + 1], language)
+        at += 2
+    unit = listed[at] if at < len(listed) else ""
+    shown = f"{shown} {UNITS.get(unit, unit)}".strip()
+    if at + 2 < len(listed) and f"{unit} {listed[at + 2]}" in ("ft in", "st lb", "lb oz", "mi yd", "yd ft"):
+        shown += f" {listed[at + 1]} {listed[at + 2]}"
+    return shown
+
+
+def _height(values: Values, language: str) -> str:
+    return " ".join(f"{values[unit]} {unit}" for unit in ("m", "cm", "ft", "in") if values.get(unit))
+
+
+def _val(values: Values, language: str) -> str:
+    listed = _listed(values)
+    shown = number(listed[0], language) if listed else ""
+    if len(listed) > 1 and listed[1]:
+        shown += listed[1] if listed[1].startswith("(") else f"±{listed[1]}"
+    if values.get("e"):
+        shown += "×10" + values["e"].translate(SUPERSCRIPT)
+    return f"{values.get('p', '')}{shown} {values.get('u') or values.get('ul', '')}".strip()
+
+
+def _euros(values: Values, language: str) -> str:
+    return f"{number(values.get('1', ''), language)} €".strip()
+
+
+def _sic(values: Values, language: str) -> str:
+    return values.get("1") or "[sic]"
+
+
+def _cited(values: Values, language: str) -> str:
+    """{{harvtxt|Ames|Bolt|1990|p=5}} -> "Ames & Bolt (1990)"."""
+    listed = _listed(values)
+    return f"{' & '.join(listed[:-1])} ({listed[-1]})" if len(listed) > 1 else ""
+
+
+def _hour(values: Values, language: str) -> str:
+    return f"{values.get('1', '')} h {values.get('2', '')}".strip()
+
+
+def _accidental(values: Values, language: str) -> str:
+    return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(values.get("1", "").lower(), "")
+
+
+def _circa(values: Values, language: str) -> str:
+    return f"c. {values.get('1', '')}".strip()
+
+
+def _formula(values: Values, language: str) -> str:
+    """{{chem|H|2|O}}, {{chem2|H2O}}: digits are small ones below the line, charges above it."""
+    parts = (part.translate(SUPERSCRIPT) if CHARGE.fullmatch(part) else part for part in _listed(values))
+    return COUNTED.sub(lambda match: match[0].translate(SUBSCRIPT), "".join(parts))
+
+
+def _exponent(values: Values, language: str) -> str:
+    return "×10" + values["1"].translate(SUPERSCRIPT) if values.get("1") else ""
+
+
+def _raised(values: Values, language: str) -> str:
+    return script(values.get("1", ""), SUPERSCRIPT)
+
+
+def _lowered(values: Values, language: str) -> str:
+    return script(values.get("1", ""), SUBSCRIPT)
+
+
+def script(text: str, table: dict[int, int]) -> str:
+    return text.translate(table) if text and len(text) < 9 and all(ord(character) in table for character in text) else text
+
+
+def _fraction(values: Values, language: str) -> str:
+    listed = [value for value in _listed(values) if value]
+    if len(listed) > 2:
+        return f"{listed[0]} {listed[1]}/{listed[2]}"
+    return f"1/{listed[0]}" if len(listed) == 1 else "/".join(listed)
+
+
+def _date(values: Values, language: str) -> str:
+    """{{birth date|1950|5|1}} -> "May 1, 1950", with df=y "1 May 1950"; anything but numbers is joined by spaces."""
+    listed = [value for value in _listed(values) if value]
+    if not all(value.isdecimal() and len(value) < 5 for value in listed[:3]) or len(listed[0] if listed else "") < 3:
+        return " ".join(listed)
+    month = MONTHS[int(listed[1]) - 1] if len(listed) > 1 and 0 < int(listed[1]) < 13 else ""
+    day = str(int(listed[2])) if len(listed) > 2 and month else ""
+    if values.get("df"):
+        return " ".join(part for part in (day, month, listed[0]) if part)
+    return f"{month} {day}, {listed[0]}" if day else f"{month} {listed[0]}".strip()
+
+
+def _as_of(values: Values, language: str) -> str:
+    return f"{'as' if values.get('lc') else 'As'} of {_date({**values, 'df': 'y'}, language)}" if values.get("1") else ""
+
+
+def _ship(values: Values, language: str) -> str:
+    return f"{values.get('1', '')} {values.get('2', '')}".strip()
+
+
+def _original(values: Values, language: str) -> str:
+    """{{nihongo|text|kanji|romaji}} -> "text (kanji, romaji)"."""
+    listed = _listed(values)
+    inside = ", ".join(value for value in listed[1:3] if value)
+    return f"{listed[0]} ({inside})" if listed and listed[0] and inside else (listed[0] if listed else "") or inside
+
+
+def _chinese(values: Values, language: str) -> str:
+    keys = ("c", "t", "s", "p", "w", "j", "poj")
+    return "; ".join(dict.fromkeys(values[key] for key in keys if values.get(key)))
+
+
+def _wanted(values: Values, language: str) -> str:
+    """A link to a page that is still to be translated: {{нп5|title|text|language|title there}}."""
+    return values.get("2") or values.get("1", "")
+
+
+def _quote(values: Values, language: str) -> str:
+    said = _value(values, "1")
+    by = next((values[key] for key in ("author", "autor", "auteur", "автор", "sign", "2") if values.get(key)), "")
+    source = next((values[key] for key in ("source", "quelle", "fuente", "источник", "3") if values.get(key)), "")
+    if not said:
+        return ""
+    told = ", ".join(part for part in (by, source) if part)
+    return f"\n{said}\n" + (f"— {told}\n" if told else "")
+
+
+def _keys(values: Values, language: str) -> str:
+    return "+".join(value for value in _listed(values) if value)
+
+
+# Pattern or function -> the templates it stands for.
+PATTERNS: dict[str, str] = {
+    "{1}": """
+        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv, abbreviation, afkorting, em,
+        strong, bold, italic, italics, nobold, noitalic, no italic, roman, upright, normal, smallcaps, sc, smallcaps2, caps,
+        allcaps, versalita, petites capitales, малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible
+        anchor, vanchor, tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
+        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name, center, align, flagu,
+        flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire, refnec, référence souhaitée, citation
+        nécessaire, citation requise, passage promotionnel, pas clair, senza fonte, chiarire, tutto attaccato, ta, nowiki, plain
+        text, souverain2, souverain, monarque, lien, border, quote inline, verbatim, format price, formatprice, color box text,
+        track gauge, railgauge, pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
+        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink, ipa link,
+        fr:latin, fr:grec, fr:grec ancien
+    """,
+    "\n{1}\n": """
+        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst, mehrspaltige liste
+    """,
+    "{last}": """
+        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font, font size, script,
+        ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color, langue, språk
+    """,
+    "{2}": "lang, langx, en langue, llengua",
+    "fl. {1}": "floruit, fl.",
+    "r. {1}–{2}": "reign",
+    "⟨{1}⟩": "angbr, angle bracket, grapheme",
+    "√{1}": "sqrt, radic",
+    "US${1}": "us$, usd",
+    "ISBN {1}": "isbn",
+    "/{1}/": "ipaslink",
+    "[{1}]": "ipablink",
+    "U.S. Patent {1}": "us patent",
+    "née": "née",
+    "etc.": "fr:etc.",
+    "€{1}": "euro, eur, €",
+    "£{1}": "gbp, £",
+    "₹{1}": "inr, indian rupee",
+    "{1}-class {2}": "sclass, sclass-, sclass2, sclass2-",
+    "AD {1}": "ad",
+    "{1} BCE": "bce",
+    "{1} CE": "ce",
+    "{1} BC": "bc",
+    "segle {1}": "segle",
+    "siglo {1}": "siglo",
+    "século {1}": "séc",
+    "{1}e siècle": "fr:s, fr:siècle, fr:sap",
+    "{1}e": "fr:s-",
+    "{1}e et {2}e siècles": "fr:s2",
+    "{1}e – {3}e siècle": "fr:sp",
+    "{1}e siècle av. J.-C.": "fr:sav, fr:-s",
+    "« {1} »": "fr:citation, fr:citation étrangère",
+    "– {1} –": "fr:incise",
+    "e": "fr:e",
+    "er": "fr:er",
+    "ère": "fr:ère",
+    "re": "fr:re",
+    "no": "fr:n°",
+    "p.": "fr:p.",
+    "M. {1}": "fr:m.",
+    "Mme {1}": "fr:mme",
+    "av. J.-C.": "fr:av jc",
+    "apr. J.-C.": "fr:ap jc",
+    "°C": "fr:°c",
+    "m²": "fr:m²",
+    "km²": "fr:km²",
+    "m³": "fr:m³",
+    "km/h": "fr:km/h",
+    "Dr {1}": "fr:dr",
+    "Mlle {1}": "fr:mlle",
+    "{1} m": "de:höhe",
+    "§ {1} {2}": "de:§",
+    "{3}": "pt:link",
+    " ": "es:esd, nbsp, space, spaces, thinsp, thin space, hair space",
+    PIPE: "!, pipe",
+    EQUALS: "=",
+    "'": "'",
+    "’": "’",
+    "'s": "'s",
+    "' \"": "' \"",
+    "\"'": "\"'",
+    "\" '": "\" '",
+    "–": "ndash, en dash, endash, nsndns, –",
+    " – ": "spaced ndash, spaced en dash, snd, snds, spnd, sndash",
+    "—": "mdash, em dash, mdashb, —",
+    " — ": "spaced mdash",
+    " · ": "·, dot, middot",
+    " • ": "•, bull",
+    "π": "pi",
+    "…": "..., ellipsis",
+    "′": "prime",
+    "″": "pprime",
+    "×": "times",
+    "×10": "x10^",
+    "−": "minus",
+    "ʻ": "okina",
+    "ʾ": "hamza",
+    "ʿ": "ayin",
+    "*": "asterisk",
+    "†": "dagger",
+    "⇌": "eqm",
+    "♯": "sharp",
+    "♭": "flat",
+    "♮": "natural",
+}
+FUNCTIONS: dict[Callable[[Values, str], str], str] = {
+    _cited: "harvtxt, harvard citation text, citeref",
+    _quote: """
+        quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat, citaat, цитата, цитат,
+        idézet, citação, citazione, citation bloc, centered pull quote, verse, poemquote, poem quote, rquote, quotebox, citace
+        textu, citáty
+    """,
+    _number: "number, num, nts, formatnum, formatnumber, fmtn, fmt, szám, число, liczba, formnum, smn, broj",
+    _quantity: "unité, unite, nombre, nb, tmp, unidad, unidade, unitats, unità, unit, jednotka, mesura",
+    _convert: "convert, cvt, conv, conversie, convertir, конвертиране, converteer, omregn, pretvori",
+    _date: """
+        start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts, film date, start
+        date and age, birth year and age, date, date-, date rapide, date de naissance, date de décès, release date, datum, opdrts,
+        launch date
+    """,
+    _bullets: "bulleted list, blist, ordered list, unordered list",
+    _keys: "key press, keypress, key, touche",
+    _formula: "chem, chem2, chemf, formule chimique, fchim",
+    _raised: "sup, exp, exposant",
+    _lowered: "sub, ind, indice",
+    _fraction: "frac, fraction, sfrac, fract, дробь",
+    _original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
+    _wanted: """
+        нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw, не перекладено, iw2
+    """,
+    _sic: "sic",
+    _ship: "ship",
+    _as_of: "as of, asof",
+    _val: "val",
+    _exponent: "e",
+    _height: "height",
+    _chinese: "zh, lang-zh",
+    _circa: "circa, c., ca.",
+    _euros: "fr:euro",
+    _hour: "heure",
+    _accidental: "music",
+    _joined(", "): "hlist, ubl, unbulleted list, ubt, hlijst, vunblist, comma separated entries",
+    _joined(""): "linktext, gaps",
+    _joined(" "): "fr:nobr",
+}
+VESSELS = "uss, hms, ss, rms, mv, hmcs, hmas, hmnzs, ins, sms, usns, uscgc, orp, rv, ms"
+RULES: dict[str, str | Callable[[Values, str], str]] = {
+    **{name: pattern for pattern, listed in PATTERNS.items() for name in names(listed)},
+    **{name: function for function, listed in FUNCTIONS.items() for name in names(listed)},
+    **{name: name.upper() + " {1}" for name in names(VESSELS)},
+}
+# Templates that close a table which was opened by {|.
+TABLE_ENDS = names("end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende")

@@ -1,0 +1,57 @@
+"""From a token of a training batch back to its document."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from puna.errors import UserError
+from puna.report import summary
+from puna.tokens import tokenizer
+from puna.tokens.batches import BATCH_PLAN, Batches
+from puna.tokens.mixture import Part
+from puna.tokens.shards import load
+
+AROUND = 16
+
+
+def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
+    """A token with what stands around it in its sequence, and the document it comes from: source, URL, licence, file, offset,
+    language and scores, and how its text begins.
+
+    step counts from 1, row and position from 0. Raises UserError when there is no such token.
+    """
+    import pyarrow.parquet as pq
+
+    known = json.loads((summary.stage_folder(run, "train") / BATCH_PLAN).read_bytes())
+    for name, value, first, last in (
+        ("step", step, 1, known["steps"]),
+        ("row", row, 0, known["batch_sequences"] - 1),
+        ("position", position, 0, known["sequence_length"] - 1),
+    ):
+        if not first <= value <= last:
+            raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
+    parts = [Part(**part) for part in known["parts"]]
+    shards = [load(summary.stage_folder(run, "tokens"), part.source, "train", known["vocab_size"]) for part in parts]
+    batches = Batches(shards, parts, seed=known["seed"], batch_sequences=known["batch_sequences"], length=known["sequence_length"])
+    found = batches.trace(step - 1, row, position)
+    if found is None:
+        raise UserError(f"step {step}, row {row}, position {position} is padding: its source ends before it")
+    source, place = found
+    here = _here(run, batches, step - 1, row, position)
+    with pq.ParquetFile(summary.stage_folder(run, "documents") / f"{source}.parquet") as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if place < size:
+                (document,) = file.read_row_group(group).slice(place, 1).to_pylist()
+                return {**here, **document, "text": document["text"][:200]}
+            place -= size
+    raise UserError(f"{run}: the documents of {source} do not fit its tokens; verify the folder")
+
+
+def _here(run: Path, batches: Batches, step: int, row: int, position: int) -> dict[str, str]:
+    """The token, and the text of up to AROUND tokens of its document on each side of it in its sequence."""
+    words = tokenizer.load(summary.stage_folder(run, "train") / "tokenizer.model")
+    batch = batches.batch(step)
+    ids, segments = batch.tokens[row], batch.segments[row]
+    near = [at for at in range(max(0, position - AROUND), min(len(ids), position + AROUND + 1)) if segments[at] == segments[position]]
+    return {"token": words.piece(int(ids[position])), "around": words.decode([int(ids[at]) for at in near])}

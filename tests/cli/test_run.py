@@ -1,0 +1,309 @@
+"""The whole way on a tiny recipe: same digests whatever happens, and every command on what it leaves."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.tiny import puna
+
+STAGES = ["fetch", "documents", "tokenizer", "tokens", "train", "scores"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: folder with small.toml, raw files and out/small."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = tiny.write(folder)
+    result = puna("run", recipe, "--out", folder / "out")
+    assert "report: " in result.stdout
+    return folder
+
+
+def changed_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the raw files and the recipe alone."""
+    shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("out"))
+    return tmp_path / "copy"
+
+
+def test_summary_has_every_figure(finished: Path) -> None:
+    figures = json.loads((finished / "out" / "small" / "summary.json").read_text())
+    assert figures["sources"]["stories"]["steps"]["found"]["documents"] == 42
+    assert figures["sources"]["stories"]["steps"]["kept"] == {
+        "documents": 36,
+        "bytes": figures["sources"]["stories"]["steps"]["kept"]["bytes"],
+    }
+    assert figures["dropped"]["stories"] == {"exact duplicate": 3, "too short": 3}
+    assert figures["licences"] == {"stories": {"CC0-1.0": 36}, "code": {"MIT": 8}}
+    assert figures["documents"] == 44 and figures["tokens"] == 20 * 4 * 32
+    for source in ("stories", "code"):
+        scores = figures["bits_per_byte"][source]
+        assert set(scores) == {"model", "xz", "unigram", "five_gram"} and all(0 < score < 12 for score in scores.values())
+    assert set(figures["seconds"]) == set(STAGES) and all(value > 0 for value in figures["seconds"].values())
+    assert figures["tokens_per_second"] > 0 and 0 < figures["matmul_peak_share"] < 1.2 and figures["peak_memory_bytes"] > 1e8
+    assert figures["energy"]["kwh"] > 0 and figures["energy"]["kg_co2"] > 0
+    assert [stage["stage"] for stage in figures["stages"]] == STAGES
+
+
+def test_metrics_have_a_line_a_step(finished: Path) -> None:
+    (path,) = finished.glob("out/small/logs/train-*/metrics.jsonl")
+    steps = [json.loads(line) for line in path.read_text().splitlines() if "learning_rate" in line]
+    assert [line["step"] for line in steps] == list(range(1, 21))
+    wanted = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "matmul_peak_share", "peak_memory_bytes", "estimated_joules"}
+    assert wanted <= set(steps[0])
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.3
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "out" / "small").rglob("*") if path.is_file() and path.name != ".lock"}
+    started = time.monotonic()
+    result = puna("run", finished / "small.toml", "--out", finished / "out")
+    assert time.monotonic() - started < 20
+    assert "nothing to do" in result.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_show_names_what_would_run(finished: Path) -> None:
+    rows = json.loads(puna("show", finished / "small.toml", "--out", finished / "out", "--json").stdout)
+    assert [row["stage"] for row in rows] == STAGES and {row["state"] for row in rows} == {"there"}
+    change = ["-s", "train.learning_rate=1e-3"]
+    rows = json.loads(puna("show", finished / "small.toml", "--out", finished / "out", "--json", *change).stdout)
+    assert [row["state"] for row in rows] == ["there"] * 4 + ["would run"] * 2
+    assert "would run" in puna("show", finished / "small.toml", "--out", finished / "nowhere").stdout
+
+
+def test_a_change_redoes_only_what_hangs_on_it(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    before = tiny.digests(tmp_path / "copy" / "out")
+    puna("run", tmp_path / "copy" / "small.toml", "--out", tmp_path / "copy" / "out", "-s", "evaluate.sample_tokens=5")
+    after = tiny.digests(tmp_path / "copy" / "out")
+    assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"scores"}
+
+
+def test_the_figures_are_those_of_the_recipe_that_was_run_last(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    recipe, out = tmp_path / "copy" / "small.toml", tmp_path / "copy" / "out"
+    before = (out / "small" / "summary.json").read_text()
+    puna("run", recipe, "--out", out, "-s", "train.steps=10", "-s", "train.warmup_steps=2")
+    assert json.loads((out / "small" / "summary.json").read_text())["tokens"] == 10 * 4 * 32
+    again = puna("run", recipe, "--out", out)
+    assert "nothing to do" not in again.stderr and "2,560 tokens trained" in again.stdout
+    told = json.loads((out / "small" / "summary.json").read_text())
+    assert {**told, "date": ""} == {**json.loads(before), "date": ""}
+
+
+def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, tmp_path: Path) -> None:
+    folder = changed_copy(finished, tmp_path)
+    recipe, wished = folder / "small.toml", 'tokens.small_sources="leave out"'
+    (folder / "one.txt").write_text(
+        "Vicuñas live above the last houses, where the grass is short and the wind never rests for long. Nobody owns them, and when the "
+        "people of the valley come up once in a year to shear their wool, they are let go again before it gets dark.\n"
+    )
+    (folder / "none.txt").write_text("too short\n")
+    for name in ("one", "none"):
+        with recipe.open("a") as file:
+            file.write(f'[[corpus.sources]]\nname = "{name}"\nreader = "lines"\nuris = ["{name}.txt"]\n')
+    assert "no document is left of source none" in puna("run", recipe, "--out", folder / "out", code=2).stderr
+    told = puna("run", recipe, "--out", folder / "out", "-s", wished).stderr
+    assert "left out, with fewer than two documents: none, one" in told
+    figures = json.loads((folder / "out" / "small" / "summary.json").read_text())
+    assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == ["stories", "code", "one", "none"]
+    shares = [f"tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
+    refused = puna("run", recipe, "--out", folder / "out", "-s", wished, *(word for share in shares for word in ("-s", share)), code=2)
+    assert "tokens.mixture names none, which has fewer than two documents" in refused.stderr
+
+
+def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    run = tmp_path / "copy" / "out" / "small"
+    for content in ("{", "{}", "[]"):
+        (run / "summary.json").write_text(content)
+        assert "summary.json is damaged; remove it" in puna("report", run, code=2).stderr
+    puna("run", tmp_path / "copy" / "small.toml", "--out", tmp_path / "copy" / "out")
+    puna("report", run)
+
+
+def test_an_output_folder_that_cannot_be(finished: Path) -> None:
+    for out in (finished / "small.toml", Path("/dev/null"), Path("/proc/x")):
+        assert f"cannot make the folder {out}/small" in puna("run", finished / "small.toml", "--out", out, code=2).stderr
+
+
+def test_two_fresh_folders_have_the_same_digests(finished: Path, tmp_path: Path) -> None:
+    copy = changed_copy(finished, tmp_path)
+    puna("run", copy / "small.toml", "--out", tmp_path / "elsewhere")
+    assert tiny.digests(tmp_path / "elsewhere") == tiny.digests(finished / "out") and len(tiny.digests(finished / "out")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_kills_at_random_moments_change_nothing(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL to the whole process group, ten times, each somewhere in what is left of the run."""
+    copy, chance = changed_copy(finished, tmp_path), random.Random(7)
+    run = tiny.command("run", copy / "small.toml", "--out", copy / "out")
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(
+            run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=tiny.environment()
+        )
+        try:
+            process.wait(chance.uniform(0.5, 5.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        if process.returncode == 0:  # came to its end: begin again with what is left of the ten
+            assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
+            shutil.rmtree(copy / "out")
+        whole = tiny.digests(finished / "out")
+        assert tiny.digests(copy / "out").items() <= whole.items()
+    puna("run", copy / "small.toml", "--out", copy / "out")
+    assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
+    assert not list((copy / "out" / "small" / ".work").iterdir()) and not list((copy / "out" / "small" / ".scratch").iterdir())
+    puna("verify", copy / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Path, number: signal.Signals) -> None:
+    copy = changed_copy(finished, tmp_path)
+    arguments = ["run", copy / "small.toml", "--out", copy / "out", "-s", "train.steps=4000", "-s", "train.checkpoint_steps=100000"]
+    process = subprocess.Popen(
+        tiny.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=tiny.environment()
+    )
+    waiting = time.monotonic() + 100
+    while not any(path.stat().st_size > 3000 for path in copy.glob("out/small/logs/train-*/metrics.jsonl")):
+        assert process.poll() is None and time.monotonic() < waiting
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopped and saved at step" in errors
+    assert len(list(copy.glob("out/small/.scratch/train-*/step-*/artifact.json"))) == 1
+    assert not list(copy.glob("out/small/train-*"))
+
+
+def test_a_damaged_artifact_is_named_and_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    out = tmp_path / "copy" / "out"
+    assert puna("verify", out).stdout.count("small/") == 6
+    (path,) = out.glob("small/tokens-*/stories.train.bin")
+    raw = bytearray(path.read_bytes())
+    raw[10] ^= 1
+    path.write_bytes(raw)
+    result = puna("verify", out, "--json", code=2)
+    assert [row["sound"] for row in json.loads(result.stdout)].count(False) == 1
+    for again in (result, puna("run", tmp_path / "copy" / "small.toml", "--out", out, code=2)):
+        assert "stories.train.bin does not match its digest; remove the folder" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_trace_leads_to_the_document(finished: Path) -> None:
+    run = finished / "out" / "small"
+    seen = set()
+    for step, row, position in ((1, 0, 0), (20, 3, 31), (7, 1, 20), (12, 2, 9)):
+        found = json.loads(puna("trace", run, step, row, position, "--json").stdout)
+        seen.add(found["source"])
+        assert found["licence"] in ("CC0-1.0", "MIT") and found["url"] and found["file"] and "language_score" in found
+        raw = (
+            (finished / found["file"]).read_text() if found["source"] == "stories" else (finished / "project" / found["title"]).read_text()
+        )
+        assert found["text"][:100] in raw
+        assert found["token"] in found["around"] or found["token"].startswith("<")
+    assert "licence" in puna("trace", run, 1, 0, 0).stdout
+    assert "step 21 is outside this run: it has steps 1 to 20" in puna("trace", run, 21, 0, 0, code=2).stderr
+
+
+def test_generate_goes_on(finished: Path) -> None:
+    run = finished / "out" / "small"
+    plain = puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0).stdout
+    told = json.loads(puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0, "--json").stdout)
+    assert plain == f"The old llama{told['text']}\n" and 0 < told["tokens"] <= 10
+    assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
+
+
+def test_report_and_its_figures(finished: Path) -> None:
+    run = finished / "out" / "small"
+    assert json.loads(puna("report", run, "--json").stdout) == json.loads((run / "summary.json").read_text())
+    page = (run / "report.html").read_text()
+    for told in ("stories", "CC0-1.0", "exact duplicate", "The old llama", "5-gram", "kWh", "checkpoint_steps = 4", "<svg"):
+        assert told in page
+    for source in ("http://", "https://", "src=", "<script", "@import", "url("):
+        assert source not in page.replace("http://www.w3.org", "")
+
+
+def break_recipe(folder: Path, old: str, new: str) -> None:
+    path = folder / "small.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "unknown key": (lambda f: break_recipe(f, "seed = 3", "sead = 3"), "sead: unknown key; did you mean seed?"),
+    "missing file": (lambda f: break_recipe(f, "stories-*.txt", "storys.txt"), "source stories: nothing at storys.txt"),
+    "not UTF-8": (
+        lambda f: (f / "stories-1.txt").write_bytes(b"\xff" + (f / "stories-1.txt").read_bytes()),
+        "stories-1.txt: not UTF-8 text",
+    ),
+    "folder for files": (lambda f: break_recipe(f, "stories-*.txt", "project"), "project is a folder, and the reader lines takes files"),
+    "empty corpus": (lambda f: [path.write_text("") for path in f.glob("stories-*.txt")], "no document is left of source stories"),
+    "vocabulary too large": (lambda f: break_recipe(f, "vocab_size = 320", "vocab_size = 9000"), "tokenizer.vocab_size=9000 does not suit"),
+    "batch too large": (
+        lambda f: break_recipe(f, "batch_sequences = 4", "batch_sequences = 100000000"),
+        "does not fit; lower train.micro_batch",
+    ),
+    "too many epochs": (lambda f: break_recipe(f, "maximum_epochs = 100", "maximum_epochs = 0.1"), "more than tokens.maximum_epochs=0.1"),
+    "long prompt": (lambda f: break_recipe(f, "The old llama ", "llama " * 50), "evaluate.prompts: prompt 1 has"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_gives_one_message_and_leaves_nothing_half_written(finished: Path, tmp_path: Path, kind: str) -> None:
+    copy = changed_copy(finished, tmp_path)
+    breaks, message = BAD[kind]
+    breaks(copy)
+    result = puna("run", copy / "small.toml", "--out", copy / "out", code=2)
+    check_refused(result, copy, message)
+
+
+def test_truncated_archives(finished: Path, tmp_path: Path) -> None:
+    copy = changed_copy(finished, tmp_path)
+    packed = shutil.make_archive(str(copy / "project"), "gztar", copy / "project")
+    Path(packed).write_bytes(Path(packed).read_bytes()[:-200])
+    break_recipe(copy, '"project"', '"project.tar.gz"')
+    result = puna("run", copy / "small.toml", "--out", copy / "out", code=2)
+    check_refused(result, copy, "project.tar.gz: the archive is damaged or ends early")
+
+
+def test_a_full_disk(finished: Path, tmp_path: Path) -> None:
+    """The file system's word for it, through a limit on the size of files that no weights fit in."""
+    import resource
+
+    copy = changed_copy(finished, tmp_path)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    result = puna("run", copy / "small.toml", "--out", copy / "out", code=2, preexec_fn=limit)
+    check_refused(result, copy, "cannot write")
+    assert {path.name.partition("-")[0] for path in copy.glob("out/small/*-*")} == {"fetch", "documents", "tokenizer", "tokens"}
+    puna("run", copy / "small.toml", "--out", copy / "out")
+    assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
+
+
+def check_refused(result: subprocess.CompletedProcess[str], folder: Path, message: str) -> None:
+    """One message that says what; no traceback; only whole artifacts and logs are left."""
+    assert message in result.stderr and "Traceback" not in result.stderr and result.stderr.count("puna: ") == 1
+    assert result.stdout == ""
+    run = folder / "out" / "small"
+    if run.exists():
+        assert not list((run / ".work").glob("*")) and not (run / "summary.json").exists()
+        assert all((path / "artifact.json").is_file() for path in run.glob("*-*"))
+        puna("verify", folder / "out") if list(run.glob("*-*")) else None

@@ -1,0 +1,182 @@
+"""arXiv papers: every form in which they come, and which part of one is its text."""
+
+import gzip
+import io
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers.latex import arxiv
+from puna.errors import UserError
+
+PAPER = r"\documentclass{article}\title{On llamas}\begin{document}Front.\section{One}They graze.\end{document}"
+
+
+def text_of(source: str, **others: str) -> str:
+    files = {"main.tex": source, **{f"{name}.tex": text for name, text in others.items()}}
+    return arxiv.paper_text(files, "main.tex")[0]
+
+
+def document(body: str, preamble: str = "") -> str:
+    return f"\\documentclass{{article}}{preamble}\\begin{{document}}{body}\\end{{document}}"
+
+
+def tar(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            item = tarfile.TarInfo(name.replace("__", "/").replace("_dot_", "."))
+            item.size = len(content)
+            archive.addfile(item, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def read(path: Path, content: bytes) -> list[Found | Skipped]:
+    path.write_bytes(content)
+    return list(arxiv.read(path))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (r"Front.\section{One}a", r"\section{One}a"),
+        (r"Front.\section*{One}a", r"\section*{One}a"),
+        (r"Front.\chapter{One}a\section{Two}b", r"\chapter{One}a\section{Two}b"),
+        (r"Front.\section[short]{One}a", r"\section[short]{One}a"),
+        (r"\begin{abstract}x\end{abstract}\maketitle A letter.", "A letter."),
+        (r"\maketitle A letter.\section*{Acknowledgments}Thanks.", r"A letter.\section*{Acknowledgments}Thanks."),
+        ("Only text.", "Only text."),
+        (r"\section{One}a\begin{thebibliography}{9}\bibitem{x}y\end{thebibliography}\appendix b", r"\section{One}a\appendix b"),
+        (r"\section{One}a\begin{references}\bibitem{x}y", r"\section{One}a"),
+        (r"\section{One}a\bibliographystyle{plain}\bibliography{refs}b", r"\section{One}ab"),
+        (r"\section{One}a\section*{References}\begin{itemize}\item x\end{itemize}\section{Two}b", r"\section{One}a\section{Two}b"),
+        ("\\section{One}\n\\label{one}\nSee \\ref{one}.", "\\section{One}\nSee \\ref{one}."),
+        ("\\section{One}\\iffalse hidden\\fi a", r"\section{One} a"),
+    ],
+)
+def test_the_text_starts_at_the_first_section_and_has_no_references(body: str, text: str) -> None:
+    assert text_of(document(body)) == text
+
+
+def test_files_in_the_order_in_which_they_are_read() -> None:
+    assert text_of(document(r"\section{A}\input{two}\input one"), one="1", two=r"2\input{one}") == r"\section{A}211"
+    only = document(r"\section{A}\include{one}\include{two}\input{one}", r"\includeonly{two}")
+    assert text_of(only, one="1", two="2") == r"\section{A}21"
+    alone = document("\\section{B}b", r"\newcommand{\x}{no}")
+    assert text_of(document(r"\section{A}a\subfile{one}c"), one=alone) == r"\section{A}a\section{B}bc"
+    assert text_of(r"\def\size{10pt}\input{one}", one=document(r"\section{A}\x", r"\newcommand{\x}{yes}")) == r"\section{A}yes"
+    assert text_of(document(r"\section{A}\iffalse\input{one}\fi a"), one="1") == r"\section{A} a"
+
+
+def test_titles_are_plain() -> None:
+    source = r"\documentclass{a}\newcommand{\p}{Puna}\title[short]{On \p\thanks{A fund} and\\ more~{x}}\begin{document}a\end{document}"
+    assert arxiv.paper_text({"m.tex": source}, "m.tex")[1] == "On Puna and more {x}"
+
+
+@pytest.mark.parametrize("form", ["tex", "gz", "tar", "tar.gz"])
+def test_a_paper_in_every_form(tmp_path: Path, form: str) -> None:
+    content = tar(main_dot_tex=PAPER.encode(), figure_dot_eps=bytes(9000)) if "tar" in form else PAPER.encode()
+    (found,) = read(tmp_path / f"2101.00001.{form}", gzip.compress(content) if "gz" in form else content)
+    assert isinstance(found, Found) and found.text == r"\section{One}They graze."
+    assert (found.url, found.title) == ("https://arxiv.org/abs/2101.00001", "On llamas")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"%PDF-1.4", "PDF without source"),
+        (b"%!PS-Adobe", "PostScript without source"),
+        (b"%auto-ignore\n", "withdrawn"),
+        (b"plain words", "no \\documentclass"),
+        (b"\0\1", "no TeX file"),
+    ],
+)
+def test_papers_without_source(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert read(tmp_path / "2101.00001.gz", gzip.compress(content)) == [Skipped(reason, "https://arxiv.org/abs/2101.00001", 0)]
+
+
+def test_a_bulk_archive_gives_paper_by_paper(tmp_path: Path) -> None:
+    inner = {
+        "2101__2101.00001_dot_gz": gzip.compress(PAPER.encode()),
+        "2101__2101.00002_dot_gz": gzip.compress(tar(main_dot_tex=PAPER.encode())),
+        "2101__2101.00003_dot_pdf": b"%PDF-1.4",
+        "2101__2101.00004_dot_gz": gzip.compress(PAPER.encode())[:40],
+        "2101__2101.00005_dot_gz": b"\x1f\x8b\x08 no gzip at all",
+    }
+    items = read(tmp_path / "arXiv_src_2101_001.tar", tar(**inner))
+    assert [item.offset for item in items] == list(range(5))
+    assert [item.url[-1] for item in items] == ["1", "2", "3", "4", "5"]
+    assert [item.reason if isinstance(item, Skipped) else "" for item in items[:3]] == ["", "", "PDF without source"]
+    assert items[4] == Skipped("damaged gzip member", "https://arxiv.org/abs/2101.00005", 4)
+
+
+def test_a_cut_archive_is_named_after_what_could_be_read(tmp_path: Path) -> None:
+    whole = tar(**{f"2101.0000{number}_dot_gz": gzip.compress(PAPER.encode()) for number in range(3)})
+    path = tmp_path / "bulk.tar"
+    path.write_bytes(whole[:1700])
+    seen = []
+    with pytest.raises(UserError, match="damaged or ends early"):
+        for item in arxiv.read(path):
+            seen.append(item)
+    assert len(seen) >= 1 and isinstance(seen[0], Found)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.tuples(st.integers(0, 4000), st.binary(max_size=8)), max_size=4), packed=st.booleans())
+def test_no_damage_breaks_it(tmp_path: Path, cuts: list[tuple[int, bytes]], packed: bool) -> None:
+    content = tar(main_dot_tex=PAPER.encode(), **{"2101.00001_dot_gz": gzip.compress(PAPER.encode())})
+    content = gzip.compress(content) if packed else content
+    for place, written in cuts:
+        content = content[: place % (len(content) + 1)] + written + content[place % (len(content) + 1) + len(written) :]
+    path = tmp_path / "2101.00001"
+    path.write_bytes(content)
+    try:
+        assert all(isinstance(item, Found | Skipped) for item in arxiv.read(path))
+    except UserError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("option", "encoding"), [("latin2", "iso8859-2"), ("cp1251", "cp1251"), ("T1,koi8-r", "koi8-r"), ("utf8", "cp1252")]
+)
+def test_the_encoding_that_a_paper_names(tmp_path: Path, option: str, encoding: str) -> None:
+    words = {"iso8859-2": "źródło", "cp1252": "Größe"}.get(encoding, "лама")
+    source = document(f"\\section{{A}}{words}", f"\\usepackage[{option}]{{inputenc}}")
+    for form in (encoding, "utf-8"):
+        (found,) = read(tmp_path / "x.tex", source.encode(form))
+        assert isinstance(found, Found) and found.text == f"\\section{{A}}{words}"
+
+
+def test_old_identifiers_get_their_slash(tmp_path: Path) -> None:
+    for name, url in (("hep-th9901001", "hep-th/9901001"), ("math.AG0212001v2", "math.AG/0212001v2"), ("0704.0001", "0704.0001")):
+        (found,) = read(tmp_path / f"{name}.gz", gzip.compress(PAPER.encode()))
+        assert found.url == f"https://arxiv.org/abs/{url}"
+
+
+def test_files_that_read_each_other_again_and_again_come_to_an_end() -> None:
+    files = {f"f{number}.tex": f"\\input{{f{number + 1}}}" * 2 for number in range(60)}
+    files["f0.tex"] = document(r"\section{A}\input{f1}")
+    assert arxiv.paper_text(files, "f0.tex")[0] == r"\section{A}"
+
+
+REPEATED = [
+    "\\begin{verbatim}", "\\verb|x ", "\\url{", "\\iffalse ", "\\a{", "\\a", "\\b{x", "\\b ", "\\c[", "\\begin{e}", "\\newcommand{\\x}{",
+    "\\def\\x#1", "\\def\\x\\y", "\\long", "\\let\\x\\y", "$", "\\ensuremath{", "\\title{", "\\title[", "\\begin{references}", "\\label{",
+    "\\label[", "\\bibliography[", "\\section{References}", "%", "\\", "{", "}", "[", "\n", " ", "\\input{ ", "\\input{x}", "#1", "\\if",
+    "\\a{\\a{x}{y}}{z}", "\\b{\\b{x;};};",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", REPEATED)
+def test_no_text_takes_long(tmp_path: Path, pattern: str) -> None:
+    preamble = r"\newcommand{\a}[2]{#1}\def\b#1;{#1#1}\newcommand{\c}[1][x]{\a{#1}}\newenvironment{e}{<}{>}"
+    many = pattern * (60_000 // len(pattern))
+    for source in (document(r"\section{A}" + many, preamble), document(r"\section{A}\x\a{b}{c}", preamble + many)):
+        started = time.process_time()
+        assert len(read(tmp_path / "x.tex", source.encode())) == 1
+        assert time.process_time() - started < 3  # a hundred times what the slowest takes; with a square in it, minutes

@@ -1,0 +1,148 @@
+"""Books: what their makers added, and where lines belong together."""
+
+import random
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers.plain import book
+
+PROSE = "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. " * 4
+WRAPPED = textwrap.fill(PROSE.strip(), 70)
+FRAME = (
+    "The Project Gutenberg EBook of Puna\n\nTitle: Puna\n\n*** START OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n\n\n"
+    "{}\n\n\n*** END OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n"
+)
+
+
+def text_of(tmp_path: Path, body: str) -> str:
+    path = tmp_path / "1.txt"
+    path.write_text(FRAME.format(body))
+    (found,) = book.read(path)
+    assert isinstance(found, Found)
+    return found.text
+
+
+@pytest.mark.parametrize("width", [55, 65, 75, 90])
+def test_hard_wrapped_prose_becomes_one_line_a_paragraph(width: int) -> None:
+    paragraphs = [PROSE.strip(), ("A second paragraph, " * 9).strip(), "A short one."]
+    assert book.unwrap("\n\n".join(textwrap.fill(part, width) for part in paragraphs)) == "\n\n".join(paragraphs)
+
+
+def test_a_margin_on_the_left_is_no_verse() -> None:
+    assert book.unwrap(textwrap.indent(f"{WRAPPED}\n\n{WRAPPED}", "   ")) == f"{PROSE.strip()}\n\n{PROSE.strip()}"
+
+
+def test_first_lines_may_be_indented() -> None:
+    assert book.unwrap(f"{WRAPPED}\n\n  {WRAPPED}").split("\n\n")[1].strip() == PROSE.strip()
+
+
+LETTERS = random.Random(1)
+HAN = [
+    "，".join("".join(chr(LETTERS.randint(0x4E00, 0x9FA5)) for _ in range(LETTERS.randint(4, 15))) for _ in range(12)) + "。"
+    for _ in range(30)
+]
+
+
+@pytest.mark.parametrize("width", [30, 36, 40])
+@pytest.mark.parametrize("indent", ["", "\u3000\u3000"])
+def test_lines_of_scripts_without_spaces_are_joined_without(width: int, indent: str) -> None:
+    lines = ["\n".join((indent + part)[at : at + width] for at in range(0, len(indent + part), width)) for part in HAN]
+    assert book.unwrap(("\n" if indent else "\n\n").join(lines)) == "\n\n".join(HAN)
+
+
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def test_a_heading_right_above_its_text_keeps_its_line() -> None:
+    for heading, text, lines in (("第2章 山上", "".join(HAN[:3]), wrapped("".join(HAN[:3]), 36)), ("CHAPTER TWO", PROSE.strip(), WRAPPED)):
+        assert book.unwrap("\n\n".join(f"{heading}\n{lines}" for _ in range(3))) == "\n\n".join([f"{heading}\n{text}"] * 3)
+
+
+def test_entries_on_lines_of_their_own_are_no_paragraph() -> None:
+    text = "\n".join(f"2024年{number}月{number}日 {part[: LETTERS.randint(20, 32)]}。" for number, part in enumerate(HAN, start=1))
+    assert book.unwrap(text) == text
+
+
+@pytest.mark.parametrize("indent", [" ", "    "])
+def test_indented_lines_begin_paragraphs_where_no_empty_line_does(indent: str) -> None:
+    parts = [PROSE.strip(), ("Another of them, " * 19).strip(), "One more. " * 30]
+    text = "\n".join(textwrap.fill(indent + part.strip(), 70) for part in parts * 3)
+    assert book.unwrap(text) == "\n\n".join(part.strip() for part in parts * 3)
+    verse = "\n".join([VERSE.replace("\n", "\n" + indent)] * 3)
+    assert book.unwrap(f"{WRAPPED}\n\n{verse}") == f"{PROSE.strip()}\n\n{verse}"
+
+
+def test_sentences_on_lines_of_their_own_stay_in_scripts_without_spaces() -> None:
+    text = "\n".join(sentence + "。" for part in HAN for sentence in part.rstrip("。").split("，"))
+    assert book.unwrap(text) == text
+    assert book.unwrap("\n".join(HAN)) == "\n".join(HAN)
+
+
+def test_a_space_stays_beside_words_of_other_scripts() -> None:
+    lines = [part[:33] + " Puna" for part in HAN]
+    assert book.unwrap("\n".join(lines)).split("\n") == [" ".join(lines)]
+
+
+VERSE = "The llama goes up,\nThe llama goes down,\nAnd all of the year\nIt stays out of town."
+LIST = "1. The first chapter      3\n2. The second chapter     9"
+
+
+@pytest.mark.parametrize("kept", [VERSE, LIST, "CHAPTER ONE\nThe Wind", "name:  value\nother: value of it"])
+def test_verse_tables_and_headings_keep_their_lines(kept: str) -> None:
+    assert book.unwrap(f"{WRAPPED}\n\n{kept}\n\n{WRAPPED}").split("\n\n")[1] == kept
+
+
+def test_a_book_of_verse_is_not_joined() -> None:
+    assert book.unwrap("\n\n".join([VERSE] * 20)) == "\n\n".join([VERSE] * 20)
+
+
+def test_what_the_makers_added_goes(tmp_path: Path) -> None:
+    body = (
+        "Produced by Nobody and the Team\n\n(This file was produced from images of a library)\n\n"
+        "Note: Project Gutenberg also has an HTML version of this\n      file. See 1-h.htm\n\nPUNA\n\nBY NOBODY\n\n"
+        f"[Illustration: The plain in June]\n\n{WRAPPED}\n\n[Transcriber's Note: a word was added here.]\n\n[Illustration]\n\n{WRAPPED}\n\n"
+        + f"{WRAPPED}\n\n" * 5
+        + "Transcriber's Notes\n\nPage 1: changed a to b"
+    )
+    assert text_of(tmp_path, body) == "\n\n".join(["PUNA", "BY NOBODY", "The plain in June", *[PROSE.strip()] * 7])
+
+
+def test_the_frame_of_a_book_in_html_goes_too(tmp_path: Path) -> None:
+    paragraphs = FRAME.format(f"Produced by Nobody\n\n{PROSE}\n\n{PROSE}").split("\n\n")
+    path = tmp_path / "1.html"
+    path.write_text(f"<html><head><title>Puna</title></head><body>{''.join(f'<p>{part}</p>' for part in paragraphs)}</body></html>")
+    (found,) = book.read(path)
+    assert isinstance(found, Found) and (found.title, found.licence) == ("Puna", "public domain (Project Gutenberg)")
+    assert found.text.split() == (PROSE * 2).split()
+
+
+@pytest.mark.parametrize(
+    ("named", "encoding", "word"),
+    [
+        ("ISO-8859-2", "iso8859-2", "źródło"),
+        ("windows-1251", "cp1251", "лама"),
+        ("ISO-8859-1", "cp1252", "“Größe”"),
+        ("hex", "cp1252", "é"),
+    ],
+)
+def test_the_encoding_that_a_book_names(tmp_path: Path, named: str, encoding: str, word: str) -> None:
+    path = tmp_path / "1.txt"
+    path.write_bytes(FRAME.replace("Title: Puna", f"Title: Puna\n\nCharacter set encoding: {named}").format(word).encode(encoding))
+    (found,) = book.read(path)
+    assert isinstance(found, Found) and found.text == word
+
+
+def test_a_transcriber_in_the_story_stays(tmp_path: Path) -> None:
+    body = f"{WRAPPED}\n\nThe transcriber's notes were lost.\n\n{WRAPPED}"
+    assert "The transcriber's notes were lost." in text_of(tmp_path, body)
+
+
+def test_a_book_too_large_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "LARGEST_BYTES", 100)
+    path = tmp_path / "1.txt"
+    path.write_text(PROSE)
+    assert list(book.read(path)) == [Skipped("book over 64 MB", "1.txt", 0)]

@@ -1,0 +1,146 @@
+"""StackExchange: which posts make a document, in which order, and the HTML of a post as text."""
+
+import random
+import re
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+from puna.corpus.document import Found, Skipped
+from puna.corpus.readers.plain import stackexchange
+from puna.corpus.readers.plain.post import html_to_text
+from puna.errors import UserError
+
+
+def question(number: int, body: str = "<p>Why?</p>", title: str = "Title", **others: object) -> str:
+    return row(Id=number, PostTypeId=1, Title=title, Body=body, **others)
+
+
+def answer(number: int, parent: int, score: object, body: str, **others: object) -> str:
+    return row(Id=number, PostTypeId=2, ParentId=parent, Score=score, Body=body, **others)
+
+
+def row(**attributes: object) -> str:
+    return "<row " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
+
+
+def read(tmp_path: Path, *rows: str) -> list[Found | Skipped]:
+    folder = tmp_path / "llamas.example"
+    folder.mkdir(exist_ok=True)
+    path = folder / "Posts.xml"
+    path.write_text("\ufeff<?xml version='1.0'?>\n<posts>\n" + "\n".join(rows) + "\n</posts>")
+    return list(stackexchange.read(path))
+
+
+def test_answers_by_numeric_score_then_age(tmp_path: Path) -> None:
+    rows = [
+        question(1, AcceptedAnswerId=4, ClosedDate="2020"),
+        answer(2, 1, 9, "nine"),
+        answer(3, 1, 10, "ten"),
+        answer(4, 1, -1, "minus, accepted"),
+        answer(6, 1, 9, "nine, younger"),
+        answer(5, 1, "", "nought"),
+        answer(7, 1, "9" * 30, "no number: nought, younger"),
+    ]
+    (found,) = read(tmp_path, *rows)
+    assert isinstance(found, Found)
+    assert found.url == "https://llamas.example/questions/1" and found.licence == "CC-BY-SA"
+    answers = ["ten", "nine", "nine, younger", "nought", "no number: nought, younger", "minus, accepted"]
+    assert found.text.split("\n\nA: ") == ["Title\n\nWhy?", *answers]
+
+
+def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
+    rows = [question(1), answer(2, 99, 1, "x"), question(3), answer(4, 3, 1, "<img src='x'>"), row(Id=5, PostTypeId=5, Body="a tag's wiki")]
+    items = read(tmp_path, *rows, row(Id="x", PostTypeId=1), row(Id=6, PostTypeId=2), row(), question(10**17), answer(8, 10**17, 1, "y"))
+    assert [(item.reason, item.url) for item in items if isinstance(item, Skipped)] == [
+        ("no answer", "https://llamas.example/questions/1"),
+        ("no answer", "https://llamas.example/questions/3"),
+        ("answer without its question", "https://llamas.example/a/2"),
+    ]
+    assert len(items) == 4
+
+
+def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:
+    def half(text: str) -> str:
+        return text.replace("HALF", "&#xDC00;")
+
+    rows = [question(1), answer(2, 1, 5, "HALF"), answer(3, 1, 4, "whole"), question(4, "HALF"), answer(5, 4, 1, "of it"), row(Id="HALF")]
+    found = read(tmp_path, *map(half, rows))
+    assert [(item.reason, item.url.partition("example")[2]) for item in found if isinstance(item, Skipped)] == [
+        ("not text", "/a/2"), ("not text", "/questions/4"), ("answer without its question", "/a/5")
+    ]  # fmt: skip
+    (thread,) = (item for item in found if isinstance(item, Found))
+    assert thread.text == "Title\n\nWhy?\n\nA: whole"
+
+
+def test_the_order_of_rows_and_the_memory_given_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(3)
+    words = ["high", "plain", "wind", "llama", "grass", "snow"]
+    rows = [question(number, " ".join(chance.choices(words, k=200))) for number in range(1, 400)]
+    rows += [
+        answer(number, chance.randrange(1, 400), chance.randrange(-9, 9), " ".join(chance.choices(words, k=300)))
+        for number in range(400, 2500)
+    ]
+    expected = [item.text for item in read(tmp_path, *rows) if isinstance(item, Found)]
+    assert len(expected) > 300
+    monkeypatch.setattr(stackexchange, "CACHE_KIB", 20)
+    chance.shuffle(rows)
+    assert [item.text for item in read(tmp_path, *rows) if isinstance(item, Found)] == expected
+
+
+def test_a_file_that_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "Posts.xml"
+    path.write_text("<posts>" + question(1) + answer(2, 1, 1, "x") + "<row Id=")
+    items = []
+    with pytest.raises(UserError, match="the XML breaks off before the end of <posts>"):
+        for item in stackexchange.read(path):
+            items.append(item)
+    assert len(items) == 1 and isinstance(items[0], Found)
+
+
+def test_a_packed_dump_is_told_how_to_unpack(tmp_path: Path) -> None:
+    path = tmp_path / "llamas.example.7z"
+    path.write_bytes(b"7z\xbc\xaf\x27\x1c\0\4 and so on")
+    with pytest.raises(UserError, match=re.escape("`7z x llamas.example.7z Posts.xml`")):
+        list(stackexchange.read(path))
+
+
+def test_there_are_28_largest_sites() -> None:
+    assert len(set(stackexchange.LARGEST_SITES)) == 28
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>One\n two</p>\n<p>three</p>", "One two\n\nthree"),
+        ("<p>See <a href='http://x'>the page</a> <em>now</em>.</p>", "See the page now."),
+        ("<p>a<br>b<br/>\nc</p>", "a\nb\nc"),
+        ("<pre><code>if x:\n    y = 1\n\n\n    z = 2\n</code></pre>\n<p>end</p>", "if x:\n    y = 1\n\n\n    z = 2\n\nend"),
+        ("<pre>a\n<b>\n\nb</b></pre>", "a\n\n\nb"),
+        ("<p>Use <code>a  &lt;b&gt;</code>.</p>", "Use a <b>."),
+        ("<p>5 &amp;lt; 6 &amp;&amp; $a &lt; b$</p>", "5 &lt; 6 && $a < b$"),
+        ("<ul>\n<li>a</li>\n<li>b<ul><li>c</li></ul></li>\n<li>d</li></ul><p>e</p>", "- a\n- b\n  - c\n- d\n\ne"),
+        ("<ol><li><p>a</p></li><li><p>b</p><p>c</p></li></ol>", "1. a\n\n2. b\n\nc"),
+        ("<ol start='3'><li>a</li><li>b</li></ol>", "3. a\n4. b"),
+        ("<blockquote>\n<p>said</p>\n</blockquote>\n<p>answer</p>", "said\n\nanswer"),
+        ("<p>a</p><p><img src='x' alt='enter image'></p><p>b</p>", "a\n\nb"),
+        ("<p>a<!-- language: lang-py -->b</p><script>x</script>", "ab"),
+        ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>", "a | b\n1 | 2"),
+        ("<h2>Head</h2>text<hr>more", "Head\n\ntext\n\nmore"),
+        ("", ""),
+        ("<li>a<li>b", "- a\n- b"),
+        ("a < b", "a < b"),
+    ],
+)
+def test_html_of_a_post(html: str, text: str) -> None:
+    assert html_to_text(html) == text
+
+
+def test_quotes_nested_deeply(tmp_path: Path) -> None:
+    body = "&lt;blockquote&gt;" * 3000 + "deep" + "&lt;/blockquote&gt;" * 3000
+    path = tmp_path / "Posts.xml"
+    path.write_text(
+        f'<posts><row Id="1" PostTypeId="1" Title="T" Body="{body}"/><row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
+    )
+    assert "A: x" in next(item.text for item in stackexchange.read(path) if isinstance(item, Found))

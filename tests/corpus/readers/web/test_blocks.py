@@ -1,0 +1,129 @@
+"""The compiled reader of blocks against the one in Python: the same blocks and numbers of any page."""
+
+import html
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from html.entities import html5
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.corpus.readers.web import blocks
+from puna.corpus.readers.web.page import decode
+from puna.run import compiled
+
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="no C++ compiler")
+
+PILE = """
+    <div> </div> <p> </p> <li> <ul> </ul> <td> </td> <th> <tr> </tr> <table> </table> <a> </a> <br> <pre> </pre> <b> </b> <svg> </svg>
+    <svg/> <title> </title> <h1> <h3> </h1> <hr> <body> <BODY/ <nav <dt> <dd> <dl> </dl> <section> <button> <rt> <plaintext>
+    <blocKquote> </blocKquote> <bloc\u212aquote> <!-- --> --!> <!--> <!---> - -> <! <? </ < > = / " ' <script> </script> <ScRipt
+    </SCRIPT <no\u017fcript> <noscript> </noscript/ <textarea> <select/> <xmp> </xmp>x &#x0; &#99999999999; &#1234567; &#128; &#x80;
+    &#13; &#xd800; &#xfdd0; &#1114112; &#x110000; &#x; &# &#X41 &amp &amp; &notit; &notin; &nGt; &CounterClockwiseContourIntegral;
+    &CounterClockwiseContourIntegralx; &AMP &a; &lt &ampamp; &\u0665; &#\u0665\u0665\u0665\u0665\u0665\u0665\u0665\u0665; id=nav class=
+    class="content_Main_Article class='x hidden hidden="" HIDDEN hiddené style="display: style='display:none' none role=main
+    itemprop=articleBody class:a id="É\u212a text. 。 ！ ？ … ؟ । Ñ 中文 \u212aelvin \u0130x \u0391\u03a3 Title TITLE
+"""
+SPACES = [chr(code) for code in range(1, sys.maxunicode + 1) if chr(code).isspace()]
+RARE = [*SPACES, "\r\n", "\u200b", "\u180e", "\ufeff", "\x1b", "\ud800", "\udfff", "\U0001f600", "\ufffd", "\x00", "x" * 40, "word " * 30]
+
+
+def differences(source: str) -> list[str]:
+    """What the two make differently of a page."""
+    ours, theirs = blocks.split(source), blocks._split(source)
+    found = []
+    for name in [field.name for field in fields(blocks.Blocks)]:
+        one, other = getattr(ours, name), getattr(theirs, name)
+        if isinstance(one, np.ndarray):
+            if one.dtype != other.dtype or one.shape != other.shape or (one != other).any():
+                found.append(name)
+        elif one != other:
+            found.append(name)
+    return found
+
+
+def test_it_is_compiled() -> None:
+    assert blocks.library()[0] is not None
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from([*PILE.split(), *RARE]) | st.text(max_size=3), max_size=60), st.sampled_from(["", " "]))
+def test_pages_made_of_pieces(pieces: list[str], between: str) -> None:
+    assert differences(between.join(pieces)) == []
+
+
+@given(st.text())
+def test_any_text(source: str) -> None:
+    assert differences(source) == []
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(source: bytes) -> None:
+    assert differences(decode(source, "")) == []
+
+
+def test_all_entities() -> None:
+    names = [f"&{name}{after}" for name in html5 for after in ("", ";", "x", "=")]
+    codes = [f"&#{code}" for code in (*range(0x3000), *range(0xD7F0, 0x10010), *range(0x10FFF0, 0x110010))]
+    texts = [*names, *codes, *(f"&#X{int(code[2:]):x};" for code in codes)]
+    source = "".join(f"<p>a{text} z" for text in texts)
+    for start in range(0, len(texts), 40_000):
+        part = texts[start : start + 40_000]
+        expected = [" ".join(html.unescape(f"a{text} z").split()) for text in part]
+        assert blocks.split("".join(f"<p>a{text} z" for text in part)).texts == expected
+    assert differences(source) == []
+
+
+def test_all_white_space() -> None:
+    for code in (*range(1, 0x3100), 0xFEFF, 0x1F600):
+        space = chr(code)
+        source = f"{space}<p{space}class=a>{space}a{space}b{space}<a>{space}c{space}</a><pre>{space}a{space}b{space}"
+        assert differences(source) == [], hex(code)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<div>" * 600 + "a" + "</div>b" * 600,
+        "<p>" * 210_000 + "a<p>b",
+        "<p>a" * 51_000,
+        "<svg>" * 600 + "a" + "</svg>" * 600 + "b",
+        "<table><tr>" + "<td>a" * 10_000,
+        "<p " + "x " * 400 + "class=nav " * 100 + ">a",
+        "<p " + "é " * 480 + "class=nav id='" + "é" * 400 + " id=b'>a",
+        "<p class='" + "é" * 299 + " id=b class=c'>a",
+        "<div><table><tr><td>" + "<section>" * 70 + "</div>a</table>b",
+    ],
+)
+def test_limits(source: str) -> None:
+    assert differences(source) == []
+
+
+def real_pages(data: Path) -> Iterator[str]:
+    from fastwarc.warc import ArchiveIterator
+
+    for folder in ("html_eval", "html_multilingual", "warc"):
+        for path in sorted((data / "raw" / folder).glob("*arc*")):
+            with path.open("rb") as stream:
+                try:
+                    for record in ArchiveIterator(stream):
+                        yield decode(record.reader.read(2_000_000), "")
+                except OSError:  # some are broken on purpose
+                    continue
+
+
+def test_real_pages(data: Path) -> None:
+    count, chance = 0, random.Random(5)
+    before = ""
+    for count, source in enumerate(real_pages(data), 1):
+        assert differences(source) == [], source[:200]
+        if count % 8 == 0:  # torn, and mixed with another
+            cut, start = chance.randrange(len(source) + 1), chance.randrange(len(before) + 1)
+            assert differences(source[cut : cut + 20_000] + before[start : start + 20_000]) == []
+            before = source
+    assert count > 4000

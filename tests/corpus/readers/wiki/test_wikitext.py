@@ -1,0 +1,178 @@
+"""Wikitext to text: what stays, what goes, and that no text breaks it or makes it slow."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.corpus.readers.wiki.wikitext import plain
+
+CASES = {
+    # bold, links, files, categories
+    "'''Puna''' is a ''high'' grassland.": "Puna is a high grassland.",
+    "See [[Andes|the mountains]] and [[Lake Titicaca]].": "See the mountains and Lake Titicaca.",
+    "[[Paris (Texas)|]] and [[:Category:Towns]]": "Paris and Category:Towns",
+    "[[File:A.jpg|thumb|A [[llama]] at [[dawn|day]]break]]It grazes.": "It grazes.",
+    "[[File:A.jpg|thumb|Two\n\nparagraphs]]It grazes.": "It grazes.",
+    "[[Category:Grasslands]][[de:Puna]]Text.": "Text.",
+    "[[Datei:A.jpg|mini|Bild]][[Catégorie:X]][[Файл:B.png]][[Kategoria:Y]]Text.": "Text.",
+    "A[https://example.org the site]B [https://example.org] C": "Athe siteB C",
+    "l'''Alpaca'' and '''x''''s '''''both'''''": "l'Alpaca and x's both",
+    # comments, references, tags
+    "One<ref name=a>A {{cite book|title=[[X]]}} note</ref> two<ref name=a /> three.": "One two three.",
+    "One <!-- hidden [[ --> two": "One two",
+    "* a\n<!-- hidden -->\n* b": "- a\n- b",
+    "One <ref>never closed.\n\n== Next ==\nMore<ref>x</ref>.": "One never closed.\n\nNext\n\nMore.",
+    "a<br/>b <span style='x'>c</span> &amp; &lt;d&gt;": "a\nb c & <d>",
+    "<nowiki>[[not a link]]</nowiki> <code>''x''</code>": "[[not a link]] ''x''",
+    "<pre>\n{{x}}\n  y  z\n</pre>": "{{x}}\n  y  z",
+    "area <math>\\pi r^2\n </math> and\n<math display=block>a &lt; b</math>": "area $\\pi r^2$ and\n$$a < b$$",
+    "10<sup>6</sup> m<sup>2</sup>, H<sub>2</sub>O, 4<sup>th</sup>, <chem>H2O</chem>": "10⁶ m², H₂O, 4th, $\\ce{H2O}$",
+    "<gallery>\nFile:A.jpg|One\n</gallery>Text <poem>a\nb</poem>": "Text\na\nb",
+    "a&#" + "9" * 5000 + ";b <code>&#" + "1" * 5000 + "</code>{{formatnum:" + "1" * 5000 + "}}": "ab " + "1" * 5000,
+    "<ul><li>one</li><li>two</li></ul>": "- one\n- two",
+    # tables
+    "{|class=x\n|-\n| cell [[a]]\n{|\n| inner\n|}\n|}\nText after.": "Text after.",
+    "{| class=x\n| cell\n\n| cell\n{{end}}\nText after.": "Text after.",
+    "{| class=x\n| cell\n\nText [[after]].\n\nMore text.\n|}\n": "",
+    "{| class=x\n| cell\n\n| cell\n\nText [[after]].\n\nMore text.": "Text after.\n\nMore text.",
+    "{| class=x\n| cell\n{|\n| inner\n== Next ==\nText.": "Next\n\nText.",
+    "{{Infobox|a={{nested|x}}|list=\n{|\n| cell\n|}\n}}Text.": "Text.",
+    # sections and lists
+    "Text.\n== Empty ==\n== Full ==\nMore.\n=== Last ===\n": "Text.\n\nFull\n\nMore.",
+    "Text.\n== See also ==\n* [[A]]\n* [[B]]\n\n== External links ==\n{{x}}\n* [http://a.b C]\n=== Blogs ===\n* [http://a.b D]\n": "Text.",
+    "Text.\n== Literatur ==\n* [[A]]: ''B''. 1990.\n== Leben ==\n* A.": "Text.\n\nLeben\n\n- A.",
+    "Text.\n== Notes ==\nThese are notes of a singer, and prose.\n* A": "Text.\n\nNotes\n\nThese are notes of a singer, and prose.\n- A",
+    "* {{cite|x}}. A first book.\n* {{x}} – {{de}} [http://a.b Site]\n*-5 degrees": "- A first book.\n- Site\n- -5 degrees",
+    "* one\n** two\n# three\n: four\n; term : its meaning\n; word\n: meaning\n*\n----": (
+        "- one\n- two\n- three\nfour\nterm: its meaning\nword\nmeaning"
+    ),
+    "Text.\n== Towns ==\nThese are they:\n{|\n| x\n|}\n== Kinds ==\nThere are two:\n=== One ===\nA.": (
+        "Text.\n\nKinds\n\nThere are two:\n\nOne\n\nA."
+    ),
+    # templates inside sentences
+    "Before {{Infobox|a={{nested|x}}|b=[[y]]}} after": "Before after",
+    "It is {{convert|5|km|mi}} long, {{lang|es|altiplano}} or {{nowrap|high plain}}.": "It is 5 km long, altiplano or high plain.",
+    "{{convert|3|to|5|km|mi}}, {{cvt|5|ft|10|in|m}}, {{convert|1200|sqmi}}": "3 to 5 km, 5 ft 10 in, 1,200 square miles",
+    "{{nowrap|1=E = mc}} and {{lang|1=fr|2=bonjour}}, {{langx|de|Hof}}, {{lang-la|aula}}": "E = mc and bonjour, Hof, aula",
+    "{{nowrap|a{{!}}b {{=}} c}}": "a|b = c",
+    "{{hlist|a|b|c}}; {{plainlist|\n* d\n* e\n}}": "a, b, c;\n- d\n- e",
+    "He said: {{quote|Rain comes.|A. Herder|Letters}}": "He said:\nRain comes.\n— A. Herder, Letters",
+    "{{birth date|1950|5|1}}, {{start date|1950|5|1|df=y}}, {{as of|2010|lc=y}}": "May 1, 1950, 1 May 1950, as of 2010",
+    "{{circa|1500}}, {{frac|2|1|3}}, {{val|1.5|0.1|e=6|u=m}}, {{chem|H|2|O}}": "c. 1500, 2 1/3, 1.5±0.1×10⁶ m, H₂O",
+    "{{formatnum:1234567}}, {{lc:ABC}}, {{#if:x|yes|no}}{{#if:|yes|no}}{{DEFAULTSORT:Puna}}": "1,234,567, abc, yesno",
+    "{{nihongo|Fox|狐|kitsune}} {{transl|ar|thalab}} {{USS|Vixen}} {{linktext|a|b}}": "Fox (狐, kitsune) thalab USS Vixen ab",
+    # what dropped templates leave behind
+    "Puna ({{IPA-qu|puna}}; {{lang|qu|puna}}) and ({{audio|x}})": "Puna (puna) and",
+    "Ana ({{audio|x}}; born 1950, {{x}}) ran , then ( {{x}} ) slept.": "Ana (born 1950) ran, then slept.",
+    "Ana (Spanish: {{audio|x}}; born 1950) calls main() twice.": "Ana (born 1950) calls main() twice.",
+    "an unclosed [[link and {{template": "an unclosed link and template",
+    "One [[link never closed.\n\nTwo]] three.": "One link never closed.\n\nTwo three.",
+    "{{Infobox never closed\n| a = b\n\nText.\n== Next ==\nMore {{x}}.": "Infobox never closed\n\nText.\n\nNext\n\nMore.",
+    "__NOTOC__Text __KEIN_INHALTSVERZEICHNIS__ __БЕЗ_ОГЛАВЛЕНИЯ__ of __init__": "Text of __init__",
+    "-{Пуна}- и -{R|Andi}-": "Пуна и Andi",
+}
+LOCAL_CASES = [
+    ("fr", "Né au {{s-|XIX}}, {{date|12|mars|1890}}, à {{unité|1200|km|2}}, {{nobr|4,5|millions}}, {{84e}}, {{formatnum:98659.5}}",
+     "Né au XIXe, 12 mars 1890, à 1 200 km², 4,5 millions, 84e, 98 659,5"),
+    ("fr", "{{citation|Il pleut}}, ''{{langue|de|texte=Berg}}'', {{lien|lang=de|Hans Berg}}, {{unité|25000 km}}",
+     "« Il pleut », Berg, Hans Berg, 25 000 km"),
+    ("de", '{{"|Es regnet}} am Berg ({{Höhe|115|DE-NHN}}), {{enS|rain}}, {{formatnum:12345}}', "„Es regnet“ am Berg (115 m), rain, 12.345"),
+    ("ru", "Река ({{lang-de|Fluss}}), {{нп5|Гора|гора|de|Berg}}, {{s|малый}}, {{число|12345}}", "Река (Fluss), гора, малый, 12 345"),
+    ("sr", "Река ({{јез-нем|Fluss}})", "Река (Fluss)"),
+    ("pt", "no {{séc|XI}}, {{fmtn|90000}} e {{fmtn|1000}}, {{link||2=http://a.b|3=Rio}}", "no século XI, 90.000 e 1000, Rio"),
+    ("ca", "del {{segle|XIII|s}}", "del segle XIII"),
+    ("es", "unos 45{{esd}}km, el {{siglo|XX}}", "unos 45 km, el siglo XX"),
+    ("it", "a {{TA|70 km}} {{senza fonte|di pioggia}}{{senza fonte|data=maggio}}", "a 70 km di pioggia"),
+    ("ro", "un turn de {{conversie|150|m|ft|abbr=on}}", "un turn de 150 m"),
+    ("cs", "slovo {{cizojazyčně|de|Berg}}", "slovo Berg"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wikitext", CASES)
+def test_cases(wikitext: str) -> None:
+    assert plain(wikitext) == CASES[wikitext]
+
+
+@pytest.mark.parametrize(("language", "wikitext", "text"), LOCAL_CASES)
+def test_templates_of_other_languages(language: str, wikitext: str, text: str) -> None:
+    assert plain(wikitext, language=language) == text
+
+
+def test_the_wikis_own_namespaces_and_title() -> None:
+    assert plain("[[Bestand2:A.jpg|mini|Bild]]Text [[Groep:B]]", frozenset({"bestand2", "groep"})) == "Text"
+    assert plain("{{PAGENAME}} = {{SEITENNAME}} {{CURRENTYEAR}}", title="Puna") == "Puna = Puna"
+
+
+PARTS = st.sampled_from(
+    ["{{", "}}", "[[", "]]", "{|", "\n|}", "|", "\n", "<ref>", "</ref>", "<ref/>", "<!--", "-->", "''", "'", "\n==", "==", "x", " ", "=",
+     "<nowiki>", "</nowiki>", "<math>", "</math>", "(", ")", ",", ";", "*", "__", "&#0;", "\x00", "\x01", "1", "-{", "}-", "formatnum:",
+     "convert", "lang", "quote", "frac", "birth date", "val", "e=", "[//", "]", "<sup>", "</sup>", "!", "end"]
+)  # fmt: skip
+WORDS = st.text(st.characters(categories=("L", "Nd")), min_size=1, max_size=9)
+
+
+@given(st.one_of(st.text(), st.lists(PARTS, max_size=60).map("".join)), st.sampled_from(["en", "de", "fr", "ru", "xx"]))
+def test_no_text_breaks_it_and_no_bracket_is_left(text: str, language: str) -> None:
+    result = plain(text, title="T", language=language)
+    assert not set(result) & {"\x00", "\x01", "\x02"}
+    if not any(tag in text for tag in ("nowiki", "math", "code", "pre>", "&")):
+        assert not ("{{" in result and "}}" in result[result.index("{{") :])
+        assert "<ref" not in result
+
+
+def _nested(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    inner = st.lists(children, max_size=4).map(" ".join)
+    return st.one_of(
+        st.tuples(st.sampled_from(["nowrap", "lang|de", "convert", "x", "quote", "frac"]), inner).map(lambda p: f"{{{{{p[0]}|{p[1]}}}}}"),
+        st.tuples(st.sampled_from(["File:", "de:", ":a", "", "Category:"]), inner).map(lambda p: f"[[{p[0]}b|{p[1]}]]"),
+        inner.map(lambda text: f"<ref name=a>{text}</ref>"),
+        inner.map(lambda text: f"\n{{|\n| {text}\n|}}\n"),
+        inner.map(lambda text: f"\n== {text} ==\n'''{text}''' <!-- {text} -->"),
+    )  # fmt: skip
+
+
+@given(st.recursive(WORDS, _nested, max_leaves=30))
+def test_of_balanced_brackets_none_is_left(text: str) -> None:
+    result = plain(text)
+    assert not any(mark in result for mark in ("[[", "]]", "{{", "}}", "{|", "<ref", "<!--", "''"))
+
+
+@given(st.lists(st.lists(WORDS, min_size=1, max_size=8).map(lambda words: " ".join(words) + "."), min_size=1, max_size=5).map("\n\n".join))
+def test_plain_text_stays_as_it_is(text: str) -> None:
+    assert plain(text) == text
+
+
+@given(st.lists(PARTS, max_size=40).map(" ".join))
+def test_lines_of_the_result_are_clean(text: str) -> None:
+    lines = plain(text.replace("<nowiki>", "").replace("<math>", "")).split("\n")
+    assert all(line == line.strip() and "  " not in line for line in lines)
+    assert "\n\n\n" not in "\n".join(lines)
+
+
+def test_text_inside_many_brackets_is_dropped_not_copied() -> None:
+    assert plain("{{nowrap|" * 30 + "x" + "}}" * 30 + "y") == "xy"
+    assert plain("{{nowrap|" * 60 + "x" + "}}" * 60 + "y") == "y"
+
+
+HOSTILE = ["<ref>", "<ref name=a>x\n== h ==\n", "<math>", "<!--", "[[", "[[a|b\n\n", "{{", "{{nowrap|", "{|\n\na\n", "\n==", "[//x ", "( ",
+           ", ", "''' x ", "'' '' ", " \n", "__NOTOC__ ", "-{", "&", "<a ", "{{!}}", "[[a {{b", "(a: ", "\n; a : b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+@pytest.mark.parametrize("end", ["", "]]", "}}\n|}</ref>"])
+def test_hostile_text_takes_linear_time(part: str, end: str) -> None:
+    def seconds(size: int) -> float:
+        started = time.process_time()
+        plain(part * (size // len(part)) + end)
+        return time.process_time() - started
+
+    assert seconds(80_000) < 20 * seconds(10_000) + 0.3  # eight times the text; quadratic time would be 64 times as long
+
+
+@pytest.mark.parametrize("text", ["<ref>" * 200_000, "{{nowrap|" * 60_000 + "x" * 500_000 + "}}" * 60_000, "[[" * 250_000 + "{{" * 250_000])
+def test_a_megabyte_of_brackets_takes_seconds(text: str) -> None:
+    started = time.process_time()
+    plain(text)
+    assert time.process_time() - started < 10
