@@ -50,7 +50,7 @@ def language_model() -> Path:
 
 def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
     """The pipeline on one worker: documents found."""
-    from puna.corpus import pipeline
+    from puna.corpus import merge
     from puna.corpus.settings import CorpusSettings
     from puna.corpus.sources.fetch import RawFile
 
@@ -68,18 +68,18 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
         settings |= {"perplexity": {"train_on": ["crawl"]}, "near_duplicates": 1}
     made = CorpusSettings.model_validate({"sources": [source], **settings})
     raw = [RawFile("crawl", file.name, str(file), "", file.stat().st_size) for file in files]
-    funnel = pipeline.documents(made, {"crawl": raw}, parts, out, lambda *_: None)
+    funnel = merge.documents(made, {"crawl": raw}, parts, out, lambda *_: None)
     return funnel["sources"]["crawl"]["found"]["documents"]
 
 
 def main_text(html: str) -> str:
     """What Puna takes out of a page that is decoded already."""
-    from puna.corpus import groups
+    from puna.corpus import steps
     from puna.corpus.readers.web import main_text, page
     from puna.corpus.readers.web.blocks import split
 
     blocks = split(html)
-    return groups.clean(page.written(blocks, main_text.keep(blocks)))
+    return steps.clean(page.written(blocks, main_text.keep(blocks)))
 
 
 # datatrove
@@ -265,9 +265,9 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
     if dump is not None:
         import sentencepiece
 
-        from puna.corpus.document import Found
         from puna.corpus.filters import perplexity
         from puna.corpus.readers.wiki import wikipedia
+        from puna.corpus.record import Found
 
         texts = []
         try:

@@ -1,7 +1,7 @@
 """What each stage of the corpus' paths is for Puna, datatrove and cc_net: `corpus_stages.py` measures it.
 
 A function here takes the benchmark's folder, loads what the stage needs, and gives the work: documents and an empty folder to write to
--> what comes out, one by one. Puna's call what `puna.corpus.groups` and `pipeline` call; peers' are their own steps.
+-> what comes out, one by one. Puna's call what `puna.corpus.steps` and `pipeline` call; peers' are their own steps.
 """
 
 import dataclasses
@@ -68,9 +68,9 @@ def left_by(folder: Path, stage: str, side: str) -> Path:
 
 
 def puna_reads(folder: Path) -> Work:
-    from puna.corpus import groups
-    from puna.corpus.document import Found
+    from puna.corpus import steps
     from puna.corpus.readers.web import page, warc
+    from puna.corpus.record import Found
 
     warc.page_text = lambda html, content_type: ("", page.decode(html, content_type))  # the reader without the extractor
 
@@ -78,7 +78,7 @@ def puna_reads(folder: Path) -> Work:
         for file in files:
             for found in warc.read(file):
                 if isinstance(found, Found):
-                    text = found.text if file.parent.name == "warc" else groups.clean(found.text)  # a page's is cleaned once extracted
+                    text = found.text if file.parent.name == "warc" else steps.clean(found.text)  # a page's is cleaned once extracted
                     yield {
                         "source": "crawl", "file": file.name, "url": found.url, "offset": found.offset, "title": found.title,
                         "raw_digest": found.raw_digest, "id": found.raw_digest, "text": text,
@@ -104,8 +104,8 @@ def puna_tells_language(folder: Path, glue_lines: bool = False) -> Work:
 
 
 def puna_judges(folder: Path) -> Work:
-    from puna.corpus.document import digest
     from puna.corpus.filters import heuristics
+    from puna.corpus.record import digest
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for document in documents:
@@ -131,15 +131,15 @@ def puna_c4(folder: Path) -> Work:
 def puna_signs(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import groups
+    from puna.corpus import steps
     from puna.corpus.dedup import near
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         found = []
-        for lot in lots(documents, groups.BATCH_CHARACTERS):
+        for lot in lots(documents, steps.BATCH_CHARACTERS):
             found.append(near.signatures([document["text"] for document in lot]))
             yield from lot
-        groups.save(scratch / "near.npy", signatures=np.concatenate(found))
+        steps.save(scratch / "near.npy", signatures=np.concatenate(found))
 
     return work
 
@@ -147,13 +147,13 @@ def puna_signs(folder: Path) -> Work:
 def puna_finds(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import groups
+    from puna.corpus import steps
     from puna.corpus.dedup.index import Index
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         signatures = np.load(left_by(folder, "warc signatures", "puna") / "near.npy", mmap_mode="r")
         index, done = Index(scratch / "near"), 0
-        for lot in lots(documents, groups.BATCH_CHARACTERS):
+        for lot in lots(documents, steps.BATCH_CHARACTERS):
             found = index.add([document["id"] for document in lot], signatures[done : done + len(lot)])
             done += len(lot)
             yield from itertools.compress(lot, (found < 0).tolist())
@@ -162,24 +162,24 @@ def puna_finds(folder: Path) -> Work:
 
 
 def puna_hands_on(folder: Path) -> Work:
-    from puna.corpus import groups
-    from puna.corpus.document import row_schema
+    from puna.corpus import steps
+    from puna.corpus.record import row_schema
 
     def work(documents: Documents, scratch: Path) -> Iterable[Any]:
-        with groups.Writer(scratch / "rows.parquet", row_schema(), "lz4") as writer:
+        with steps.Writer(scratch / "rows.parquet", row_schema(), "lz4") as writer:
             for document in documents:
                 writer.add(document)
-        return groups.rows_of(scratch / "rows.parquet", row_schema().names)
+        return steps.rows_of(scratch / "rows.parquet", row_schema().names)
 
     return work
 
 
 def puna_writes(folder: Path) -> Work:
-    from puna.corpus import groups
-    from puna.corpus.document import document_schema
+    from puna.corpus import steps
+    from puna.corpus.record import document_schema
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        with groups.Writer(scratch / "crawl.parquet", document_schema()) as writer:
+        with steps.Writer(scratch / "crawl.parquet", document_schema()) as writer:
             for document in documents:
                 writer.add(document)
                 yield document
@@ -190,7 +190,7 @@ def puna_writes(folder: Path) -> Work:
 def puna_removes_lines(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import groups
+    from puna.corpus import steps
     from puna.corpus.dedup import lines
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
@@ -202,7 +202,7 @@ def puna_removes_lines(folder: Path) -> Work:
             done += len(kept)
             if not kept.all():
                 text = lines.keep_lines([text], np.array([0, len(kept)]), kept)[0].strip("\n")
-                text = groups.BLANK_LINES.sub("\n\n", text)
+                text = steps.BLANK_LINES.sub("\n\n", text)
             if text:
                 yield {**document, "text": text}
 

@@ -26,7 +26,7 @@ def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> lis
     from puna import recipe, stages
     from puna.errors import Stopped
     from puna.run import artifact
-    from puna.train import loop
+    from puna.train import trainer
 
     loaded = recipe.load(recipe.find(recipe_name), tuple(overrides))
     (folder,) = [path.parent for path in (out / loaded.name).glob("tokens-*/artifact.json")][-1:]
@@ -34,12 +34,12 @@ def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> lis
     batches = stages.batches_of(loaded, artifact.load(folder), config.vocab_size)
     found: list[float] = []
 
-    def on_event(event: loop.Event) -> None:
-        if isinstance(event, loop.StepEvent):
+    def on_event(event: trainer.Event) -> None:
+        if isinstance(event, trainer.StepEvent):
             found.append(event.loss)
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Stopped):
-        loop.train(
+        trainer.train(
             config, batches, {}, loaded.train, seed=loaded.seed, checkpoints=Path(scratch), on_event=on_event,
             should_stop=lambda: len(found) >= steps,
         )  # fmt: skip

@@ -21,10 +21,10 @@ from typing import Any
 
 import table
 
-from puna.corpus.document import Found
 from puna.corpus.filters import language
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
+from puna.corpus.record import Found
 from puna.errors import UserError
 
 RAW = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[1] / "shared" / "data")) / "raw"

@@ -10,7 +10,7 @@ CASES = {
         "python -c pass": [sys.executable, "-c", "pass"],
     },
     "import for training": {
-        "puna": [sys.executable, "-c", "import puna.train.loop"],
+        "puna": [sys.executable, "-c", "import puna.train.trainer"],
         "torch": [sys.executable, "-c", "import torch"],
         "transformers": [sys.executable, "-c", "from transformers import LlamaForCausalLM"],
     },

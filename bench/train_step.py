@@ -26,15 +26,15 @@ import torch
 import torch.nn.functional as F
 
 from puna.model.config import LlamaConfig
-from puna.model.head import CHUNK_FLOATS
 from puna.model.llama import Llama
+from puna.model.loss import CHUNK_FLOATS
 from puna.run import machine
 from puna.tokens.batches import Batch
-from puna.train.loop import keep_freed_memory, precision
 from puna.train.metrics import peak_memory_bytes
 from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
 from puna.train.step import loss_and_gradients
+from puna.train.trainer import keep_freed_memory, precision
 
 PEERS = Path(__file__).parents[1] / "peers"
 SHAPES = {

@@ -1,6 +1,6 @@
 """Hold the budgets of size: what a reader must read between a batch on disk and the optimizer step, and the package as a whole.
 
-Counts the files that `train/loop.py` imports at module level, directly or through others (imports inside functions and under
+Counts the files that `train/trainer.py` imports at module level, directly or through others (imports inside functions and under
 TYPE_CHECKING are not followed), and their lines of code: no blanks, comments or docstrings. Ends with 1 when a budget is passed.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src"
-ENTRY = ROOT / "puna" / "train" / "loop.py"
+ENTRY = ROOT / "puna" / "train" / "trainer.py"
 CLOSURE_FILES, CLOSURE_LINES, FILE_LINES, PACKAGE_LINES = 25, 5_000, 600, 20_000
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

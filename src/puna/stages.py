@@ -72,7 +72,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
     """What the documents depend on: the corpus' settings but where and by whom the work is done, and the content of files they name."""
-    from puna.corpus.pipeline import documents_folder
+    from puna.corpus.merge import documents_folder
 
     corpus = recipe.corpus
     files = {}
@@ -137,10 +137,10 @@ def _inside(work: Path, file: fetching.RawFile) -> str | None:
 
 def documents(context: Context) -> dict[str, Any]:
     """Raw files -> clean documents, one Parquet file a source, and the list of what was dropped."""
-    from puna.corpus import pipeline
+    from puna.corpus import merge
     from puna.run import machine
 
-    needed, free = pipeline.memory_bytes(context.recipe.corpus), machine.available_bytes()
+    needed, free = merge.memory_bytes(context.recipe.corpus), machine.available_bytes()
     context.view.note(f"at most {needed / 1e6:,.0f} MB of memory, of {free / 1e6:,.0f} MB free")
     if needed > free:
         raise UserError(
@@ -149,7 +149,7 @@ def documents(context: Context) -> dict[str, Any]:
         )
     fetched = context.inputs["fetch"]
     files = {source.name: _raw_files(fetched, source.name, context.root) for source in context.recipe.corpus.sources}
-    return pipeline.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root)
+    return merge.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root)
 
 
 def _raw_files(fetched: Artifact, source: str, root: Path) -> Iterator[fetching.RawFile]:
@@ -263,7 +263,7 @@ def train(context: Context) -> dict[str, Any]:
     from puna.run import machine
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
-    from puna.train import loop
+    from puna.train import trainer
     from puna.train.metrics import Metrics
 
     recipe, shards = context.recipe.whole(), context.inputs["tokens"]
@@ -273,15 +273,15 @@ def train(context: Context) -> dict[str, Any]:
         name: rows_of(load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens), settings.sequence_length)
         for name in _names(recipe, shards)
     }
-    peak = machine.matmul_peak(settings.device, loop.precision(settings))
+    peak = machine.matmul_peak(settings.device, trainer.precision(settings))
     metrics = Metrics(context.logs / "metrics.jsonl", config.flops_per_token(settings.sequence_length), peak, recipe.energy.watts)
 
-    def on_event(event: loop.Event) -> None:
+    def on_event(event: trainer.Event) -> None:
         metrics.write(event)
         context.view.event(event)
 
     with context.pausable():
-        model, progress = loop.train(
+        model, progress = trainer.train(
             config, batches, held_out, settings, seed=recipe.seed, checkpoints=context.scratch, on_event=on_event,
             should_stop=context.should_stop,
         )  # fmt: skip

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from puna.corpus import pipeline
+from puna.corpus import merge
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.sources.fetch import RawFile
 
@@ -20,7 +20,7 @@ def main() -> None:
     out = Path(job["out"])
     shutil.rmtree(out, ignore_errors=True)  # as a build does: finished parts stay, a half-written result goes
     out.mkdir(parents=True)
-    print(json.dumps(pipeline.documents(settings, files, Path(job["parts"]), out, lambda *_: None)))
+    print(json.dumps(merge.documents(settings, files, Path(job["parts"]), out, lambda *_: None)))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus import card
-from puna.corpus.dedup.spans import REPEATED
-from puna.corpus.document import digest
+from puna.corpus.cards import card
+from puna.corpus.dedup.sentences import REPEATED
 from puna.corpus.filters import heuristics
+from puna.corpus.record import digest
 from puna.corpus.settings import SourceSettings
 
-from .test_pipeline import content
+from .test_merge import content
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("hill", "lake", "river", "village", "bridge", "school", "market", "garden", "tower", "road", "mill", "field", "forest", "harbour")

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.model import head, kernels, remat
+from puna.model import kernels, remat
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
+from puna.model.loss import linear_cross_entropy
 
 
 def made(seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> Llama:
@@ -29,7 +30,7 @@ def result(
     model.zero_grad(set_to_none=True)
     targets = tokens.roll(-1, 1).masked_fill(torch.rand(tokens.shape, generator=torch.Generator().manual_seed(3)) < 0.1, -1)
     hidden = model.hidden(tokens, segments=segments, remat=policy)
-    loss = head.loss(hidden.flatten(0, 1), model.output.weight, targets.flatten(), 1 / max(1, int((targets >= 0).sum())), z)
+    loss = linear_cross_entropy(hidden.flatten(0, 1), model.output.weight, targets.flatten(), 1 / max(1, int((targets >= 0).sum())), z)
     loss.backward()
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 

@@ -94,7 +94,7 @@ def test_the_formula_counts_every_tensor(size: dict[str, int], micro: int, polic
 def test_the_formula_is_near_the_peak_of_the_process(size: dict[str, int], micro: int, policy: str) -> None:
     """Pages of a process of its own. Equal runs differ by up to 7% among themselves."""
     code = (
-        "from puna.train.loop import keep_freed_memory\nfrom puna.train.metrics import peak_memory_bytes as peak\n"
+        "from puna.train.trainer import keep_freed_memory\nfrom puna.train.metrics import peak_memory_bytes as peak\n"
         "from tests.plan.test_plan import one_step, memory\nkeep_freed_memory(); before = peak()\n"
         f"config, settings, step = one_step({size}, {micro}, remat={policy!r}); step(); step()\n"
         "print(peak() - before, memory.training_bytes(config, settings))"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from puna.train import metrics
-from puna.train.loop import Notice, StepEvent, ValidationEvent
+from puna.train.trainer import Notice, StepEvent, ValidationEvent
 
 
 def step(number: int, seconds: float = 0.5) -> StepEvent:

@@ -13,7 +13,7 @@ import torch
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.placement import distribute
+from puna.model.tensor_parallel import distribute
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 from puna.train.step import loss_and_gradients

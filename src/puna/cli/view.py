@@ -52,7 +52,7 @@ class ConsoleView:
 
     def event(self, event: Any) -> None:
         """Show an event of the training loop."""
-        from puna.train.loop import Notice, StepEvent, ValidationEvent
+        from puna.train.trainer import Notice, StepEvent, ValidationEvent
 
         if isinstance(event, Notice):
             self.console.print(f"  {event.text}", soft_wrap=True)

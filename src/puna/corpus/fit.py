@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus import groups
-from puna.corpus.groups import Group
+from puna.corpus import steps
 from puna.corpus.settings import CorpusSettings
+from puna.corpus.steps import Group
 from puna.errors import UserError
 
 
@@ -62,7 +62,7 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         room = self.most_bytes
         for group in self.own:
-            for row in groups.rows_of(group.path("judged"), ["text", "reason", "size"]):
+            for row in steps.rows_of(group.path("judged"), ["text", "reason", "size"]):
                 if not row["reason"]:
                     room -= row["size"]
                     if room < 0:
@@ -88,7 +88,7 @@ def _reference(settings: CorpusSettings, work: list[Group], parts: Path, progres
 
     def pages(is_cited: bool) -> Iterator[tuple[str, str]]:
         for group in asking:
-            for row in groups.rows_of(group.path("judged"), ["url", "text", "reason"]):
+            for row in steps.rows_of(group.path("judged"), ["url", "text", "reason"]):
                 if not row["reason"] and (row["url"] in urls) == is_cited:
                     yield row["url"], row["text"]
 
@@ -111,7 +111,7 @@ def learnt(settings: CorpusSettings, asking: list[Group], parts: Path) -> Learnt
         for source in dict.fromkeys(group.source for group in asking if group.source.perplexity):
             found = [_perplexities(group) for group in asking if group.source == source]
             thresholds[source.name] = at(np.concatenate(found), settings.perplexity.percentiles)
-    threshold = groups.reference_model(parts / "reference").threshold if any(group.source.reference for group in asking) else 0.0
+    threshold = steps.reference_model(parts / "reference").threshold if any(group.source.reference for group in asking) else 0.0
     return Learnt(thresholds, threshold)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from puna.corpus.document import DAMAGED
+from puna.corpus.record import DAMAGED
 
 DUPLICATE, NEAR, BOOK = "exact duplicate", "near duplicate", "overlaps with an earlier book"
 TAIL, UNLIKE = "perplexity outside the parts kept", "unlike cited pages"

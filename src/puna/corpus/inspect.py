@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.corpus import groups
+from puna.corpus import steps
 from puna.corpus.filters import language
 from puna.corpus.funnel import BOOK, DUPLICATE, NEAR
-from puna.corpus.pipeline import documents_folder
+from puna.corpus.merge import documents_folder
 from puna.corpus.sources import streams
 from puna.errors import UserError
 from puna.run import artifact
@@ -33,15 +33,15 @@ def score(files: list[Path], run: Path | None) -> list[dict[str, Any]]:
         text = streams.text_of(b"".join(streams.chunks(path)))
         if text is None or not text.strip():
             raise UserError(f"{path}: {'empty' if not path.stat().st_size else 'not a text'}")
-        text = groups.clean(text)
+        text = steps.clean(text)
         label, certainty = language.identify(text)
         row: dict[str, Any] = {"file": str(path), "language": label, "score": certainty, "characters": len(text)}
         row |= {"perplexity": None, "bucket": None, "reference": None}
         if folder and (folder / "perplexity").is_dir():
-            row["perplexity"] = float(groups.perplexity_model(folder / "perplexity").perplexities([text])[0])
+            row["perplexity"] = float(steps.perplexity_model(folder / "perplexity").perplexities([text])[0])
             row["bucket"] = _bucket(folder, row["perplexity"])
         if folder and (folder / "reference").is_dir():
-            row["reference"] = float(groups.reference_model(folder / "reference").score([text])[0])
+            row["reference"] = float(steps.reference_model(folder / "reference").score([text])[0])
         rows.append(row)
     return rows
 
@@ -67,7 +67,7 @@ def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Ite
     names = ["source", "file", "offset", "url", "reason", "detail", "excerpt"]
     wanted = (
         row
-        for row in groups.rows_of(folder / "dropped.parquet", names)
+        for row in steps.rows_of(folder / "dropped.parquet", names)
         if row["reason"].startswith(reason) and (not source or row["source"] == source)
     )
     left = itertools.islice(wanted, most or None)

@@ -7,7 +7,7 @@ among them: a text with a licence we know and another one needs both, and one wi
 import functools
 import re
 
-from puna.corpus.document import digest
+from puna.corpus.record import digest
 
 KEPT = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}  # "BSD": two or three clauses, untold
 UNKNOWN = "LicenseRef-unknown"

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from puna.model import head, kernels
+from puna.model import kernels
 from puna.model import remat as by_hand
 from puna.model.config import LlamaConfig
-from puna.model.placement import Embedding, Split, local
+from puna.model.loss import linear_cross_entropy
+from puna.model.tensor_parallel import Embedding, Split, local
 
 
 class RMSNorm(nn.Module):
@@ -209,7 +210,7 @@ class Llama(nn.Module):
     ) -> Tensor:  # fmt: skip
         """scale * sum over the targets (below zero where there is none) of cross-entropy + z lse^2, float64 []; see `head`."""
         hidden = self.hidden(tokens, segments=segments, remat=remat, dtype=dtype)
-        return head.loss(hidden.view(-1, self.config.dim), local(self.output.weight), targets.flatten(), scale, z, self.split)
+        return linear_cross_entropy(hidden.view(-1, self.config.dim), local(self.output.weight), targets.flatten(), scale, z, self.split)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

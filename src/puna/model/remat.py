@@ -34,7 +34,7 @@ from torch import Tensor
 
 from puna.model import kernels
 from puna.model.config import LlamaConfig
-from puna.model.placement import Split, gather, scatter, summed
+from puna.model.tensor_parallel import Split, gather, scatter, summed
 
 POLICIES = ("none", "llama", "full")
 

@@ -2,7 +2,7 @@
 
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
-from puna.model.head import CHUNK_FLOATS
+from puna.model.loss import CHUNK_FLOATS
 from puna.model.remat import saved_floats
 from puna.train.settings import TrainSettings
 

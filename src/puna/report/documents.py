@@ -8,7 +8,7 @@ from typing import Any
 
 from puna.corpus import inspect
 from puna.corpus.funnel import FUNNEL
-from puna.corpus.groups import rows_of
+from puna.corpus.steps import rows_of
 from puna.report.markup import Html, count, escape, figures, size
 from puna.report.page import corpus, frame
 

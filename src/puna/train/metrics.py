@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from puna.run.artifact import write_atomically
-from puna.train.loop import Event, StepEvent, ValidationEvent
+from puna.train.trainer import Event, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from puna.model import placement
+from puna.model import tensor_parallel
 from puna.model.llama import Llama
 
 
@@ -47,8 +47,8 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
     if not names or set(names) - {"data", "tensor"}:
         raise ValueError(f'the dimensions of the mesh must be named "data" and "tensor", or one of them; they are {names or "not named"}')
     if "tensor" in names and mesh["tensor"].size() > 1:
-        placement.distribute(model, mesh["tensor"])
-        model.split = placement.Split(mesh["tensor"].get_group())
+        tensor_parallel.distribute(model, mesh["tensor"])
+        model.split = tensor_parallel.Split(mesh["tensor"].get_group())
     if "data" not in names:
         return Parallel()
     data = mesh["data"]

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from puna.corpus.document import Found
 from puna.corpus.filters import binary, language, reference
 from puna.corpus.filters.reference import ReferenceModel, site, train
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
+from puna.corpus.record import Found
 from puna.errors import UserError
 from puna.run.artifact import write_atomically
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.code import github
 from puna.corpus.readers.code import package as code_package
 from puna.corpus.readers.latex import arxiv
 from puna.corpus.readers.plain import book, jsonl, lines, stackexchange
 from puna.corpus.readers.web import html
 from puna.corpus.readers.wiki import wikipedia
+from puna.corpus.record import Found, Skipped
 from puna.errors import UserError
 
 

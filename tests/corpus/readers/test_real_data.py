@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from puna.corpus.document import BrokenOff, Found, Skipped
 from puna.corpus.filters import language
 from puna.corpus.readers.latex import arxiv
 from puna.corpus.readers.plain import book, stackexchange
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
+from puna.corpus.record import BrokenOff, Found, Skipped
 from puna.errors import UserError
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.code import github, package, source_file
+from puna.corpus.record import Found, Skipped
 from puna.errors import UserError
 
 SOURCE = b"def graze(plain):\n    return [llama for llama in plain]\n"

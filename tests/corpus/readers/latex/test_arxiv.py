@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.latex import arxiv
+from puna.corpus.record import Found, Skipped
 from puna.errors import UserError
 
 PAPER = r"\documentclass{article}\title{On llamas}\begin{document}Front.\section{One}They graze.\end{document}"

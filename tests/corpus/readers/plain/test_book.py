@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.plain import book
+from puna.corpus.record import Found, Skipped
 
 PROSE = "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. " * 4
 WRAPPED = textwrap.fill(PROSE.strip(), 70)

@@ -7,9 +7,9 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.plain import stackexchange
 from puna.corpus.readers.plain.post import html_to_text
+from puna.corpus.record import Found, Skipped
 from puna.errors import UserError
 
 

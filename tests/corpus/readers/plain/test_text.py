@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.plain import text as reader
+from puna.corpus.record import Found, Skipped
 
 BODY = "Some words.\n\n    code stays\n\n- and lists\n  of lines\n"
 

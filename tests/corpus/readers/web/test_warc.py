@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from puna.corpus.document import BrokenOff, Found, Skipped
 from puna.corpus.readers.web import warc
+from puna.corpus.record import BrokenOff, Found, Skipped
 from puna.errors import UserError
 
 WORDS = "The llama grazes on the high plain. " * 12

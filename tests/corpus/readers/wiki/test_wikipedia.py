@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.wiki import wikipedia
+from puna.corpus.record import Found, Skipped
 
 
 def read(folder: Path, text: str, language: str = "de", title: str = "Puna") -> Found | Skipped:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from puna.corpus import licences
-from puna.corpus.document import Found, Refuses, Skipped
 from puna.corpus.readers.code import source_file
 from puna.corpus.readers.plain.rows import rows
+from puna.corpus.record import Found, Refuses, Skipped
 from puna.corpus.sources import code_files
 
 CONTENT = ("content", "code", "text")

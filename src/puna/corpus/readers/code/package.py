@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from puna.corpus import licences
-from puna.corpus.document import Found, Skipped
 from puna.corpus.readers.code import source_file
+from puna.corpus.record import Found, Skipped
 from puna.corpus.sources import code_files
 from puna.corpus.sources.members import ARCHIVE, Member, members
 from puna.errors import UserError

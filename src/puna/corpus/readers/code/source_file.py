@@ -6,8 +6,8 @@ The paper names "heuristics based on line length and proportions of alphanumeric
 import re
 
 from puna.corpus import licences
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.code import headers
+from puna.corpus.record import Found, Skipped, digest
 from puna.text.characters import count
 
 MAXIMUM_LINE, AVERAGE_LINE, MINIMUM_ALPHANUMERIC, MAXIMUM_BYTES = 1000, 100, 0.25, 5_000_000

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.latex.latex import resolve_conditionals, strip_comments
 from puna.corpus.readers.latex.macros import expand_macros
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.web.page import page_text
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 from puna.text.hashing import WITHOUT_SPACES
 

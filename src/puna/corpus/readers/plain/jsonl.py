@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.plain.rows import rows
+from puna.corpus.record import Found, Skipped, digest
 
 TEXT_KEYS = ("text", "raw_content", "content")
 OTHER_KEYS = ("url", "title", "licence", "license", "meta")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 
 

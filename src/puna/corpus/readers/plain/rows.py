@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from puna.corpus.document import digest
+from puna.corpus.record import digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 

@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.plain.post import html_to_text
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 

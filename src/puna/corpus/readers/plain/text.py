@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.document import Found, Skipped, digest
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 
 LARGEST_BYTES = 64_000_000

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.document import Found, Skipped, digest
 from puna.corpus.readers.web.page import page_text
+from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.corpus.document import BrokenOff, Found, Refuses, Skipped, digest
 from puna.corpus.readers.web import http
 from puna.corpus.readers.web.archive import LONGEST_HEADER, Archive
 from puna.corpus.readers.web.page import page_text
+from puna.corpus.record import BrokenOff, Found, Refuses, Skipped, digest
 from puna.errors import UserError
 
 EARLY, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"

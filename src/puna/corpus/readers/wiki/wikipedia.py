@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from puna.corpus.document import Found, Refuses, Skipped, digest
 from puna.corpus.readers.wiki.languages import DISAMBIGUATION
 from puna.corpus.readers.wiki.wikitext import plain
+from puna.corpus.record import Found, Refuses, Skipped, digest
 from puna.corpus.sources import streams
 
 LICENCE = "CC-BY-SA-3.0"

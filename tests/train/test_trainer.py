@@ -10,7 +10,7 @@ import torch
 
 from puna.errors import Stopped, UserError
 from puna.train import checkpoint
-from puna.train.loop import Event, Notice, StepEvent, ValidationEvent, train
+from puna.train.trainer import Event, Notice, StepEvent, ValidationEvent, train
 
 from .small import CONFIG, batches, held_out, settings
 
@@ -120,7 +120,7 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path,
     def full(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr("puna.train.loop.loss_and_gradients", full)
+    monkeypatch.setattr("puna.train.trainer.loss_and_gradients", full)
     with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
         run(tmp_path)
 

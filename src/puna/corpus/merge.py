@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus import card, fit, groups
-from puna.corpus.document import DAMAGED, document_schema
+from puna.corpus import fit, steps
+from puna.corpus.cards import card
 from puna.corpus.engine import Engine, prepare
 from puna.corpus.fit import Learnt
 from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, TAIL, UNLIKE, Tally
-from puna.corpus.groups import Group
+from puna.corpus.record import DAMAGED, document_schema
 from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.corpus.sources.fetch import RawFile
+from puna.corpus.steps import Group
 from puna.errors import UserError
 
 MOST_TEXT_BYTES = 1 << 34  # of memory for the digests of all texts, 16 a text; taken as they come
@@ -43,17 +44,17 @@ def documents(
     work = [
         Group(source, settings, number, parts.absolute(), root.absolute()).with_files(cut)
         for source in settings.sources
-        for number, cut in enumerate(groups.groups(files[source.name], settings.group_bytes))
+        for number, cut in enumerate(steps.groups(files[source.name], settings.group_bytes))
     ]
     engine = Engine(settings.workers, settings.ray)
     lined = [group for group in work if group.source.ccnet != "off"]
-    _run(engine, groups.read, work, _after_reading, "reading", progress)
+    _run(engine, steps.read, work, _after_reading, "reading", progress)
     _stop_if_damaged(settings, work)
     removed = _keep_lines(settings, lined, progress) if lined else {}
-    _run(engine, groups.judge, lined, lambda group: "judged", "judging", progress)
+    _run(engine, steps.judge, lined, lambda group: "judged", "judging", progress)
     fit.models(settings, work, parts, progress)
     asking = [group for group in work if group.source.perplexity or group.source.reference]
-    _run(engine, groups.score, asking, lambda group: "scores", "scoring", progress)
+    _run(engine, steps.score, asking, lambda group: "scores", "scoring", progress)
     learnt = fit.learnt(settings, asking, parts)
     progress("merging", len(work), len(work))
     funnel = _merge(settings, work, learnt, out, root)
@@ -141,7 +142,7 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
         for number, (group, keep) in enumerate(zip(own, answers, strict=True)):
             progress(f"{source.name}: lines", number, len(own))
             found, removed = found + len(keep), removed + int((~keep).sum())
-            with groups.Array(group.path("keep")) as kept:
+            with steps.Array(group.path("keep")) as kept:
                 kept.add(keep)
         exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
         counts[source.name] = {"found": found, "removed": removed, "scopes": exact if source.ccnet == "exact" else seen.scopes}
@@ -169,10 +170,10 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
     dropped_schema = dropped_schema.insert(2, pa.field("offset", pa.int64()))
     tallies = {source.name: Tally() for source in settings.sources}
     earlier = _Earlier(settings, out, root)
-    with groups.Writer(out / "dropped.parquet", dropped_schema) as dropped:
+    with steps.Writer(out / "dropped.parquet", dropped_schema) as dropped:
         for source in settings.sources:
             own = [group for group in work if group.source == source]
-            with groups.Writer(out / f"{source.name}.parquet", document_schema()) as kept:
+            with steps.Writer(out / f"{source.name}.parquet", document_schema()) as kept:
                 for group in own:
                     for rows, signatures in _batches(group):
                         _filter(rows, source, settings, learnt)
@@ -180,7 +181,7 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
                         for row in rows:
                             tallies[source.name].add(row, row["reason"])
                             if row["reason"]:
-                                dropped.add({**row, "excerpt": (row["text"] or "")[: groups.EXCERPT], "text": None})
+                                dropped.add({**row, "excerpt": (row["text"] or "")[: steps.EXCERPT], "text": None})
                             else:
                                 kept.add(row)
     names = [source.name for source in settings.sources]
@@ -200,9 +201,9 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
 def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
     """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a few at a time."""
     signatures = np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
-    scores = groups.rows_of(group.path("scores"), ["perplexity", "reference_score"]) if group.path("scores").exists() else None
+    scores = steps.rows_of(group.path("scores"), ["perplexity", "reference_score"]) if group.path("scores").exists() else None
     at = 0
-    for batch in groups.batches_of(group.path("judged")):
+    for batch in steps.batches_of(group.path("judged")):
         rows = [{**row, "signed": not row["reason"]} for row in batch]
         if scores is not None:
             for row in rows:
@@ -230,7 +231,7 @@ class _Earlier:
         from puna.corpus.dedup.books import Books
         from puna.corpus.dedup.index import Index
         from puna.corpus.dedup.lines import Seen
-        from puna.corpus.dedup.spans import Spans
+        from puna.corpus.dedup.sentences import Spans
 
         self._settings, self._texts, self._books = settings, Seen(MOST_TEXT_BYTES), Books()
         self.spans = Spans(settings.line_memory_bytes) if any(source.c4 for source in settings.sources) else None
@@ -266,7 +267,7 @@ class _Earlier:
     def _shorten(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where that is too short. Their
         language and scores are those of the whole page."""
-        from puna.corpus.dedup.spans import REPEATED
+        from puna.corpus.dedup.sentences import REPEATED
         from puna.corpus.filters.c4 import MINIMUM_SENTENCES
 
         assert self.spans is not None
@@ -277,7 +278,7 @@ class _Earlier:
             if sentences < MINIMUM_SENTENCES:
                 row["reason"] = REPEATED
             else:
-                row |= groups.measured(text, self._settings)
+                row |= steps.measured(text, self._settings)
                 shortened.append(row)
         return shortened
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
-from puna.model.placement import Split, gather, scatter
 from puna.model.remat import add_by_weight
+from puna.model.tensor_parallel import Split, gather, scatter
 
 CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
 
@@ -67,7 +67,9 @@ def _split(logits: Tensor, targets: Tensor, scale: float, z: float, split: Split
     return ((log_sums - chosen + z * log_sums.square()) * known).double().sum(), (gradient * (known * scale)).to(logits.dtype)
 
 
-def loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, z: float = 0.0, split: Split | None = None) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, z: float = 0.0, split: Split | None = None
+) -> Tensor:
     """Scaled sum of losses, float64 []. hidden [n, d], weight [V, d], targets int64 [n], below zero where there is none; under a split
     hidden [n / p, d], weight [V / p, d]."""
     return HeadLoss.apply(hidden, weight, targets, scale, z, torch.is_grad_enabled(), split)

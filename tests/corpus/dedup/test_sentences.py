@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.dedup import lines
-from puna.corpus.dedup.spans import Spans
+from puna.corpus.dedup.sentences import Spans
 from puna.text.sentences import cut, sentences
 
 pytestmark = pytest.mark.usefixtures("either_code")  # with the C++ source and without

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from puna.corpus import groups, inspect, pipeline
-from puna.corpus.document import digest, document_schema
+from puna.corpus import inspect, merge, steps
+from puna.corpus.record import digest, document_schema
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.sources.fetch import RawFile, content_bytes, content_digest
 from puna.errors import UserError
@@ -72,7 +72,7 @@ def make(tmp_path: Path) -> Callable[..., tuple[CorpusSettings, dict[str, list[R
 def run(made: tuple[CorpusSettings, dict[str, list[RawFile]]], tmp_path: Path, name: str = "out") -> tuple[dict[str, Any], Path]:
     out = tmp_path / name
     out.mkdir()
-    return pipeline.documents(made[0], made[1], tmp_path / f"{name}-parts", out, quiet), out
+    return merge.documents(made[0], made[1], tmp_path / f"{name}-parts", out, quiet), out
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -137,11 +137,11 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
 
 def test_the_memory_told_holds_what_is_seen_under_ccnet_and_then_under_c4(make: Any) -> None:
     settings, _ = make(a=[[]], b=[[]])
-    without = pipeline.memory_bytes(settings)
+    without = merge.memory_bytes(settings)
     a, b = settings.sources
     for changed in ([{"c4": True}, {}], [{}, {"ccnet": "on"}], [{"c4": True}, {"ccnet": "on", "c4": True}]):
         sources = tuple(source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True))
-        assert pipeline.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
+        assert merge.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
 
 
 def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
@@ -215,11 +215,11 @@ def test_the_text_of_a_refused_page_is_never_taken_out(
     )
     files = {"s": [RawFile("s", name, str(tmp_path / name), "", len(content))]}
     results = []
-    for asks_first in (groups.ASKS_FIRST, ()):
-        monkeypatch.setattr(groups, "ASKS_FIRST", asks_first)
+    for asks_first in (steps.ASKS_FIRST, ()):
+        monkeypatch.setattr(steps, "ASKS_FIRST", asks_first)
         out = tmp_path / f"out-{len(asks_first)}"
         out.mkdir()
-        funnel = pipeline.documents(settings, files, tmp_path / f"parts-{len(asks_first)}", out, quiet, tmp_path)
+        funnel = merge.documents(settings, files, tmp_path / f"parts-{len(asks_first)}", out, quiet, tmp_path)
         results.append((funnel, pq.read_table(out / "dropped.parquet").to_pylist(), pq.read_table(out / "s.parquet").to_pylist(), seen[:]))
         seen.clear()
     (funnel, *first, few), (again, *second, more) = results
@@ -230,8 +230,8 @@ def test_the_text_of_a_refused_page_is_never_taken_out(
 
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
-    once = groups.clean(text)
-    assert groups.clean(once) == once
+    once = steps.clean(text)
+    assert steps.clean(once) == once
     once.encode("utf-8")
     assert not any(ord(character) < 32 and character not in "\n\t" for character in once)
     assert not any(line != line.rstrip() for line in once.split("\n"))
@@ -240,33 +240,33 @@ def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
 @given(st.text(alphabet="ab \t\n\r\x0b\x1c\x85\u2003é中\ud800", max_size=200), st.integers(1, 60))
 def test_text_cleaned_in_pieces_is_the_same(text: str, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups, "PIECE", piece)
-        assert groups.clean(text) == groups._clean_lines(text).strip("\n")
+        patch.setattr(steps, "PIECE", piece)
+        assert steps.clean(text) == steps._clean_lines(text).strip("\n")
 
 
 def test_every_white_space_at_a_line_end_goes() -> None:
     spaces = [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != "\n" and code > 31]
-    assert groups.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
+    assert steps.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
 def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
     files = [RawFile("s", str(number), "", "", size) for number, size in enumerate(sizes)]
-    cut = list(groups.groups(iter(files), room))
+    cut = list(steps.groups(iter(files), room))
     assert [file for group in cut for file in group] == files
     assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
 
 
 def test_groups_of_tiny_files_have_not_too_many() -> None:
     files = [RawFile("s", str(number), "", "", number % 2) for number in range(2500)]
-    assert [len(group) for group in groups.groups(files, 1000 * groups.FILE_BYTES)] == [1000, 1000, 500]
+    assert [len(group) for group in steps.groups(files, 1000 * steps.FILE_BYTES)] == [1000, 1000, 500]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (3,)]), st.sampled_from(["uint64", "uint32", "bool"]))
 def test_an_array_written_in_pieces_is_the_array(counts: list[int], width: tuple[int, ...], kind: str) -> None:
     pieces = [np.arange(count * (width or (1,))[0]).astype(kind).reshape(count, *width) for count in counts]
     with tempfile.TemporaryDirectory() as folder:
-        with groups.Array(Path(folder) / "a.npy") as array:
+        with steps.Array(Path(folder) / "a.npy") as array:
             for piece in pieces:
                 array.add(piece)
         np.save(Path(folder) / "b.npy", np.concatenate(pieces))
@@ -274,7 +274,7 @@ def test_an_array_written_in_pieces_is_the_array(counts: list[int], width: tuple
 
 
 def test_an_array_that_is_not_whole_has_no_name(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), groups.Array(tmp_path / "a.npy") as array:
+    with pytest.raises(KeyboardInterrupt), steps.Array(tmp_path / "a.npy") as array:
         array.add(np.zeros((1, 2)))
         raise KeyboardInterrupt
     assert not (tmp_path / "a.npy").exists()
@@ -283,7 +283,7 @@ def test_an_array_that_is_not_whole_has_no_name(tmp_path: Path) -> None:
 def test_files_of_a_group_lie_on_disk_whatever_their_names(make: Any, tmp_path: Path) -> None:
     settings, _ = make(a=[["x"]])
     files = [RawFile("a", name, f"/{name}", "unreadable: no", 3) for name in ("é 漢\u2028", 'quo"te', "back\\slash", "not\udcffutf-8")]
-    group = groups.Group(settings.sources[0], settings, 0, tmp_path, tmp_path).with_files(files)
+    group = steps.Group(settings.sources[0], settings, 0, tmp_path, tmp_path).with_files(files)
     assert group.files == files and len(pickle.dumps(group)) == len(pickle.dumps(group.with_files(files * 1000)))
 
 
@@ -305,8 +305,8 @@ def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
             alive.append(sum(reference() is not None for reference in seen))
 
     (tmp_path / "out").mkdir()
-    room = settings.model_copy(update={"group_bytes": 5 * groups.FILE_BYTES})
-    funnel = pipeline.documents(room, {"a": one_by_one()}, tmp_path / "parts", tmp_path / "out", quiet)
+    room = settings.model_copy(update={"group_bytes": 5 * steps.FILE_BYTES})
+    funnel = merge.documents(room, {"a": one_by_one()}, tmp_path / "parts", tmp_path / "out", quiet)
     assert funnel["sources"]["a"]["found"]["documents"] == 40 and max(alive) <= 11
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.document import DAMAGED, BrokenOff, Found, Skipped, digest, document_schema, row_schema
 from puna.corpus.engine import give_back
 from puna.corpus.filters import heuristics, language
 from puna.corpus.readers import reader
+from puna.corpus.record import DAMAGED, BrokenOff, Found, Skipped, digest, document_schema, row_schema
 from puna.corpus.settings import CorpusSettings, SourceSettings
 from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError

@@ -1,0 +1,1 @@
+"""What a corpus is, told to people and to authorities."""
