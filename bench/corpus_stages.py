@@ -1,13 +1,15 @@
-"""Documents per CPU second and peak memory of every stage of the corpus' two long paths, beside the same stage of datatrove and cc_net.
+"""Documents per CPU second and peak memory of every stage of the corpus' two long paths, beside the same
+stage of datatrove and cc_net.
 
     python bench/corpus_stages.py WARC... [--dump WIKIPEDIA_DUMP] [--rounds 3] [--only STAGE...]
 
-Files, models, parameters and peers as `corpus.py` has them; what a stage is for each stands in `corpus_works.py`. A stage works by
-itself on what the stage before, Puna's, gave: the same documents for everyone, read from disk one by one off the clock. It runs on one
-processor in a process of its own, after a first run on a few documents that loads models, and again and again until it has taken a CPU
-second. Documents per CPU second are of those that came in (of reading: the pages that Puna finds), so their ratio is one of CPU time;
-"documents" are those that came out. Peak memory is that of the process, or of its largest child, with all that it imports and loads; what
-of it was there after the first run, "of it loaded", stands below it.
+Files, models, parameters and peers as `corpus.py` has them; what a stage is for each stands in
+`corpus_works.py`. A stage works by itself on what the stage before, Puna's, gave: the same documents for
+everyone, read from disk one by one off the clock. It runs on one processor in a process of its own, after a
+first run on a few documents that loads models, and again and again until it has taken a CPU second. Documents
+per CPU second are of those that came in (of reading: the pages that Puna finds), so their ratio is one of CPU
+time; "documents" are those that came out. Peak memory is that of the process, or of its largest child, with
+all that it imports and loads; what of it was there after the first run, "of it loaded", stands below it.
 
 | stage | Puna | the peer, and where its work is another |
 |---|---|---|
@@ -53,15 +55,31 @@ STAGES: dict[str, tuple[str, dict[str, Callable[[Path], Work]]]] = {
     "warc read": ("warc", {"puna": works.puna_reads, "datatrove": works.datatrove_reads}),
     "warc extract": (
         "warc read",
-        {"puna": works.puna_extracts, "datatrove": works.trafilatura, "datatrove, Puna's extractor": works.datatrove_with_puna},
+        {
+            "puna": works.puna_extracts,
+            "datatrove": works.trafilatura,
+            "datatrove, Puna's extractor": works.datatrove_with_puna,
+        },
     ),
-    "warc language": ("warc extract", {"puna": works.puna_tells_language, "datatrove": works.datatrove_tells_language}),
+    "warc language": (
+        "warc extract",
+        {"puna": works.puna_tells_language, "datatrove": works.datatrove_tells_language},
+    ),
     "warc heuristics": ("warc language", {"puna": works.puna_judges, "datatrove": works.gopher}),
     "warc c4": ("warc heuristics", {"puna": works.puna_c4, "datatrove": works.datatrove_c4}),
     "warc signatures": ("warc heuristics", {"puna": works.puna_signs, "datatrove": works.datatrove_signs}),
-    "warc near-duplicates": ("warc signatures", {"puna": works.puna_finds, "datatrove": works.datatrove_finds}),
-    "warc handing on": ("warc heuristics", {"puna": works.puna_hands_on, "datatrove": works.datatrove_hands_on}),
-    "warc writing": ("warc near-duplicates", {"puna": works.puna_writes, "datatrove": works.datatrove_writes}),
+    "warc near-duplicates": (
+        "warc signatures",
+        {"puna": works.puna_finds, "datatrove": works.datatrove_finds},
+    ),
+    "warc handing on": (
+        "warc heuristics",
+        {"puna": works.puna_hands_on, "datatrove": works.datatrove_hands_on},
+    ),
+    "warc writing": (
+        "warc near-duplicates",
+        {"puna": works.puna_writes, "datatrove": works.datatrove_writes},
+    ),
     "wet read": ("wet", {"puna": works.puna_reads, "cc_net": works.cc_net_reads}),
     "wet handing on": ("wet read", {"puna": works.puna_hands_on, "cc_net": works.cc_net_hands_on}),
     "wet lines": ("wet read", {"puna": works.puna_removes_lines, "cc_net": works.cc_net_removes_lines}),
@@ -78,7 +96,11 @@ STAGES: dict[str, tuple[str, dict[str, Callable[[Path], Work]]]] = {
     "wet writing": ("wet perplexity", {"puna": works.puna_writes, "cc_net": works.cc_net_writes}),
 }
 ARCHIVES = ("warc", "wet")
-FORMS: dict[str, Callable[[Any], Any]] = {"puna": dict, "datatrove": works.as_datatrove, "cc_net": works.as_cc_net}
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "puna": dict,
+    "datatrove": works.as_datatrove,
+    "cc_net": works.as_cc_net,
+}
 
 
 def fresh(folder: Path) -> Path:
@@ -103,11 +125,14 @@ def one(stage: str, side: str, given: str) -> None:
         used += corpus.cpu() - before - documents.seconds
         times += 1
         peak = peak or corpus.peak()  # of one pass over the documents
-    print(corpus.RESULT + json.dumps({"documents": found, "cpu": used / times, "peak": peak, "loaded": loaded}))
+    print(
+        corpus.RESULT + json.dumps({"documents": found, "cpu": used / times, "peak": peak, "loaded": loaded})
+    )
 
 
 def prepare(stages: list[str], folder: Path) -> dict[str, int]:
-    """What every stage of Puna gives, which is what comes into the next, as a file; how many documents each holds."""
+    """What every stage of Puna gives, which is what comes into the next, as a file; how many documents each
+    holds."""
     counts = {}
     for archives in ARCHIVES:
         with (folder / f"{archives}.pickle").open("wb") as file:
@@ -120,7 +145,9 @@ def prepare(stages: list[str], folder: Path) -> dict[str, int]:
         with (folder / f"{stage}.pickle").open("wb") as file:
             for document in sides["puna"](folder)(documents, fresh(left_by(folder, stage, "puna"))):
                 if "ids" in document and "tokenized" not in document:  # what KenLM is given
-                    document["tokenized"] = " ".join(piece_names(folder)[number] for number in document["ids"].tolist())
+                    document["tokenized"] = " ".join(
+                        piece_names(folder)[number] for number in document["ids"].tolist()
+                    )
                 pickle.dump(document, file)
                 counts[stage] += 1
     return counts
@@ -155,13 +182,22 @@ def main() -> None:
                 for side, found in sides.items():
                     found.append(corpus.run(__file__, [stage, side, made], not side.startswith("puna")))
     for stage, sides in results.items():
-        middle = {side: sorted(found, key=lambda entry: entry["cpu"])[len(found) // 2] for side, found in sides.items()}
+        middle = {
+            side: sorted(found, key=lambda entry: entry["cpu"])[len(found) // 2]
+            for side, found in sides.items()
+        }
         came_in = counts[stage if STAGES[stage][0] in ARCHIVES else STAGES[stage][0]]
-        rows += table.rows(f"{stage}: documents", "documents", {side: entry["documents"] for side, entry in middle.items()})
+        rows += table.rows(
+            f"{stage}: documents", "documents", {side: entry["documents"] for side, entry in middle.items()}
+        )
         speeds = {side: came_in / entry["cpu"] for side, entry in middle.items()}
         rows += table.rows(f"{stage}: documents per CPU second", "documents/s", speeds)
-        rows += table.rows(f"{stage}: peak memory", "bytes", {side: entry["peak"] for side, entry in middle.items()})
-        rows += table.rows(f"{stage}: of it loaded", "bytes", {side: entry["loaded"] for side, entry in middle.items()})
+        rows += table.rows(
+            f"{stage}: peak memory", "bytes", {side: entry["peak"] for side, entry in middle.items()}
+        )
+        rows += table.rows(
+            f"{stage}: of it loaded", "bytes", {side: entry["loaded"] for side, entry in middle.items()}
+        )
     table.finish(__file__, rows, {"datatrove": "0.10", "cc_net": "its public repository"})
 
 

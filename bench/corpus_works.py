@@ -1,7 +1,8 @@
 """What each stage of the corpus' paths is for Puna, datatrove and cc_net: `corpus_stages.py` measures it.
 
-A function here takes the benchmark's folder, loads what the stage needs, and gives the work: documents and an empty folder to write to
--> what comes out, one by one. Puna's call what `puna.corpus.steps` and `pipeline` call; peers' are their own steps.
+A function here takes the benchmark's folder, loads what the stage needs, and gives the work: documents and an
+empty folder to write to -> what comes out, one by one. Puna's call what `puna.corpus.steps` and `pipeline`
+call; peers' are their own steps.
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ Work = Callable[["Documents", Path], Iterable[Any]]
 
 
 class Documents:
-    """What a stage gave: gone through as often as wanted, one in memory at a time. seconds: CPU time that takes, to be left
-    out; given: how many were, the last time."""
+    """What a stage gave: gone through as often as wanted, one in memory at a time. seconds: CPU time that
+    takes, to be left out; given: how many were, the last time."""
 
     def __init__(self, path: Path, form: Callable[[Any], Any], most: int | None = None) -> None:
         self.path, self.form, self.most = path, form, most
@@ -72,13 +73,18 @@ def puna_reads(folder: Path) -> Work:
     from puna.corpus.readers.web import page, warc
     from puna.corpus.record import Found
 
-    warc.page_text = lambda html, content_type: ("", page.decode(html, content_type))  # the reader without the extractor
+    warc.page_text = lambda html, content_type: (
+        "",
+        page.decode(html, content_type),
+    )  # the reader without the extractor
 
     def work(files: Documents, scratch: Path) -> Iterator[Any]:
         for file in files:
             for found in warc.read(file):
                 if isinstance(found, Found):
-                    text = found.text if file.parent.name == "warc" else steps.clean(found.text)  # a page's is cleaned once extracted
+                    text = (
+                        found.text if file.parent.name == "warc" else steps.clean(found.text)
+                    )  # a page's is cleaned once extracted
                     yield {
                         "source": "crawl", "file": file.name, "url": found.url, "offset": found.offset, "title": found.title,
                         "raw_digest": found.raw_digest, "id": found.raw_digest, "text": text,
@@ -88,7 +94,9 @@ def puna_reads(folder: Path) -> Work:
 
 
 def puna_extracts(folder: Path) -> Work:
-    return lambda documents, scratch: ({**document, "text": text} for document in documents if (text := corpus.main_text(document["text"])))
+    return lambda documents, scratch: (
+        {**document, "text": text} for document in documents if (text := corpus.main_text(document["text"]))
+    )
 
 
 def puna_tells_language(folder: Path, glue_lines: bool = False) -> Work:
@@ -216,7 +224,9 @@ def puna_cuts(folder: Path) -> Work:
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for lot in lots(documents, perplexity.LOT_CHARACTERS):
-            ids, starts = model.encoder.encode_flat([perplexity.normalise(document["text"]) for document in lot])
+            ids, starts = model.encoder.encode_flat(
+                [perplexity.normalise(document["text"]) for document in lot]
+            )
             for document, start, end in zip(lot, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
                 yield {**document, "ids": ids[start:end]}
 
@@ -233,7 +243,9 @@ def puna_scores(folder: Path) -> Work:
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         for lot in lots(documents, perplexity.LOT_CHARACTERS):
-            framed = np.concatenate([part for document in lot for part in (begin, document["ids"], end)]).astype(np.uint32)
+            framed = np.concatenate(
+                [part for document in lot for part in (begin, document["ids"], end)]
+            ).astype(np.uint32)
             ends = np.cumsum([len(document["ids"]) + 2 for document in lot])
             starts = np.append(0, ends[:-1])
             found = 10.0 ** (-np.add.reduceat(model.ngrams.scores(framed, 1), starts) / (ends - starts - 1))
@@ -250,7 +262,11 @@ def as_datatrove(document: dict[str, Any]) -> Any:
     from datatrove.data import Document
 
     known = {key: document[key] for key in ("language", "language_score") if key in document}
-    return Document(document["text"], document["id"], metadata={"url": document["url"], "file_path": document["file"], **known})
+    return Document(
+        document["text"],
+        document["id"],
+        metadata={"url": document["url"], "file_path": document["file"], **known},
+    )
 
 
 def datatrove_reads(folder: Path) -> Work:
@@ -349,18 +365,31 @@ def datatrove_writes(folder: Path) -> Work:
 
 def as_cc_net(document: dict[str, Any]) -> dict[str, Any]:
     text = document["text"]
-    given = {"url": document["url"], "digest": document["raw_digest"], "length": len(text), "nlines": text.count("\n") + 1}
-    kept = {key: document[key] for key in ("language", "language_score", "tokenized", "perplexity", "bucket") if key in document}
+    given = {
+        "url": document["url"],
+        "digest": document["raw_digest"],
+        "length": len(text),
+        "nlines": text.count("\n") + 1,
+    }
+    kept = {
+        key: document[key]
+        for key in ("language", "language_score", "tokenized", "perplexity", "bucket")
+        if key in document
+    }
     return {**given, "title": document["title"], "raw_content": text, **kept}
 
 
 def cc_net_reads(folder: Path) -> Work:
     sys.path.insert(0, str(corpus.PEERS / "cc_net"))
-    sys.modules.setdefault("bs4", types.SimpleNamespace(BeautifulSoup=None))  # wanted by its list of dumps alone
+    sys.modules.setdefault(
+        "bs4", types.SimpleNamespace(BeautifulSoup=None)
+    )  # wanted by its list of dumps alone
     from cc_net import jsonql, process_wet_file
 
     return lambda files, scratch: (
-        document for file in files for document in process_wet_file.parse_warc_file(jsonql.open_read(file), min_len=300)
+        document
+        for file in files
+        for document in process_wet_file.parse_warc_file(jsonql.open_read(file), min_len=300)
     )
 
 
@@ -375,7 +404,9 @@ def cc_net_removes_lines(folder: Path) -> Work:
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         hashes = scratch / "hashes.bin"
-        with dedup.HashesCollector(field="raw_content", output=hashes, hashes=flat_hash_set.FlatHashSet()) as collector:
+        with dedup.HashesCollector(
+            field="raw_content", output=hashes, hashes=flat_hash_set.FlatHashSet()
+        ) as collector:
             for document in documents:
                 collector.do(document)
         with dedup.DuplicatesRemover(field="raw_content", hashes_files=[hashes]) as step:
@@ -402,9 +433,15 @@ def cc_net_tells_language(folder: Path) -> Work:
     sys.path.insert(0, str(corpus.PEERS / "cc_net"))
     from cc_net import jsonql, split_by_lang
 
-    model, is_english = corpus.language_model(), jsonql.where([lambda document: document.get("language") == "en"])
+    model, is_english = (
+        corpus.language_model(),
+        jsonql.where([lambda document: document.get("language") == "en"]),
+    )
     return cc_net_works(
-        split_by_lang.Classifier(model=model, field="raw_content", out_field="language", top=1, threshold=LANGUAGE_SCORE), is_english
+        split_by_lang.Classifier(
+            model=model, field="raw_content", out_field="language", top=1, threshold=LANGUAGE_SCORE
+        ),
+        is_english,
     )
 
 
@@ -421,7 +458,10 @@ def cc_net_writes(folder: Path) -> Work:
     from cc_net import jsonql, perplexity
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        with perplexity.DropKeys("tokenized") as drop, jsonql.split(pattern=str(scratch / "{language}_{bucket}.json.gz")) as split:
+        with (
+            perplexity.DropKeys("tokenized") as drop,
+            jsonql.split(pattern=str(scratch / "{language}_{bucket}.json.gz")) as split,
+        ):
             for document in documents:
                 split(drop(document))
         return range(documents.given)

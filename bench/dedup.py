@@ -1,7 +1,8 @@
-"""Duplicates: lines, near-duplicate documents and books against plain Python, datasketch and rensa, on real text.
+"""Duplicates: lines, near-duplicate documents and books against plain Python, datasketch and rensa, on real
+text.
 
-Needs PUNA_DATA (raw/gutenberg); peers that are not installed are left out. Every measurement is a process of its own, so that its
-peak memory is its own too; CPU seconds are those of the work alone.
+Needs PUNA_DATA (raw/gutenberg); peers that are not installed are left out. Every measurement is a process of
+its own, so that its peak memory is its own too; CPU seconds are those of the work alone.
 """
 
 import hashlib
@@ -137,7 +138,11 @@ CASES: dict[str, tuple[str, Callable[[object], float], Callable[[], object], dic
         "million lines / CPU second",
         lambda texts: sum(text.count("\n") + 1 for text in texts) / 1e6,
         library,
-        {"puna": lines.line_hashes, "puna without a compiler": lines.line_hashes, "python, SHA-1": python_lines},
+        {
+            "puna": lines.line_hashes,
+            "puna without a compiler": lines.line_hashes,
+            "python, SHA-1": python_lines,
+        },
     ),
     f"deduplicate the lines of {MEGABYTES} MB": (
         "MB / CPU second",
@@ -173,7 +178,8 @@ CASES: dict[str, tuple[str, Callable[[object], float], Callable[[], object], dic
 
 
 def one(name: str, peer: str) -> None:
-    """Measure one case in this process: units a CPU second, and how much the peak of resident memory grew over the input's."""
+    """Measure one case in this process: units a CPU second, and how much the peak of resident memory grew
+    over the input's."""
     _, size, make, peers = CASES[name]
     made = make()
     hashing.line_table(), hashing.letter_table(), hashing.library()  # made once a process
@@ -192,20 +198,34 @@ def main() -> None:
             print(f"{package} is not installed: left out")
     found = []
     for name, (unit, _, _, peers) in CASES.items():
-        taken = [peer for peer in peers if not peer.startswith(("datasketch", "rensa")) or peer.split(",")[0] in versions]
+        taken = [
+            peer
+            for peer in peers
+            if not peer.startswith(("datasketch", "rensa")) or peer.split(",")[0] in versions
+        ]
         if not taken:
             continue
         results: dict[str, dict[str, float]] = {}
 
         def measure(peer: str, name: str = name, results: dict[str, dict[str, float]] = results) -> float:
             switched = {**os.environ, "PUNA_KERNELS": "off"} if "without" in peer else None
-            text = subprocess.run([sys.executable, __file__, name, peer], env=switched, capture_output=True, text=True, check=True).stdout
+            text = subprocess.run(
+                [sys.executable, __file__, name, peer],
+                env=switched,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
             results[peer] = json.loads(text)
             return results[peer]["rate"]
 
-        medians = table.alternate({peer: (lambda peer=peer, measure=measure: measure(peer)) for peer in taken}, 3)
+        medians = table.alternate(
+            {peer: (lambda peer=peer, measure=measure: measure(peer)) for peer in taken}, 3
+        )
         found += table.rows(name, unit, medians, taken[0] if taken[0].startswith("puna") else "")
-        found += table.rows(f"{name}: memory over the input", "MB", {peer: results[peer]["grown"] for peer in taken}, "")
+        found += table.rows(
+            f"{name}: memory over the input", "MB", {peer: results[peer]["grown"] for peer in taken}, ""
+        )
         found += table.rows(f"{name}: peak", "MB", {peer: results[peer]["peak"] for peer in taken}, "")
     table.finish(__file__, found, versions)
 

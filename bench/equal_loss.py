@@ -1,10 +1,11 @@
-"""The same batches twice, under two settings or two revisions: losses step by step, and where they first differ.
+"""The same batches twice, under two settings or two revisions: losses step by step, and where they first
+differ.
 
     python bench/equal_loss.py --a train.remat=none --b train.remat=llama          # two settings
     python bench/equal_loss.py --revision HEAD~1                                   # that revision against the working tree
 
-Takes the token shards of a finished run (out/laptop), so that both sides see the same tokens. Ends with 1 when a loss differs by more
-than --tolerance, relative.
+Takes the token shards of a finished run (out/laptop), so that both sides see the same tokens. Ends with 1
+when a loss differs by more than --tolerance, relative.
 """
 
 import argparse
@@ -48,7 +49,17 @@ def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> lis
 
 def elsewhere(source: Path, options: argparse.Namespace, overrides: list[str]) -> list[float]:
     """The same in a process of its own, with the package at `source`."""
-    arguments = [sys.executable, __file__, "--print", "--recipe", options.recipe, "--out", str(options.out), "--steps", str(options.steps)]
+    arguments = [
+        sys.executable,
+        __file__,
+        "--print",
+        "--recipe",
+        options.recipe,
+        "--out",
+        str(options.out),
+        "--steps",
+        str(options.steps),
+    ]
     for override in overrides:
         arguments += ["--a", override]
     environment = {**os.environ, "PYTHONPATH": str(source)}
@@ -63,7 +74,9 @@ def main() -> int:
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--out", type=Path, default=ROOT / "out")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--a", action="append", default=[], help="section.key=value of the first side; repeatable")
+    parser.add_argument(
+        "--a", action="append", default=[], help="section.key=value of the first side; repeatable"
+    )
     parser.add_argument("--b", action="append", default=[], help="of the second side")
     parser.add_argument("--revision", help="the first side is this revision of the repository")
     parser.add_argument("--tolerance", type=float, default=1e-5)
@@ -76,7 +89,9 @@ def main() -> int:
         first = ROOT / "src"
         if options.revision:
             packed = subprocess.run(
-                ["git", "-C", str(ROOT), "archive", options.revision, "src", "recipes"], capture_output=True, check=True
+                ["git", "-C", str(ROOT), "archive", options.revision, "src", "recipes"],
+                capture_output=True,
+                check=True,
             )
             subprocess.run(["tar", "-x", "-C", scratch], input=packed.stdout, check=True)
             first = Path(scratch) / "src"
@@ -89,8 +104,14 @@ def main() -> int:
         table.Row("steps compared", "both", len(one), "steps"),
         table.Row("first step that differs", "both", differing, "step, 0: none"),
         table.Row("largest relative difference", "both", max(apart), "of 1"),
-        *(table.Row(f"loss of step {step}", names[0], one[step - 1], "nats per token") for step in (1, len(one))),
-        *(table.Row(f"loss of step {step}", names[1], other[step - 1], "nats per token") for step in (1, len(one))),
+        *(
+            table.Row(f"loss of step {step}", names[0], one[step - 1], "nats per token")
+            for step in (1, len(one))
+        ),
+        *(
+            table.Row(f"loss of step {step}", names[1], other[step - 1], "nats per token")
+            for step in (1, len(one))
+        ),
     ]
     table.finish(__file__, found)
     return int(max(apart) > options.tolerance)

@@ -1,14 +1,17 @@
-"""Main text of web pages: how much of the gold text each extractor finds, how much else it takes along, and pages per CPU second.
+"""Main text of web pages: how much of the gold text each extractor finds, how much else it takes along, and
+pages per CPU second.
 
     python bench/extraction.py DATA [--side held-out|tuning] [--peers FOLDER] [--only puna,resiliparse]
 
-DATA: the folder of real data, with raw/html_eval (pages as WARC, trafilatura's gold segments, readability's gold pages). Two measures:
+DATA: the folder of real data, with raw/html_eval (pages as WARC, trafilatura's gold segments, readability's
+gold pages). Two measures:
 
 - segments: as trafilatura's own evaluation counts. A page's "with" segments found are true positives, missed are false negatives, its
   "without" segments found are false positives; summed over all pages.
 - words: F1 of the words (with their counts) against the gold page's, averaged over readability's pages.
 
-Whole sites belong to one side: the tuning pages, from which bench/train_main_text.py learns, or the held-out pages.
+Whole sites belong to one side: the tuning pages, from which bench/train_main_text.py learns, or the held-out
+pages.
 """
 
 import argparse
@@ -27,13 +30,15 @@ from urllib.parse import urlsplit
 
 SIDES = ("held-out", "tuning")
 SITE = re.compile(
-    rb"""<(?:link[^>]*rel=["']?canonical["']?[^>]*href|meta[^>]*og:url["']?[^>]*content)=["']?(https?://[^"'\s>]+)""", re.IGNORECASE
+    rb"""<(?:link[^>]*rel=["']?canonical["']?[^>]*href|meta[^>]*og:url["']?[^>]*content)=["']?(https?://[^"'\s>]+)""",
+    re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page and its gold. present, absent: segments; main: the gold main content's text, None where the gold is segments."""
+    """A page and its gold. present, absent: segments; main: the gold main content's text, None where the gold
+    is segments."""
 
     name: str
     html: bytes
@@ -50,7 +55,8 @@ class Page:
 
 
 def site_of(url: str) -> str:
-    """The name that a site goes by in any country: the label before the public suffix of the host, roughly."""
+    """The name that a site goes by in any country: the label before the public suffix of the host,
+    roughly."""
     labels = (urlsplit(url).hostname or "").split(".")[:-1]
     while len(labels) > 1 and labels[-1] in ("ac", "co", "com", "edu", "gov", "net", "or", "org"):
         labels.pop()
@@ -71,7 +77,9 @@ def load(data: Path) -> list[Page]:
             for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
                 url, html = record.headers["WARC-Target-URI"], record.reader.read()
                 if gold := segments.get(url):
-                    pages.append(Page(url, html, site_of(url), gold["with"], gold["without"], gold.get("comments", [])))
+                    pages.append(
+                        Page(url, html, site_of(url), gold["with"], gold["without"], gold.get("comments", []))
+                    )
                 elif (name := url.rpartition("/")[2]) in expected and "/readability/" in url:
                     mark = SITE.search(html)
                     site = site_of(mark[1].decode("latin-1")) if mark else re.sub(r"-?\d+$", "", name) or name
@@ -111,26 +119,39 @@ def word_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float
             gold, ours = Counter(re.findall(r"\w+", page.main)), Counter(re.findall(r"\w+", text))
             common = (gold & ours).total()
             found.append(f1(common, ours.total() - common, gold.total() - common))
-    return tuple(sum(column) / max(len(found), 1) for column in zip(*found, strict=True)) if found else (0.0, 0.0, 0.0)  # type: ignore[return-value]
+    return (
+        tuple(sum(column) / max(len(found), 1) for column in zip(*found, strict=True))
+        if found
+        else (0.0, 0.0, 0.0)
+    )  # type: ignore[return-value]
 
 
 def extractors() -> dict[str, Callable[[bytes], str]]:
     """Ours and the peers that are installed."""
     from puna.corpus.readers.web.page import decode, page_text
 
-    found: dict[str, Callable[[bytes], str]] = {"puna": lambda html: page_text(html)[1], "resiliparse": resiliparse_text}
+    found: dict[str, Callable[[bytes], str]] = {
+        "puna": lambda html: page_text(html)[1],
+        "resiliparse": resiliparse_text,
+    }
     try:
         import trafilatura
 
         found["trafilatura"] = lambda html: trafilatura.extract(html, include_comments=False) or ""
-        found["trafilatura fast"] = lambda html: trafilatura.extract(html, include_comments=False, fast=True) or ""
+        found["trafilatura fast"] = lambda html: (
+            trafilatura.extract(html, include_comments=False, fast=True) or ""
+        )
     except ImportError:
         print("trafilatura is not installed")
     try:
         import justext
 
-        lists = frozenset.union(*[justext.get_stoplist(name) for name in ("English", "German", "French", "Spanish")])
-        found["justext"] = lambda html: "\n".join(block.text for block in justext.justext(html, lists) if not block.is_boilerplate)
+        lists = frozenset.union(
+            *[justext.get_stoplist(name) for name in ("English", "German", "French", "Spanish")]
+        )
+        found["justext"] = lambda html: "\n".join(
+            block.text for block in justext.justext(html, lists) if not block.is_boilerplate
+        )
     except ImportError:
         print("justext is not installed")
     try:
@@ -147,7 +168,12 @@ def resiliparse_text(html: bytes) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    return extract_plain_text(bytes_to_str(html, detect_encoding(html)), main_content=True, alt_texts=False, preserve_formatting=True)
+    return extract_plain_text(
+        bytes_to_str(html, detect_encoding(html)),
+        main_content=True,
+        alt_texts=False,
+        preserve_formatting=True,
+    )
 
 
 def run(extract: Callable[[bytes], str], pages: list[Page]) -> tuple[list[str], float]:
@@ -163,7 +189,9 @@ def run(extract: Callable[[bytes], str], pages: list[Page]) -> tuple[list[str], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--side", choices=SIDES, default="held-out")
     parser.add_argument("--peers", type=Path, help="folder of further packages (pip install --target)")
@@ -174,9 +202,16 @@ def main() -> None:
     from table import Row, finish
 
     pages = [page for page in load(arguments.data) if page.side == arguments.side]
-    by_segments, by_words = [page for page in pages if page.main is None], [page for page in pages if page.main is not None]
+    by_segments, by_words = (
+        [page for page in pages if page.main is None],
+        [page for page in pages if page.main is not None],
+    )
     print(f"{arguments.side}: {len(by_segments)} pages with segments, {len(by_words)} with gold text\n")
-    chosen = {name: extract for name, extract in extractors().items() if not arguments.only or name in arguments.only.split(",")}
+    chosen = {
+        name: extract
+        for name, extract in extractors().items()
+        if not arguments.only or name in arguments.only.split(",")
+    }
     rows: list[Row] = []
     rates: dict[str, float] = {}
     for name, extract in chosen.items():
@@ -188,8 +223,15 @@ def main() -> None:
         texts, _ = run(extract, by_words)
         for what, value in zip(("F1", "precision", "recall"), word_score(by_words, texts), strict=True):
             rows.append(Row(f"words {what}", name, value, ""))
-    rows += [Row("rate", name, rate, "pages/CPU s", rate / rates["puna"] if "puna" in rates else None) for name, rate in rates.items()]
-    peers = [name for name in ("resiliparse", "trafilatura", "justext", "readability-lxml") if {name, f"{name} fast"} & set(chosen)]
+    rows += [
+        Row("rate", name, rate, "pages/CPU s", rate / rates["puna"] if "puna" in rates else None)
+        for name, rate in rates.items()
+    ]
+    peers = [
+        name
+        for name in ("resiliparse", "trafilatura", "justext", "readability-lxml")
+        if {name, f"{name} fast"} & set(chosen)
+    ]
     finish(__file__, sorted(rows, key=lambda row: row.name), {name: version(name) for name in peers})
 
 

@@ -2,10 +2,11 @@
 
     python bench/kneser_ney.py FOLDER [--megabytes 100] [--vocab-size 65536] [--lmplz PATH]
 
-The text is every UTF-8 file under FOLDER in order of its path, cut into documents of 8,000 characters, up to a size. Times are CPU
-seconds, over all threads, of one thread unless said; memory is the peak of a process that does nothing else, its tokens included. Peers:
-kenlm (of the test extra) scores with the ARPA file of the same model, as CCNet does: pieces as words in a string; lmplz, where its path
-is given, estimates from the same pieces. For peers that start from files the text is the first tenth.
+The text is every UTF-8 file under FOLDER in order of its path, cut into documents of 8,000 characters, up to
+a size. Times are CPU seconds, over all threads, of one thread unless said; memory is the peak of a process
+that does nothing else, its tokens included. Peers: kenlm (of the test extra) scores with the ARPA file of the
+same model, as CCNet does: pieces as words in a string; lmplz, where its path is given, estimates from the
+same pieces. For peers that start from files the text is the first tenth.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def documents(folder: Path, size: int) -> list[str]:
 
 
 def estimate(tokens: Path, vocab_size: int, begin: int) -> None:
-    """The part of the bench that runs in a process of its own: estimate, save beside the tokens, and tell what it took."""
+    """The part of the bench that runs in a process of its own: estimate, save beside the tokens, and tell
+    what it took."""
     ids = np.load(tokens)
     started, wall = time.process_time(), time.perf_counter()
     model = ngram.estimate([ids], vocab_size=vocab_size, begin=begin)
@@ -64,7 +66,8 @@ def estimated(tokens: np.ndarray, path: Path, vocab_size: int, begin: int) -> di
 
 
 def peak_bytes(process: int | str) -> int:
-    """Most memory that a process has held since it became this program (getrusage would count what its parent held); 0 once it ended."""
+    """Most memory that a process has held since it became this program (getrusage would count what its parent
+    held); 0 once it ended."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
     return 1024 * int(found[1]) if found else 0
 
@@ -93,14 +96,18 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     size = sum(len(text.encode()) for text in texts)
     normalised = [perplexity.normalise(text) for text in texts]
     started = time.process_time()
-    pieces = perplexity._train_pieces(perplexity._lines(texts, False, 10_000_000), arguments.vocab_size, "bpe", False)
+    pieces = perplexity._train_pieces(
+        perplexity._lines(texts, False, 10_000_000), arguments.vocab_size, "bpe", False
+    )
     yield table.Row("pieces trained on 10 million characters", "puna", time.process_time() - started, "CPU s")
     encoder = Encoder(pieces)
     processor = encoder.processor
     begin, vocab_size = processor.bos_id(), processor.vocab_size()
     tokens, starts = perplexity._encoded(encoder, normalised, 2)
 
-    scored = texts[: int(np.searchsorted(np.cumsum([len(text.encode()) for text in texts]), SCORED_BYTES)) + 1]
+    scored = texts[
+        : int(np.searchsorted(np.cumsum([len(text.encode()) for text in texts]), SCORED_BYTES)) + 1
+    ]
     scored_size = sum(len(text.encode()) for text in scored)
     told = estimated(tokens, scratch / "all.npy", vocab_size, begin)
     yield table.Row("text", "puna", size / 1e6, "MB")
@@ -129,15 +136,21 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
     told = estimated(tenth, scratch / "tenth.npy", vocab_size, begin)
     small = ngram.load(scratch / "tenth.bin")
     names = [processor.id_to_piece(number) for number in range(vocab_size)]
-    sentences = [" ".join(names[token] for token in document[1:-1]) for document in np.split(tenth, starts[1:count])]
+    sentences = [
+        " ".join(names[token] for token in document[1:-1]) for document in np.split(tenth, starts[1:count])
+    ]
     if arguments.lmplz:
         (scratch / "sentences.txt").write_text("\n".join(sentences) + "\n")
         seconds, memory = peer_estimate(arguments.lmplz, scratch / "sentences.txt", scratch)
         # lmplz writes an ARPA file; so that both end there, ours writes one too.
         arpa = table.cpu_seconds(lambda: small.write_arpa(scratch / "ours.arpa", names))
         yield from table.rows("a tenth: estimation", "CPU s", {"puna": told["cpu"], "lmplz": seconds})
-        yield from table.rows("a tenth: estimation and ARPA file", "CPU s", {"puna": told["cpu"] + arpa, "lmplz": seconds})
-        yield from table.rows("a tenth: peak memory", "GB", {"puna": told["bytes"] / 1e9, "lmplz": memory / 1e9})
+        yield from table.rows(
+            "a tenth: estimation and ARPA file", "CPU s", {"puna": told["cpu"] + arpa, "lmplz": seconds}
+        )
+        yield from table.rows(
+            "a tenth: peak memory", "GB", {"puna": told["bytes"] / 1e9, "lmplz": memory / 1e9}
+        )
     try:
         import kenlm
     except ImportError:
@@ -150,7 +163,9 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--vocab-size", type=int, default=65_536)

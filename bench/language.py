@@ -1,11 +1,13 @@
-"""How often the language of a document is named right, over the 20 languages of LLaMA's Wikipedia, and how fast.
+"""How often the language of a document is named right, over the 20 languages of LLaMA's Wikipedia, and how
+fast.
 
     PUNA_DATA=... python bench/language.py
 
-Texts: sentences of news and web pages (Leipzig corpora, as lingua-py has them for its tests), alone, and consecutive ones joined into
-documents; the Universal Declaration of Human Rights; articles of small Wikipedia dumps. The rule for Serbo-Croatian was chosen on
-sentences 2, 4, 6 and so on; the columns of single sentences and of 200 characters have 1, 3, 5. Labels of a part of a text against those
-of the whole: on web pages, whatever their language. Writes the tables into docs/languages.md, too.
+Texts: sentences of news and web pages (Leipzig corpora, as lingua-py has them for its tests), alone, and
+consecutive ones joined into documents; the Universal Declaration of Human Rights; articles of small Wikipedia
+dumps. The rule for Serbo-Croatian was chosen on sentences 2, 4, 6 and so on; the columns of single sentences
+and of 200 characters have 1, 3, 5. Labels of a part of a text against those of the whole: on web pages,
+whatever their language. Writes the tables into docs/languages.md, too.
 """
 
 import contextlib
@@ -33,7 +35,19 @@ LANGUAGES = {
     "bg": "bul", "ca": "cat", "cs": "ces", "da": "dan", "de": "deu", "en": "eng", "es": "spa", "fr": "fra", "hr": "hrv", "hu": "hun",
     "it": "ita", "nl": "nld", "pl": "pol", "pt": "por", "ro": "ron", "ru": "rus", "sl": "slv", "sr": "srp", "sv": "swe", "uk": "ukr",
 }  # fmt: skip
-NEIGHBOURS = ("bs", "mk", "sk", "nb", "nn", "be", "af", "et", "la", "sq", "eo")  # languages of the same sentences that are none of the 20
+NEIGHBOURS = (
+    "bs",
+    "mk",
+    "sk",
+    "nb",
+    "nn",
+    "be",
+    "af",
+    "et",
+    "la",
+    "sq",
+    "eo",
+)  # languages of the same sentences that are none of the 20
 KINDS = ("news", "UDHR", "Wikipedia", "news, 200", "sentences")
 Document = tuple[str, str, str]  # kind, language, text
 
@@ -130,9 +144,14 @@ def markdown(given: list[Document], labels: list[str]) -> list[str]:
     columns = {kind: shares(given, labels, kind) for kind in KINDS}
     lines = [f"| language | {' | '.join(KINDS)} | most frequent confusion |", "|---" * (len(KINDS) + 2) + "|"]
     for code in LANGUAGES:
-        wrong = Counter(label for (_, own, _), label in zip(given, labels, strict=True) if own == code and label != code)
+        wrong = Counter(
+            label for (_, own, _), label in zip(given, labels, strict=True) if own == code and label != code
+        )
         confusion = ", ".join(f"{label} {count}" for label, count in wrong.most_common(2))
-        cells = [f"{right / size:.1%} of {size}" if size else "" for right, size in (columns[kind][code] for kind in KINDS)]
+        cells = [
+            f"{right / size:.1%} of {size}" if size else ""
+            for right, size in (columns[kind][code] for kind in KINDS)
+        ]
         lines.append(f"| {code} | {' | '.join(cells)} | {confusion} |")
     return [*lines, f"| mean | {' | '.join(f'{mean(columns[kind]):.2%}' for kind in KINDS)} | |"]
 
@@ -146,7 +165,9 @@ def neighbours() -> list[str]:
             wrong = [label for label in labels if label in LANGUAGES]
             taken.update(wrong)
             cells.append(f"{len(wrong) / len(labels):.1%} of {len(labels)}")
-        lines.append(f"| {code} | {' | '.join(cells)} | {', '.join(f'{label} {count}' for label, count in taken.most_common(2))} |")
+        lines.append(
+            f"| {code} | {' | '.join(cells)} | {', '.join(f'{label} {count}' for label, count in taken.most_common(2))} |"
+        )
     return lines
 
 
@@ -160,24 +181,38 @@ def main() -> None:
     labels = {name: [way(text) for _, _, text in given] for name, way in ways.items()}
     rows = []
     for kind in KINDS:
-        rows += table.rows(f"accuracy, {kind}", "mean of languages", {name: mean(shares(given, own, kind)) for name, own in labels.items()})
+        rows += table.rows(
+            f"accuracy, {kind}",
+            "mean of languages",
+            {name: mean(shares(given, own, kind)) for name, own in labels.items()},
+        )
     pages = web_pages()
     whole = [first(page) for page in pages]
     agreement = {
-        name: sum(ways[name](page) == label for page, label in zip(pages, whole, strict=True)) / len(pages) for name in list(ways)[:2]
+        name: sum(ways[name](page) == label for page, label in zip(pages, whole, strict=True)) / len(pages)
+        for name in list(ways)[:2]
     }
     rows += table.rows("agreement with the label of the whole", f"of {len(pages)} web pages", agreement)
     text = "\n\n".join(text for kind, _, text in given if kind in ("news", "UDHR", "Wikipedia"))
     pages = [text[start : start + 5_000] for start in range(0, min(len(text), 5_000_000), 5_000)]
     seconds = table.alternate(
-        {name: (lambda way=way: table.cpu_seconds(lambda: [way(page) for page in pages])) for name, way in ways.items()}, 3
+        {
+            name: (lambda way=way: table.cpu_seconds(lambda: [way(page) for page in pages]))
+            for name, way in ways.items()
+        },
+        3,
     )
-    rows += table.rows("documents of 5,000 characters", "per CPU second", {name: len(pages) / value for name, value in seconds.items()})
+    rows += table.rows(
+        "documents of 5,000 characters",
+        "per CPU second",
+        {name: len(pages) / value for name, value in seconds.items()},
+    )
     tables = "\n".join([*markdown(given, labels["puna"]), "", *neighbours()])
     print(tables, end="\n\n")
     head, _, rest = DOCS.read_text(encoding="utf-8").partition("<!-- tables -->\n")
     DOCS.write_text(
-        f"{head}<!-- tables -->\n{tables}\n<!-- end of tables -->{rest.partition('<!-- end of tables -->')[2]}", encoding="utf-8"
+        f"{head}<!-- tables -->\n{tables}\n<!-- end of tables -->{rest.partition('<!-- end of tables -->')[2]}",
+        encoding="utf-8",
     )
     table.finish(__file__, rows)
 

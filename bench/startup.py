@@ -1,4 +1,5 @@
-"""How long a person waits before anything happens: `puna --help` against bare Python, `import puna` against `import torch`."""
+"""How long a person waits before anything happens: `puna --help` against bare Python, `import puna` against
+`import torch`."""
 
 import sys
 
@@ -22,7 +23,10 @@ def main() -> None:
 
     found = []
     for name, commands in CASES.items():
-        medians = table.alternate({peer: (lambda command=command: table.seconds_of(command)) for peer, command in commands.items()}, 7)
+        medians = table.alternate(
+            {peer: (lambda command=command: table.seconds_of(command)) for peer, command in commands.items()},
+            7,
+        )
         found += table.rows(name, "CPU seconds", medians)
     table.finish(__file__, found, {"transformers": version("transformers")})
 

@@ -18,7 +18,8 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. name: what was measured; peer: of whom; ratio: value over Puna's value of the same name, None without one."""
+    """One measurement. name: what was measured; peer: of whom; ratio: value over Puna's value of the same
+    name, None without one."""
 
     name: str
     peer: str
@@ -40,7 +41,10 @@ def alternate(cases: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
 
 def rows(name: str, unit: str, medians: dict[str, float], ours: str = "puna") -> list[Row]:
     """Rows of one measurement with ratios to our own."""
-    return [Row(name, peer, value, unit, value / medians[ours] if ours in medians else None) for peer, value in medians.items()]
+    return [
+        Row(name, peer, value, unit, value / medians[ours] if ours in medians else None)
+        for peer, value in medians.items()
+    ]
 
 
 def seconds_of(command: Sequence[str]) -> float:
@@ -72,7 +76,9 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
-    raw = os.path.join(os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw")  # a result names no folder of one machine
+    raw = os.path.join(
+        os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw"
+    )  # a result names no folder of one machine
     result = {
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]).replace(raw, "RAW"),
         "date": datetime.date.today().isoformat(),

@@ -1,8 +1,10 @@
-"""Text to token ids with LLaMA's tokenizer.model: bytes per second on real text of several kinds, two threads each.
+"""Text to token ids with LLaMA's tokenizer.model: bytes per second on real text of several kinds, two threads
+each.
 
     PUNA_DATA=... python bench/tokenizer.py          # --cpu: by CPU seconds of all threads, for a busy machine
 
-Peers: SentencePiece, and Hugging Face tokenizers with the same pieces and merges. Every document's ids are compared with SentencePiece's.
+Peers: SentencePiece, and Hugging Face tokenizers with the same pieces and merges. Every document's ids are
+compared with SentencePiece's.
 """
 
 import bz2
@@ -73,7 +75,8 @@ def documents(texts: Iterator[str]) -> list[str]:
 
 
 def hugging_face(processor: Any) -> Any:
-    """The same model for Hugging Face tokenizers: merges in the order of their pieces' scores, as transformers converts them."""
+    """The same model for Hugging Face tokenizers: merges in the order of their pieces' scores, as
+    transformers converts them."""
     from tokenizers import Tokenizer, models, normalizers
 
     mark = SPACE_MARK.decode()
@@ -83,7 +86,9 @@ def hugging_face(processor: Any) -> Any:
         if processor.is_control(token) or processor.is_byte(token) or processor.is_unknown(token):
             continue
         parts = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        halves = sorted((vocabulary[a], vocabulary[b], a, b) for a, b in parts if a in vocabulary and b in vocabulary)
+        halves = sorted(
+            (vocabulary[a], vocabulary[b], a, b) for a, b in parts if a in vocabulary and b in vocabulary
+        )
         merges += [(-processor.get_score(token), left, right) for *_, left, right in halves]
     merges.sort(key=lambda merge: merge[0])
     pairs = [(left, right) for _, left, right in merges]
@@ -128,7 +133,9 @@ def main() -> None:
             "sentencepiece": lambda texts=texts: lambda: encoder.processor.encode(texts, num_threads=THREADS),
             "tokenizers": lambda texts=texts: lambda: peer.encode_batch_fast(texts),
         }
-        medians = table.alternate({who: functools.partial(speed, prepare) for who, prepare in prepared.items()}, 5)
+        medians = table.alternate(
+            {who: functools.partial(speed, prepare) for who, prepare in prepared.items()}, 5
+        )
         found += table.rows(f"{name}, {size / 1e6:.1f} MB", unit, medians)
     table.finish(__file__, found, {package: version(package) for package in ("sentencepiece", "tokenizers")})
 

@@ -1,12 +1,13 @@
-"""Learn which blocks of a page are main text, from the tuning pages of bench/extraction.py and some manuals; writes
-readers/main_text.json.
+"""Learn which blocks of a page are main text, from the tuning pages of bench/extraction.py and some manuals;
+writes readers/main_text.json.
 
     python bench/train_main_text.py DATA [--peers FOLDER] [--write]
 
-A block's label is the gold's where a segment or the gold page names it, else that of the extractor that agrees best with the page's own
-gold segments: the three moods of trafilatura (2.3.1 when last run), resiliparse. Two rounds of boosted oblivious trees; the second sees
-the scores that a block's neighbours got from trees which did not learn from their site (five folds). The F1 printed is of pages left out
-in the same way.
+A block's label is the gold's where a segment or the gold page names it, else that of the extractor that
+agrees best with the page's own gold segments: the three moods of trafilatura (2.3.1 when last run),
+resiliparse. Two rounds of boosted oblivious trees; the second sees the scores that a block's neighbours got
+from trees which did not learn from their site (five folds). The F1 printed is of pages left out in the same
+way.
 """
 
 import argparse
@@ -36,14 +37,17 @@ Trees = dict[str, np.ndarray]
 
 
 def documentation(data: Path) -> list[Page]:
-    """Long pages of another kind than the gold's news and blogs: manuals in four languages, without gold; trafilatura's text is theirs."""
+    """Long pages of another kind than the gold's news and blogs: manuals in four languages, without gold;
+    trafilatura's text is theirs."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     found = []
     for language in ("de", "en", "fr", "zh_CN"):
         with (data / "raw" / "html_multilingual" / f"debian-{language}-00.warc.gz").open("rb") as stream:
             records = ArchiveIterator(stream, record_types=WarcRecordType.response)
-            pages = [Page(record.headers["WARC-Target-URI"], record.reader.read(), "debian") for record in records]
+            pages = [
+                Page(record.headers["WARC-Target-URI"], record.reader.read(), "debian") for record in records
+            ]
         found += [item for item in pages if len(item.html) > 10_000][:60:3]
     return found
 
@@ -75,7 +79,9 @@ def labels_from(blocks: Blocks, teacher: str) -> np.ndarray:
 
 def agreement(item: Page, text: str) -> float:
     """How well a text agrees with a page's gold segments."""
-    return sum(segment in text for segment in item.present) - sum(segment in text for segment in item.absent + item.comments)
+    return sum(segment in text for segment in item.present) - sum(
+        segment in text for segment in item.absent + item.comments
+    )
 
 
 def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +95,9 @@ def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarra
     best = max(teachers, key=lambda text: agreement(item, text))
     label = labels_from(blocks, best)
     if not item.present:
-        weight[blocks.kinds == HEADING] = 0  # the teacher drops those that repeat an entry of the table of contents
+        weight[blocks.kinds == HEADING] = (
+            0  # the teacher drops those that repeat an entry of the table of contents
+        )
     weight *= np.abs(label - 0.5) * 2 * (1 if agreement(item, best) >= len(item.present) - 1 else 0.3)
     label, weight = (label > 0.5).astype(float), weight * min(1, 30 / max(weight.sum(), 1))
     for segments, value in ((item.absent, 0.0), (item.comments, 0.0), (item.present, 1.0)):
@@ -101,11 +109,18 @@ def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarra
     return label, weight
 
 
-def grow(matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, trees: int, seed: int, columns: np.ndarray) -> Trees:
+def grow(
+    matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, trees: int, seed: int, columns: np.ndarray
+) -> Trees:
     """Boosted oblivious trees of logistic loss, by histograms; a third of the columns for each tree."""
     random = np.random.default_rng(seed)
-    edges = [np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1], method="lower")) for column in matrix.T]
-    binned = np.stack([np.searchsorted(edge, column, side="left") for edge, column in zip(edges, matrix.T, strict=True)]).astype(np.uint8)
+    edges = [
+        np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1], method="lower"))
+        for column in matrix.T
+    ]
+    binned = np.stack(
+        [np.searchsorted(edge, column, side="left") for edge, column in zip(edges, matrix.T, strict=True)]
+    ).astype(np.uint8)
     sampled = np.clip(weight / weight.mean() * SAMPLE, 0.02, 1)
     prior = float((label * weight).sum() / weight.sum())
     bias = np.log(prior / (1 - prior))
@@ -128,7 +143,9 @@ def grow(matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, trees: int, 
                 curves = np.bincount(key, curve, BINS << level).reshape(-1, BINS).cumsum(1)
                 left, left_curve = sums[:, :-1], curves[:, :-1]
                 right, right_curve = sums[:, -1:] - left, curves[:, -1:] - left_curve
-                gain = (left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)).sum(0)[: len(edges[column])]
+                gain = (left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)).sum(0)[
+                    : len(edges[column])
+                ]
                 if gain.max() > best[0]:
                     best = (float(gain.max()), int(column), int(gain.argmax()))
             _, column, place = best
@@ -142,7 +159,12 @@ def grow(matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, trees: int, 
         threshold.append(where)
         value.append(values)
     bias = np.array(round(bias * main_text.UNIT))
-    return {"feature": np.array(feature), "threshold": np.array(threshold), "value": np.array(value), "bias": bias}
+    return {
+        "feature": np.array(feature),
+        "threshold": np.array(threshold),
+        "value": np.array(value),
+        "bias": bias,
+    }
 
 
 def fold_of(site: str) -> int:
@@ -150,12 +172,21 @@ def fold_of(site: str) -> int:
     return hashlib.sha256(site.encode()).digest()[1] % FOLDS
 
 
-def cross(matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, fold: np.ndarray, trees: int, columns: np.ndarray) -> np.ndarray:
+def cross(
+    matrix: np.ndarray,
+    label: np.ndarray,
+    weight: np.ndarray,
+    fold: np.ndarray,
+    trees: int,
+    columns: np.ndarray,
+) -> np.ndarray:
     """Scores of every row by trees grown on the other folds."""
     found = np.zeros(len(label), np.int64)
     for number in range(FOLDS):
         own = fold == number
-        found[own] = main_text.apply(grow(matrix[~own], label[~own], weight[~own], trees, number, columns), matrix[own].T)
+        found[own] = main_text.apply(
+            grow(matrix[~own], label[~own], weight[~own], trees, number, columns), matrix[own].T
+        )
     return found
 
 
@@ -163,13 +194,18 @@ def report(name: str, items: list[Page], pages: list[Blocks], kept: list[np.ndar
     """Both measures."""
     texts = [page.written(blocks, keep) for blocks, keep in zip(pages, kept, strict=True)]
     gold = [(item, text) for item, text in zip(items, texts, strict=True) if item.main is None]
-    by_segments, by_words = segment_score([item for item, _ in gold], [text for _, text in gold]), word_score(items, texts)
+    by_segments, by_words = (
+        segment_score([item for item, _ in gold], [text for _, text in gold]),
+        word_score(items, texts),
+    )
     for what, (score, precision, recall) in (("segments", by_segments), ("words", by_words)):
         print(f"{name}: {what} F1 {score:.4f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -187,8 +223,13 @@ def main() -> None:
     names = first[0][1]
     matrix = np.concatenate([found.T for found, _ in first])
     bounds = np.cumsum([0] + [len(blocks.texts) for blocks in pages])
-    fold = np.concatenate([np.full(len(blocks.texts), fold_of(item.site)) for item, blocks in zip(items, pages, strict=True)])
-    print(f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features, {label.mean():.3f} of the blocks main text", flush=True)
+    fold = np.concatenate(
+        [np.full(len(blocks.texts), fold_of(item.site)) for item, blocks in zip(items, pages, strict=True)]
+    )
+    print(
+        f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features, {label.mean():.3f} of the blocks main text",
+        flush=True,
+    )
 
     def cut(rows: np.ndarray) -> list[np.ndarray]:
         return [rows[low:high] for low, high in pairwise(bounds)]
@@ -197,14 +238,30 @@ def main() -> None:
     every = np.arange(matrix.shape[1])
     scores = cross(matrix, label, weight, fold, TREES[0], every)
     report("round 1", items, pages, cut(scores > 0))
-    second = [main_text.around(blocks, own, found[0]) for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)]
+    second = [
+        main_text.around(blocks, own, found[0])
+        for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)
+    ]
     both = np.concatenate([matrix, np.concatenate([found.T for found, _ in second])], axis=1)
-    columns = np.concatenate([[names.index(name) for name in SECOND.split()], np.arange(matrix.shape[1], both.shape[1])])
+    columns = np.concatenate(
+        [[names.index(name) for name in SECOND.split()], np.arange(matrix.shape[1], both.shape[1])]
+    )
     scores = cross(both, label, weight, fold, TREES[1], columns)
-    report("round 2", items, pages, [main_text.chosen(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)])
+    report(
+        "round 2",
+        items,
+        pages,
+        [main_text.chosen(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)],
+    )
     if arguments.write:
-        rounds = [grow(matrix, label, weight, TREES[0], 0, every), grow(both, label, weight, TREES[1], 0, columns)]
-        lines = [json.dumps({name: values.tolist() for name, values in trees.items()}, separators=(",", ":")) for trees in rounds]
+        rounds = [
+            grow(matrix, label, weight, TREES[0], 0, every),
+            grow(both, label, weight, TREES[1], 0, columns),
+        ]
+        lines = [
+            json.dumps({name: values.tolist() for name, values in trees.items()}, separators=(",", ":"))
+            for trees in rounds
+        ]
         main_text.MODEL.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
@@ -215,7 +272,9 @@ def teach(item: Page) -> list[str]:
     import trafilatura
 
     moods = ({}, {"favor_recall": True}, {"favor_precision": True})
-    return [trafilatura.extract(item.html, include_comments=False, **mood) or "" for mood in moods] + [resiliparse_text(item.html)]
+    return [trafilatura.extract(item.html, include_comments=False, **mood) or "" for mood in moods] + [
+        resiliparse_text(item.html)
+    ]
 
 
 if __name__ == "__main__":

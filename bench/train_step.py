@@ -1,4 +1,5 @@
-"""One training step against other codebases on identical work: the same shape, tokens, AdamW and clipping, taking turns in one run.
+"""One training step against other codebases on identical work: the same shape, tokens, AdamW and clipping,
+taking turns in one run.
 
     python bench/train_step.py [--shape S|M|all] [--rounds 7] [--without-compiled]
 
@@ -51,7 +52,10 @@ Step = Callable[[], float]
 def batch_of(config: LlamaConfig) -> Batch:
     """The same random tokens for everyone, one document a row."""
     tokens = torch.randint(
-        0, config.vocab_size, (TOKENS // config.max_seq_len, config.max_seq_len + 1), generator=torch.Generator().manual_seed(1)
+        0,
+        config.vocab_size,
+        (TOKENS // config.max_seq_len, config.max_seq_len + 1),
+        generator=torch.Generator().manual_seed(1),
     )
     ids = tokens[:, :-1].numpy()
     return Batch(ids.copy(), tokens[:, 1:].contiguous().numpy(), ids * 0, ids[:, 0] * 0)
@@ -61,14 +65,18 @@ def ours(config: LlamaConfig, policy: str) -> Step:
     model, batch = Llama(config).to(DEVICE), batch_of(config)
     model.init_weights(1)
     rows, length = batch.tokens.shape
-    settings = TrainSettings(steps=10_000, batch_sequences=rows, sequence_length=length, warmup_steps=0, device=DEVICE)
+    settings = TrainSettings(
+        steps=10_000, batch_sequences=rows, sequence_length=length, warmup_steps=0, device=DEVICE
+    )
     optimizer, dtype = build(model, settings), precision(settings)
     if policy == "compiled":
         for layer in model.layers:
             layer.compile(dynamic=False)
 
     def step() -> float:
-        loss = loss_and_gradients(model, batch, rows, remat="llama" if policy == "compiled" else policy, dtype=dtype)
+        loss = loss_and_gradients(
+            model, batch, rows, remat="llama" if policy == "compiled" else policy, dtype=dtype
+        )
         update(model, optimizer, 0, settings)
         return loss
 
@@ -76,14 +84,20 @@ def ours(config: LlamaConfig, policy: str) -> Step:
 
 
 def theirs(
-    model: torch.nn.Module, loss_of: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], config: LlamaConfig, compiled: bool
+    model: torch.nn.Module,
+    loss_of: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor],
+    config: LlamaConfig,
+    compiled: bool,
 ) -> Step:
     """A peer's step: its model, its loss, torch's fused AdamW."""
     batch = batch_of(config)
     model.to(DEVICE)
     tokens, targets = (torch.from_numpy(array).to(DEVICE) for array in (batch.tokens, batch.targets))
     matrices = [p for p in model.parameters() if p.dim() >= 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), fused=True)
     run = torch.compile(model) if compiled else model
 
@@ -108,7 +122,12 @@ def transformers(config: LlamaConfig, compiled: bool) -> Step:
         num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size, max_position_embeddings=config.max_seq_len,
         attn_implementation="sdpa", use_cache=False, tie_word_embeddings=False,
     )  # fmt: skip
-    return theirs(LlamaForCausalLM(shape), lambda run, x, y: F.cross_entropy(run(x).logits.flatten(0, 1), y.flatten()), config, compiled)
+    return theirs(
+        LlamaForCausalLM(shape),
+        lambda run, x, y: F.cross_entropy(run(x).logits.flatten(0, 1), y.flatten()),
+        config,
+        compiled,
+    )
 
 
 def litgpt(config: LlamaConfig, compiled: bool) -> Step:
@@ -120,7 +139,9 @@ def litgpt(config: LlamaConfig, compiled: bool) -> Step:
         n_head=config.n_heads, n_embd=config.dim, intermediate_size=config.ffn_dim, rotary_percentage=1.0, parallel_residual=False,
         bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP",
     )  # fmt: skip
-    return theirs(GPT(shape), lambda run, x, y: F.cross_entropy(run(x).flatten(0, 1), y.flatten()), config, compiled)
+    return theirs(
+        GPT(shape), lambda run, x, y: F.cross_entropy(run(x).flatten(0, 1), y.flatten()), config, compiled
+    )
 
 
 def llama2c(config: LlamaConfig, compiled: bool) -> Step:
@@ -136,14 +157,18 @@ def llama2c(config: LlamaConfig, compiled: bool) -> Step:
         return model.last_loss
 
     model = Transformer(shape)
-    model.output.weight = torch.nn.Parameter(torch.randn(config.vocab_size, config.dim) * 0.02)  # it ties them; nobody else here does
+    model.output.weight = torch.nn.Parameter(
+        torch.randn(config.vocab_size, config.dim) * 0.02
+    )  # it ties them; nobody else here does
     return theirs(model, loss, config, compiled)
 
 
 BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
     **{name: (lambda config, name=name: ours(config, name.partition(" ")[2] or "llama")) for name in OURS},
     **{
-        name + (" compiled" if compiled else ""): (lambda config, build=build, compiled=compiled: build(config, compiled))
+        name + (" compiled" if compiled else ""): (
+            lambda config, build=build, compiled=compiled: build(config, compiled)
+        )
         for name, build in (("transformers", transformers), ("litgpt", litgpt), ("llama2.c", llama2c))
         for compiled in (False, True)
     },
@@ -155,7 +180,9 @@ def products(config: LlamaConfig) -> Step:
     d, f, v = config.dim, config.ffn_dim, config.vocab_size
     rows = min(TOKENS, CHUNK_FLOATS // v)
     shapes = ((TOKENS, d), (TOKENS, f), (d, d), (f, d), (d, f), (v, d), (rows, v), (v, d))
-    x, wide, square, up, down, head, logits, slope = (torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes)
+    x, wide, square, up, down, head, logits, slope = (
+        torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes
+    )
 
     def step() -> float:
         for _ in range(config.n_layers):
@@ -207,20 +234,35 @@ def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
     medians = table.alternate(cases, rounds)
     peak, flops = medians.pop("products"), product_flops(config)
     large = medians.pop("large")
-    found = table.rows(f"{shape}: tokens per second", "tokens/s", {name: TOKENS / value for name, value in medians.items()})
+    found = table.rows(
+        f"{shape}: tokens per second", "tokens/s", {name: TOKENS / value for name, value in medians.items()}
+    )
     usage = {name: TOKENS / sorted(values[1:])[len(values[1:]) // 2] for name, values in cpu.items()}
     found += table.rows(f"{shape}: tokens per CPU second", "tokens/CPU s", usage)
-    found += table.rows(f"{shape}: share of its products alone", "of 1", {name: peak / value for name, value in medians.items()})
+    found += table.rows(
+        f"{shape}: share of its products alone",
+        "of 1",
+        {name: peak / value for name, value in medians.items()},
+    )
     whole = TOKENS * config.flops_per_token(config.max_seq_len) / flops
-    found += table.rows(f"{shape}: the same with attention", "of 1", {name: whole * peak / value for name, value in medians.items()})
-    found += table.rows(f"{shape}: share of one large product", "of 1", {name: flops / value / large for name, value in medians.items()})
+    found += table.rows(
+        f"{shape}: the same with attention",
+        "of 1",
+        {name: whole * peak / value for name, value in medians.items()},
+    )
+    found += table.rows(
+        f"{shape}: share of one large product",
+        "of 1",
+        {name: flops / value / large for name, value in medians.items()},
+    )
     found.append(table.Row(f"{shape}: products alone", "torch.mm", flops / peak / 1e9, "GFLOP/s"))
     found.append(table.Row(f"{shape}: large product", "torch.mm", large / 1e9, "GFLOP/s"))
     return found
 
 
 def memory(shape: str, names: list[str]) -> list[table.Row]:
-    """Peak bytes of a peer's process over three steps, and the bytes that its forward pass keeps for the backward."""
+    """Peak bytes of a peer's process over three steps, and the bytes that its forward pass keeps for the
+    backward."""
     peaks, kept = {}, {}
     for name in names:
         command = [sys.executable, __file__, "--one", name, "--shape", shape]
@@ -253,7 +295,9 @@ def one(name: str, shape: str) -> None:
 
 def there(name: str) -> bool:
     sys.path[:0] = [] if str(PEERS) in sys.path else [str(PEERS)]
-    package = {"transformers": "transformers", "litgpt": "litgpt.model", "llama2.c": "llama2c_model"}.get(name.partition(" ")[0])
+    package = {"transformers": "transformers", "litgpt": "litgpt.model", "llama2.c": "llama2c_model"}.get(
+        name.partition(" ")[0]
+    )
     try:
         __import__(package or "puna")
     except ImportError as error:
@@ -274,7 +318,11 @@ def main() -> None:
         one(options.one, options.shape)
         return
     keep_freed_memory()  # for everyone alike
-    names = [name for name in BUILDERS if there(name) and not (options.without_compiled and name.endswith("compiled"))]
+    names = [
+        name
+        for name in BUILDERS
+        if there(name) and not (options.without_compiled and name.endswith("compiled"))
+    ]
     found = []
     for shape in SHAPES if options.shape == "all" else [options.shape]:
         found += speed(shape, names, options.rounds)

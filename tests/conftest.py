@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples on every machine, and no deadline on busy ones. HYPOTHESIS_PROFILE=default looks for new ones.
+# The same examples on every machine, and no deadline on busy ones. HYPOTHESIS_PROFILE=default looks for new
+# ones.
 settings.register_profile("puna", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "puna"))
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data that is kept outside the repository; tests that need it skip where it is absent."""
+    """The folder of real data that is kept outside the repository; tests that need it skip where it is
+    absent."""
     folder = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / "raw").is_dir():
         pytest.skip(f"no real data at {folder}: set PUNA_DATA to a folder with raw/, models/")

@@ -1,4 +1,5 @@
-"""The package as a whole: every module imports, the heavy ones only when they are needed, the budgets hold."""
+"""The package as a whole: every module imports, the heavy ones only when they are needed, the budgets
+hold."""
 
 import hashlib
 import importlib
@@ -14,7 +15,11 @@ import puna
 from puna import recipe, stages
 from puna.run import artifact
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(puna.__path__, "puna.") if not module.name.endswith("__main__"))
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(puna.__path__, "puna.")
+    if not module.name.endswith("__main__")
+)
 HEAVY = ("torch", "daft", "numpy", "pyarrow", "transformers", "sentencepiece")
 
 
@@ -25,7 +30,10 @@ def test_every_module_imports_and_says_what_it_is(name: str) -> None:
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     code = f"import sys, puna.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
 
 
 def test_readers_named_in_settings_are_there() -> None:
@@ -63,10 +71,16 @@ def test_fingerprints_change_with_what_a_stage_depends_on() -> None:
 
 def test_fingerprints_are_the_same_on_every_machine() -> None:
     text = '{"a": "ü", "b": [1, 2.5, null]}'
-    assert artifact.fingerprint({"b": [1, 2.5, None], "a": "ü"}) == hashlib.sha256(text.encode()).hexdigest()[:12] == "7b9252ddd586"
+    assert (
+        artifact.fingerprint({"b": [1, 2.5, None], "a": "ü"})
+        == hashlib.sha256(text.encode()).hexdigest()[:12]
+        == "7b9252ddd586"
+    )
 
 
 def test_size_budgets() -> None:
     root = Path(__file__).parents[1]
-    result = subprocess.run([sys.executable, root / "tools" / "closure.py"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, root / "tools" / "closure.py"], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout

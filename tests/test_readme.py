@@ -14,7 +14,11 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LINES = [line.partition(" #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+LINES = [
+    line.partition(" #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -24,15 +28,30 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_every_command(tmp_path: Path) -> None:
     recipe = tiny.write(tmp_path)
     commands = [line for line in LINES if line.startswith(".venv/bin/puna ")]
-    assert {shlex.split(line)[1] for line in commands} == {"run", "show", "report", "generate", "trace", "verify", "corpus"}
+    assert {shlex.split(line)[1] for line in commands} == {
+        "run",
+        "show",
+        "report",
+        "generate",
+        "trace",
+        "verify",
+        "corpus",
+    }
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "rows.jsonl").write_text(
         '{"text": "short"}\n{"text": "' + "The old llama walks across the high plain. " * 9 + '"}\n'
     )
     (tmp_path / "letter.txt").write_text("The herder writes a letter about the long road.")
-    there = {"laptop": recipe, "raw": tmp_path / "raw", "letter.txt": tmp_path / "letter.txt", "out/raw": tmp_path / "out" / "raw"}
+    there = {
+        "laptop": recipe,
+        "raw": tmp_path / "raw",
+        "letter.txt": tmp_path / "letter.txt",
+        "out/raw": tmp_path / "out" / "raw",
+    }
     for line in commands:
-        words = [word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]]
+        words = [
+            word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]
+        ]
         words = [str(there.get(word, word)) for word in words]
         makes = words[0] in ("run", "show") or words[:2] == ["corpus", str(there["raw"])]
         tiny.puna(*words, *(["--out", tmp_path / "out"] if makes else []))
@@ -44,11 +63,25 @@ def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
     (tmp_path / "ours.toml").write_text(block)
     (tmp_path / "letters").mkdir()
     chance = random.Random(2)
-    names = ["".join(chance.choice("abcdefghiklmnoprstuvw") for _ in range(chance.randrange(3, 9))) for _ in range(3000)]
+    names = [
+        "".join(chance.choice("abcdefghiklmnoprstuvw") for _ in range(chance.randrange(3, 9)))
+        for _ in range(3000)
+    ]
     for number in range(40):
-        words = [chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(2500)]
+        words = [
+            chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(2500)
+        ]
         (tmp_path / "letters" / f"{number}.txt").write_text(" ".join(words) + ".")
-    result = tiny.puna("run", tmp_path / "ours.toml", "--out", tmp_path / "out", "-s", "train.steps=30", "-s", "model.size=tiny")
+    result = tiny.puna(
+        "run",
+        tmp_path / "ours.toml",
+        "--out",
+        tmp_path / "out",
+        "-s",
+        "train.steps=30",
+        "-s",
+        "model.size=tiny",
+    )
     assert "report: " in result.stdout
 
 
@@ -56,7 +89,11 @@ def test_the_recipe_of_a_corpus_in_the_readme_is_one(tmp_path: Path) -> None:
     _, block = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "crawl.toml").write_text(block)
     found = recipes.load_corpus(tmp_path / "crawl.toml").corpus
-    assert found.perplexity and found.perplexity.keep == ("head", "middle") and found.perplexity.percentiles == (30, 60)
+    assert (
+        found.perplexity
+        and found.perplexity.keep == ("head", "middle")
+        and found.perplexity.percentiles == (30, 60)
+    )
 
 
 def test_make_run(tmp_path: Path) -> None:
@@ -66,7 +103,9 @@ def test_make_run(tmp_path: Path) -> None:
     command = ["make", "run", f"RECIPE={recipe}", f"ARGS=--out {tmp_path / 'out'}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     for told in ("report: ", "nothing to do"):
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=environment)
+        result = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=environment
+        )
         assert result.returncode == 0 and told in result.stdout + result.stderr, result.stderr
 
 

@@ -24,17 +24,21 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_recipe_is_frozen_and_named_after_its_file(path: Path) -> None:
     loaded = recipe.load(path)
-    assert loaded.name == "small" and loaded.train.steps == 20 and loaded.corpus.sources[0].licence == "CC0-1.0"
+    assert (
+        loaded.name == "small" and loaded.train.steps == 20 and loaded.corpus.sources[0].licence == "CC0-1.0"
+    )
     with pytest.raises(ValidationError, match="frozen"):
         loaded.train.steps = 5  # type: ignore[misc]
     assert loaded.llama_config().vocab_size == 320 and loaded.llama_config().max_seq_len == 32
 
 
 def test_all_problems_at_once(path: Path) -> None:
-    text = RECIPE.replace("learning_rate = 5e-3", 'learning_rate = -1\nlearnig_rate = 1\nsteps_ = 3\nbeta1 = "x"').replace(
-        "seed = 3", "sed = 3"
+    text = RECIPE.replace(
+        "learning_rate = 5e-3", 'learning_rate = -1\nlearnig_rate = 1\nsteps_ = 3\nbeta1 = "x"'
+    ).replace("seed = 3", "sed = 3")
+    path.write_text(
+        text.replace('reader = "lines"', 'reader = "pdf"').replace('[model]\nsize = "tiny"', "[model]")
     )
-    path.write_text(text.replace('reader = "lines"', 'reader = "pdf"').replace('[model]\nsize = "tiny"', "[model]"))
     with pytest.raises(UserError) as caught:
         recipe.load(path)
     message = str(caught.value)
@@ -56,10 +60,19 @@ def test_all_problems_at_once(path: Path) -> None:
     [
         ('size = "tiny"', 'size = "9b"|model.size: no model size 9b'),
         ('size = "tiny"', 'size = "tiny"\nn_kv_heads = 3|model: '),
-        ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}|tokens.mixture.cod: no such source"),
-        ("[tokens]", "[tokens]\nmixture = {stories = {epochs = 1}}|tokens.mixture: source code has neither share nor epochs"),
+        (
+            "[tokens]",
+            "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}|tokens.mixture.cod: no such source",
+        ),
+        (
+            "[tokens]",
+            "[tokens]\nmixture = {stories = {epochs = 1}}|tokens.mixture: source code has neither share nor epochs",
+        ),
         ('name = "code"', 'name = "stories"|corpus: two sources have the same name: stories'),
-        ("batch_sequences = 4", "batch_sequences = 4\nmicro_batch_sequences = 3|train: micro_batch_sequences 3 does not divide"),
+        (
+            "batch_sequences = 4",
+            "batch_sequences = 4\nmicro_batch_sequences = 3|train: micro_batch_sequences 3 does not divide",
+        ),
         ("warmup_steps = 4", "warmup_steps = 20|train: warmup_steps 20 is not below steps 20"),
         ("seed = 3", 'seed = 3\nname = "../evil"|name: String should match pattern'),
         ("seed = 3", "seed = |not valid TOML"),
@@ -76,30 +89,74 @@ def test_problems_between_keys(path: Path, change: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("[corpus]", '[corpus]\nlanguage_score = "0.6"', 'corpus.language_score: a number is needed, such as 0.5 (it is "0.6")'),
-        ("[corpus]", '[corpus]\nworkers = "2"', 'corpus.workers: a whole number is needed, such as 100 (it is "2")'),
-        ("[corpus]", "[corpus]\nworkers = 2.0", "corpus.workers: a whole number is needed, such as 100 (it is 2.0)"),
+        (
+            "[corpus]",
+            '[corpus]\nlanguage_score = "0.6"',
+            'corpus.language_score: a number is needed, such as 0.5 (it is "0.6")',
+        ),
+        (
+            "[corpus]",
+            '[corpus]\nworkers = "2"',
+            'corpus.workers: a whole number is needed, such as 100 (it is "2")',
+        ),
+        (
+            "[corpus]",
+            "[corpus]\nworkers = 2.0",
+            "corpus.workers: a whole number is needed, such as 100 (it is 2.0)",
+        ),
         (
             "[corpus]",
             "[corpus]\nminimum_characters = true",
             "corpus.minimum_characters: a whole number is needed, such as 100 (it is true)",
         ),
-        ("[corpus]", "[corpus]\nlanguage_score = true", "corpus.language_score: a number is needed, such as 0.5 (it is true)"),
+        (
+            "[corpus]",
+            "[corpus]\nlanguage_score = true",
+            "corpus.language_score: a number is needed, such as 0.5 (it is true)",
+        ),
         ("[corpus]", "[corpus]\nlanguages = [1]", "corpus.languages.0: text in quotes is needed (it is 1)"),
-        ("[corpus]", "[corpus]\nperplexity = true", "corpus.perplexity: a section is needed, with keys of its own (it is true)"),
-        ('reader = "lines"', 'reader = "lines"\nc4 = "true"', 'corpus.sources.stories.c4: true or false is needed (it is "true")'),
-        ('reader = "lines"', 'reader = "lines"\nc4 = 1', "corpus.sources.stories.c4: true or false is needed (it is 1)"),
+        (
+            "[corpus]",
+            "[corpus]\nperplexity = true",
+            "corpus.perplexity: a section is needed, with keys of its own (it is true)",
+        ),
+        (
+            'reader = "lines"',
+            'reader = "lines"\nc4 = "true"',
+            'corpus.sources.stories.c4: true or false is needed (it is "true")',
+        ),
+        (
+            'reader = "lines"',
+            'reader = "lines"\nc4 = 1',
+            "corpus.sources.stories.c4: true or false is needed (it is 1)",
+        ),
         ("steps = 20", "steps = 2e1", "train.steps: a whole number is needed, such as 100 (it is 20.0)"),
         ("seed = 3", "seed = inf", "seed: a whole number is needed, such as 100 (it is Infinity)"),
         ("5e-3", "nan", "train.learning_rate: Input should be a finite number (it is NaN)"),
         ("5e-3", "-inf", "train.learning_rate: Input should be a finite number (it is -Infinity)"),
-        ("seed = 3", "seed = 2020-01-02", "seed: no key takes a date or a time; where text is meant, put it in quotes (it is 2020-01-02)"),
-        ('licence = "CC0-1.0"', "licence = 2020-01-02T03:04:05Z", "corpus.sources.stories.licence: no key takes a date or a time"),
+        (
+            "seed = 3",
+            "seed = 2020-01-02",
+            "seed: no key takes a date or a time; where text is meant, put it in quotes (it is 2020-01-02)",
+        ),
+        (
+            'licence = "CC0-1.0"',
+            "licence = 2020-01-02T03:04:05Z",
+            "corpus.sources.stories.licence: no key takes a date or a time",
+        ),
         ("[corpus]", "[corpus]\nperplexity = 03:04:05", "corpus.perplexity: no key takes a date or a time"),
-        ("[tokens]", "[tokens]\nmixture = {stories = 2020-01-02}", "tokens.mixture.stories: no key takes a date or a time"),
+        (
+            "[tokens]",
+            "[tokens]\nmixture = {stories = 2020-01-02}",
+            "tokens.mixture.stories: no key takes a date or a time",
+        ),
         ("seed = 3", f"seed = 0x{'F' * 9000}", "seed: no key takes so large a number"),
         ("seed = 3", f"seed = {'9' * 9000}", "not valid TOML: "),
-        ("seed = 3", f"seed = {'[' * 300}{']' * 300}", "recipe: lists or sections lie too deep in each other"),
+        (
+            "seed = 3",
+            f"seed = {'[' * 300}{']' * 300}",
+            "recipe: lists or sections lie too deep in each other",
+        ),
         ("seed = 3", f"a{'.a' * 2000} = 1", "recipe: lists or sections lie too deep in each other"),
         ("seed = 3", f"seed = {'[' * 99_000}{']' * 99_000}", "not valid TOML: "),
     ],
@@ -110,13 +167,24 @@ def test_a_value_of_another_type_is_refused(path: Path, old: str, new: str, told
     with pytest.raises(UserError) as caught:
         recipe.load(path)
     message = str(caught.value)
-    assert told in message and (message.startswith(f"{path}: 1 problem\n") or "TOML" in told) and len(message) < 1000
+    assert (
+        told in message
+        and (message.startswith(f"{path}: 1 problem\n") or "TOML" in told)
+        and len(message) < 1000
+    )
 
 
 def test_a_whole_number_is_a_number_and_a_list_a_tuple(path: Path) -> None:
-    path.write_text(RECIPE.replace("[corpus]", '[corpus]\nlanguage_score = 1\nperplexity = {train_on = ["code"], percentiles = [2, 5.5]}'))
+    path.write_text(
+        RECIPE.replace(
+            "[corpus]",
+            '[corpus]\nlanguage_score = 1\nperplexity = {train_on = ["code"], percentiles = [2, 5.5]}',
+        )
+    )
     corpus = recipe.load(path, ("corpus.near_duplicates=1",)).corpus
-    assert (corpus.language_score, corpus.near_duplicates) == (1.0, 1.0) and isinstance(corpus.near_duplicates, float)
+    assert (corpus.language_score, corpus.near_duplicates) == (1.0, 1.0) and isinstance(
+        corpus.near_duplicates, float
+    )
     assert corpus.perplexity and corpus.perplexity.percentiles == (2.0, 5.5)
 
 
@@ -135,7 +203,11 @@ ALONE = RECIPE[: RECIPE.index("[tokenizer]")]
 def test_a_recipe_of_a_corpus_alone(path: Path) -> None:
     path.write_text(ALONE)
     alone = recipe.load_corpus(path, ("corpus.minimum_characters=9",))
-    assert type(alone) is recipe.CorpusRecipe and (alone.name, alone.seed, alone.corpus.minimum_characters) == ("small", 3, 9)
+    assert type(alone) is recipe.CorpusRecipe and (
+        alone.name,
+        alone.seed,
+        alone.corpus.minimum_characters,
+    ) == ("small", 3, 9)
     with pytest.raises(UserError, match="recipe small is one of a corpus alone"):
         alone.whole()
     path.write_text(RECIPE)
@@ -152,7 +224,9 @@ def test_what_training_lacks_is_told_with_what_would_do(path: Path, missing: lis
     with pytest.raises(UserError) as caught:
         recipe.load(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: 1 problem\n  {', '.join(missing)}: missing, which training needs (puna corpus {path}")
+    assert message.startswith(
+        f"{path}: 1 problem\n  {', '.join(missing)}: missing, which training needs (puna corpus {path}"
+    )
     path.write_text(text + "\n" + message.partition("write\n")[2])
     assert recipe.load(path).train.sequence_length == (256 if "train" in missing else 32)
     path.write_text(text.replace("seed = 3", "sead = 3"))
@@ -164,7 +238,10 @@ def test_what_training_lacks_is_told_with_what_would_do(path: Path, missing: lis
 
 def test_the_sections_that_are_there_are_checked(path: Path) -> None:
     path.write_text(ALONE + "[train]\nsteps = 0\n[tokens]\nheld_out = 2\n")
-    with pytest.raises(UserError, match=r"3 problems\n  tokens\.held_out: .*\n  train\.steps: .*\n  train\.batch_sequences: missing$"):
+    with pytest.raises(
+        UserError,
+        match=r"3 problems\n  tokens\.held_out: .*\n  train\.steps: .*\n  train\.batch_sequences: missing$",
+    ):
         recipe.load_corpus(path)
 
 
@@ -177,7 +254,9 @@ def test_a_recipe_that_is_not_text(path: Path) -> None:
 def test_a_file_whose_name_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xffr.toml")
     path.write_text(RECIPE)
-    with pytest.raises(UserError, match=r"1 problem\n  name: it is the file's, which is not text in UTF-8; rename the file"):
+    with pytest.raises(
+        UserError, match=r"1 problem\n  name: it is the file's, which is not text in UTF-8; rename the file"
+    ):
         recipe.load(path)
     assert recipe.load(path, ("name=other",)).name == "other"
 
@@ -197,17 +276,27 @@ def test_one_source_with_a_wrong_key_is_not_too_few(path: Path) -> None:
 
 
 def test_overrides_are_toml_or_bare_words(path: Path) -> None:
-    loaded = recipe.load(path, ("train.steps=30", "model.size=2m", "evaluate.prompts=['a', 'b']", "energy.watts=9.5", "name=other"))
+    loaded = recipe.load(
+        path,
+        ("train.steps=30", "model.size=2m", "evaluate.prompts=['a', 'b']", "energy.watts=9.5", "name=other"),
+    )
     assert (loaded.train.steps, loaded.model.size, loaded.evaluate.prompts) == (30, "2m", ("a", "b"))
     assert (loaded.energy.watts, loaded.name) == (9.5, "other")
     named = recipe.load(path, ("corpus.sources.code.licence=MIT", "corpus.sources.0.reader=book"))
-    assert [(source.reader, source.licence) for source in named.corpus.sources] == [("book", "CC0-1.0"), ("code", "MIT")]
+    assert [(source.reader, source.licence) for source in named.corpus.sources] == [
+        ("book", "CC0-1.0"),
+        ("code", "MIT"),
+    ]
     with pytest.raises(UserError, match=r'corpus\.languages: a list is needed, such as \["en"\]'):
         recipe.load(path, ("corpus.languages=en",))
     with pytest.raises(UserError) as caught:
         recipe.load(path, ("train.step=30", "steps", "seed.x=1", "name=\udcff"))
     message = str(caught.value)
-    assert "did you mean steps?" in message and "an override is written section.key=value" in message and "seed.x: cannot be set" in message
+    assert (
+        "did you mean steps?" in message
+        and "an override is written section.key=value" in message
+        and "seed.x: cannot be set" in message
+    )
     assert "name=?: not UTF-8 text" in message
 
 

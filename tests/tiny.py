@@ -8,10 +8,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WHO = ["The old llama", "A young herder", "The teacher of the village", "My grandmother", "The weaver", "A careful traveller"]
-DOES = ["walks across", "remembers", "looks at", "sings about", "writes a letter about", "counts the animals of", "draws a map of"]
-WHAT = ["the high plain", "the long road", "the market by the river", "the snow on the mountains", "the last days of summer"]
-WHEN = ["in the early morning.", "every year in spring.", "when the rain has stopped.", "before the others wake up.", "with great joy."]
+WHO = [
+    "The old llama",
+    "A young herder",
+    "The teacher of the village",
+    "My grandmother",
+    "The weaver",
+    "A careful traveller",
+]
+DOES = [
+    "walks across",
+    "remembers",
+    "looks at",
+    "sings about",
+    "writes a letter about",
+    "counts the animals of",
+    "draws a map of",
+]
+WHAT = [
+    "the high plain",
+    "the long road",
+    "the market by the river",
+    "the snow on the mountains",
+    "the last days of summer",
+]
+WHEN = [
+    "in the early morning.",
+    "every year in spring.",
+    "when the rain has stopped.",
+    "before the others wake up.",
+    "with great joy.",
+]
 
 RECIPE = """
 seed = 3
@@ -63,7 +90,10 @@ def write(folder: Path) -> Path:
     project.mkdir()
     (project / "pyproject.toml").write_text('[project]\nname = "graze"\nversion = "1"\nlicense = "MIT"\n')
     for number in range(8):
-        body = "".join(f"    if plain == {chance.randrange(100)}:\n        return 'llama {chance.randrange(100)}'\n" for _ in range(8))
+        body = "".join(
+            f"    if plain == {chance.randrange(100)}:\n        return 'llama {chance.randrange(100)}'\n"
+            for _ in range(8)
+        )
         (project / f"graze_{number}.py").write_text(f"def graze_{number}(plain):\n{body}    return None\n")
     path = folder / "small.toml"
     path.write_text(RECIPE)
@@ -76,7 +106,15 @@ def command(*arguments: Any) -> list[str]:
 
 def puna(*arguments: Any, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line and check its exit code."""
-    result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, check=False, env=environment(), **options)
+    result = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=environment(),
+        **options,
+    )
     assert result.returncode == code, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
 

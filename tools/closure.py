@@ -1,7 +1,9 @@
-"""Hold the budgets of size: what a reader must read between a batch on disk and the optimizer step, and the package as a whole.
+"""Hold the budgets of size: what a reader must read between a batch on disk and the optimizer step, and the
+package as a whole.
 
-Counts the files that `train/trainer.py` imports at module level, directly or through others (imports inside functions and under
-TYPE_CHECKING are not followed), and their lines of code: no blanks, comments or docstrings. Ends with 1 when a budget is passed.
+Counts the files that `train/trainer.py` imports at module level, directly or through others (imports inside
+functions and under TYPE_CHECKING are not followed), and their lines of code: no blanks, comments or
+docstrings. Ends with 1 when a budget is passed.
 """
 
 import ast
@@ -14,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src"
 ENTRY = ROOT / "puna" / "train" / "trainer.py"
 CLOSURE_FILES, CLOSURE_LINES, FILE_LINES, PACKAGE_LINES = 25, 5_000, 600, 20_000
-LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+LAYOUT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 
 
 def code_lines(path: Path) -> int:
@@ -25,7 +34,10 @@ def code_lines(path: Path) -> int:
         if token.type not in LAYOUT:
             code.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             code.difference_update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return len(code)
 
@@ -59,7 +71,9 @@ def closure(entry: Path) -> list[Path]:
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
                 stem = ROOT.joinpath(*parts[:end])
-                waiting += [found for found in (stem.with_suffix(".py"), stem / "__init__.py") if found.is_file()]
+                waiting += [
+                    found for found in (stem.with_suffix(".py"), stem / "__init__.py") if found.is_file()
+                ]
     return sorted(seen)
 
 

@@ -65,7 +65,9 @@ class CorpusRecipe(BaseModel):
     def whole(self) -> "Recipe":
         """This recipe as one that trains, too. Raises UserError where it is one of a corpus alone."""
         if not isinstance(self, Recipe):
-            raise UserError(f"recipe {self.name} is one of a corpus alone: it lacks a section of {', '.join(TRAINING)}")
+            raise UserError(
+                f"recipe {self.name} is one of a corpus alone: it lacks a section of {', '.join(TRAINING)}"
+            )
         return self
 
 
@@ -81,7 +83,10 @@ class Recipe(CorpusRecipe):
 
     def llama_config(self) -> LlamaConfig:
         """The model's shape, with the tokenizer's vocabulary and the training context."""
-        overrides: dict[str, Any] = {"tie_embeddings": self.model.tie_embeddings, "max_seq_len": self.train.sequence_length}
+        overrides: dict[str, Any] = {
+            "tie_embeddings": self.model.tie_embeddings,
+            "max_seq_len": self.train.sequence_length,
+        }
         if self.model.n_kv_heads is not None:
             overrides["n_kv_heads"] = self.model.n_kv_heads
         return config(self.model.size, self.tokenizer.vocab_size, **overrides)
@@ -92,18 +97,29 @@ class Recipe(CorpusRecipe):
         names = {source.name for source in self.corpus.sources}
         mixture = set(self.tokens.mixture)
         if mixture:
-            found += [f"tokens.mixture.{name}: no such source; sources are {', '.join(sorted(names))}" for name in sorted(mixture - names)]
-            found += [f"tokens.mixture: source {name} has neither share nor epochs" for name in sorted(names - mixture)]
+            found += [
+                f"tokens.mixture.{name}: no such source; sources are {', '.join(sorted(names))}"
+                for name in sorted(mixture - names)
+            ]
+            found += [
+                f"tokens.mixture: source {name} has neither share nor epochs"
+                for name in sorted(names - mixture)
+            ]
         try:
             self.llama_config()
         except (UserError, ValidationError) as error:
-            detail = [problem["msg"] for problem in error.errors()] if isinstance(error, ValidationError) else [str(error)]
+            detail = (
+                [problem["msg"] for problem in error.errors()]
+                if isinstance(error, ValidationError)
+                else [str(error)]
+            )
             found += [f"model: {text}" for text in detail]
         return found
 
 
 def find(name: str) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one. Raises UserError listing the shipped ones."""
+    """The file of a recipe given by path or by the name of a shipped one. Raises UserError listing the
+    shipped ones."""
     path = Path(name)
     if path.suffix == ".toml" or os.sep in name:
         if path.is_file():
@@ -114,17 +130,23 @@ def find(name: str) -> Path:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     known = sorted({path.stem for folder in shipped for path in folder.glob("*.toml")})
-    raise UserError(f"no recipe named {name}; shipped recipes: {', '.join(known) or 'none'}; or give the path of a .toml file")
+    raise UserError(
+        f"no recipe named {name}; shipped recipes: {', '.join(known) or 'none'}; or give the path of a .toml file"
+    )
 
 
 def is_shipped(name: str) -> bool:
     """Whether a name is that of a shipped recipe, and no file's or folder's."""
-    return os.sep not in name and not Path(name).exists() and any((folder / f"{name}.toml").is_file() for folder in (CHECKOUT, PACKAGED))
+    return (
+        os.sep not in name
+        and not Path(name).exists()
+        and any((folder / f"{name}.toml").is_file() for folder in (CHECKOUT, PACKAGED))
+    )
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has to be of its key's own type:
-    "2", 2.0 and true are no 2.
+    """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has
+    to be of its key's own type: "2", 2.0 and true are no 2.
 
     Raises UserError with every problem at once, each with file and key.
     """
@@ -133,14 +155,19 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         from puna.corpus.sources.discover import SMALL
 
         told = f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); for a small model, write"
-        problems.append("\n    ".join([told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]))
+        problems.append(
+            "\n    ".join(
+                [told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]
+            )
+        )
     if problems or not isinstance(recipe, Recipe):
         raise _refused(path, problems)
     return recipe
 
 
 def load_corpus(path: Path, overrides: tuple[str, ...] = ()) -> CorpusRecipe:
-    """Read a recipe that may be one of a corpus alone: a Recipe where no section is missing. Raises UserError as `load` does."""
+    """Read a recipe that may be one of a corpus alone: a Recipe where no section is missing. Raises UserError
+    as `load` does."""
     recipe, problems, _ = _read(path, overrides)
     if problems or recipe is None:
         raise _refused(path, problems)
@@ -148,7 +175,9 @@ def load_corpus(path: Path, overrides: tuple[str, ...] = ()) -> CorpusRecipe:
 
 
 def _refused(path: Path, problems: list[str]) -> UserError:
-    return UserError("\n  ".join([f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", *problems]))
+    return UserError(
+        "\n  ".join([f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", *problems])
+    )
 
 
 def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, list[str], list[str]]:
@@ -164,7 +193,9 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
     missing = [section for section in TRAINING if section not in tree]
     foreign: dict[str, str] = {}
     if tree["name"] == path.stem and not _is_text(path.stem):
-        foreign["name"] = "it is the file's, which is not text in UTF-8; rename the file, or write a name into it"
+        foreign["name"] = (
+            "it is the file's, which is not text in UTF-8; rename the file, or write a name into it"
+        )
         tree["name"] = None
     recipe: CorpusRecipe | None = None
     try:
@@ -174,7 +205,9 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
             recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
             problems += recipe.whole().problems()
         except ValidationError as error:
-            found = [problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)]
+            found = [
+                problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)
+            ]
             problems += [_explain(problem, plain) for problem in found]
             if not found and not foreign:
                 alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
@@ -209,7 +242,13 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     node: Any = tree
     *sections, last = key.split(".")
     for section in sections:
-        node = _member(node, section) if isinstance(node, list) else node.setdefault(section, {}) if isinstance(node, dict) else None
+        node = (
+            _member(node, section)
+            if isinstance(node, list)
+            else node.setdefault(section, {})
+            if isinstance(node, dict)
+            else None
+        )
     if not isinstance(node, dict):
         return f"{key}: cannot be set: there is no such section (a source is named by its name, as in corpus.sources.code.reader)"
     node[last] = parsed
@@ -223,9 +262,12 @@ def _member(entries: list[Any], name: str) -> Any:
 
 
 def _plain(node: Any, key: str, foreign: dict[str, str]) -> Any:
-    """The tree in values of JSON; what it has no value for is told in `foreign` by its key, and becomes null."""
+    """The tree in values of JSON; what it has no value for is told in `foreign` by its key, and becomes
+    null."""
     if isinstance(node, dict):
-        return {name: _plain(value, f"{key}.{name}".removeprefix("."), foreign) for name, value in node.items()}
+        return {
+            name: _plain(value, f"{key}.{name}".removeprefix("."), foreign) for name, value in node.items()
+        }
     if isinstance(node, list):
         return [_plain(value, f"{key}.{place}", foreign) for place, value in enumerate(node)]
     if isinstance(node, datetime.date | datetime.time):
@@ -256,7 +298,9 @@ def _named(location: Sequence[Any], tree: Any) -> str:
 
 
 def _explain(problem: Any, tree: Any) -> str:
-    if problem["type"] == "json_invalid":  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
+    if (
+        problem["type"] == "json_invalid"
+    ):  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
         return TOO_DEEP
     key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")

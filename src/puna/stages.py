@@ -1,7 +1,7 @@
 """The stages of a recipe, in the order of the data: fetch, documents, tokenizer, tokens, train, scores.
 
-Each takes finished artifacts and fills a folder. The numbers in `VERSIONS` are part of the fingerprints: raise one when a change of
-code changes that stage's result.
+Each takes finished artifacts and fills a folder. The numbers in `VERSIONS` are part of the fingerprints:
+raise one when a change of code changes that stage's result.
 """
 
 import hashlib
@@ -24,37 +24,53 @@ VERSIONS = {"fetch": 5, "documents": 8, "tokenizer": 2, "tokens": 1, "train": 3,
 
 
 def stages(recipe: CorpusRecipe, root: Path) -> list[Stage]:
-    """Stages of a recipe: the first two of one of a corpus alone. root: the folder that local files are relative to. Raises UserError
-    when local files are missing."""
+    """Stages of a recipe: the first two of one of a corpus alone. root: the folder that local files are
+    relative to. Raises UserError when local files are missing."""
     described: dict[str, tuple[tuple[str, ...], Any, Callable[[Context], dict[str, Any]]]] = {
         "fetch": ((), _addresses(recipe, root), fetch),
         "documents": (("fetch",), _corpus(recipe, root), documents),
     }
     if isinstance(recipe, Recipe):
         described |= _training(recipe)
-    return [Stage(name, VERSIONS[name], inputs, settings, work) for name, (inputs, settings, work) in described.items()]
+    return [
+        Stage(name, VERSIONS[name], inputs, settings, work)
+        for name, (inputs, settings, work) in described.items()
+    ]
 
 
 def _training(recipe: Recipe) -> dict[str, tuple[tuple[str, ...], Any, Callable[[Context], dict[str, Any]]]]:
     model = recipe.llama_config()
     return {
-        "tokenizer": (("documents",), [recipe.tokenizer, recipe.tokens.held_out, recipe.tokens.small_sources], tokenizer),
+        "tokenizer": (
+            ("documents",),
+            [recipe.tokenizer, recipe.tokens.held_out, recipe.tokens.small_sources],
+            tokenizer,
+        ),
         "tokens": (("documents", "tokenizer"), [recipe.tokens.held_out, recipe.tokens.small_sources], tokens),
-        "train": (("tokenizer", "tokens"), [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)], train),
+        "train": (
+            ("tokenizer", "tokens"),
+            [recipe.seed, model, recipe.train, recipe.tokens, compiled.kind(KERNELS)],
+            train,
+        ),
         "scores": (("documents", "tokenizer", "tokens", "train"), [recipe.seed, recipe.evaluate], scores),
     }
 
 
 def _addresses(recipe: CorpusRecipe, root: Path) -> dict[str, str]:
-    """A digest of what every source is read from, by content: remote files by the digest in their address, local ones by their own."""
+    """A digest of what every source is read from, by content: remote files by the digest in their address,
+    local ones by their own."""
     found: dict[str, str] = {}
     for source in recipe.corpus.sources:
         entries = hashlib.sha256()
         for address in fetching.parse_all(source.uris):
             inside = {"members": address.members} if address.members else {}
             if address.kind == "local":
-                files = fetching.local_files(source.name, address, root, recipe.corpus.on_damaged_file == "skip")
-                if source.reader not in TAKE_FOLDERS and (folders := [file.name for file in files if file.path.is_dir()]):
+                files = fetching.local_files(
+                    source.name, address, root, recipe.corpus.on_damaged_file == "skip"
+                )
+                if source.reader not in TAKE_FOLDERS and (
+                    folders := [file.name for file in files if file.path.is_dir()]
+                ):
                     raise UserError(
                         f"source {source.name}: {folders[0]} is a folder, and the reader {source.reader} takes files; write {folders[0]}/*"
                     )
@@ -71,7 +87,8 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
-    """What the documents depend on: the corpus' settings but where and by whom the work is done, and the content of files they name."""
+    """What the documents depend on: the corpus' settings but where and by whom the work is done, and the
+    content of files they name."""
     from puna.corpus.merge import documents_folder
 
     corpus = recipe.corpus
@@ -90,16 +107,23 @@ def _corpus(recipe: CorpusRecipe, root: Path) -> dict[str, Any]:
         index = made.folder / "near" / "index.json"
         threshold = json.loads(index.read_bytes())["threshold"] if index.is_file() else 1
         if threshold != corpus.near_duplicates:
-            raise UserError(f"corpus.known: {corpus.known} was made with near_duplicates = {threshold}; set it to that here, too")
+            raise UserError(
+                f"corpus.known: {corpus.known} was made with near_duplicates = {threshold}; set it to that here, too"
+            )
         known = made.digest
     return {**corpus.model_dump(exclude={"root", "workers", "ray"}), "files": files, "known": known}
 
 
 def fetch(context: Context) -> dict[str, Any]:
-    """Bring remote files and what is inside archives into the artifact; other local files are listed with their digests and stay."""
+    """Bring remote files and what is inside archives into the artifact; other local files are listed with
+    their digests and stay."""
     counts: dict[str, dict[str, int]] = {}
     corpus, brought = context.recipe.corpus, context.scratch.parent / fetching.BROUGHT
-    total, done, skip = sum(len(source.uris) for source in corpus.sources), 0, corpus.on_damaged_file == "skip"
+    total, done, skip = (
+        sum(len(source.uris) for source in corpus.sources),
+        0,
+        corpus.on_damaged_file == "skip",
+    )
     for source in corpus.sources:
         count = counts[source.name] = {"files": 0, "bytes": 0}
         folder = context.work / source.name
@@ -108,7 +132,14 @@ def fetch(context: Context) -> dict[str, Any]:
                 context.view.progress(source.name, done, total)
                 for file in _brought(context, source.name, address, folder, brought, skip):
                     listed.write(
-                        _line({"name": file.name, "digest": file.digest, "bytes": file.bytes, "path": _inside(context.work, file)})
+                        _line(
+                            {
+                                "name": file.name,
+                                "digest": file.digest,
+                                "bytes": file.bytes,
+                                "path": _inside(context.work, file),
+                            }
+                        )
                     )
                     count["files"] += 1
                     count["bytes"] += file.bytes
@@ -121,18 +152,28 @@ def _list(folder: Path, source: str) -> Path:
     return folder / f"{source}.jsonl"
 
 
-def _brought(context: Context, source: str, address: fetching.Address, folder: Path, brought: Path, skip: bool) -> list[fetching.RawFile]:
+def _brought(
+    context: Context, source: str, address: fetching.Address, folder: Path, brought: Path, skip: bool
+) -> list[fetching.RawFile]:
     if address.kind != "local":
         return fetching.fetch(source, address, folder, brought, skip)
     files = fetching.local_files(source, address, context.root, skip)
     if not address.members:
         return files
-    return [inside for file in files for inside in ([file] if file.unreadable else fetching.unpack(file, address.members, folder, skip))]
+    return [
+        inside
+        for file in files
+        for inside in ([file] if file.unreadable else fetching.unpack(file, address.members, folder, skip))
+    ]
 
 
 def _inside(work: Path, file: fetching.RawFile) -> str | None:
     """Where in the artifact a file is; None for one that stays where it was, or cannot be read."""
-    return file.path.relative_to(work).as_posix() if file.path.is_relative_to(work) and not file.unreadable else None
+    return (
+        file.path.relative_to(work).as_posix()
+        if file.path.is_relative_to(work) and not file.unreadable
+        else None
+    )
 
 
 def documents(context: Context) -> dict[str, Any]:
@@ -148,8 +189,13 @@ def documents(context: Context) -> dict[str, Any]:
             "corpus.line_memory_bytes"
         )
     fetched = context.inputs["fetch"]
-    files = {source.name: _raw_files(fetched, source.name, context.root) for source in context.recipe.corpus.sources}
-    return merge.documents(context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root)
+    files = {
+        source.name: _raw_files(fetched, source.name, context.root)
+        for source in context.recipe.corpus.sources
+    }
+    return merge.documents(
+        context.recipe.corpus, files, context.scratch, context.work, context.view.progress, context.root
+    )
 
 
 def _raw_files(fetched: Artifact, source: str, root: Path) -> Iterator[fetching.RawFile]:
@@ -175,8 +221,12 @@ def _names(recipe: CorpusRecipe, shards: Artifact) -> list[str]:
 
 
 def _trained_on(recipe: Recipe, found: Artifact) -> list[str]:
-    """The sources that a model is trained on. Raises UserError for those that are too small, unless they are to be left out."""
-    kept = {source.name: found.metrics["sources"][source.name]["kept"]["documents"] for source in recipe.corpus.sources}
+    """The sources that a model is trained on. Raises UserError for those that are too small, unless they are
+    to be left out."""
+    kept = {
+        source.name: found.metrics["sources"][source.name]["kept"]["documents"]
+        for source in recipe.corpus.sources
+    }
     enough = [name for name, documents in kept.items() if documents > 1]
     leaves_out = recipe.tokens.small_sources == "leave out"
     if (empty := [name for name, documents in kept.items() if not documents]) and not (leaves_out and enough):
@@ -205,7 +255,9 @@ def tokenizer(context: Context) -> dict[str, Any]:
     def training_texts() -> Iterator[str]:
         for number, name in enumerate(sizes):
             context.view.progress(name, number, len(sizes))
-            held_out = shards.choose_held_out([identity for identity, _ in _texts(found, name)], recipe.tokens.held_out)
+            held_out = shards.choose_held_out(
+                [identity for identity, _ in _texts(found, name)], recipe.tokens.held_out
+            )
             for place, (_, text) in enumerate(_texts(found, name)):
                 size = len(text.encode())
                 if not held_out[place] and used[name] + size <= room[name]:
@@ -216,7 +268,9 @@ def tokenizer(context: Context) -> dict[str, Any]:
     model = module.train(training_texts(), recipe.tokenizer)
     (context.work / "tokenizer.model").write_bytes(model)
     trained = module.Tokenizer(model)
-    longest = sorted((trained.piece(token) for token in range(trained.vocab_size)), key=lambda piece: (-len(piece), piece))
+    longest = sorted(
+        (trained.piece(token) for token in range(trained.vocab_size)), key=lambda piece: (-len(piece), piece)
+    )
     return {"vocab_size": trained.vocab_size, "training_bytes": used, "longest_pieces": longest[:24]}
 
 
@@ -238,17 +292,22 @@ def tokens(context: Context) -> dict[str, Any]:
     names, counts = _trained_on(recipe, found), {}
     for number, name in enumerate(names):
         context.view.progress(name, number, len(names))
-        counts[name] = shards.write(name, _texts(found, name), model, recipe.tokens.held_out, _threads(), context.work)
+        counts[name] = shards.write(
+            name, _texts(found, name), model, recipe.tokens.held_out, _threads(), context.work
+        )
     return counts
 
 
 def batches_of(recipe: Recipe, shards: Artifact, vocab_size: int) -> Any:
-    """The training batches of a recipe, over the shards in `shards`. Raises UserError when a source would be seen too often."""
+    """The training batches of a recipe, over the shards in `shards`. Raises UserError when a source would be
+    seen too often."""
     from puna.tokens import batches, mixture
     from puna.tokens.shards import load
 
     if left := sorted(set(recipe.tokens.mixture) - set(shards.metrics)):
-        raise UserError(f"tokens.mixture names {left[0]}, which has fewer than two documents and is left out (tokens.small_sources)")
+        raise UserError(
+            f"tokens.mixture names {left[0]}, which has fewer than two documents and is left out (tokens.small_sources)"
+        )
     opened = [load(shards.folder, name, "train", vocab_size) for name in _names(recipe, shards)]
     length, count = recipe.train.sequence_length, recipe.train.batch_sequences
     sizes = {shard.source: len(shard.tokens) for shard in opened}
@@ -270,11 +329,19 @@ def train(context: Context) -> dict[str, Any]:
     config, settings = recipe.llama_config(), recipe.train
     batches = batches_of(recipe, shards, config.vocab_size)
     held_out = {
-        name: rows_of(load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens), settings.sequence_length)
+        name: rows_of(
+            load(shards.folder, name, "held_out", config.vocab_size).first(settings.validation_tokens),
+            settings.sequence_length,
+        )
         for name in _names(recipe, shards)
     }
     peak = machine.matmul_peak(settings.device, trainer.precision(settings))
-    metrics = Metrics(context.logs / "metrics.jsonl", config.flops_per_token(settings.sequence_length), peak, recipe.energy.watts)
+    metrics = Metrics(
+        context.logs / "metrics.jsonl",
+        config.flops_per_token(settings.sequence_length),
+        peak,
+        recipe.energy.watts,
+    )
 
     def on_event(event: trainer.Event) -> None:
         metrics.write(event)
@@ -288,7 +355,9 @@ def train(context: Context) -> dict[str, Any]:
     model.cpu()
     native.save(model, context.work)
     save_batch_plan(batches, settings.steps, config.vocab_size, context.work)
-    (context.work / "tokenizer.model").write_bytes(context.inputs["tokenizer"].path("tokenizer.model").read_bytes())
+    (context.work / "tokenizer.model").write_bytes(
+        context.inputs["tokenizer"].path("tokenizer.model").read_bytes()
+    )
     for name, entries in (("losses", progress.losses), ("validation", progress.validation)):
         (context.work / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return {
@@ -320,7 +389,9 @@ def scores(context: Context) -> dict[str, Any]:
     training = [load(shards.folder, name, "train", text.vocab_size) for name in names]
     everything = np.concatenate([shard.tokens for shard in training])
     starts = np.cumsum([0, *(len(shard.tokens) for shard in training)])
-    offsets = np.concatenate([shard.offsets[:-1] + start for shard, start in zip(training, starts, strict=False)] + [starts[-1:]])
+    offsets = np.concatenate(
+        [shard.offsets[:-1] + start for shard, start in zip(training, starts, strict=False)] + [starts[-1:]]
+    )
     five_gram = NGram(everything, offsets, vocab_size=text.vocab_size)
     results, sizes = {}, {}
     for number, name in enumerate(names):
@@ -341,10 +412,18 @@ def scores(context: Context) -> dict[str, Any]:
         ids = [text.bos_id, *text.encode(prompt)]
         room = min(settings.sample_tokens, recipe.train.sequence_length - len(ids))
         if room < 1:
-            raise UserError(f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens, the model reads {recipe.train.sequence_length}")
+            raise UserError(
+                f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens, the model reads {recipe.train.sequence_length}"
+            )
         (new,) = generate(model, [ids], max_new_tokens=room, temperature=settings.temperature, top_p=settings.top_p,
                           seed=recipe.seed + number, eos_id=text.eos_id)  # fmt: skip
-        samples.append({"prompt": prompt, "text": text.decode(ids + new)[len(prompt) :], "temperature": settings.temperature})
+        samples.append(
+            {
+                "prompt": prompt,
+                "text": text.decode(ids + new)[len(prompt) :],
+                "temperature": settings.temperature,
+            }
+        )
     result = {"bits_per_byte": results, "held_out_bytes": sizes, "samples": samples}
     (context.work / "scores.json").write_text(json.dumps(result, indent=1))
     return result

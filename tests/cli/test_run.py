@@ -45,9 +45,15 @@ def test_summary_has_every_figure(finished: Path) -> None:
     assert figures["documents"] == 44 and figures["tokens"] == 20 * 4 * 32
     for source in ("stories", "code"):
         scores = figures["bits_per_byte"][source]
-        assert set(scores) == {"model", "xz", "unigram", "five_gram"} and all(0 < score < 12 for score in scores.values())
+        assert set(scores) == {"model", "xz", "unigram", "five_gram"} and all(
+            0 < score < 12 for score in scores.values()
+        )
     assert set(figures["seconds"]) == set(STAGES) and all(value > 0 for value in figures["seconds"].values())
-    assert figures["tokens_per_second"] > 0 and 0 < figures["matmul_peak_share"] < 1.2 and figures["peak_memory_bytes"] > 1e8
+    assert (
+        figures["tokens_per_second"] > 0
+        and 0 < figures["matmul_peak_share"] < 1.2
+        and figures["peak_memory_bytes"] > 1e8
+    )
     assert figures["energy"]["kwh"] > 0 and figures["energy"]["kg_co2"] > 0
     assert [stage["stage"] for stage in figures["stages"]] == STAGES
 
@@ -56,13 +62,25 @@ def test_metrics_have_a_line_a_step(finished: Path) -> None:
     (path,) = finished.glob("out/small/logs/train-*/metrics.jsonl")
     steps = [json.loads(line) for line in path.read_text().splitlines() if "learning_rate" in line]
     assert [line["step"] for line in steps] == list(range(1, 21))
-    wanted = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "matmul_peak_share", "peak_memory_bytes", "estimated_joules"}
+    wanted = {
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "tokens_per_second",
+        "matmul_peak_share",
+        "peak_memory_bytes",
+        "estimated_joules",
+    }
     assert wanted <= set(steps[0])
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.3
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (finished / "out" / "small").rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in (finished / "out" / "small").rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     started = time.monotonic()
     result = puna("run", finished / "small.toml", "--out", finished / "out")
     assert time.monotonic() - started < 20
@@ -74,7 +92,9 @@ def test_show_names_what_would_run(finished: Path) -> None:
     rows = json.loads(puna("show", finished / "small.toml", "--out", finished / "out", "--json").stdout)
     assert [row["stage"] for row in rows] == STAGES and {row["state"] for row in rows} == {"there"}
     change = ["-s", "train.learning_rate=1e-3"]
-    rows = json.loads(puna("show", finished / "small.toml", "--out", finished / "out", "--json", *change).stdout)
+    rows = json.loads(
+        puna("show", finished / "small.toml", "--out", finished / "out", "--json", *change).stdout
+    )
     assert [row["state"] for row in rows] == ["there"] * 4 + ["would run"] * 2
     assert "would run" in puna("show", finished / "small.toml", "--out", finished / "nowhere").stdout
 
@@ -82,7 +102,14 @@ def test_show_names_what_would_run(finished: Path) -> None:
 def test_a_change_redoes_only_what_hangs_on_it(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     before = tiny.digests(tmp_path / "copy" / "out")
-    puna("run", tmp_path / "copy" / "small.toml", "--out", tmp_path / "copy" / "out", "-s", "evaluate.sample_tokens=5")
+    puna(
+        "run",
+        tmp_path / "copy" / "small.toml",
+        "--out",
+        tmp_path / "copy" / "out",
+        "-s",
+        "evaluate.sample_tokens=5",
+    )
     after = tiny.digests(tmp_path / "copy" / "out")
     assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"scores"}
 
@@ -114,9 +141,23 @@ def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, t
     told = puna("run", recipe, "--out", folder / "out", "-s", wished).stderr
     assert "left out, with fewer than two documents: none, one" in told
     figures = json.loads((folder / "out" / "small" / "summary.json").read_text())
-    assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == ["stories", "code", "one", "none"]
+    assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == [
+        "stories",
+        "code",
+        "one",
+        "none",
+    ]
     shares = [f"tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
-    refused = puna("run", recipe, "--out", folder / "out", "-s", wished, *(word for share in shares for word in ("-s", share)), code=2)
+    refused = puna(
+        "run",
+        recipe,
+        "--out",
+        folder / "out",
+        "-s",
+        wished,
+        *(word for share in shares for word in ("-s", share)),
+        code=2,
+    )
     assert "tokens.mixture names none, which has fewer than two documents" in refused.stderr
 
 
@@ -132,13 +173,19 @@ def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path)
 
 def test_an_output_folder_that_cannot_be(finished: Path) -> None:
     for out in (finished / "small.toml", Path("/dev/null"), Path("/proc/x")):
-        assert f"cannot make the folder {out}/small" in puna("run", finished / "small.toml", "--out", out, code=2).stderr
+        assert (
+            f"cannot make the folder {out}/small"
+            in puna("run", finished / "small.toml", "--out", out, code=2).stderr
+        )
 
 
 def test_two_fresh_folders_have_the_same_digests(finished: Path, tmp_path: Path) -> None:
     copy = changed_copy(finished, tmp_path)
     puna("run", copy / "small.toml", "--out", tmp_path / "elsewhere")
-    assert tiny.digests(tmp_path / "elsewhere") == tiny.digests(finished / "out") and len(tiny.digests(finished / "out")) == 6
+    assert (
+        tiny.digests(tmp_path / "elsewhere") == tiny.digests(finished / "out")
+        and len(tiny.digests(finished / "out")) == 6
+    )
 
 
 @pytest.mark.slow
@@ -150,7 +197,12 @@ def test_ten_kills_at_random_moments_change_nothing(finished: Path, tmp_path: Pa
     kills = 0
     while kills < 10:
         process = subprocess.Popen(
-            run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=tiny.environment()
+            run,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=tiny.environment(),
         )
         try:
             process.wait(chance.uniform(0.5, 5.0))
@@ -167,16 +219,33 @@ def test_ten_kills_at_random_moments_change_nothing(finished: Path, tmp_path: Pa
         assert tiny.digests(copy / "out").items() <= whole.items()
     puna("run", copy / "small.toml", "--out", copy / "out")
     assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
-    assert not list((copy / "out" / "small" / ".work").iterdir()) and not list((copy / "out" / "small" / ".scratch").iterdir())
+    assert not list((copy / "out" / "small" / ".work").iterdir()) and not list(
+        (copy / "out" / "small" / ".scratch").iterdir()
+    )
     puna("verify", copy / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_goes_on(finished: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_and_the_same_command_goes_on(
+    finished: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     copy = changed_copy(finished, tmp_path)
-    arguments = ["run", copy / "small.toml", "--out", copy / "out", "-s", "train.steps=4000", "-s", "train.checkpoint_steps=100000"]
+    arguments = [
+        "run",
+        copy / "small.toml",
+        "--out",
+        copy / "out",
+        "-s",
+        "train.steps=4000",
+        "-s",
+        "train.checkpoint_steps=100000",
+    ]
     process = subprocess.Popen(
-        tiny.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=tiny.environment()
+        tiny.command(*arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=tiny.environment(),
     )
     waiting = time.monotonic() + 100
     while not any(path.stat().st_size > 3000 for path in copy.glob("out/small/logs/train-*/metrics.jsonl")):
@@ -201,7 +270,10 @@ def test_a_damaged_artifact_is_named_and_refused(finished: Path, tmp_path: Path)
     result = puna("verify", out, "--json", code=2)
     assert [row["sound"] for row in json.loads(result.stdout)].count(False) == 1
     for again in (result, puna("run", tmp_path / "copy" / "small.toml", "--out", out, code=2)):
-        assert "stories.train.bin does not match its digest; remove the folder" in again.stderr and "Traceback" not in again.stderr
+        assert (
+            "stories.train.bin does not match its digest; remove the folder" in again.stderr
+            and "Traceback" not in again.stderr
+        )
 
 
 def test_trace_leads_to_the_document(finished: Path) -> None:
@@ -210,9 +282,16 @@ def test_trace_leads_to_the_document(finished: Path) -> None:
     for step, row, position in ((1, 0, 0), (20, 3, 31), (7, 1, 20), (12, 2, 9)):
         found = json.loads(puna("trace", run, step, row, position, "--json").stdout)
         seen.add(found["source"])
-        assert found["licence"] in ("CC0-1.0", "MIT") and found["url"] and found["file"] and "language_score" in found
+        assert (
+            found["licence"] in ("CC0-1.0", "MIT")
+            and found["url"]
+            and found["file"]
+            and "language_score" in found
+        )
         raw = (
-            (finished / found["file"]).read_text() if found["source"] == "stories" else (finished / "project" / found["title"]).read_text()
+            (finished / found["file"]).read_text()
+            if found["source"] == "stories"
+            else (finished / "project" / found["title"]).read_text()
         )
         assert found["text"][:100] in raw
         assert found["token"] in found["around"] or found["token"].startswith("<")
@@ -223,7 +302,9 @@ def test_trace_leads_to_the_document(finished: Path) -> None:
 def test_generate_goes_on(finished: Path) -> None:
     run = finished / "out" / "small"
     plain = puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0).stdout
-    told = json.loads(puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0, "--json").stdout)
+    told = json.loads(
+        puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0, "--json").stdout
+    )
     assert plain == f"The old llama{told['text']}\n" and 0 < told["tokens"] <= 10
     assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
 
@@ -232,7 +313,16 @@ def test_report_and_its_figures(finished: Path) -> None:
     run = finished / "out" / "small"
     assert json.loads(puna("report", run, "--json").stdout) == json.loads((run / "summary.json").read_text())
     page = (run / "report.html").read_text()
-    for told in ("stories", "CC0-1.0", "exact duplicate", "The old llama", "5-gram", "kWh", "checkpoint_steps = 4", "<svg"):
+    for told in (
+        "stories",
+        "CC0-1.0",
+        "exact duplicate",
+        "The old llama",
+        "5-gram",
+        "kWh",
+        "checkpoint_steps = 4",
+        "<svg",
+    ):
         assert told in page
     for source in ("http://", "https://", "src=", "<script", "@import", "url("):
         assert source not in page.replace("http://www.w3.org", "")
@@ -245,26 +335,49 @@ def break_recipe(folder: Path, old: str, new: str) -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "unknown key": (lambda f: break_recipe(f, "seed = 3", "sead = 3"), "sead: unknown key; did you mean seed?"),
-    "missing file": (lambda f: break_recipe(f, "stories-*.txt", "storys.txt"), "source stories: nothing at storys.txt"),
+    "unknown key": (
+        lambda f: break_recipe(f, "seed = 3", "sead = 3"),
+        "sead: unknown key; did you mean seed?",
+    ),
+    "missing file": (
+        lambda f: break_recipe(f, "stories-*.txt", "storys.txt"),
+        "source stories: nothing at storys.txt",
+    ),
     "not UTF-8": (
         lambda f: (f / "stories-1.txt").write_bytes(b"\xff" + (f / "stories-1.txt").read_bytes()),
         "stories-1.txt: not UTF-8 text",
     ),
-    "folder for files": (lambda f: break_recipe(f, "stories-*.txt", "project"), "project is a folder, and the reader lines takes files"),
-    "empty corpus": (lambda f: [path.write_text("") for path in f.glob("stories-*.txt")], "no document is left of source stories"),
-    "vocabulary too large": (lambda f: break_recipe(f, "vocab_size = 320", "vocab_size = 9000"), "tokenizer.vocab_size=9000 does not suit"),
+    "folder for files": (
+        lambda f: break_recipe(f, "stories-*.txt", "project"),
+        "project is a folder, and the reader lines takes files",
+    ),
+    "empty corpus": (
+        lambda f: [path.write_text("") for path in f.glob("stories-*.txt")],
+        "no document is left of source stories",
+    ),
+    "vocabulary too large": (
+        lambda f: break_recipe(f, "vocab_size = 320", "vocab_size = 9000"),
+        "tokenizer.vocab_size=9000 does not suit",
+    ),
     "batch too large": (
         lambda f: break_recipe(f, "batch_sequences = 4", "batch_sequences = 100000000"),
         "does not fit; lower train.micro_batch",
     ),
-    "too many epochs": (lambda f: break_recipe(f, "maximum_epochs = 100", "maximum_epochs = 0.1"), "more than tokens.maximum_epochs=0.1"),
-    "long prompt": (lambda f: break_recipe(f, "The old llama ", "llama " * 50), "evaluate.prompts: prompt 1 has"),
+    "too many epochs": (
+        lambda f: break_recipe(f, "maximum_epochs = 100", "maximum_epochs = 0.1"),
+        "more than tokens.maximum_epochs=0.1",
+    ),
+    "long prompt": (
+        lambda f: break_recipe(f, "The old llama ", "llama " * 50),
+        "evaluate.prompts: prompt 1 has",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_gives_one_message_and_leaves_nothing_half_written(finished: Path, tmp_path: Path, kind: str) -> None:
+def test_bad_input_gives_one_message_and_leaves_nothing_half_written(
+    finished: Path, tmp_path: Path, kind: str
+) -> None:
     copy = changed_copy(finished, tmp_path)
     breaks, message = BAD[kind]
     breaks(copy)
@@ -293,14 +406,21 @@ def test_a_full_disk(finished: Path, tmp_path: Path) -> None:
 
     result = puna("run", copy / "small.toml", "--out", copy / "out", code=2, preexec_fn=limit)
     check_refused(result, copy, "cannot write")
-    assert {path.name.partition("-")[0] for path in copy.glob("out/small/*-*")} == {"fetch", "documents", "tokenizer", "tokens"}
+    assert {path.name.partition("-")[0] for path in copy.glob("out/small/*-*")} == {
+        "fetch",
+        "documents",
+        "tokenizer",
+        "tokens",
+    }
     puna("run", copy / "small.toml", "--out", copy / "out")
     assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
 
 
 def check_refused(result: subprocess.CompletedProcess[str], folder: Path, message: str) -> None:
     """One message that says what; no traceback; only whole artifacts and logs are left."""
-    assert message in result.stderr and "Traceback" not in result.stderr and result.stderr.count("puna: ") == 1
+    assert (
+        message in result.stderr and "Traceback" not in result.stderr and result.stderr.count("puna: ") == 1
+    )
     assert result.stdout == ""
     run = folder / "out" / "small"
     if run.exists():

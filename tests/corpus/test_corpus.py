@@ -1,4 +1,5 @@
-"""Whole corpora: the same bytes whoever does the work and whenever it is killed; lines, models, rights, known runs."""
+"""Whole corpora: the same bytes whoever does the work and whenever it is killed; lines, models, rights, known
+runs."""
 
 import json
 import os
@@ -23,7 +24,22 @@ from puna.corpus.settings import SourceSettings
 from .test_merge import content
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("hill", "lake", "river", "village", "bridge", "school", "market", "garden", "tower", "road", "mill", "field", "forest", "harbour")
+NAMES = (
+    "hill",
+    "lake",
+    "river",
+    "village",
+    "bridge",
+    "school",
+    "market",
+    "garden",
+    "tower",
+    "road",
+    "mill",
+    "field",
+    "forest",
+    "harbour",
+)
 SENTENCES = (
     "The {0} was built in the year {2} by people of the {1}, who carried every stone on their backs.",
     "Nobody in the {1} remembers who first crossed the {0} at night, but the story is told to children.",
@@ -37,14 +53,19 @@ SENTENCES = (
 
 def text(number: int, sentences: int = 9) -> str:
     chance = random.Random(number)
-    pick = lambda: SENTENCES[chance.randrange(len(SENTENCES))].format(*chance.sample(NAMES, 2), chance.randrange(1000, 2000))  # noqa: E731
+    pick = lambda: SENTENCES[chance.randrange(len(SENTENCES))].format(
+        *chance.sample(NAMES, 2), chance.randrange(1000, 2000)
+    )  # noqa: E731
     return " ".join(pick() for _ in range(sentences))
 
 
 def job(folder: Path, name: str, files: dict[str, list[Path]], **settings: Any) -> Path:
     """A job for the driver. Sources are read as lines unless said otherwise."""
     sources = settings.pop("sources", {})
-    listed = [{"name": source, "reader": "lines", "uris": ["*"], "licence": "CC0", **sources.get(source, {})} for source in files]
+    listed = [
+        {"name": source, "reader": "lines", "uris": ["*"], "licence": "CC0", **sources.get(source, {})}
+        for source in files
+    ]
     made = {
         "settings": {"sources": listed, "group_bytes": 1, "workers": 1, **settings},
         "files": {source: [str(path) for path in paths] for source, paths in files.items()},
@@ -57,10 +78,20 @@ def job(folder: Path, name: str, files: dict[str, list[Path]], **settings: Any) 
 
 
 def start(path: Path) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "tests.corpus.driver", str(path)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -78,14 +109,21 @@ def write(path: Path, texts: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def village(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Files of four sources: with repeated lines, near and exact duplicates, and a source that models learn from."""
+    """Files of four sources: with repeated lines, near and exact duplicates, and a source that models learn
+    from."""
     folder = tmp_path_factory.mktemp("village")
     pages = []
     for number in range(6):
-        rows = [{"text": "\n".join(["Home | News | About us", text(10 * number + n), "All rights reserved."])} for n in range(10)]
+        rows = [
+            {"text": "\n".join(["Home | News | About us", text(10 * number + n), "All rights reserved."])}
+            for n in range(10)
+        ]
         rows.append({"text": "Home | News | About us\nAll rights reserved.\n" * 8})
         pages.append(write(folder / f"pages-{number}.jsonl", [json.dumps(row) for row in rows]))
-    good = [write(folder / f"good-{number}.txt", [text(1000 + 20 * number + n) for n in range(20)]) for number in range(3)]
+    good = [
+        write(folder / f"good-{number}.txt", [text(1000 + 20 * number + n) for n in range(20)])
+        for number in range(3)
+    ]
     again = write(folder / "again.txt", [text(1000), text(1001).replace("feast", "party"), text(5000)])
     sources = {"pages": {"reader": "jsonl", "ccnet": "on", "perplexity": True}}
     settings = {"sources": sources, "perplexity": {"train_on": ["good"], "pieces": 400, "order": 3}}
@@ -101,9 +139,16 @@ def whole(village: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
     funnel, _ = whole
-    assert funnel["lines"]["pages"] == {"found": 6 * (30 + 17 - 1), "removed": funnel["lines"]["pages"]["removed"], "scopes": 1}
+    assert funnel["lines"]["pages"] == {
+        "found": 6 * (30 + 17 - 1),
+        "removed": funnel["lines"]["pages"]["removed"],
+        "scopes": 1,
+    }
     assert funnel["dropped"]["pages"]["only repeated lines"] == 6
-    assert funnel["dropped"]["again"]["exact duplicate"] == 1 and funnel["dropped"]["again"]["near duplicate"] <= 1
+    assert (
+        funnel["dropped"]["again"]["exact duplicate"] == 1
+        and funnel["dropped"]["again"]["near duplicate"] <= 1
+    )
     head, tail = funnel["learnt"]["perplexity"]["pages"]
     assert 1 < head < tail
     kept = pq.read_table(village[0] / "whole" / "pages.parquet").to_pylist()
@@ -115,7 +160,9 @@ def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
     for row in pq.read_table(village[0] / "whole" / "dropped.parquet").to_pylist():
         if row["reason"] == "perplexity outside the parts kept":
             bucket, value, rest = row["detail"].replace(",", "").split(maxsplit=2)
-            assert (bucket, rest) == ("tail:", f"head below {head:.1f} tail above {tail:.1f}") and float(value) > tail - 0.1
+            assert (bucket, rest) == ("tail:", f"head below {head:.1f} tail above {tail:.1f}") and float(
+                value
+            ) > tail - 0.1
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -163,7 +210,10 @@ def test_exact_ccnet_keeps_no_copy_of_a_repeated_line(village: Any) -> None:
     folder, files, _ = village
     sources = {"pages": {"reader": "jsonl", "ccnet": "exact"}}
     funnel, out = run(job(folder, "exact", {"pages": files["pages"]}, sources=sources))
-    assert not any("Home" in row["text"] or "rights" in row["text"] for row in pq.read_table(out / "pages.parquet").to_pylist())
+    assert not any(
+        "Home" in row["text"] or "rights" in row["text"]
+        for row in pq.read_table(out / "pages.parquet").to_pylist()
+    )
     assert funnel["lines"]["pages"]["removed"] >= 6 * (20 + 16)
 
 
@@ -171,7 +221,10 @@ def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> 
     folder, _, _ = village
     later = write(folder / "later.txt", [text(1003), text(7000), text(1004)])
     funnel, out = run(job(folder, "later", {"later": [later]}, known=str(folder / "whole")))
-    assert funnel["dropped"]["later"] == {"near duplicate": 2} and funnel["sources"]["later"]["kept"]["documents"] == 1
+    assert (
+        funnel["dropped"]["later"] == {"near duplicate": 2}
+        and funnel["sources"]["later"]["kept"]["documents"] == 1
+    )
     assert pq.read_table(out / "later.parquet")["text"].to_pylist() == [text(7000)]
 
 
@@ -183,20 +236,35 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     (tmp_path / "domains.txt").write_text("b.org\n")
     path = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
     opt_out = {"domains": str(tmp_path / "domains.txt")}
-    made = job(tmp_path, "out", {"rows": [path]}, sources={"rows": {"reader": "jsonl"}}, opt_out=opt_out, privacy=["email"])
+    made = job(
+        tmp_path,
+        "out",
+        {"rows": [path]},
+        sources={"rows": {"reader": "jsonl"}},
+        opt_out=opt_out,
+        privacy=["email"],
+    )
     funnel, out = run(made)
     assert funnel["dropped"]["rows"] == {"opt-out: domain": 1}
     (row,) = pq.read_table(out / "rows.parquet").to_pylist()
     assert row["url"] == "https://a.org/0" and "nobody@example.org" not in row["text"]
     card, summary = (out / "data_card.md").read_text(), (out / "public_summary.md").read_text()
     assert "| opt-out: domain | 1 |" in card and "records left out for them: 1." in summary
-    assert "| rows | texts of a published dataset | 1 |" in summary.partition("### 2.6")[2]  # whose, its recipe does not say
+    assert (
+        "| rows | texts of a published dataset | 1 |" in summary.partition("### 2.6")[2]
+    )  # whose, its recipe does not say
 
 
-@pytest.mark.parametrize(("origin", "section"), [("private", "2.2"), ("crawled", "2.3"), ("user", "2.4"), ("public", "2.1")])
-def test_the_public_summary_lists_a_source_where_its_recipe_says(tmp_path: Path, origin: str, section: str) -> None:
+@pytest.mark.parametrize(
+    ("origin", "section"), [("private", "2.2"), ("crawled", "2.3"), ("user", "2.4"), ("public", "2.1")]
+)
+def test_the_public_summary_lists_a_source_where_its_recipe_says(
+    tmp_path: Path, origin: str, section: str
+) -> None:
     path = write(tmp_path / "letters.txt", [text(1)])
-    _, out = run(job(tmp_path, "out", {"letters": [path]}, sources={"letters": {"reader": "lines", "origin": origin}}))
+    _, out = run(
+        job(tmp_path, "out", {"letters": [path]}, sources={"letters": {"reader": "lines", "origin": origin}})
+    )
     parts = (out / "public_summary.md").read_text().split("### ")
     assert [part[:3] for part in parts if "letters" in part and not part.startswith("1")] == [section]
 
@@ -206,7 +274,10 @@ def test_where_a_source_stands_without_a_word_of_its_recipe() -> None:
     cases = [("html", near, ""), ("html", far, "crawled"), ("warc", "a.warc", "crawled"), ("lines", near, ""), ("lines", far, "public"),
              ("wikipedia", "dump.xml", "public")]  # fmt: skip
     for reader, uri, origin in cases:
-        assert card._origin(SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]})) == origin
+        assert (
+            card._origin(SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]}))
+            == origin
+        )
 
 
 def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:
@@ -223,11 +294,22 @@ def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:
 def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
     paragraphs = [text(20_000 + n, 5) for n in range(150)]
     first = write(tmp_path / "first.txt", ["\n\n".join(paragraphs)])
-    second = write(tmp_path / "second.txt", ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(textwrap.fill(part, 60) for part in paragraphs)])
+    second = write(
+        tmp_path / "second.txt",
+        ["A PUBLISHER'S FOREWORD\n\n" + "\n\n".join(textwrap.fill(part, 60) for part in paragraphs)],
+    )
     chance = random.Random(3)
     words = [word for sentence in SENTENCES for word in sentence.split() if "{" not in word]
-    other = write(tmp_path / "other.txt", ["\n\n".join(" ".join(chance.choices(words, k=90)) for _ in range(150))])
-    made = job(tmp_path, "out", {"books": [first, second, other]}, sources={"books": {"reader": "book", "books": True}}, near_duplicates=1)
+    other = write(
+        tmp_path / "other.txt", ["\n\n".join(" ".join(chance.choices(words, k=90)) for _ in range(150))]
+    )
+    made = job(
+        tmp_path,
+        "out",
+        {"books": [first, second, other]},
+        sources={"books": {"reader": "book", "books": True}},
+        near_duplicates=1,
+    )
     funnel, out = run(made)
     assert funnel["dropped"]["books"] == {"overlaps with an earlier book": 1}
     assert pq.read_table(out / "books.parquet")["file"].to_pylist() == ["first.txt", "other.txt"]
@@ -238,16 +320,24 @@ def test_the_heuristics_of_c4(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.jsonl", [json.dumps({"text": f"Menu\n{page}"}) for page in pages])
     (tmp_path / "words.txt").write_text("marmot\n")
     sources = {"rows": {"reader": "jsonl", "c4": True}}
-    funnel, out = run(job(tmp_path, "out", {"rows": [rows]}, sources=sources, bad_words=str(tmp_path / "words.txt")))
+    funnel, out = run(
+        job(tmp_path, "out", {"rows": [rows]}, sources=sources, bad_words=str(tmp_path / "words.txt"))
+    )
     assert funnel["sources"]["rows"]["kept"]["documents"] == 1 and len(funnel["dropped"]["rows"]) == 2
     assert pq.read_table(out / "rows.parquet")["text"].to_pylist() == [text(40_000)]
-    assert all(excerpt.startswith("Menu") for excerpt in pq.read_table(out / "dropped.parquet")["excerpt"].to_pylist())
+    assert all(
+        excerpt.startswith("Menu")
+        for excerpt in pq.read_table(out / "dropped.parquet")["excerpt"].to_pylist()
+    )
 
 
 def long_text(seed: int, change: int = 0) -> list[str]:
     """Ten sentences of 30 words; in every third one word is of another `change`."""
     chance, other = random.Random(seed), random.Random(seed + change)
-    rows = [[chance.choice("".join(text(n)).split()).strip(".,").lower() for n in range(k, k + 30)] for k in range(0, 300, 30)]
+    rows = [
+        [chance.choice("".join(text(n)).split()).strip(".,").lower() for n in range(k, k + 30)]
+        for k in range(0, 300, 30)
+    ]
     for row in rows[::3] if change else ():
         row[15] = f"stone{other.randrange(10**6)}"
     return [" ".join(["The", *row]) + "." for row in rows]
@@ -272,7 +362,11 @@ def test_spans_of_three_sentences_over_all_sources_under_c4(tmp_path: Path) -> N
         name: [write(tmp_path / f"{name}.jsonl", [json.dumps(row) for row in rows])]
         for name, rows in (("first", first), ("second", second), ("other", other))
     }
-    sources = {"first": {"reader": "jsonl", "c4": True}, "second": {"reader": "jsonl", "c4": True}, "other": {"reader": "jsonl"}}
+    sources = {
+        "first": {"reader": "jsonl", "c4": True},
+        "second": {"reader": "jsonl", "c4": True},
+        "other": {"reader": "jsonl"},
+    }
     funnel, out = run(job(tmp_path, "out", files, sources=sources))
     assert pq.read_table(out / "first.parquet")["text"].to_pylist() == [row["text"] for row in first]
     kept = pq.read_table(out / "second.parquet").to_pylist()
@@ -289,28 +383,44 @@ def test_spans_of_three_sentences_over_all_sources_under_c4(tmp_path: Path) -> N
         REPEATED,
     ]
     assert [row["reason"] for row in dropped] == reasons
-    assert dropped[0]["excerpt"].startswith(notice[3]) and dropped[1]["excerpt"] == "A short one. It says little. It is soon over."
+    assert (
+        dropped[0]["excerpt"].startswith(notice[3])
+        and dropped[1]["excerpt"] == "A short one. It says little. It is soon over."
+    )
     assert dropped[3]["detail"] == f"of {digest(' '.join(long_text(1)))}"
-    assert funnel["sources"]["second"]["heuristics"]["documents"] == 3 and funnel["sources"]["other"]["kept"]["documents"] == 1
-    assert f"{funnel['spans']['removed']} of {funnel['spans']['found']} removed, scopes: 1" in (out / "data_card.md").read_text()
+    assert (
+        funnel["sources"]["second"]["heuristics"]["documents"] == 3
+        and funnel["sources"]["other"]["kept"]["documents"] == 1
+    )
+    assert (
+        f"{funnel['spans']['removed']} of {funnel['spans']['found']} removed, scopes: 1"
+        in (out / "data_card.md").read_text()
+    )
     again, elsewhere = run(job(tmp_path, "workers", files, sources=sources, workers=2))
     assert again == funnel and content(elsewhere) == content(out)
 
 
 def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) -> None:
-    """Cited pages speak of towers and mills, the others of cheap offers; the dump names the first by their addresses, written otherwise."""
+    """Cited pages speak of towers and mills, the others of cheap offers; the dump names the first by their
+    addresses, written otherwise."""
     chance = random.Random(5)
     offers = "Buy the best cheap offer of today, click here and win a free prize with every order, sale now, discount, subscribe. "
 
     def other() -> str:
         return (
-            " ".join(chance.sample((offers + text(chance.randrange(10**6), 2)).split(), 30)) + f" Order number {chance.randrange(10**6)}."
+            " ".join(chance.sample((offers + text(chance.randrange(10**6), 2)).split(), 30))
+            + f" Order number {chance.randrange(10**6)}."
         )
 
     cited = [{"url": f"https://www.cited{n}.org/page", "text": text(60_000 + n)} for n in range(400)]
-    others = [{"url": f"https://other{n}.com/", "text": " ".join(other() for _ in range(4))} for n in range(400)]
+    others = [
+        {"url": f"https://other{n}.com/", "text": " ".join(other() for _ in range(4))} for n in range(400)
+    ]
     rows = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in cited + others])
-    refs = "".join(f"A claim.<ref name=r{n}>{{{{cite web|url=http://cited{n}.org/page/|title=T}}}}</ref> " for n in range(400))
+    refs = "".join(
+        f"A claim.<ref name=r{n}>{{{{cite web|url=http://cited{n}.org/page/|title=T}}}}</ref> "
+        for n in range(400)
+    )
     dump = tmp_path / "dump.xml"
     page = f"<page><title>Tower</title><ns>0</ns><revision><text>{refs.replace('<', '&lt;')}{text(1)}</text></revision></page>"
     dump.write_text(f"<mediawiki>{page}</mediawiki>")

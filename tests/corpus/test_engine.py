@@ -29,10 +29,15 @@ def test_one_worker_works_in_this_process(tmp_path: Path) -> None:
     assert told == [1, 2, 3, 4] and {path.read_text() for path in tmp_path.iterdir()} == {str(os.getpid())}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Daft leaves its workers' pipes to the collector
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Daft leaves its workers' pipes to the collector
 def test_two_workers_are_processes_of_their_own(tmp_path: Path) -> None:
     Engine(2).each(note, [tmp_path / str(number) for number in range(4)])
-    assert str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()} and len(list(tmp_path.iterdir())) == 4
+    assert (
+        str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()}
+        and len(list(tmp_path.iterdir())) == 4
+    )
 
 
 def test_errors_come_back_as_they_were() -> None:

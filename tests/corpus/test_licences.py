@@ -1,4 +1,5 @@
-"""Licences by name, by expression and by text. The texts are those of installed packages, whose licences are known."""
+"""Licences by name, by expression and by text. The texts are those of installed packages, whose licences are
+known."""
 
 import importlib.metadata
 import re
@@ -63,13 +64,21 @@ def test_expressions(expression: str, allowed: bool) -> None:
 def tree() -> st.SearchStrategy[tuple[str, bool]]:
     """Expressions and whether the kept licences suffice, by the truth tables of OR and AND."""
     leaves = st.sampled_from(
-        [("MIT", True), ("Apache-2.0 WITH LLVM-exception", True), ("GPL-2.0", False), ("GPL-2.0 WITH GCC-exception-3.1", False)]
+        [
+            ("MIT", True),
+            ("Apache-2.0 WITH LLVM-exception", True),
+            ("GPL-2.0", False),
+            ("GPL-2.0 WITH GCC-exception-3.1", False),
+        ]
     )
 
     def joined(inner: st.SearchStrategy[tuple[str, bool]]) -> st.SearchStrategy[tuple[str, bool]]:
         pairs = st.tuples(inner, inner, st.booleans())
         return pairs.map(
-            lambda t: (f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})", t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1])
+            lambda t: (
+                f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})",
+                t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1],
+            )
         )
 
     return st.recursive(leaves, joined, max_leaves=12)
@@ -83,14 +92,19 @@ def test_any_expression(case: tuple[str, bool]) -> None:
 @given(st.text(alphabet="()MITGPL-2.0 ANDORWITH\n+", max_size=60))
 def test_no_expression_ends_in_an_error(text: str) -> None:
     assert licences.allowed(text) in (True, False)
-    assert isinstance(licences.named(text), str) and isinstance(licences.declared(f"SPDX-License-Identifier: {text}"), str)
+    assert isinstance(licences.named(text), str) and isinstance(
+        licences.declared(f"SPDX-License-Identifier: {text}"), str
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "expression"),
     [
         ("SPDX-License-Identifier: MIT OR Apache-2.0", "MIT OR Apache-2.0"),
-        ("/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) or MIT */", "(GPL-2.0 WITH Linux-syscall-note) or MIT"),
+        (
+            "/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) or MIT */",
+            "(GPL-2.0 WITH Linux-syscall-note) or MIT",
+        ),
         ("<!-- SPDX-License-Identifier: Apache-2.0 -->", "Apache-2.0"),
         ("(* SPDX-License-Identifier: MIT*)", "MIT"),
         ("SPDX-License-Identifier: MIT\nSPDX-License-Identifier: GPL-2.0", "(MIT) AND (GPL-2.0)"),
@@ -160,7 +174,9 @@ def test_other_names_are_not_allowed(name: str) -> None:
 @pytest.mark.parametrize("width", [40, 79, 10_000])
 def test_texts_however_they_are_wrapped(expression: str, mark: str, width: int) -> None:
     text = re.sub(r"(?im)^.*copyright (\(c\)|\d{4}).*$", "", licence_text(expression))
-    wrapped = "\n".join(mark + line for part in re.split(r"\n\s*\n", text) for line in textwrap.wrap(part, width))
+    wrapped = "\n".join(
+        mark + line for part in re.split(r"\n\s*\n", text) for line in textwrap.wrap(part, width)
+    )
     assert licences.recognised(wrapped) == expression
     assert licences.recognised(wrapped.upper()) == expression
 
@@ -189,16 +205,23 @@ def test_conditions_within_a_licence(expression: str) -> None:
     paragraphs = licence_text(expression).split("\n\n")
     paragraphs.insert(len(paragraphs) - 1, "The names of llamas must be kept.")
     for whole in (True, False):
-        assert not licences.allowed(licences.recognised("\n\n".join(paragraphs), whole)) or (expression == "Apache-2.0" and not whole)
+        assert not licences.allowed(licences.recognised("\n\n".join(paragraphs), whole)) or (
+            expression == "Apache-2.0" and not whole
+        )
     header = licence_text(expression) + "\n\nThe herd must be counted first."
-    assert licences.recognised(header, whole=False) == expression and licences.recognised(header) != expression
+    assert (
+        licences.recognised(header, whole=False) == expression and licences.recognised(header) != expression
+    )
 
 
 def test_a_text_cut_short_is_not_the_licence() -> None:
     text = licence_text("MIT")
     assert licences.recognised(text[: text.index("subject to")]) == "MIT-0"
     assert (
-        licences.recognised(licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it") != "BSD-3-Clause"
+        licences.recognised(
+            licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it"
+        )
+        != "BSD-3-Clause"
     )
 
 
@@ -213,7 +236,13 @@ def test_several_licences_in_one_text() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Config for the Apache 2.0 web server.", "Written at MIT by hand.", "Builds under BSD and Linux.", "A parser of license files.", ""],
+    [
+        "Config for the Apache 2.0 web server.",
+        "Written at MIT by hand.",
+        "Builds under BSD and Linux.",
+        "A parser of license files.",
+        "",
+    ],
 )
 def test_names_alone_are_no_licence(text: str) -> None:
     assert licences.recognised(text) == ""
@@ -224,4 +253,6 @@ def test_texts_of_the_system() -> None:
     if not folder.is_dir():
         pytest.skip("no licence texts of Debian's here")
     for path in sorted(folder.iterdir()):
-        assert licences.allowed(licences.recognised(path.read_text("utf-8", "replace"))) == (path.name in ("Apache-2.0", "BSD")), path.name
+        assert licences.allowed(licences.recognised(path.read_text("utf-8", "replace"))) == (
+            path.name in ("Apache-2.0", "BSD")
+        ), path.name

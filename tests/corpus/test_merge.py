@@ -62,14 +62,18 @@ def make(tmp_path: Path) -> Callable[..., tuple[CorpusSettings, dict[str, list[R
             for number, rows in enumerate(contents):
                 path = tmp_path / f"{source}-{number}.txt"
                 path.write_text("\n".join(rows))
-                files.setdefault(source, []).append(RawFile(source, path.name, str(path), content_digest(path), content_bytes(path)))
+                files.setdefault(source, []).append(
+                    RawFile(source, path.name, str(path), content_digest(path), content_bytes(path))
+                )
         listed = [{"name": name, "reader": "lines", "uris": ["*"], "licence": "CC0"} for name in sources]
         return CorpusSettings.model_validate({"sources": listed, "group_bytes": 1, "workers": 1}), files
 
     return build
 
 
-def run(made: tuple[CorpusSettings, dict[str, list[RawFile]]], tmp_path: Path, name: str = "out") -> tuple[dict[str, Any], Path]:
+def run(
+    made: tuple[CorpusSettings, dict[str, list[RawFile]]], tmp_path: Path, name: str = "out"
+) -> tuple[dict[str, Any], Path]:
     out = tmp_path / name
     out.mkdir()
     return merge.documents(made[0], made[1], tmp_path / f"{name}-parts", out, quiet), out
@@ -83,7 +87,10 @@ def test_funnel_documents_and_what_was_dropped(make: Any, tmp_path: Path) -> Non
     one, two = ENGLISH.format(1), ENGLISH.format(2)
     made = make(a=[[one, two, "short", GERMAN.format(1)], [one, "+-" * 300]], b=[[two, ENGLISH.format(3)]])
     funnel, out = run(made, tmp_path)
-    counts = {source: {step: figures["documents"] for step, figures in steps.items()} for source, steps in funnel["sources"].items()}
+    counts = {
+        source: {step: figures["documents"] for step, figures in steps.items()}
+        for source, steps in funnel["sources"].items()
+    }
     assert counts == {
         "a": {"found": 6, "read": 6, "heuristics": 4, "language": 3, "quality": 3, "kept": 2},
         "b": {"found": 2, "read": 2, "heuristics": 2, "language": 2, "quality": 2, "kept": 1},
@@ -95,9 +102,17 @@ def test_funnel_documents_and_what_was_dropped(make: Any, tmp_path: Path) -> Non
     assert table.schema.equals(document_schema())
     (first, _) = table.to_pylist()
     assert first["text"] == one.strip() and first["id"] == digest(one.strip())
-    assert (first["source"], first["file"], first["url"], first["offset"], first["language"]) == ("a", "a-0.txt", "a-0.txt#1", 0, "en")
+    assert (first["source"], first["file"], first["url"], first["offset"], first["language"]) == (
+        "a",
+        "a-0.txt",
+        "a-0.txt#1",
+        0,
+        "en",
+    )
     listed = pq.read_table(out / "dropped.parquet").to_pylist()
-    assert [(row["file"], row["reason"]) for row in listed if row["source"] == "b"] == [("b-0.txt", "exact duplicate")]
+    assert [(row["file"], row["reason"]) for row in listed if row["source"] == "b"] == [
+        ("b-0.txt", "exact duplicate")
+    ]
     assert len(listed) == 5
 
 
@@ -128,7 +143,9 @@ def test_a_damaged_file_stops_the_run_or_is_counted(make: Any, tmp_path: Path) -
         run((settings, files), tmp_path)
     funnel, out = run((settings.model_copy(update={"on_damaged_file": "skip"}), files), tmp_path, "skip")
     assert funnel["dropped"]["a"] == {"not UTF-8": 1} and funnel["sources"]["a"]["kept"]["documents"] == 2
-    assert pq.read_table(out / "dropped.parquet")["offset"].to_pylist() == [len(ENGLISH.format(2).encode()) + 1]
+    assert pq.read_table(out / "dropped.parquet")["offset"].to_pylist() == [
+        len(ENGLISH.format(2).encode()) + 1
+    ]
     files["a"][1].path.write_bytes(b"\x1f\x8b\x08 no gzip")
     funnel, out = run((settings.model_copy(update={"on_damaged_file": "skip"}), files), tmp_path, "damaged")
     assert funnel["dropped"]["a"] == {"damaged file": 1}
@@ -140,12 +157,20 @@ def test_the_memory_told_holds_what_is_seen_under_ccnet_and_then_under_c4(make: 
     without = merge.memory_bytes(settings)
     a, b = settings.sources
     for changed in ([{"c4": True}, {}], [{}, {"ccnet": "on"}], [{"c4": True}, {"ccnet": "on", "c4": True}]):
-        sources = tuple(source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True))
-        assert merge.memory_bytes(settings.model_copy(update={"sources": sources})) == without + settings.line_memory_bytes
+        sources = tuple(
+            source.model_copy(update=change) for source, change in zip((a, b), changed, strict=True)
+        )
+        assert (
+            merge.memory_bytes(settings.model_copy(update={"sources": sources}))
+            == without + settings.line_memory_bytes
+        )
 
 
 def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
-    whole = [gzip.compress(record(response(f"<p>{ENGLISH.format(n)}</p>".encode()), url=f"http://a.example/{n}")) for n in range(4)]
+    whole = [
+        gzip.compress(record(response(f"<p>{ENGLISH.format(n)}</p>".encode()), url=f"http://a.example/{n}"))
+        for n in range(4)
+    ]
     damaged = bytearray(whole[1])
     damaged[60:90] = bytes(255 - byte for byte in damaged[60:90])
     path = tmp_path / "a.warc.gz"
@@ -156,7 +181,9 @@ def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
     funnel, out = run((settings, files), tmp_path)
     assert funnel["dropped"]["a"] == {"damaged gzip member": 1, "damaged file": 1}
     assert funnel["sources"]["a"]["found"]["documents"] == 4
-    (last,) = [row for row in pq.read_table(out / "dropped.parquet").to_pylist() if row["reason"] == "damaged file"]
+    (last,) = [
+        row for row in pq.read_table(out / "dropped.parquet").to_pylist() if row["reason"] == "damaged file"
+    ]
     assert (last["url"], last["offset"]) == ("http://a.example/3", path.stat().st_size - len(whole[3]) + 30)
     with pytest.raises(UserError, match="ends early"):
         run((settings.model_copy(update={"on_damaged_file": "stop"}), files), tmp_path, "stop")
@@ -165,7 +192,9 @@ def test_a_damaged_record_of_a_web_archive_counts_once(tmp_path: Path) -> None:
 def test_a_file_without_records_is_named(make: Any, tmp_path: Path) -> None:
     settings, files = make(a=[[ENGLISH.format(1)], [""], [ENGLISH.format(2)]])
     funnel, _ = run((settings.model_copy(update={"group_bytes": 1 << 30}), files), tmp_path)
-    assert funnel["sources"]["a"]["found"]["documents"] == 3 and funnel["dropped"]["a"] == {"nothing in the file": 1}
+    assert funnel["sources"]["a"]["found"]["documents"] == 3 and funnel["dropped"]["a"] == {
+        "nothing in the file": 1
+    }
 
 
 def test_a_corpus_without_documents_is_an_error_with_its_reasons(make: Any, tmp_path: Path) -> None:
@@ -195,7 +224,13 @@ PATTERNS = "refused.org/*\nen.wikipedia.org/wiki/Gone*\ngithub.com/r/r/blob/HEAD
     ],
 )
 def test_the_text_of_a_refused_page_is_never_taken_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, module: str, extractor: str, name: str, content: bytes
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reader: str,
+    module: str,
+    extractor: str,
+    name: str,
+    content: bytes,
 ) -> None:
     """And what is told of it is as if it had been refused after that."""
     found = importlib.import_module(f"puna.corpus.readers.{module}")
@@ -220,11 +255,21 @@ def test_the_text_of_a_refused_page_is_never_taken_out(
         out = tmp_path / f"out-{len(asks_first)}"
         out.mkdir()
         funnel = merge.documents(settings, files, tmp_path / f"parts-{len(asks_first)}", out, quiet, tmp_path)
-        results.append((funnel, pq.read_table(out / "dropped.parquet").to_pylist(), pq.read_table(out / "s.parquet").to_pylist(), seen[:]))
+        results.append(
+            (
+                funnel,
+                pq.read_table(out / "dropped.parquet").to_pylist(),
+                pq.read_table(out / "s.parquet").to_pylist(),
+                seen[:],
+            )
+        )
         seen.clear()
     (funnel, *first, few), (again, *second, more) = results
     assert funnel == again and first == second
-    assert funnel["dropped"]["s"]["opt-out: URL pattern"] >= 1 and funnel["sources"]["s"]["kept"]["documents"] == 1
+    assert (
+        funnel["dropped"]["s"]["opt-out: URL pattern"] >= 1
+        and funnel["sources"]["s"]["kept"]["documents"] == 1
+    )
     assert len(few) == 1 and len(more) == 2 and not any("gone" in text.lower() for text in few)
 
 
@@ -245,7 +290,9 @@ def test_text_cleaned_in_pieces_is_the_same(text: str, piece: int) -> None:
 
 
 def test_every_white_space_at_a_line_end_goes() -> None:
-    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != "\n" and code > 31]
+    spaces = [
+        chr(code) for code in range(0x110000) if chr(code).isspace() and chr(code) != "\n" and code > 31
+    ]
     assert steps.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
 
 
@@ -262,8 +309,14 @@ def test_groups_of_tiny_files_have_not_too_many() -> None:
     assert [len(group) for group in steps.groups(files, 1000 * steps.FILE_BYTES)] == [1000, 1000, 500]
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (3,)]), st.sampled_from(["uint64", "uint32", "bool"]))
-def test_an_array_written_in_pieces_is_the_array(counts: list[int], width: tuple[int, ...], kind: str) -> None:
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    st.sampled_from([(), (3,)]),
+    st.sampled_from(["uint64", "uint32", "bool"]),
+)
+def test_an_array_written_in_pieces_is_the_array(
+    counts: list[int], width: tuple[int, ...], kind: str
+) -> None:
     pieces = [np.arange(count * (width or (1,))[0]).astype(kind).reshape(count, *width) for count in counts]
     with tempfile.TemporaryDirectory() as folder:
         with steps.Array(Path(folder) / "a.npy") as array:
@@ -282,9 +335,14 @@ def test_an_array_that_is_not_whole_has_no_name(tmp_path: Path) -> None:
 
 def test_files_of_a_group_lie_on_disk_whatever_their_names(make: Any, tmp_path: Path) -> None:
     settings, _ = make(a=[["x"]])
-    files = [RawFile("a", name, f"/{name}", "unreadable: no", 3) for name in ("é 漢\u2028", 'quo"te', "back\\slash", "not\udcffutf-8")]
+    files = [
+        RawFile("a", name, f"/{name}", "unreadable: no", 3)
+        for name in ("é 漢\u2028", 'quo"te', "back\\slash", "not\udcffutf-8")
+    ]
     group = steps.Group(settings.sources[0], settings, 0, tmp_path, tmp_path).with_files(files)
-    assert group.files == files and len(pickle.dumps(group)) == len(pickle.dumps(group.with_files(files * 1000)))
+    assert group.files == files and len(pickle.dumps(group)) == len(
+        pickle.dumps(group.with_files(files * 1000))
+    )
 
 
 def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
@@ -315,26 +373,47 @@ def test_a_language_that_the_model_does_not_have_is_told(where: str) -> None:
     source: dict[str, Any] = {"name": "a", "reader": "lines", "uris": ["a.txt"]}
     codes = {"languages": ["en", "eng"]}
     with pytest.raises(ValidationError, match="'eng' is no code of the language model; did you mean en"):
-        CorpusSettings.model_validate({"sources": [source | codes]} if where == "source" else {"sources": [source], **codes})
+        CorpusSettings.model_validate(
+            {"sources": [source | codes]} if where == "source" else {"sources": [source], **codes}
+        )
 
 
 def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_path: Path) -> None:
-    rows = [{"id": digest(str(n)), "source": f"s{n % 2}", "url": f"u{n}", "file": "f", "offset": n} for n in range(40)]
+    rows = [
+        {"id": digest(str(n)), "source": f"s{n % 2}", "url": f"u{n}", "file": "f", "offset": n}
+        for n in range(40)
+    ]
     for source in ("s0", "s1"):
         own = [{**dict.fromkeys(document_schema().names), **row} for row in rows if row["source"] == source]
-        pq.write_table(pa.Table.from_pylist(own, schema=document_schema()), tmp_path / f"{source}.parquet", row_group_size=3)
-    pq.write_table(pa.Table.from_pylist([{"id": digest("other"), "url": "wrong"}]), tmp_path / "dropped.parquet")
-    artifact.commit(tmp_path, tmp_path, stage="documents", fingerprint="0", inputs={}, metrics={"dropped": {"s0": {}}})
+        pq.write_table(
+            pa.Table.from_pylist(own, schema=document_schema()),
+            tmp_path / f"{source}.parquet",
+            row_group_size=3,
+        )
+    pq.write_table(
+        pa.Table.from_pylist([{"id": digest("other"), "url": "wrong"}]), tmp_path / "dropped.parquet"
+    )
+    artifact.commit(
+        tmp_path, tmp_path, stage="documents", fingerprint="0", inputs={}, metrics={"dropped": {"s0": {}}}
+    )
     wanted = [row for row in rows if row["offset"] in (0, 7, 38, 39)]
     repeats = [{"reason": "exact duplicate", "detail": f"of {row['id']}"} for row in wanted]
-    others = [{"reason": reason, "detail": f"of {digest(reason)}"} for reason in ("exact duplicate", "near duplicate", "too short")]
+    others = [
+        {"reason": reason, "detail": f"of {digest(reason)}"}
+        for reason in ("exact duplicate", "near duplicate", "too short")
+    ]
     found = inspect.kept_places(tmp_path, repeats + others)
-    assert found.pop((digest("exact duplicate"), "exact duplicate"))["kept"] == "nowhere: it was dropped itself"
+    assert (
+        found.pop((digest("exact duplicate"), "exact duplicate"))["kept"] == "nowhere: it was dropped itself"
+    )
     assert found.pop((digest("near duplicate"), "near duplicate")) == {
         "kept": "in an earlier run",
         **dict.fromkeys(["source", "url", "file", "offset"]),
     }
     assert found == {
-        (row["id"], "exact duplicate"): {"kept": "in this run", **{key: row[key] for key in ("source", "url", "file", "offset")}}
+        (row["id"], "exact duplicate"): {
+            "kept": "in this run",
+            **{key: row[key] for key in ("source", "url", "file", "offset")},
+        }
         for row in wanted
     }

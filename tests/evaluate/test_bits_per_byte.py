@@ -30,15 +30,21 @@ def test_windows_charge_each_token_once_with_its_own_context(sizes: list[int], l
     item = shard(sizes)
     tokens, targets = bits._windows(item, length)
     charged = targets[targets != IGNORED].tolist()
-    assert charged == [token for number in range(item.documents) for token in item.document(number)[1:].tolist()]
+    assert charged == [
+        token for number in range(item.documents) for token in item.document(number)[1:].tolist()
+    ]
     for row, goal in zip(tokens, targets, strict=True):
         for place in np.flatnonzero(goal != IGNORED):
             assert row[place] in (goal[place] - 1, 1)  # the token just before it; 1 begins a document
-            assert place >= length // 2 - 1 or row[0] == 1  # at least half a window of context, or all there is
+            assert (
+                place >= length // 2 - 1 or row[0] == 1
+            )  # at least half a window of context, or all there is
 
 
 def test_model_bits_of_short_documents_are_the_plain_sum() -> None:
-    model = Llama(LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=32)).double()
+    model = Llama(
+        LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=32)
+    ).double()
     model.init_weights(1)
     item = shard([5, 20, 33])
     total = 0.0

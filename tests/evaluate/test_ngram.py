@@ -14,17 +14,22 @@ VOCABULARY = 9
 
 
 def flat(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([token for document in documents for token in document]), np.cumsum([0, *map(len, documents)])
+    return np.array([token for document in documents for token in document]), np.cumsum(
+        [0, *map(len, documents)]
+    )
 
 
-DOCUMENTS = st.lists(st.lists(st.integers(2, VOCABULARY - 1), max_size=25).map(lambda ids: [BEGIN, *ids]), min_size=1, max_size=6).filter(
-    lambda documents: any(len(document) > 1 for document in documents)
-)
+DOCUMENTS = st.lists(
+    st.lists(st.integers(2, VOCABULARY - 1), max_size=25).map(lambda ids: [BEGIN, *ids]),
+    min_size=1,
+    max_size=6,
+).filter(lambda documents: any(len(document) > 1 for document in documents))
 
 
 def test_two_documents_by_hand() -> None:
-    # Pairs: b 2 twice, 2 3 twice, 3 2 and 2 4 once. 2 stands behind b and 3, 3 and 4 behind 2: continuation counts 2, 1, 1. Counts of
-    # three are missing in both orders, so the discounts are 0.5 and 1; single tokens leave (1 + 0.5 + 0.5) / 4 for 8 equal outcomes.
+    # Pairs: b 2 twice, 2 3 twice, 3 2 and 2 4 once. 2 stands behind b and 3, 3 and 4 behind 2: continuation
+    # counts 2, 1, 1. Counts of three are missing in both orders, so the discounts are 0.5 and 1; single
+    # tokens leave (1 + 0.5 + 0.5) / 4 for 8 equal outcomes.
     model = NGram(*flat([[BEGIN, 2, 3, 2, 4], [BEGIN, 2, 3]]), vocab_size=VOCABULARY, order=2)
     two, three, four, other = 1 / 4 + 1 / 16, 0.5 / 4 + 1 / 16, 0.5 / 4 + 1 / 16, 1 / 16
     expected = [

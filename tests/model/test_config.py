@@ -20,14 +20,23 @@ def test_parameters_are_those_of_the_built_model(size: str) -> None:
 
 
 def test_shapes_of_the_paper() -> None:
-    shapes = [(config(s).dim, config(s).n_heads, config(s).n_layers, config(s).ffn_dim) for s in ("7b", "13b", "33b", "65b")]
-    assert shapes == [(4096, 32, 32, 11008), (5120, 40, 40, 13824), (6656, 52, 60, 17920), (8192, 64, 80, 22016)]
+    shapes = [
+        (config(s).dim, config(s).n_heads, config(s).n_layers, config(s).ffn_dim)
+        for s in ("7b", "13b", "33b", "65b")
+    ]
+    assert shapes == [
+        (4096, 32, 32, 11008),
+        (5120, 40, 40, 13824),
+        (6656, 52, 60, 17920),
+        (8192, 64, 80, 22016),
+    ]
 
 
 def test_flops_are_six_a_weight_and_the_causal_half_of_attention() -> None:
     shape = config("tiny", 512)
     matrices = 2 * (4 * 64 * 64 + 3 * 64 * 176) + 64 * 512
-    # Scores and weighted sum, forward once and backward twice, two operations each: 12 a pair of positions, layer and width.
+    # Scores and weighted sum, forward once and backward twice, two operations each: 12 a pair of positions,
+    # layer and width.
     pairs = sum(position + 1 for position in range(128)) / 128
     assert shape.flops_per_token(128) == pytest.approx(6 * matrices + 12 * 2 * 64 * pairs)
 
@@ -39,7 +48,11 @@ def test_an_unknown_size_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"dim": 63}, "not a multiple"), ({"n_kv_heads": 3}, "not a multiple"), ({"dim": 60, "n_heads": 4}, "odd")],
+    [
+        ({"dim": 63}, "not a multiple"),
+        ({"n_kv_heads": 3}, "not a multiple"),
+        ({"dim": 60, "n_heads": 4}, "odd"),
+    ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):

@@ -1,4 +1,5 @@
-"""Kernels against torch's operations in float64, over odd shapes: grouped queries, any length, any width of a head."""
+"""Kernels against torch's operations in float64, over odd shapes: grouped queries, any length, any width of a
+head."""
 
 import inspect
 import itertools
@@ -12,10 +13,15 @@ from hypothesis import strategies as st
 
 from puna.model import kernels
 
-compiled = pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations are used")
+compiled = pytest.mark.skipif(
+    kernels.library() is None, reason="no C++ compiler here: torch's operations are used"
+)
 
 SHAPES = st.tuples(
-    st.integers(1, 3), st.integers(1, 150), st.sampled_from([(1, 1), (4, 4), (6, 2), (4, 1)]), st.sampled_from([2, 16, 20, 48, 64, 80, 128])
+    st.integers(1, 3),
+    st.integers(1, 150),
+    st.sampled_from([(1, 1), (4, 4), (6, 2), (4, 1)]),
+    st.sampled_from([2, 16, 20, 48, 64, 80, 128]),
 )
 
 
@@ -35,7 +41,9 @@ def close(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 2e-6, floo
 @compiled
 @settings(max_examples=60)
 @given(SHAPES, st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.integers(0, 1000))
-def test_attention_and_its_gradients(shape: tuple[int, int, tuple[int, int], int], share: float, seed: int) -> None:
+def test_attention_and_its_gradients(
+    shape: tuple[int, int, tuple[int, int], int], share: float, seed: int
+) -> None:
     rows, length, (heads, kv_heads), width = shape
     torch.manual_seed(seed)
     starts = starts_of(rows, length, share) if share else None
@@ -84,7 +92,9 @@ def test_element_wise_parts(rows: int, width: int, seed: int) -> None:
     weight = torch.rand(width) + 0.5
     wide = [part.double() for part in (x, weight, gradient, residual)]
     close(kernels.rms_norm(x, weight, 1e-5), kernels.rms_norm(wide[0], wide[1], 1e-5))
-    summed = (wide[2] * wide[1] * (wide[0].square().mean(-1, keepdim=True) + 1e-5).rsqrt()).abs().max().item()  # what may cancel out
+    summed = (
+        (wide[2] * wide[1] * (wide[0].square().mean(-1, keepdim=True) + 1e-5).rsqrt()).abs().max().item()
+    )  # what may cancel out
     for beside in (residual, None):
         found = kernels.rms_norm_backward(x, weight, gradient, beside, 1e-5)
         exactly = kernels.rms_norm_backward(*wide[:3], None if beside is None else wide[3], 1e-5)
@@ -110,24 +120,38 @@ def test_the_formulas_are_the_derivatives() -> None:
     torch.testing.assert_close(kernels.swiglu_backward(gate.detach(), up.detach(), gradient), expected)
 
 
-@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.sampled_from([2, 6, 16, 48]), st.booleans())
+@given(
+    st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.sampled_from([2, 6, 16, 48]), st.booleans()
+)
 @torch.no_grad()
 def test_rotation(rows: int, length: int, heads: int, width: int, shared: bool) -> None:
     x = torch.randn(rows, length, heads, width)
     angles = torch.randn(1 if shared else rows, length, 1, width // 2)
     turned = kernels.rotate(x, angles.cos(), angles.sin())
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).double().contiguous()) * torch.polar(torch.ones(()).double(), angles.double())
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).double().contiguous()) * torch.polar(
+        torch.ones(()).double(), angles.double()
+    )
     close(turned, torch.view_as_real(pairs).flatten(-2))
     close(kernels.rotate(turned, angles.cos(), angles.sin(), backward=True), x.double())
 
 
-@given(st.integers(1, 20), st.integers(2, 3000), st.sampled_from([0.0, 1e-3]), st.sampled_from([1.0, 0.01]), st.integers(0, 1000))
+@given(
+    st.integers(1, 20),
+    st.integers(2, 3000),
+    st.sampled_from([0.0, 1e-3]),
+    st.sampled_from([1.0, 0.01]),
+    st.integers(0, 1000),
+)
 def test_cross_entropy(rows: int, vocabulary: int, z: float, scale: float, seed: int) -> None:
     torch.manual_seed(seed)
     logits = torch.randn(rows, vocabulary) * 5
     targets = torch.randint(-1, vocabulary, (rows,))
     exact = logits.double().requires_grad_()
-    losses = exact.logsumexp(-1) - exact.gather(-1, targets.clamp(min=0)[:, None])[:, 0] + z * exact.logsumexp(-1) ** 2
+    losses = (
+        exact.logsumexp(-1)
+        - exact.gather(-1, targets.clamp(min=0)[:, None])[:, 0]
+        + z * exact.logsumexp(-1) ** 2
+    )
     total = (losses * (targets >= 0)).sum()
     (total * scale).backward()
     assert exact.grad is not None
@@ -147,7 +171,9 @@ def test_results_do_not_hang_on_timing() -> None:
     results = []
     for _ in range(5):
         out = kernels.attention(q, k, v, None)
-        results.append(torch.cat([part.flatten() for part in (out, *torch.autograd.grad(out.square().sum(), (q, k, v)))]))
+        results.append(
+            torch.cat([part.flatten() for part in (out, *torch.autograd.grad(out.square().sum(), (q, k, v)))])
+        )
     assert all(torch.equal(results[0], other) for other in results)
 
 
@@ -160,9 +186,14 @@ def test_packed_documents_on_a_graphics_processor(monkeypatch: pytest.MonkeyPatc
     def document_by_document(*arguments: Any, **options: Any) -> torch.Tensor:
         given = signature.bind(*arguments, **options).arguments
         q, k, v, bounds = (given[name] for name in ("query", "key", "value", "cu_seq_q"))
-        assert given["window_size"] == (-1, 0) and given["enable_gqa"] and torch.equal(bounds, given["cu_seq_k"])
+        assert (
+            given["window_size"] == (-1, 0) and given["enable_gqa"] and torch.equal(bounds, given["cu_seq_k"])
+        )
         assert given["max_q"] == given["max_k"] >= bounds.diff().max() and bounds.dtype == torch.int32
-        parts = [kernels.attention(*(x[None, a:b] for x in (q, k, v)), None)[0] for a, b in itertools.pairwise(bounds.tolist())]
+        parts = [
+            kernels.attention(*(x[None, a:b] for x in (q, k, v)), None)[0]
+            for a, b in itertools.pairwise(bounds.tolist())
+        ]
         return torch.cat(parts)
 
     monkeypatch.setattr(varlen, "varlen_attn", document_by_document)

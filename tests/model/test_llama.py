@@ -19,7 +19,15 @@ SHAPES = {
 
 
 def random_model(seed: int = 0, **changes: Any) -> Llama:
-    shape = {"dim": 48, "n_layers": 3, "n_heads": 4, "ffn_dim": 80, "vocab_size": 97, "max_seq_len": 160, **changes}
+    shape = {
+        "dim": 48,
+        "n_layers": 3,
+        "n_heads": 4,
+        "ffn_dim": 80,
+        "vocab_size": 97,
+        "max_seq_len": 160,
+        **changes,
+    }
     torch.manual_seed(seed)
     model = Llama(LlamaConfig(**shape)).double()
     with torch.no_grad():
@@ -29,7 +37,8 @@ def random_model(seed: int = 0, **changes: Any) -> Llama:
 
 
 def their_model(described: dict[str, Any]) -> Any:
-    """transformers' model in float64 throughout: its norms and rotations, which round to float32 whatever the weights, do not."""
+    """transformers' model in float64 throughout: its norms and rotations, which round to float32 whatever the
+    weights, do not."""
     from transformers import LlamaConfig as TheirConfig
     from transformers import LlamaForCausalLM
 
@@ -50,7 +59,9 @@ def their_model(described: dict[str, Any]) -> Any:
         if type(module).__name__ == "LlamaRotaryEmbedding":
             rounded = module(torch.zeros(1), torch.arange(128)[None])
             exact = rotations(torch.zeros(1), torch.arange(128)[None])
-            assert all((a - b).abs().max() < 2e-5 for a, b in zip(rounded, exact, strict=True))  # the same angles, but for rounding
+            assert all(
+                (a - b).abs().max() < 2e-5 for a, b in zip(rounded, exact, strict=True)
+            )  # the same angles, but for rounding
             module.forward = rotations
     return theirs
 
@@ -81,7 +92,9 @@ def test_logits_and_gradients_equal_transformers(name: str) -> None:
 def test_packed_documents_give_what_each_gives_alone(name: str) -> None:
     model = random_model(**SHAPES[name])
     documents = [tokens(1, length, length) for length in (5, 1, 17, 9)]
-    segments = torch.cat([torch.full((1, document.shape[1]), number) for number, document in enumerate(documents)], 1)
+    segments = torch.cat(
+        [torch.full((1, document.shape[1]), number) for number, document in enumerate(documents)], 1
+    )
     packed = model(torch.cat(documents, 1), segments=segments)
     alone = torch.cat([model(document) for document in documents], 1)
     assert (packed - alone).abs().max() < 1e-12

@@ -45,10 +45,14 @@ def test_a_meter_is_read_where_there_is_one(tmp_path: Path, monkeypatch: pytest.
     assert meter.joules_counted() == 3.5
 
 
-def one_step(size: dict[str, int], micro: int, **options: Any) -> tuple[LlamaConfig, TrainSettings, Callable[[], None]]:
+def one_step(
+    size: dict[str, int], micro: int, **options: Any
+) -> tuple[LlamaConfig, TrainSettings, Callable[[], None]]:
     """A step on packed rows of 256 random tokens, after one that fills the optimizer's state."""
     config = LlamaConfig(**size, max_seq_len=256)
-    settings = TrainSettings.model_validate({"steps": 2, "batch_sequences": micro, "sequence_length": 256, "warmup_steps": 0, **options})
+    settings = TrainSettings.model_validate(
+        {"steps": 2, "batch_sequences": micro, "sequence_length": 256, "warmup_steps": 0, **options}
+    )
     model = Llama(config)
     model.init_weights(1)
     optimizer = build(model, settings)
@@ -68,23 +72,42 @@ SHAPES = [
     ({"dim": 512, "n_layers": 2, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000}, 2),
     ({"dim": 256, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 704, "vocab_size": 300}, 8),
     ({"dim": 256, "n_layers": 1, "n_heads": 4, "ffn_dim": 1024, "vocab_size": 2000}, 1),
-    ({"dim": 256, "n_layers": 1, "n_heads": 4, "ffn_dim": 1024, "vocab_size": 2000, "tie_embeddings": True}, 1),
+    (
+        {
+            "dim": 256,
+            "n_layers": 1,
+            "n_heads": 4,
+            "ffn_dim": 1024,
+            "vocab_size": 2000,
+            "tie_embeddings": True,
+        },
+        1,
+    ),
 ]
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no C++ compiler here: torch's operations hold more for a moment")
+@pytest.mark.skipif(
+    kernels.library() is None, reason="no C++ compiler here: torch's operations hold more for a moment"
+)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("policy", ["llama", "full"])
 @pytest.mark.parametrize(("size", "micro"), SHAPES)
-def test_the_formula_counts_every_tensor(size: dict[str, int], micro: int, policy: str, optimizer: str) -> None:
-    """Against what torch's profiler sees allocated and freed within a step, beside weights, gradients and the optimizer's state."""
+def test_the_formula_counts_every_tensor(
+    size: dict[str, int], micro: int, policy: str, optimizer: str
+) -> None:
+    """Against what torch's profiler sees allocated and freed within a step, beside weights, gradients and the
+    optimizer's state."""
     config, settings, step = one_step(size, micro, remat=policy, optimizer=optimizer)
     matrices = config.matrix_parameters() - config.dim * config.vocab_size
     always = 16 * config.parameters() - (4 * matrices if optimizer == "muon" else 0)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         step()
-    events = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     measured = always + max(itertools.accumulate(events))
     assert measured == pytest.approx(memory.tensor_bytes(config, settings), rel=0.02)
 
@@ -100,14 +123,19 @@ def test_the_formula_is_near_the_peak_of_the_process(size: dict[str, int], micro
         "print(peak() - before, memory.training_bytes(config, settings))"
     )
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, cwd=Path(__file__).parents[2]
+    )
     measured, formula = map(int, result.stdout.split())
     assert measured == pytest.approx(formula, rel=0.25 if policy == "full" else 0.12)
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:
     settings = TrainSettings(steps=10, batch_sequences=512, sequence_length=2048, warmup_steps=1)
-    with pytest.raises(UserError, match=r"training needs about [\d.]+ GB and 8\.0 GB are free: a micro-batch of 512 sequences"):
+    with pytest.raises(
+        UserError,
+        match=r"training needs about [\d.]+ GB and 8\.0 GB are free: a micro-batch of 512 sequences",
+    ):
         memory.check(config("7b"), settings, 8_000_000_000)
     memory.check(config("2m"), settings.model_copy(update={"batch_sequences": 1}), 8_000_000_000)
     assert 0 < machine.available_bytes() <= machine.describe()["memory_bytes"]

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from puna.report import chart, page
 from puna.report.markup import count, duration, energy, escape, figures, percent, size
 
-NUMBERS = st.one_of(st.none(), st.floats(), st.integers(-(10**30), 10**30), st.booleans(), st.text(max_size=3))
+NUMBERS = st.one_of(
+    st.none(), st.floats(), st.integers(-(10**30), 10**30), st.booleans(), st.text(max_size=3)
+)
 
 
 class Check(HTMLParser):
@@ -84,7 +86,11 @@ def test_a_line_is_drawn_to_scale() -> None:
     assert path is not None
     points = [tuple(map(float, pair.split())) for pair in path[1].split("L")]
     (x0, y0), (x1, y1), (x2, y2) = points
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.2) and y1 == pytest.approx((y0 + y2) / 2, abs=0.2) and y2 < y0
+    assert (
+        x1 == pytest.approx((x0 + x2) / 2, abs=0.2)
+        and y1 == pytest.approx((y0 + y2) / 2, abs=0.2)
+        and y2 < y0
+    )
 
 
 def test_long_lines_keep_their_peaks() -> None:
@@ -95,13 +101,20 @@ def test_long_lines_keep_their_peaks() -> None:
 
 
 def test_bars_are_drawn_to_scale() -> None:
-    widths = [float(width) for width in re.findall(r'<rect class="c\d"[^>]* width="([\d.]+)"', chart.bars({"g": {"a": 1, "b": 2}}, "t"))]
+    widths = [
+        float(width)
+        for width in re.findall(
+            r'<rect class="c\d"[^>]* width="([\d.]+)"', chart.bars({"g": {"a": 1, "b": 2}}, "t")
+        )
+    ]
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
 
 
 @given(
     st.dictionaries(st.text(max_size=5), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=5), max_size=3),
-    st.dictionaries(st.text(max_size=5), st.dictionaries(st.text(max_size=5), NUMBERS, max_size=3), max_size=3),
+    st.dictionaries(
+        st.text(max_size=5), st.dictionaries(st.text(max_size=5), NUMBERS, max_size=3), max_size=3
+    ),
 )
 def test_charts_of_anything_are_well_formed(lines: Any, groups: Any) -> None:
     flat = {name: value for members in groups.values() for name, value in members.items()}
@@ -123,9 +136,14 @@ DATA: dict[str, Any] = {
         "a": {"model": 1.0, "xz": 2.0, "unigram": 3.0, "five_gram": 0.5},
         "b": {"model": 1.0, "xz": 1.5, "unigram": 3.0, "five_gram": 1.2},
     },
-    "losses": [{"step": step, "tokens": step * 10, "loss": 5 / step, "learning_rate": 1.0, "gradient_norm": 1.0} for step in range(1, 200)],
+    "losses": [
+        {"step": step, "tokens": step * 10, "loss": 5 / step, "learning_rate": 1.0, "gradient_norm": 1.0}
+        for step in range(1, 200)
+    ],
     "samples": [{"prompt": "<script>", "text": "alert(1)</script>", "temperature": 0.8}],
-    "sources": {"<s>": {"steps": {"found": {"documents": 5, "bytes": 10}, "kept": {"documents": 2, "bytes": 4}}}},
+    "sources": {
+        "<s>": {"steps": {"found": {"documents": 5, "bytes": 10}, "kept": {"documents": 2, "bytes": 4}}}
+    },
     "recipe_toml": "a = '</pre><script>'",
 }
 
@@ -139,11 +157,19 @@ def test_a_page_of_hostile_text_is_well_formed_and_runs_nothing() -> None:
 
 @pytest.mark.parametrize("left_out", [*DATA, None])
 def test_any_part_may_be_absent(left_out: str | None) -> None:
-    checked(page.render({} if left_out is None else {key: value for key, value in DATA.items() if key != left_out}))
+    checked(
+        page.render(
+            {} if left_out is None else {key: value for key, value in DATA.items() if key != left_out}
+        )
+    )
 
 
 def test_the_verdict_is_what_the_numbers_say() -> None:
-    assert "does not beat xz and unigram on every source (not xz on a)" in page.verdict({"a": {"model": 2.0, "xz": 2.0, "unigram": 3.0}})
+    assert "does not beat xz and unigram on every source (not xz on a)" in page.verdict(
+        {"a": {"model": 2.0, "xz": 2.0, "unigram": 3.0}}
+    )
     assert "1 score is missing" in page.verdict({"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0}})
-    assert "beats the 5-gram on 0 of 1" in page.verdict(DATA["bits_per_byte"] and {"a": DATA["bits_per_byte"]["a"]})
+    assert "beats the 5-gram on 0 of 1" in page.verdict(
+        DATA["bits_per_byte"] and {"a": DATA["bits_per_byte"]["a"]}
+    )
     assert page.verdict({}) == ""

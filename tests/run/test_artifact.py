@@ -20,7 +20,9 @@ def made(tmp_path: Path, name: str = "a") -> Artifact:
     (work / "inner").mkdir(parents=True)
     (work / "one.txt").write_text("one")
     (work / "inner" / "two.bin").write_bytes(bytes(1000))
-    return artifact.commit(work, tmp_path / name, stage="s", fingerprint="f", inputs={"x": "y"}, metrics={"count": 2})
+    return artifact.commit(
+        work, tmp_path / name, stage="s", fingerprint="f", inputs={"x": "y"}, metrics={"count": 2}
+    )
 
 
 def test_a_commit_is_whole_and_deterministic(tmp_path: Path) -> None:
@@ -43,7 +45,12 @@ def test_every_change_is_named(tmp_path: Path, damage: str) -> None:
         path.unlink()
     else:
         one.path("three").write_text("")
-    told = {"bit": "does not match its digest", "cut": "999 bytes instead of 1000", "gone": "is missing", "more": "does not know: three"}
+    told = {
+        "bit": "does not match its digest",
+        "cut": "999 bytes instead of 1000",
+        "gone": "is missing",
+        "more": "does not know: three",
+    }
     with pytest.raises(UserError, match=told[damage]):
         artifact.load(one.folder).verify()
 

@@ -1,4 +1,5 @@
-"""The compiled encoder against SentencePiece: trained models of many kinds, made-up models, LLaMA's own on real text."""
+"""The compiled encoder against SentencePiece: trained models of many kinds, made-up models, LLaMA's own on
+real text."""
 
 import bz2
 import io
@@ -31,7 +32,12 @@ TRAINING = [
     "aaaaaaaa bbbbbb abababab <sep> ((((((( ======= ....... \t\t\t",
 ] * 4
 LINES = [line for text in TRAINING for line in text.split("\n") if line]
-OURS = {"byte_fallback": True, "split_digits": True, "allow_whitespace_only_pieces": True, "remove_extra_whitespaces": False}
+OURS = {
+    "byte_fallback": True,
+    "split_digits": True,
+    "allow_whitespace_only_pieces": True,
+    "remove_extra_whitespaces": False,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "as Puna trains": OURS,
     "unknown characters": {**OURS, "byte_fallback": False, "character_coverage": 0.98},
@@ -64,14 +70,24 @@ def trained(options: dict[str, Any]) -> bytes:
     model = io.BytesIO()
     defaults = {"model_type": "bpe", "vocab_size": 500, "normalization_rule_name": "identity"}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=model, minloglevel=2, num_threads=1, **{**defaults, **options}
+        sentence_iterator=iter(LINES),
+        model_writer=model,
+        minloglevel=2,
+        num_threads=1,
+        **{**defaults, **options},
     )
     return model.getvalue()
 
 
 def lists(encoder: Encoder, texts: list[str], threads: int = 1) -> list[list[int]]:
     ids, offsets = encoder.encode_flat(texts, threads)
-    assert (ids.dtype, offsets.dtype, len(offsets), offsets[0], offsets[-1]) == (np.int32, np.int64, len(texts) + 1, 0, len(ids))
+    assert (ids.dtype, offsets.dtype, len(offsets), offsets[0], offsets[-1]) == (
+        np.int32,
+        np.int64,
+        len(texts) + 1,
+        0,
+        len(ids),
+    )
     return [ids[start:end].tolist() for start, end in pairwise(offsets)]
 
 
@@ -105,7 +121,9 @@ def test_awkward_texts(encoder: Encoder) -> None:
     assert lists(encoder, []) == []
 
 
-fragments = st.sampled_from([*AWKWARD[:30], *"ab e1 \n<>=驼", "羊驼", "the ", " of", "Größe", "ama", "==", "\u2581"])
+fragments = st.sampled_from(
+    [*AWKWARD[:30], *"ab e1 \n<>=驼", "羊驼", "the ", " of", "Größe", "ama", "==", "\u2581"]
+)
 
 
 @settings(max_examples=150)
@@ -143,21 +161,41 @@ def varint(value: int) -> bytes:
 def field(number: int, value: int | float | bytes) -> bytes:
     if isinstance(value, bytes):
         return varint(number << 3 | 2) + varint(len(value)) + value
-    return varint(number << 3 | 5) + struct.pack("<f", value) if isinstance(value, float) else varint(number << 3) + varint(value)
+    return (
+        varint(number << 3 | 5) + struct.pack("<f", value)
+        if isinstance(value, float)
+        else varint(number << 3) + varint(value)
+    )
 
 
-def model_proto(listed: list[tuple[str, float, int]], byte_fallback: bool = False, prefix: bool = True) -> bytes:
-    """A BPE model of pieces, their scores and types, behind an unknown piece and, where asked for, the bytes."""
-    listed = [("<unk>", 0.0, bpe.UNKNOWN), *((f"<0x{byte:02X}>", 0.0, bpe.BYTE) for byte in range(256) if byte_fallback), *listed]
-    body = b"".join(field(1, field(1, piece.encode()) + field(2, score) + field(3, kind)) for piece, score, kind in listed)
-    return body + field(2, field(3, bpe.BPE) + field(35, int(byte_fallback))) + field(3, field(3, int(prefix)) + field(4, 0))
+def model_proto(
+    listed: list[tuple[str, float, int]], byte_fallback: bool = False, prefix: bool = True
+) -> bytes:
+    """A BPE model of pieces, their scores and types, behind an unknown piece and, where asked for, the
+    bytes."""
+    listed = [
+        ("<unk>", 0.0, bpe.UNKNOWN),
+        *((f"<0x{byte:02X}>", 0.0, bpe.BYTE) for byte in range(256) if byte_fallback),
+        *listed,
+    ]
+    body = b"".join(
+        field(1, field(1, piece.encode()) + field(2, score) + field(3, kind)) for piece, score, kind in listed
+    )
+    return (
+        body
+        + field(2, field(3, bpe.BPE) + field(35, int(byte_fallback)))
+        + field(3, field(3, int(prefix)) + field(4, 0))
+    )
 
 
 letters = st.text("ab\u2581é ", min_size=1, max_size=5)
 kinds = st.sampled_from([bpe.NORMAL] * 8 + [bpe.USER_DEFINED, 3])
 models = st.builds(
     lambda listed, single, byte_fallback, prefix: model_proto(
-        [*((character, -9.0, bpe.NORMAL) for character in single), *((p, float(s), k) for p, s, k in listed if p not in single)],
+        [
+            *((character, -9.0, bpe.NORMAL) for character in single),
+            *((p, float(s), k) for p, s, k in listed if p not in single),
+        ],
         byte_fallback,
         prefix,
     ),
@@ -186,15 +224,22 @@ def test_large_made_up_models(number: int) -> None:
     alphabet = chance.choice(["ab", "ab\u2581", "abcdé驼\u2581", "01\u2581🦙"])
     words = {"".join(chance.choices(alphabet, k=chance.randint(2, 7))) for _ in range(300)}
     known = alphabet if number % 2 else alphabet[:-1]
-    listed = [(piece, float(-chance.randrange(5 + 10 * number)), bpe.NORMAL) for piece in sorted({*words, *known})]
+    listed = [
+        (piece, float(-chance.randrange(5 + 10 * number)), bpe.NORMAL) for piece in sorted({*words, *known})
+    ]
     encoder = Encoder(model_proto(listed, byte_fallback=number % 3 == 0, prefix=number % 5 > 0))
     assert encoder._compiled is not None
-    texts = ["".join(chance.choices(alphabet.replace("\u2581", " ") + "x", k=chance.randrange(400))) for _ in range(50)]
+    texts = [
+        "".join(chance.choices(alphabet.replace("\u2581", " ") + "x", k=chance.randrange(400)))
+        for _ in range(50)
+    ]
     assert lists(encoder, texts, 2) == encoder.processor.encode(texts)
 
 
 def test_pieces_that_are_set_aside_are_left_to_sentencepiece() -> None:
-    encoder = Encoder(model_proto([("a", -1.0, bpe.NORMAL), ("b", -1.0, bpe.NORMAL), ("ab", 0.0, bpe.UNUSED)]))
+    encoder = Encoder(
+        model_proto([("a", -1.0, bpe.NORMAL), ("b", -1.0, bpe.NORMAL), ("ab", 0.0, bpe.UNUSED)])
+    )
     assert encoder._compiled is None
     assert lists(encoder, ["abab"]) == encoder.processor.encode(["abab"]) == [[0, 1, 2, 1, 2]]
 
@@ -205,7 +250,12 @@ def test_long_words_take_time_in_proportion() -> None:
 
     def seconds(size: int) -> float:
         started = time.process_time()
-        for word in ("a" * size, "ab" * (size // 2), "".join(random.Random(1).choices("高原上的羊驼在吃草", k=size // 3)), " " * size):
+        for word in (
+            "a" * size,
+            "ab" * (size // 2),
+            "".join(random.Random(1).choices("高原上的羊驼在吃草", k=size // 3)),
+            " " * size,
+        ):
             encoder.encode_flat([word])
         return time.process_time() - started
 

@@ -19,7 +19,9 @@ LENGTH = 8
 def shard(source: str, sizes: list[int], first: int) -> Shard:
     """Documents of the given lengths; token values are unique over the shard and begin at `first`."""
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    return Shard(source, np.arange(first, first + offsets[-1], dtype=np.uint32), offsets, np.arange(len(sizes)) * 10)
+    return Shard(
+        source, np.arange(first, first + offsets[-1], dtype=np.uint32), offsets, np.arange(len(sizes)) * 10
+    )
 
 
 SHARDS = [shard("a", [5, 30, 1, 12, 50, 7] * 20, 1000), shard("b", [3, 4, 90, 2] * 8, 100_000)]
@@ -29,7 +31,13 @@ def made(seed: int = 1, batch_sequences: int = 4, length: int = LENGTH) -> Batch
     tokens = {item.source: len(item.tokens) for item in SHARDS}
     sequences = {source: sequences_in(size, length) for source, size in tokens.items()}
     settings = TokensSettings(maximum_epochs=1e9)
-    return Batches(SHARDS, plan(tokens, sequences, settings, BLOCK), seed=seed, batch_sequences=batch_sequences, length=length)
+    return Batches(
+        SHARDS,
+        plan(tokens, sequences, settings, BLOCK),
+        seed=seed,
+        batch_sequences=batch_sequences,
+        length=length,
+    )
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
@@ -78,7 +86,10 @@ def test_a_block_holds_each_sources_places_exactly() -> None:
 def test_pure_and_keyed_by_the_seed() -> None:
     one, two, other = made(), made(), made(seed=2)
     for step in (7, 3, 10**9):
-        assert all(np.array_equal(a, b) for a, b in zip(vars(one.batch(step)).values(), vars(two.batch(step)).values(), strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(vars(one.batch(step)).values(), vars(two.batch(step)).values(), strict=True)
+        )
     assert not np.array_equal(one.batch(3).tokens, other.batch(3).tokens)
     assert not np.array_equal(one.batch(3).tokens, one.batch(4).tokens)
 
@@ -93,7 +104,12 @@ def test_ranks_share_one_global_batch() -> None:
 
 def test_segments_targets_and_the_way_back() -> None:
     batches = made()
-    ends = {token for item in SHARDS for number in range(item.documents) for token in item.document(number)[-1:].tolist()}
+    ends = {
+        token
+        for item in SHARDS
+        for number in range(item.documents)
+        for token in item.document(number)[-1:].tolist()
+    }
     for step in range(150):
         batch = batches.batch(step)
         for row in range(4):
@@ -109,7 +125,9 @@ def test_segments_targets_and_the_way_back() -> None:
                 assert batch.targets[row, position] == (IGNORED if token in ends else token + 1)
                 if position:
                     before = batches.trace(step, row, position - 1)
-                    assert (batch.segments[row, position] == batch.segments[row, position - 1]) == (before == found)
+                    assert (batch.segments[row, position] == batch.segments[row, position - 1]) == (
+                        before == found
+                    )
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 8, 9, 10, 17])

@@ -27,11 +27,15 @@ def test_without_a_mixture_every_source_has_the_same_epochs() -> None:
 
 
 def test_shares_and_epochs() -> None:
-    shares = TokensSettings.model_validate({"mixture": {"a": {"share": 0.25}, "b": {"share": 0.25}, "c": {"share": 0.5}}})
+    shares = TokensSettings.model_validate(
+        {"mixture": {"a": {"share": 0.25}, "b": {"share": 0.25}, "c": {"share": 0.5}}}
+    )
     parts = plan(TOKENS, SEQUENCES, shares, 400)
     assert [part.share for part in parts] == [0.25, 0.25, 0.5]
     assert [part.epochs for part in parts] == pytest.approx([1 / 6, 1 / 3, 2])
-    epochs = TokensSettings.model_validate({"mixture": {"a": {"epochs": 1}, "b": {"epochs": 2}, "c": {"epochs": 3}}})
+    epochs = TokensSettings.model_validate(
+        {"mixture": {"a": {"epochs": 1}, "b": {"epochs": 2}, "c": {"epochs": 3}}}
+    )
     parts = plan(TOKENS, SEQUENCES, epochs, 1500)
     assert [part.epochs for part in parts] == pytest.approx([1, 2, 3], rel=0.01)
 

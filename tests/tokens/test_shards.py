@@ -21,7 +21,9 @@ def tokenizer() -> Tokenizer:
 
 
 def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    counts = shards.write("s", ((f"id{n}", text) for n, text in enumerate(TEXTS)), tokenizer, 0.2, 2, tmp_path)
+    counts = shards.write(
+        "s", ((f"id{n}", text) for n, text in enumerate(TEXTS)), tokenizer, 0.2, 2, tmp_path
+    )
     opened = {split: shards.load(tmp_path, "s", split, 300) for split in shards.SPLITS}
     rows = sorted(row for shard in opened.values() for row in shard.rows.tolist())
     assert rows == list(range(60))
@@ -47,7 +49,10 @@ def test_where_a_token_is_and_the_first_documents(tokenizer: Tokenizer, tmp_path
     for room in (1, 40, 200, 10**9):
         part = shard.first(room)
         assert part.documents == 1 or len(part.tokens) <= room
-        assert part.documents == shard.documents or len(shard.first(10**9).tokens[: shard.offsets[part.documents + 1]]) > room
+        assert (
+            part.documents == shard.documents
+            or len(shard.first(10**9).tokens[: shard.offsets[part.documents + 1]]) > room
+        )
         assert part.rows.tolist() == shard.rows[: part.documents].tolist()
 
 

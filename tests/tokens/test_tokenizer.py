@@ -14,9 +14,12 @@ from puna.tokens.settings import TokenizerSettings
 from puna.tokens.tokenizer import LINE_CHARACTERS, Tokenizer, lines, load, train
 
 TEXTS = [
-    f"def graze_{number}(plain, llama={number * 37}):\n    return plain + llama  # the high plain of the llamas\n" for number in range(300)
+    f"def graze_{number}(plain, llama={number * 37}):\n    return plain + llama  # the high plain of the llamas\n"
+    for number in range(300)
 ]
-TEXTS += ["The llamas of the high plain graze 1234 hours.\n\n\tQuechua: ñan, ch'aki, wayra. Größe, élan, “quoted” – dash."] * 5
+TEXTS += [
+    "The llamas of the high plain graze 1234 hours.\n\n\tQuechua: ñan, ch'aki, wayra. Größe, élan, “quoted” – dash."
+] * 5
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,13 @@ def reference(model: bytes) -> sentencepiece.SentencePieceProcessor:
 def test_special_pieces(trained: Tokenizer) -> None:
     assert trained.vocab_size == 420
     assert (trained.bos_id, trained.eos_id) == (1, 2)
-    assert [trained.piece(token) for token in (0, 1, 2, 3, 258)] == ["<unk>", "<s>", "</s>", "<0x00>", "<0xFF>"]
+    assert [trained.piece(token) for token in (0, 1, 2, 3, 258)] == [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<0x00>",
+        "<0xFF>",
+    ]
 
 
 @given(st.text())
@@ -63,7 +72,9 @@ def test_the_space_mark_of_a_text_is_its_three_bytes(
     mark = [3 + byte for byte in "\u2581".encode()]
     for text, ids in zip(texts, trained.encode_many(texts), strict=True):
         first, *others = text.split("\u2581")
-        assert ids == reference.encode(first) + [token for part in others for token in mark + reference.encode("\n" + part)[2:]]
+        assert ids == reference.encode(first) + [
+            token for part in others for token in mark + reference.encode("\n" + part)[2:]
+        ]
 
 
 @given(st.lists(st.text(max_size=12), max_size=6))
@@ -86,7 +97,9 @@ def test_digits_are_split(trained: Tokenizer) -> None:
     assert [trained.piece(token) for token in trained.encode("12345")][-5:] == list("12345")
 
 
-def test_ids_are_sentencepieces_own(trained: Tokenizer, reference: sentencepiece.SentencePieceProcessor) -> None:
+def test_ids_are_sentencepieces_own(
+    trained: Tokenizer, reference: sentencepiece.SentencePieceProcessor
+) -> None:
     for text in TEXTS[::40]:
         assert trained.encode(text) == reference.encode(text)
 
@@ -125,7 +138,10 @@ def test_llamas_own_tokenizer(data: Path) -> None:
     assert llama.vocab_size == 32_000
     texts = (folder / "ggml-vocab-llama-spm.gguf.inp").read_text().split("\n__ggml_vocab_test__\n")
     expected = (folder / "ggml-vocab-llama-spm.gguf.out").read_text().split("\n")
-    pairs = [(text, [int(token) for token in line.split()]) for text, line in itertools.zip_longest(texts, expected[: len(texts)])]
+    pairs = [
+        (text, [int(token) for token in line.split()])
+        for text, line in itertools.zip_longest(texts, expected[: len(texts)])
+    ]
     assert len(pairs) >= 46
     for text, ids in pairs:
         assert llama.encode(text) == ids, text

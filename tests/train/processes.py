@@ -1,4 +1,5 @@
-"""Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel under torchrun's variables.
+"""Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel
+under torchrun's variables.
 
 python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE]
 """
@@ -36,8 +37,9 @@ def main() -> None:
         found.append([loss, update(model, optimizer, step, options)])
     print(json.dumps(found), flush=True)
     dist.destroy_process_group()
-    # Gloo's threads live on after that and may hold the last tensors: one that lets go of them while the interpreter ends
-    # is stopped inside a destructor and aborts the process, one time in thirty. All work is done, so leave without ending it.
+    # Gloo's threads live on after that and may hold the last tensors: one that lets go of them while the
+    # interpreter ends is stopped inside a destructor and aborts the process, one time in thirty. All work is
+    # done, so leave without ending it.
     os._exit(0)
 
 

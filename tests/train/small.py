@@ -37,5 +37,11 @@ def held_out() -> dict[str, Batch]:
 
 
 def settings(**changes: Any) -> TrainSettings:
-    base = {"steps": 12, "batch_sequences": 4, "sequence_length": 16, "learning_rate": 1e-2, "warmup_steps": 3}
+    base = {
+        "steps": 12,
+        "batch_sequences": 4,
+        "sequence_length": 16,
+        "learning_rate": 1e-2,
+        "warmup_steps": 3,
+    }
     return TrainSettings.model_validate({**base, "checkpoint_steps": 5, "validation_steps": 6, **changes})

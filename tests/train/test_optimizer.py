@@ -32,24 +32,37 @@ def test_cosine_by_its_formula() -> None:
 
 
 def test_warm_up_stable_decay_by_its_formula() -> None:
-    options = settings(steps=100, warmup_steps=10, learning_rate=2.0, schedule="wsd", decay_share=0.3, minimum_learning_rate=0.1)
+    options = settings(
+        steps=100,
+        warmup_steps=10,
+        learning_rate=2.0,
+        schedule="wsd",
+        decay_share=0.3,
+        minimum_learning_rate=0.1,
+    )
     rates = [learning_rate(step, options) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10:70] == [2.0] * 60
     assert rates[70:] == pytest.approx([2.0 - 1.8 * count / 30 for count in range(1, 31)])
     assert learning_rate(99, options.model_copy(update={"decay_share": 0.0})) == 2.0
-    assert learning_rate(99, options.model_copy(update={"minimum_learning_rate": 0.0})) == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate(99, options.model_copy(update={"minimum_learning_rate": 0.0})) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_warm_up_and_decay_may_touch_and_not_overlap() -> None:
     settings(steps=100, warmup_steps=70, schedule="wsd", decay_share=0.3)
     settings(steps=100, warmup_steps=71, decay_share=0.3)
-    with pytest.raises(ValidationError, match=r"warmup_steps 71 and 30 steps of decay \(decay_share 0\.3\) are more than steps 100"):
+    with pytest.raises(
+        ValidationError,
+        match=r"warmup_steps 71 and 30 steps of decay \(decay_share 0\.3\) are more than steps 100",
+    ):
         settings(steps=100, warmup_steps=71, schedule="wsd", decay_share=0.3)
 
 
 class Reference:
-    """Decoupled AdamW (Loshchilov and Hutter 2019) and Muon (Jordan et al. 2024; Liu et al. 2025) written out in numpy."""
+    """Decoupled AdamW (Loshchilov and Hutter 2019) and Muon (Jordan et al. 2024; Liu et al. 2025) written out
+    in numpy."""
 
     def __init__(self, weights: Arrays, muon: bool) -> None:
         self.weights, self.muon = weights, muon
@@ -71,7 +84,8 @@ class Reference:
 
 
 def newton_schulz(matrix: np.ndarray) -> np.ndarray:
-    """Five times the odd polynomial of Jordan et al. 2024, on the singular values: they are all that an iteration changes."""
+    """Five times the odd polynomial of Jordan et al. 2024, on the singular values: they are all that an
+    iteration changes."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     values = values / np.sqrt((values**2).sum())
     for _ in range(5):
@@ -90,7 +104,10 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
     reference = Reference(weights, muon=name == "muon")
     chance = np.random.default_rng(0)
     for step in range(10):
-        gradients = {name: chance.normal(size=weight.shape) * 10.0 ** (step % 3 - 2) for name, weight in weights.items()}
+        gradients = {
+            name: chance.normal(size=weight.shape) * 10.0 ** (step % 3 - 2)
+            for name, weight in weights.items()
+        }
         for name, parameter in model.named_parameters():
             parameter.grad = torch.from_numpy(gradients[name].copy())
         norm = update(model, optimizer, step, options)
@@ -98,10 +115,17 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
         assert norm == pytest.approx(expected)
         assert optimizer.param_groups[0]["lr"] == learning_rate(step, options)
         scale = min(1.0, 0.5 / (expected + 1e-6))
-        reference.step({name: gradient * scale for name, gradient in gradients.items()}, step + 1, learning_rate(step, options), 0.1)
+        reference.step(
+            {name: gradient * scale for name, gradient in gradients.items()},
+            step + 1,
+            learning_rate(step, options),
+            0.1,
+        )
         assert not any(parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            parameter.detach().numpy(), weights[name], rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("shape", [(192, 192), (512, 192), (192, 512)])
@@ -111,12 +135,16 @@ def test_orthogonal_keeps_the_directions_and_evens_out_their_sizes(shape: tuple[
     np.testing.assert_allclose(found.numpy(), newton_schulz(matrix.double().numpy()), atol=2e-5)
     sizes = np.linalg.svd(found.double().numpy(), compute_uv=False)
     assert sizes.max() < 1.21 and abs(np.median(sizes) - 1) < 0.2
-    assert sizes.min() > 0.68 or shape == (192, 192)  # a square random matrix has some near zero, which stay small
+    assert sizes.min() > 0.68 or shape == (
+        192,
+        192,
+    )  # a square random matrix has some near zero, which stay small
     assert not orthogonal(torch.zeros(shape)).any()
 
 
 def test_an_update_of_muon_is_as_large_as_adamw_s() -> None:
-    """0.2 times the rate in root mean square (Liu et al. 2025, section 2.2), whatever the shape and the size of the gradient."""
+    """0.2 times the rate in root mean square (Liu et al. 2025, section 2.2), whatever the shape and the size
+    of the gradient."""
     model = Llama(CONFIG.model_copy(update={"dim": 64, "ffn_dim": 176}))
     model.init_weights(1)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -142,7 +170,9 @@ def test_embedding_head_and_norms_go_on_with_adamw() -> None:
         update(model, build(model, options), 0, options)
         after[name] = model.state_dict()
     same = {key for key, value in after["adamw"].items() if torch.equal(value, after["muon"][key])}
-    assert same == {key for key, value in after["adamw"].items() if value.dim() < 2 or not key.startswith("layers.")}
+    assert same == {
+        key for key, value in after["adamw"].items() if value.dim() < 2 or not key.startswith("layers.")
+    }
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -166,8 +196,14 @@ def test_a_resumed_run_takes_the_same_steps_bit_for_bit(tmp_path: Path, name: st
     progress, _ = checkpoint.resume(tmp_path, other, resumed)
     assert progress.step == 5
     state, again = optimizer.state_dict()["state"], resumed.state_dict()["state"]
-    assert {number: set(entry) for number, entry in state.items()} == {number: set(entry) for number, entry in again.items()}
-    assert all(torch.equal(value, again[number][key]) for number, entry in state.items() for key, value in entry.items())
+    assert {number: set(entry) for number, entry in state.items()} == {
+        number: set(entry) for number, entry in again.items()
+    }
+    assert all(
+        torch.equal(value, again[number][key])
+        for number, entry in state.items()
+        for key, value in entry.items()
+    )
     steps(model, optimizer, 5, 12)
     steps(other, resumed, 5, 12)
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())

@@ -18,7 +18,9 @@ def model() -> Llama:
 
 
 def gradients(built: Llama) -> torch.Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in built.parameters() if parameter.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in built.parameters() if parameter.grad is not None]
+    )
 
 
 def by_hand(built: Llama, batch: Batch) -> float:

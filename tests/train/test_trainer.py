@@ -15,7 +15,9 @@ from puna.train.trainer import Event, Notice, StepEvent, ValidationEvent, train
 from .small import CONFIG, batches, held_out, settings
 
 
-def run(folder: Path, events: list[Event] | None = None, **changes: Any) -> tuple[dict[str, torch.Tensor], checkpoint.Progress]:
+def run(
+    folder: Path, events: list[Event] | None = None, **changes: Any
+) -> tuple[dict[str, torch.Tensor], checkpoint.Progress]:
     stop = changes.pop("should_stop", lambda: False)
     model, progress = train(
         CONFIG, batches(), held_out(), settings(**changes), seed=1, checkpoints=folder, should_stop=stop,
@@ -50,12 +52,16 @@ def test_events_losses_and_learning(tmp_path: Path) -> None:
 def test_policies_give_the_same_curve(tmp_path: Path, policy: str) -> None:
     _, one = run(tmp_path / "a", steps=40, remat="llama")
     _, other = run(tmp_path / "b", steps=40, remat=policy)
-    assert [entry["loss"] for entry in one.losses] == pytest.approx([entry["loss"] for entry in other.losses], rel=1e-5)
+    assert [entry["loss"] for entry in one.losses] == pytest.approx(
+        [entry["loss"] for entry in other.losses], rel=1e-5
+    )
 
 
 def test_z_loss_draws_the_log_sums_to_zero(tmp_path: Path) -> None:
     def mean_square(z: float) -> float:
-        model, _ = train(CONFIG, batches(), held_out(), settings(steps=60, z_loss=z), seed=1, checkpoints=tmp_path / str(z))
+        model, _ = train(
+            CONFIG, batches(), held_out(), settings(steps=60, z_loss=z), seed=1, checkpoints=tmp_path / str(z)
+        )
         with torch.no_grad():
             return float(model(torch.from_numpy(held_out()["s"].tokens)).logsumexp(-1).square().mean())
 
@@ -96,7 +102,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
     events: list[Event] = []
     resumed, _ = run(tmp_path / "cut", events)
     notices = [event.text for event in events if isinstance(event, Notice)]
-    assert "passed over" in notices[0] and "step-00000011" in notices[0] and "going on from the checkpoint of step 10" in notices[1]
+    assert (
+        "passed over" in notices[0]
+        and "step-00000011" in notices[0]
+        and "going on from the checkpoint of step 10" in notices[1]
+    )
     assert equal(whole, resumed)
 
 
@@ -106,7 +116,9 @@ def test_a_save_that_was_killed_half_way_leaves_no_checkpoint(tmp_path: Path) ->
         run(tmp_path / "cut", should_stop=stop_after(6))
     shutil.copytree(tmp_path / "cut" / "step-00000006", tmp_path / "cut" / ".saving")
     (tmp_path / "cut" / ".saving" / "artifact.json").unlink()
-    (tmp_path / "cut" / "step-00000006" / "artifact.json").unlink()  # removed first when a folder is taken away
+    (
+        tmp_path / "cut" / "step-00000006" / "artifact.json"
+    ).unlink()  # removed first when a folder is taken away
     resumed, _ = run(tmp_path / "cut")
     assert equal(whole, resumed)
 
@@ -116,9 +128,13 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         run(tmp_path, learning_rate=1e30, warmup_steps=0)
 
 
-def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: Any, **options: Any) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        )
 
     monkeypatch.setattr("puna.train.trainer.loss_and_gradients", full)
     with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
@@ -134,7 +150,9 @@ def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest
     events: list[Event] = []
     _, one = run(tmp_path / "a", steps=6)
     _, other = run(tmp_path / "b", events, steps=6, compile=True)
-    assert [entry["loss"] for entry in one.losses] == pytest.approx([entry["loss"] for entry in other.losses], rel=1e-5)
+    assert [entry["loss"] for entry in one.losses] == pytest.approx(
+        [entry["loss"] for entry in other.losses], rel=1e-5
+    )
     assert isinstance(events[0], Notice) and "compiled the blocks in" in events[0].text
     assert any((tmp_path / "cache").rglob("*.so"))
 

@@ -1,6 +1,7 @@
 """The command line: one function per command; each parses, calls, prints.
 
-Exit codes: 0 done; 2 something the user can put right, told in one message; 130 or 143 stopped by a signal, after saving.
+Exit codes: 0 done; 2 something the user can put right, told in one message; 130 or 143 stopped by a signal,
+after saving.
 """
 
 import contextlib
@@ -27,31 +28,49 @@ class _CleanFirst(typer.core.TyperGroup):
     """`puna corpus PATH` means `puna corpus clean PATH`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if not args or args[0] in (*self.commands, "--help") else ["clean", *args])
+        return super().parse_args(
+            ctx, args if not args or args[0] in (*self.commands, "--help") else ["clean", *args]
+        )
 
 
 corpus = typer.Typer(cls=_CleanFirst, no_args_is_help=True)
-app.add_typer(corpus, name="corpus", help="Raw files to clean documents: puna corpus PATH... (its options: puna corpus clean --help).")
+app.add_typer(
+    corpus,
+    name="corpus",
+    help="Raw files to clean documents: puna corpus PATH... (its options: puna corpus clean --help).",
+)
 
-RecipeArgument = Annotated[str, typer.Argument(help="a shipped recipe's name (laptop, seven-sources), or a .toml file")]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="a shipped recipe's name (laptop, seven-sources), or a .toml file")
+]
 Override = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", help="section.key=value, over the recipe, such as train.steps=300; repeatable", show_default=False),
+    typer.Option(
+        "--set",
+        "-s",
+        help="section.key=value, over the recipe, such as train.steps=300; repeatable",
+        show_default=False,
+    ),
 ]
 OutOption = Annotated[Path, typer.Option(help="folder of all runs")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON")]
-RunArgument = Annotated[Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="folder of a finished run, such as out/laptop", show_default=False)
+]
 
 
-TOGETHER_SECONDS = 0.5  # signals this close are one: some programs send two, and a terminal sends to all that run in it
+TOGETHER_SECONDS = (
+    0.5  # signals this close are one: some programs send two, and a terminal sends to all that run in it
+)
 ALARM_SECONDS = 1.0
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the second signal).
+    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, into an interrupt elsewhere (and on the
+    second signal).
 
-    An interrupt may get lost: Python drops what is raised in a finalizer, and libraries what is raised while they call back. So an
-    alarm raises it again, each second until the run ends.
+    An interrupt may get lost: Python drops what is raised in a finalizer, and libraries what is raised while
+    they call back. So an alarm raises it again, each second until the run ends.
     """
 
     def __init__(self) -> None:
@@ -99,7 +118,8 @@ class _Signals:
 
 
 def _ending() -> bool:
-    """Whether this is called while an interrupt is on its way out, through a `finally` or the end of a `with`."""
+    """Whether this is called while an interrupt is on its way out, through a `finally` or the end of a
+    `with`."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, KeyboardInterrupt | Stopped):
         error = error.__context__
@@ -112,9 +132,14 @@ def _not_raised(lost: Any) -> None:
 
 
 def _build(
-    recipe_name: str, overrides: list[str] | None, out: Path, signals: _Signals | None = None, trains: bool = False
+    recipe_name: str,
+    overrides: list[str] | None,
+    out: Path,
+    signals: _Signals | None = None,
+    trains: bool = False,
 ) -> tuple[Any, str]:
-    """(Build, the recipe's text with the overrides below it). trains: whether the recipe must be more than one of a corpus alone."""
+    """(Build, the recipe's text with the overrides below it). trains: whether the recipe must be more than
+    one of a corpus alone."""
     from puna import recipe as recipes
     from puna import stages
     from puna.run.build import Build
@@ -156,12 +181,21 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False) -> None:
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
     """The LLaMA system, runnable."""
 
 
 @app.command()
-def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
+def run(
+    recipe: RecipeArgument = "laptop",
+    override: Override = None,
+    out: OutOption = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
     """Run a recipe: make what is missing, skip what is there, write the report."""
     from puna.cli.view import ConsoleView
     from puna.plan import memory
@@ -172,7 +206,11 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
     build, text = _build(recipe, override, out, signals, trains=True)
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
-        memory.check(build.recipe.llama_config(), build.recipe.train, machine.available_bytes(build.recipe.train.device))
+        memory.check(
+            build.recipe.llama_config(),
+            build.recipe.train,
+            machine.available_bytes(build.recipe.train.device),
+        )
     nothing_to_do = all(item.done for item in planned.values()) and summary.current(build)
     view = ConsoleView(build.recipe.train.steps)
     finished = _run(build, view, signals)
@@ -189,7 +227,12 @@ def run(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOp
 
 
 @app.command()
-def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutOption = Path("out"), as_json: JsonOption = False) -> None:
+def show(
+    recipe: RecipeArgument = "laptop",
+    override: Override = None,
+    out: OutOption = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
     """Print a recipe's stages, their fingerprints, and what a run would do."""
     from puna.recipe import Recipe
 
@@ -216,14 +259,27 @@ def show(recipe: RecipeArgument = "laptop", override: Override = None, out: OutO
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="an artifact, or a folder of artifacts")], as_json: JsonOption = False) -> None:
+def verify(
+    folder: Annotated[Path, typer.Argument(help="an artifact, or a folder of artifacts")],
+    as_json: JsonOption = False,
+) -> None:
     """Digest every file of every artifact again and compare."""
     from puna.run import artifact
 
     if not folder.is_dir():
-        raise UserError(f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}; name an artifact or a run's folder")
-    found = [folder] if (folder / artifact.MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"**/{artifact.MANIFEST}"))
-    found = [path for path in found if not any(part in (".work", ".scratch") for part in path.relative_to(folder).parts)]
+        raise UserError(
+            f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}; name an artifact or a run's folder"
+        )
+    found = (
+        [folder]
+        if (folder / artifact.MANIFEST).is_file()
+        else sorted(path.parent for path in folder.glob(f"**/{artifact.MANIFEST}"))
+    )
+    found = [
+        path
+        for path in found
+        if not any(part in (".work", ".scratch") for part in path.relative_to(folder).parts)
+    ]
     if not found:
         raise UserError(f"{folder} holds no artifact")
     rows: list[dict[str, Any]] = []
@@ -232,7 +288,15 @@ def verify(folder: Annotated[Path, typer.Argument(help="an artifact, or a folder
         try:
             loaded = artifact.load(path)
             loaded.verify()
-            rows.append({"artifact": str(path), "files": len(loaded.files), "bytes": loaded.bytes, "digest": loaded.digest, "sound": True})
+            rows.append(
+                {
+                    "artifact": str(path),
+                    "files": len(loaded.files),
+                    "bytes": loaded.bytes,
+                    "digest": loaded.digest,
+                    "sound": True,
+                }
+            )
         except UserError as error:
             problems.append(str(error))
             rows.append({"artifact": str(path), "sound": False, "problem": str(error)})
@@ -281,7 +345,9 @@ def generate(
     ids = [text.bos_id, *text.encode(prompt)]
     room = model.config.max_seq_len - len(ids)
     if room < 1:
-        raise UserError(f"the prompt has {len(ids)} tokens; the model reads {model.config.max_seq_len}: give a shorter one")
+        raise UserError(
+            f"the prompt has {len(ids)} tokens; the model reads {model.config.max_seq_len}: give a shorter one"
+        )
     shown = [text.decode(ids)]
 
     def show_token(row: int, token: int) -> None:
@@ -299,7 +365,17 @@ def generate(
     )  # fmt: skip
     whole = text.decode(ids)
     if as_json:
-        print(json.dumps({"prompt": prompt, "text": whole[len(prompt) :], "tokens": len(new), "seed": seed, "temperature": temperature}))
+        print(
+            json.dumps(
+                {
+                    "prompt": prompt,
+                    "text": whole[len(prompt) :],
+                    "tokens": len(new),
+                    "seed": seed,
+                    "temperature": temperature,
+                }
+            )
+        )
     else:
         print(whole[len(shown[0]) :])
 
@@ -326,14 +402,20 @@ def trace(
 
 @corpus.command()
 def clean(
-    paths: Annotated[list[str], typer.Argument(help="raw files, folders of them, addresses, a file of addresses; or one recipe")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="raw files, folders of them, addresses, a file of addresses; or one recipe"),
+    ],
     name: Annotated[str, typer.Option(help="name of the output folder; default: the first path's")] = "",
-    languages: Annotated[str, typer.Option(help="languages kept, such as en,de; default: all, or the recipe's")] = "",
+    languages: Annotated[
+        str, typer.Option(help="languages kept, such as en,de; default: all, or the recipe's")
+    ] = "",
     override: Override = None,
     out: OutOption = Path("out"),
     as_json: JsonOption = False,
 ) -> None:
-    """Read, clean, deduplicate and filter raw files; write documents, a data card and a page to judge the filters by."""
+    """Read, clean, deduplicate and filter raw files; write documents, a data card and a page to judge the
+    filters by."""
     from puna import recipe as recipes
     from puna.cli.view import ConsoleView
     from puna.corpus.filters import language
@@ -347,11 +429,15 @@ def clean(
         raise UserError(f"--languages: {wrong}")
     recipe = paths[0]
     if (given := [path for path in paths if path.endswith(".toml")]) and (len(paths) > 1 or name):
-        raise UserError(f"{given[0]} is a recipe, which is given alone and has a name of its own; put raw files among its sources")
+        raise UserError(
+            f"{given[0]} is a recipe, which is given alone and has a name of its own; put raw files among its sources"
+        )
     if len(paths) > 1 or not (recipe.endswith(".toml") or recipes.is_shipped(recipe)):
         name = name or _folder_name(paths[0])
         if _folder_name(name) != name:
-            raise UserError(f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}")
+            raise UserError(
+                f"--name {name}: a name has letters, digits and hyphens, such as {_folder_name(name)}"
+            )
         folder = out / name
         discover.check(folder, paths)
         brought = folder / ".scratch" / fetch.BROUGHT
@@ -363,7 +449,10 @@ def clean(
             view.console.print(f"  and {len(left) - 20} others")
         target = folder / "recipe.toml"
         if target.exists():  # the recipe of the corpus that is there stays until the new one is there, too
-            made, target = target, folder / ".recipe.toml"  # beside it, since paths start from a recipe's folder
+            made, target = (
+                target,
+                folder / ".recipe.toml",
+            )  # beside it, since paths start from a recipe's folder
         write_atomically(target, text)
         recipe = str(target)
         changes = list(override or ())
@@ -395,7 +484,9 @@ def clean(
         if dropped:
             print(
                 f"dropped of {source}: "
-                + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items(), key=lambda i: -i[1]))
+                + ", ".join(
+                    f"{count:,} {reason}" for reason, count in sorted(dropped.items(), key=lambda i: -i[1])
+                )
             )
     print(f"documents: {found.folder.resolve()}\npage: {page.resolve()}")
 
@@ -410,13 +501,20 @@ def _leave(code: int) -> NoReturn:
 def _folder_name(path: str) -> str:
     """A folder name out of a path or an address."""
     last = path.partition("#")[0].rstrip("/").rpartition("/")[2].partition(".")[0] or "corpus"
-    return "".join(character if character.isalnum() and character.isascii() else "-" for character in last).strip("-") or "corpus"
+    return (
+        "".join(
+            character if character.isalnum() and character.isascii() else "-" for character in last
+        ).strip("-")
+        or "corpus"
+    )
 
 
 @corpus.command()
 def score(
     files: Annotated[list[Path], typer.Argument(help="text files, each one document", exists=False)],
-    run: Annotated[Path | None, typer.Option(help="a run whose corpus learnt quality models, such as out/mine")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="a run whose corpus learnt quality models, such as out/mine")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print language, perplexity and reference score of local texts."""
@@ -451,10 +549,16 @@ def dropped(
         else:
             detail = f": {row['detail']}" if row["detail"] else ""
             kept = f" ({inspect.told(row['of'])})" if row["of"] else ""
-            print(f"{row['source']}  {row['reason']}{detail}{kept}  {row['url']}  {row['file']}:{row['offset']}")
+            print(
+                f"{row['source']}  {row['reason']}{detail}{kept}  {row['url']}  {row['file']}:{row['offset']}"
+            )
             if text:
                 print(textwrap.indent(row["excerpt"] or "(no text was made of it)", "    ") + "\n")
-    there = [(name, why, count) for name, reasons in inspect.dropped_counts(run).items() for why, count in reasons.items()]
+    there = [
+        (name, why, count)
+        for name, reasons in inspect.dropped_counts(run).items()
+        for why, count in reasons.items()
+    ]
     count = sum(count for name, why, count in there if source in ("", name) and why.startswith(reason))
     if most and count > most:
         print(f"{count - most:,} more; --most 0 lists all", file=sys.stderr)
@@ -465,9 +569,14 @@ def dropped(
 
 
 def _print_scores(figures: dict[str, Any]) -> None:
-    print(f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained, {figures['model']['parameters']:,} weights")
+    print(
+        f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained, {figures['model']['parameters']:,} weights"
+    )
     methods = ("model", "five_gram", "unigram", "xz")
-    rows = [(source, *(f"{values[method]:.3f}" for method in methods)) for source, values in figures["bits_per_byte"].items()]
+    rows = [
+        (source, *(f"{values[method]:.3f}" for method in methods))
+        for source, values in figures["bits_per_byte"].items()
+    ]
     _table(("bits per byte", "model", "5-gram", "unigram", "xz -9"), rows)
     if "tokens_per_second" in figures:
         energy = figures["energy"]
@@ -479,24 +588,32 @@ def _print_scores(figures: dict[str, Any]) -> None:
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Plain columns: the first to the left, figures to the right."""
-    cells = [tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in (head, *rows)]
+    cells = [
+        tuple(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row) for row in (head, *rows)
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
         line = "  ".join(
-            cell.rjust(width) if (cell[:1].isdigit() and "." in cell) or cell.replace(",", "").isdigit() else cell.ljust(width)
+            cell.rjust(width)
+            if (cell[:1].isdigit() and "." in cell) or cell.replace(",", "").isdigit()
+            else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)
         )
         print(line.rstrip())
 
 
 _ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "nothing half-written is left: free some room and run again"),
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "nothing half-written is left: free some room and run again",
+    ),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "change its rights, or name another place"),
 }
 
 
 def main() -> None:
-    """Entry point: runs a command and turns errors that a person can put right into one message and exit code 2."""
+    """Entry point: runs a command and turns errors that a person can put right into one message and exit code
+    2."""
     try:
         app(standalone_mode=True)
     except UserError as error:
@@ -513,14 +630,17 @@ def main() -> None:
 
 
 def _disk_problem(error: BaseException) -> str | None:
-    """What to tell about a file that cannot be read or written, whichever library noticed it; None for any other error."""
+    """What to tell about a file that cannot be read or written, whichever library noticed it; None for any
+    other error."""
     cause: BaseException | None = error
     while cause is not None:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is None:  # libraries in other languages pass the system's words on as text
             number = next((known for known in _ADVICE if os.strerror(known) in str(cause)), None)
         if number in _ADVICE:
-            where = f"{cause.filename}: " if isinstance(cause, OSError) and cause.filename else "cannot write: "
+            where = (
+                f"{cause.filename}: " if isinstance(cause, OSError) and cause.filename else "cannot write: "
+            )
             return f"{where}{os.strerror(number)}; {_ADVICE[number]}"
         cause = cause.__cause__ or cause.__context__
     return None

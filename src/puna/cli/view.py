@@ -1,10 +1,18 @@
-"""What a person sees while a recipe runs: a line a stage, a bar inside it, the training's figures as they come."""
+"""What a person sees while a recipe runs: a line a stage, a bar inside it, the training's figures as they
+come."""
 
 import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 MEANING = {
     "fetch": "raw files",
@@ -33,13 +41,16 @@ class ConsoleView:
         self.close()
         label = f"{name:<10}"
         if state == "reuse":
-            self.console.print(f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]", soft_wrap=True)
+            self.console.print(
+                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]", soft_wrap=True
+            )
         elif state == "start":
             self._started = time.monotonic()
             self.console.print(f"[cyan]▸[/] {label} [dim]{detail}  {MEANING[name]} ...[/]", soft_wrap=True)
         else:
             self.console.print(
-                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]", soft_wrap=True
+                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]",
+                soft_wrap=True,
             )
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -67,7 +78,10 @@ class ConsoleView:
             now = time.monotonic()
             if not self.console.is_terminal and now - self._last_line > LINE_SECONDS:
                 self._last_line = now
-                self.console.print(f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}", soft_wrap=True)
+                self.console.print(
+                    f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}",
+                    soft_wrap=True,
+                )
 
     def _bar(self, what: str, done: int, total: int) -> None:
         if not self.console.is_terminal:

@@ -1,7 +1,7 @@
 """Runs one function over many jobs on Daft: in this process, in several processes, or on a Ray cluster.
 
-A job writes its own result to a file by one atomic rename, so resuming, memory and the bytes of the result do not depend on the
-engine. What comes back through Daft is only that a job is done, or why it is not.
+A job writes its own result to a file by one atomic rename, so resuming, memory and the bytes of the result do
+not depend on the engine. What comes back through Daft is only that a job is done, or why it is not.
 """
 
 import contextlib
@@ -20,14 +20,18 @@ from typing import Any
 from puna.errors import UserError
 
 M_ARENA_MAX = -8  # of malloc.h
-_ONE_AT_A_TIME = threading.Lock()  # Daft calls from several threads where it stays in this process; memory is meant for one job
+_ONE_AT_A_TIME = (
+    threading.Lock()
+)  # Daft calls from several threads where it stays in this process; memory is meant for one job
 
 
 def prepare() -> None:
     """Set this process up for the work: before Arrow and Daft are loaded, which read their part then."""
     # Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if "MALLOC_ARENA_MAX" not in os.environ:  # one heap for all threads, for malloc_trim does not give back the end of the others
+    if (
+        "MALLOC_ARENA_MAX" not in os.environ
+    ):  # one heap for all threads, for malloc_trim does not give back the end of the others
         with contextlib.suppress(OSError, AttributeError):  # only glibc has it
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -37,8 +41,8 @@ def prepare() -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """Where jobs run. workers: processes at a time, 0 for one a processor; ray: address of a Ray cluster, "local" for one started here,
-    "" for none."""
+    """Where jobs run. workers: processes at a time, 0 for one a processor; ray: address of a Ray cluster,
+    "local" for one started here, "" for none."""
 
     workers: int = 0
     ray: str = ""
@@ -48,7 +52,12 @@ class Engine:
         """How many work at a time, where there are jobs enough."""
         return self.workers or len(os.sched_getaffinity(0))
 
-    def each(self, work: Callable[[Any], None], jobs: Sequence[Any], progress: Callable[[int], None] = lambda done: None) -> None:
+    def each(
+        self,
+        work: Callable[[Any], None],
+        jobs: Sequence[Any],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
         """Call `work` with every job, in any order; both must be picklable. progress(jobs done).
 
         Raises UserError or OSError where a job did; jobs that are done by then stay done.
@@ -62,7 +71,9 @@ class Engine:
         if self.ray:
             _connect(self.ray)
         # One worker works in this process; several are processes of their own, which Daft starts and feeds.
-        options: dict[str, Any] = {"max_concurrency": workers} if workers > 1 or self.ray else {"use_process": False}
+        options: dict[str, Any] = (
+            {"max_concurrency": workers} if workers > 1 or self.ray else {"use_process": False}
+        )
         if workers > 1 and not self.ray:
             options["use_process"] = True
         call = daft.cls(_Worker, **options)(work)
@@ -106,15 +117,16 @@ class _Worker:
 
 
 def _settle() -> None:
-    """Set aside what is there for good: modules, models. What a job leaves for the garbage collector is then a large part of what is
-    counted, and collected early."""
+    """Set aside what is there for good: modules, models. What a job leaves for the garbage collector is then
+    a large part of what is counted, and collected early."""
     gc.collect()
     gc.freeze()
     gc.collect()  # which counts anew; it has nothing to look at
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, so that what a process holds does not grow with the jobs it has done."""
+    """Give freed memory back to the system, so that what a process holds does not grow with the jobs it has
+    done."""
     if trim := _malloc_trim():
         trim(0)
 
@@ -140,11 +152,14 @@ def _raise(problem: str) -> None:
         raise UserError(rest)
     if kind:
         text, _, filename = rest.rpartition("\0")
-        raise OSError(int(kind), text, filename or None) if kind.isdigit() else OSError(text)  # which libraries raise with words alone
+        raise (
+            OSError(int(kind), text, filename or None) if kind.isdigit() else OSError(text)
+        )  # which libraries raise with words alone
 
 
 def _connect(address: str) -> None:
-    """Have Daft run on a Ray cluster. Raises UserError where Ray is not installed or the cluster cannot be reached."""
+    """Have Daft run on a Ray cluster. Raises UserError where Ray is not installed or the cluster cannot be
+    reached."""
     import daft
 
     try:
@@ -153,7 +168,12 @@ def _connect(address: str) -> None:
         raise UserError("corpus.ray is set and Ray is not installed: pip install 'puna[ray]'") from error
     try:
         if not ray.is_initialized():
-            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                None if address == "local" else address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"corpus.ray: no Ray cluster at {address}: {error}") from error
     daft.set_runner_ray(noop_if_initialized=True)

@@ -1,4 +1,5 @@
-"""What the quality filters learn from the corpus at hand: the n-gram model, the classifier, the percentiles."""
+"""What the quality filters learn from the corpus at hand: the n-gram model, the classifier, the
+percentiles."""
 
 import contextlib
 import os
@@ -17,7 +18,8 @@ from puna.errors import UserError
 
 @dataclass(frozen=True)
 class Learnt:
-    """thresholds: per source, the perplexities at the two percentiles; reference_threshold: scores below are dropped."""
+    """thresholds: per source, the perplexities at the two percentiles; reference_threshold: scores below are
+    dropped."""
 
     thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)
     reference_threshold: float = 0.0
@@ -33,13 +35,20 @@ class Learnt:
         return bucket(perplexity, self.thresholds[source])
 
     def told(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"perplexity": {name: list(values) for name, values in self.thresholds.items()}}
+        found: dict[str, Any] = {
+            "perplexity": {name: list(values) for name, values in self.thresholds.items()}
+        }
         return found | ({"reference": self.reference_threshold} if self.reference_threshold else {})
 
 
 def models(settings: CorpusSettings, work: list[Group], parts: Path, progress: Any) -> None:
-    """Train the models that sources ask for, into `parts/perplexity` and `parts/reference`, unless they are there."""
-    if settings.perplexity and any(source.perplexity for source in settings.sources) and not (parts / "perplexity").is_dir():
+    """Train the models that sources ask for, into `parts/perplexity` and `parts/reference`, unless they are
+    there."""
+    if (
+        settings.perplexity
+        and any(source.perplexity for source in settings.sources)
+        and not (parts / "perplexity").is_dir()
+    ):
         from puna.corpus.filters import perplexity
 
         progress("learning the n-gram model", 0, 1)
@@ -47,8 +56,14 @@ def models(settings: CorpusSettings, work: list[Group], parts: Path, progress: A
         own = [group for group in work if group.source.name in wanted.train_on]
         exact = any(source.perplexity and source.ccnet == "exact" for source in settings.sources)
         texts = _Texts(own, wanted.training_bytes)
-        perplexity.train(texts, vocab_size=wanted.pieces, order=wanted.order, ccnet=exact).save(parts / "perplexity")
-    if settings.reference and any(source.reference for source in settings.sources) and not (parts / "reference").is_dir():
+        perplexity.train(texts, vocab_size=wanted.pieces, order=wanted.order, ccnet=exact).save(
+            parts / "perplexity"
+        )
+    if (
+        settings.reference
+        and any(source.reference for source in settings.sources)
+        and not (parts / "reference").is_dir()
+    ):
         _reference(settings, work, parts, progress)
 
 
@@ -80,7 +95,9 @@ def _reference(settings: CorpusSettings, work: list[Group], parts: Path, progres
 
     def addresses() -> Iterator[str]:
         for file in (file for group in work if group.source.name in wanted.dumps for file in group.files):
-            with contextlib.suppress(UserError, OSError):  # of a damaged file, which was told when it was read
+            with contextlib.suppress(
+                UserError, OSError
+            ):  # of a damaged file, which was told when it was read
                 yield from (url for _, url in cited(file.path))
 
     urls = Citations(addresses())
@@ -93,7 +110,9 @@ def _reference(settings: CorpusSettings, work: list[Group], parts: Path, progres
                     yield row["url"], row["text"]
 
     try:
-        model = reference.train(pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives)
+        model = reference.train(
+            pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives
+        )
     except UserError as error:
         raise UserError(f"corpus.reference: {error}; or leave reference out of the sources") from error
     made = parts / "reference-new"
@@ -111,7 +130,11 @@ def learnt(settings: CorpusSettings, asking: list[Group], parts: Path) -> Learnt
         for source in dict.fromkeys(group.source for group in asking if group.source.perplexity):
             found = [_perplexities(group) for group in asking if group.source == source]
             thresholds[source.name] = at(np.concatenate(found), settings.perplexity.percentiles)
-    threshold = steps.reference_model(parts / "reference").threshold if any(group.source.reference for group in asking) else 0.0
+    threshold = (
+        steps.reference_model(parts / "reference").threshold
+        if any(group.source.reference for group in asking)
+        else 0.0
+    )
     return Learnt(thresholds, threshold)
 
 

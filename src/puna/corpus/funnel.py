@@ -8,7 +8,8 @@ from puna.corpus.record import DAMAGED
 
 DUPLICATE, NEAR, BOOK = "exact duplicate", "near duplicate", "overlaps with an earlier book"
 TAIL, UNLIKE = "perplexity outside the parts kept", "unlike cited pages"
-# The steps in order, and the reasons that end a document there; any other reason of a document is its heuristics'.
+# The steps in order, and the reasons that end a document there; any other reason of a document is its
+# heuristics'.
 STEPS: dict[str, tuple[str, ...]] = {
     "read": (DAMAGED,),
     "heuristics": (),
@@ -33,10 +34,15 @@ class Tally:
         self.hosts: Counter[str] = Counter()
 
     def add(self, row: dict[str, Any], reason: str) -> None:
-        """Count one record: its id, size, licence, language, url and bucket. A record without id never became a text."""
+        """Count one record: its id, size, licence, language, url and bucket. A record without id never became
+        a text."""
         stopped_at = "read"
         if row["id"]:
-            stopped_at = next((step for step, reasons in STEPS.items() if reason in reasons), "heuristics") if reason else ""
+            stopped_at = (
+                next((step for step, reasons in STEPS.items() if reason in reasons), "heuristics")
+                if reason
+                else ""
+            )
         for step in FUNNEL:
             if step == stopped_at:
                 break
@@ -51,7 +57,9 @@ class Tally:
             self.buckets[row["bucket"]] += 1
         host = urlsplit(row["url"]).hostname if row["url"].startswith(("http://", "https://")) else None
         if host:
-            self.hosts[host if host in self.hosts or len(self.hosts) < MOST_HOSTS else "others"] += row["size"] or 0
+            self.hosts[host if host in self.hosts or len(self.hosts) < MOST_HOSTS else "others"] += (
+                row["size"] or 0
+            )
 
     def funnel(self) -> dict[str, dict[str, int]]:
         return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}

@@ -19,13 +19,16 @@ LOOKED_UP_AT_ONCE = 20_000  # dropped records: each lot reads the ids of all doc
 
 
 def score(files: list[Path], run: Path | None) -> list[dict[str, Any]]:
-    """Language, its score, and by a run's models perplexity, bucket and reference score (None where it has none) of text files.
+    """Language, its score, and by a run's models perplexity, bucket and reference score (None where it has
+    none) of text files.
 
     Raises UserError for a file that is no text and a run without models.
     """
     folder = documents_folder(run) if run else None
     if folder and not any((folder / name).is_dir() for name in ("perplexity", "reference")):
-        raise UserError(f"{run} learnt no quality models: set corpus.perplexity or corpus.reference, and ask for them in a source")
+        raise UserError(
+            f"{run} learnt no quality models: set corpus.perplexity or corpus.reference, and ask for them in a source"
+        )
     rows = []
     for path in files:
         if not path.is_file():
@@ -35,7 +38,12 @@ def score(files: list[Path], run: Path | None) -> list[dict[str, Any]]:
             raise UserError(f"{path}: {'empty' if not path.stat().st_size else 'not a text'}")
         text = steps.clean(text)
         label, certainty = language.identify(text)
-        row: dict[str, Any] = {"file": str(path), "language": label, "score": certainty, "characters": len(text)}
+        row: dict[str, Any] = {
+            "file": str(path),
+            "language": label,
+            "score": certainty,
+            "characters": len(text),
+        }
         row |= {"perplexity": None, "bucket": None, "reference": None}
         if folder and (folder / "perplexity").is_dir():
             row["perplexity"] = float(steps.perplexity_model(folder / "perplexity").perplexities([text])[0])
@@ -58,10 +66,11 @@ def _bucket(folder: Path, perplexity: float) -> str | None:
 
 
 def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Iterator[dict[str, Any]]:
-    """Dropped records of a run, in order, of reasons that begin so and of one source where they are named; `most` of them, 0: all.
+    """Dropped records of a run, in order, of reasons that begin so and of one source where they are named;
+    `most` of them, 0: all.
 
-    of: for duplicates, the document they repeat: its id, where it is kept and, if that is this run, its source, url, file and offset;
-    else None.
+    of: for duplicates, the document they repeat: its id, where it is kept and, if that is this run, its
+    source, url, file and offset; else None.
     """
     folder = documents_folder(run)
     names = ["source", "file", "offset", "url", "reason", "detail", "excerpt"]
@@ -90,8 +99,8 @@ def repeated(row: Mapping[str, Any]) -> str:
 
 
 def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """By (id, reason), where the documents are that dropped ones repeat, and their source, url, file and offset, None where this run
-    does not keep them."""
+    """By (id, reason), where the documents are that dropped ones repeat, and their source, url, file and
+    offset, None where this run does not keep them."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -106,16 +115,22 @@ def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[tupl
             continue
         with pq.ParquetFile(path) as file:
             for number in range(file.num_row_groups if len(found) < len(ids) else 0):
-                here = pc.indices_nonzero(pc.is_in(file.read_row_group(number, ["id"])["id"], value_set=wanted))
+                here = pc.indices_nonzero(
+                    pc.is_in(file.read_row_group(number, ["id"])["id"], value_set=wanted)
+                )
                 if len(here):
                     rows = file.read_row_group(number, ["id", *names]).take(here).to_pylist()
                     found |= {row.pop("id"): {"kept": "in this run", **row} for row in rows}
-    # Equal texts are compared before near ones, with those of this run alone, and near ones before books: what is repeated may have been
-    # dropped itself.
+    # Equal texts are compared before near ones, with those of this run alone, and near ones before books:
+    # what is repeated may have been dropped itself.
     books = len(found) < len(ids) and any(BOOK in counts for counts in dropped_counts(folder).values())
-    elsewhere = {DUPLICATE: "nowhere: it was dropped itself", NEAR: "in an earlier run" + ", or dropped itself" * books}
+    elsewhere = {
+        DUPLICATE: "nowhere: it was dropped itself",
+        NEAR: "in an earlier run" + ", or dropped itself" * books,
+    }
     return {
-        (identity, reason): found.get(identity) or {"kept": elsewhere.get(reason, elsewhere[NEAR]), **dict.fromkeys(names)}
+        (identity, reason): found.get(identity)
+        or {"kept": elsewhere.get(reason, elsewhere[NEAR]), **dict.fromkeys(names)}
         for identity, reason in asked
     }
 

@@ -1,7 +1,9 @@
-"""Which licence a name or a text means, as an SPDX expression, and whether it lets source code into the corpus.
+"""Which licence a name or a text means, as an SPDX expression, and whether it lets source code into the
+corpus.
 
-The paper (section 2.1): "projects that are distributed under the Apache, BSD and MIT licenses". Everything in doubt counts as not
-among them: a text with a licence we know and another one needs both, and one with conditions of its own is not that licence.
+The paper (section 2.1): "projects that are distributed under the Apache, BSD and MIT licenses". Everything in
+doubt counts as not among them: a text with a licence we know and another one needs both, and one with
+conditions of its own is not that licence.
 """
 
 import functools
@@ -9,10 +11,14 @@ import re
 
 from puna.corpus.record import digest
 
-KEPT = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}  # "BSD": two or three clauses, untold
+KEPT = {
+    key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")
+}  # "BSD": two or three clauses, untold
 UNKNOWN = "LicenseRef-unknown"
 _IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,80}[A-Za-z0-9])?\+?"
-_EXCEPTION = re.compile(r"exception|^linux-syscall-note$|^shl-", re.IGNORECASE)  # SPDX exceptions, which only add rights
+_EXCEPTION = re.compile(
+    r"exception|^linux-syscall-note$|^shl-", re.IGNORECASE
+)  # SPDX exceptions, which only add rights
 _SPDX_LINE = re.compile(r"SPDX-License-Identifier:[ \t]{0,8}([^\n]{1,300})")
 _SPDX_START = re.compile(
     rf"[( \t]{{0,8}}{_IDENTIFIER}[) \t]{{0,8}}(?:(?<=[ \t)])(?:AND|OR|WITH|and|or|with)[( \t]{{1,8}}{_IDENTIFIER}[) \t]{{0,8}}){{0,20}}"
@@ -20,7 +26,8 @@ _SPDX_START = re.compile(
 
 
 def allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both sides of each AND.
+    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both sides of
+    each AND.
 
     WITH binds before AND, AND before OR (SPDX 2.3, annex D). What is no expression is not allowed.
     """
@@ -57,7 +64,8 @@ def allowed(expression: str) -> bool:
 
 
 def declared(text: str) -> str:
-    """The SPDX expression that a file's header states, several of them joined by AND; "" where it states none."""
+    """The SPDX expression that a file's header states, several of them joined by AND; "" where it states
+    none."""
     found = []
     for line in _SPDX_LINE.finditer(text, 0, 8_000):
         start = _SPDX_START.match(line[1])
@@ -78,19 +86,29 @@ _NAMES = (
     ),
     ("Apache-2.0", r"(?:the )?apache(?: software)?(?: licen[cs]e)?"),
     ("BSD-3-Clause", r"(?:the )?(?:new|modified|revised|(?:3|three) ?clause) bsd(?: licen[cs]e)?"),
-    ("BSD-3-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)(?: licen[cs]e| clauses?)?"),
+    (
+        "BSD-3-Clause",
+        r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)(?: licen[cs]e| clauses?)?",
+    ),
     ("BSD-2-Clause", r"(?:the )?(?:simplified|freebsd|(?:2|two) ?clause)(?: bsd)?(?: licen[cs]e)?"),
-    ("BSD-2-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)(?: licen[cs]e| clauses?)?"),
+    (
+        "BSD-2-Clause",
+        r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)(?: licen[cs]e| clauses?)?",
+    ),
     ("BSD", r"(?:the )?bsd(?: style| like)?(?: licen[cs]e)?"),
 )
 
 
 def named(name: str) -> str:
-    """SPDX expression of a licence's short name: an expression, BigQuery's keys ("bsd-3-clause"), a package's field; "" for "".
+    """SPDX expression of a licence's short name: an expression, BigQuery's keys ("bsd-3-clause"), a package's
+    field; "" for "".
 
-    Names joined by "or", "/" give OR, by "and", "," or "&" give AND. A name we do not know stays as it is, its spaces made hyphens.
+    Names joined by "or", "/" give OR, by "and", "," or "&" give AND. A name we do not know stays as it is,
+    its spaces made hyphens.
     """
-    if declared(f"SPDX-License-Identifier: {name}") == name.strip() and re.search(r" (?:AND|OR|WITH) |^\S+$", name.strip()):
+    if declared(f"SPDX-License-Identifier: {name}") == name.strip() and re.search(
+        r" (?:AND|OR|WITH) |^\S+$", name.strip()
+    ):
         return re.sub(r"[\w.+-]+", lambda word: KEPT.get(word[0].lower(), word[0]), name.strip())
     name = re.sub(r"(?i),\s*(?=v(?:ersion)?\b)", " ", name)
     sides = [
@@ -109,13 +127,18 @@ def _single(name: str) -> str:
     return known or "-".join(re.findall(r"[A-Za-z0-9.]+", name)) or UNKNOWN
 
 
-# Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A text may hold several.
+# Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A
+# text may hold several.
 _GRANT = "permission is hereby granted free of charge to any person obtaining a copy of this software and associated documentation files"
 _GRANT += " the software to deal in the software without restriction"
 _KEEP_NOTICE = ".{0,900}permission notice.{0,60} shall be included"
-_BINARY_FORM = ".{0,900}redistributions? (?:of source code|in source form).{0,900}redistributions? in binary form"
+_BINARY_FORM = (
+    ".{0,900}redistributions? (?:of source code|in source form).{0,900}redistributions? in binary form"
+)
 _SOURCE_AND_BINARY = "redistribution and use(?: of this software)? in source and binary forms"
-_NO_ENDORSEMENT = ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
+_NO_ENDORSEMENT = (
+    ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
+)
 _UNDER = "(?:under|by|with) (?:the |an? )?(?:terms of (?:the |an? ))?"
 _TEXTS = tuple(
     (name, re.compile(pattern))
@@ -175,7 +198,9 @@ _CHOICE = re.compile(
 # What MIT, BSD and Apache texts consist of; the rest of a text must not set conditions of its own.
 _SOURCE_FORM = "redistributions? (?:of source code|in source form)"
 _LIST = "this list of conditions and the following disclaimer"
-_PROMOTE = "to endorse or promote products derived from this software without specific prior(?: written)? permission"
+_PROMOTE = (
+    "to endorse or promote products derived from this software without specific prior(?: written)? permission"
+)
 _STANDARD = re.compile(
     "|".join(
         (
@@ -198,11 +223,19 @@ _STANDARD = re.compile(
         )
     )
 )
-_CONDITION = re.compile(r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited|you agree)\b")
+_CONDITION = re.compile(
+    r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited|you agree)\b"
+)
 # The terms of Apache-2.0, from "definitions" to the end of section 9, by the digest of their words.
-_APACHE_TERMS = re.compile(r"1 definitions license shall mean.{5000,20000}?accepting any such warranty or additional liability")
+_APACHE_TERMS = re.compile(
+    r"1 definitions license shall mean.{5000,20000}?accepting any such warranty or additional liability"
+)
 _APACHE_DIGEST = "9d6ffee88fef15058256aa822373d159"
-ADDITIONS = ("Commons-Clause", "LicenseRef-restricted", "LicenseRef-conditions")  # on top of a licence, never an alternative to it
+ADDITIONS = (
+    "Commons-Clause",
+    "LicenseRef-restricted",
+    "LicenseRef-conditions",
+)  # on top of a licence, never an alternative to it
 _ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|commons", re.IGNORECASE)
 
 
@@ -210,10 +243,11 @@ _ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|comm
 def recognised(text: str, whole: bool = True) -> str:
     """SPDX expression of the licences that a text holds or speaks of, in order; "" when none is recognised.
 
-    Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed", "alternatively"). A licence with
-    conditions of its own is joined by AND to a LicenseRef that no one keeps. Wrapping, comment marks, quotes and copyright lines make
-    no difference. whole: the text is a LICENSE file, and nothing else in it may set conditions; else it is a file's header, where
-    that counts within the licence only.
+    Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed",
+    "alternatively"). A licence with conditions of its own is joined by AND to a LicenseRef that no one keeps.
+    Wrapping, comment marks, quotes and copyright lines make no difference. whole: the text is a LICENSE file,
+    and nothing else in it may set conditions; else it is a file's header, where that counts within the
+    licence only.
     """
     if not _ABOUT_RIGHTS.search(text):
         return ""
@@ -232,7 +266,8 @@ def recognised(text: str, whole: bool = True) -> str:
 
 
 def _rest(plain: str, whole: bool) -> str:
-    """What a text says besides the standard sentences: all of it, or between the first and the last of them."""
+    """What a text says besides the standard sentences: all of it, or between the first and the last of
+    them."""
     plain = _APACHE_TERMS.sub(lambda terms: "\n" if digest(terms[0]) == _APACHE_DIGEST else terms[0], plain)
     pieces = _STANDARD.sub("\n", plain).split("\n")
     return "\n".join(pieces if whole else pieces[1:-1])

@@ -1,8 +1,9 @@
 """Raw files -> clean documents: the order of the steps.
 
-Raw files are worked on in groups (`groups`), wherever the engine runs them. Between the steps that a group goes through by itself stand
-those that look at all groups in their order: which lines were seen before, what the quality models learn, where the percentiles lie,
-which sentences of C4's pages came before, and which documents, near or exact. A killed run goes on at the first group without its file.
+Raw files are worked on in groups (`groups`), wherever the engine runs them. Between the steps that a group
+goes through by itself stand those that look at all groups in their order: which lines were seen before, what
+the quality models learn, where the percentiles lie, which sentences of C4's pages came before, and which
+documents, near or exact. A killed run goes on at the first group without its file.
 """
 
 import json
@@ -30,13 +31,19 @@ Progress = Callable[[str, int, int], None]
 
 
 def documents(
-    settings: CorpusSettings, files: Mapping[str, Iterable[RawFile]], parts: Path, out: Path, progress: Progress, root: Path = Path()
+    settings: CorpusSettings,
+    files: Mapping[str, Iterable[RawFile]],
+    parts: Path,
+    out: Path,
+    progress: Progress,
+    root: Path = Path(),
 ) -> dict[str, Any]:
-    """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return the funnel.
+    """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return
+    the funnel.
 
-    files: of each source, taken one by one. parts: folder for finished groups, which a second call finds again. progress(what, groups done,
-    groups in all). root: what the paths in settings start from. Raises UserError for a damaged file (policy "stop") and where no
-    document is left.
+    files: of each source, taken one by one. parts: folder for finished groups, which a second call finds
+    again. progress(what, groups done, groups in all). root: what the paths in settings start from. Raises
+    UserError for a damaged file (policy "stop") and where no document is left.
     """
     prepare()
     parts.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,9 @@ def documents(
         if (parts / name).is_dir():
             shutil.copytree(parts / name, out / name, copy_function=_link)
     funnel["empty"] = {
-        name: _no_document(settings, funnel, name) for name, steps in funnel["sources"].items() if not steps["kept"]["documents"]
+        name: _no_document(settings, funnel, name)
+        for name, steps in funnel["sources"].items()
+        if not steps["kept"]["documents"]
     }
     if len(funnel["empty"]) == len(settings.sources):
         raise UserError("\n".join(funnel["empty"].values()))
@@ -80,7 +89,12 @@ def _without_addresses(settings: CorpusSettings) -> CorpusSettings:
 
 
 def _run(
-    engine: Engine, work: Callable[[Group], None], jobs: list[Group], result: Callable[[Group], str], what: str, progress: Progress
+    engine: Engine,
+    work: Callable[[Group], None],
+    jobs: list[Group],
+    result: Callable[[Group], str],
+    what: str,
+    progress: Progress,
 ) -> None:
     """Run a step on every group whose file is not there yet."""
     waiting = [group for group in jobs if not group.path(result(group)).exists()]
@@ -89,10 +103,13 @@ def _run(
 
 
 def memory_bytes(settings: CorpusSettings) -> int:
-    """What all processes together take at most, before quality models and but for single huge records: 300 MB of the one that merges,
-    250 MB of each worker, and the memory of the lines seen under ccnet, which that of the sentences seen under c4 follows. Beyond a few
-    million documents 16 bytes come to that for each, and 10 kB for each book."""
-    lines = settings.line_memory_bytes * any(source.ccnet != "off" or source.c4 for source in settings.sources)
+    """What all processes together take at most, before quality models and but for single huge records: 300 MB
+    of the one that merges, 250 MB of each worker, and the memory of the lines seen under ccnet, which that of
+    the sentences seen under c4 follows. Beyond a few million documents 16 bytes come to that for each, and 10
+    kB for each book."""
+    lines = settings.line_memory_bytes * any(
+        source.ccnet != "off" or source.c4 for source in settings.sources
+    )
     return 300_000_000 + 250_000_000 * Engine(settings.workers, settings.ray).processes + lines
 
 
@@ -120,11 +137,16 @@ def _stop_if_damaged(settings: CorpusSettings, work: list[Group]) -> None:
         if damaged := table.filter(pc.equal(table["reason"], DAMAGED)).to_pylist():
             path.unlink()  # to be read again once it is mended
             told = "\n  ".join(f"{row['file']}: {row['detail']}" for row in damaged)
-            raise UserError(f"source {group.source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip")
+            raise UserError(
+                f"source {group.source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip"
+            )
 
 
-def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress) -> dict[str, dict[str, int]]:
-    """Write which lines of each group stay. The scope of a source is all its groups, as far as memory reaches."""
+def _keep_lines(
+    settings: CorpusSettings, lined: list[Group], progress: Progress
+) -> dict[str, dict[str, int]]:
+    """Write which lines of each group stay. The scope of a source is all its groups, as far as memory
+    reaches."""
     from puna.corpus.dedup import lines
 
     def hashes(group: Group) -> Any:
@@ -145,7 +167,11 @@ def _keep_lines(settings: CorpusSettings, lined: list[Group], progress: Progress
             with steps.Array(group.path("keep")) as kept:
                 kept.add(keep)
         exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
-        counts[source.name] = {"found": found, "removed": removed, "scopes": exact if source.ccnet == "exact" else seen.scopes}
+        counts[source.name] = {
+            "found": found,
+            "removed": removed,
+            "scopes": exact if source.ccnet == "exact" else seen.scopes,
+        }
     return counts
 
 
@@ -159,14 +185,22 @@ def _no_document(settings: CorpusSettings, funnel: dict[str, Any], source: str) 
 
 
 def _reasons(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1])) or "no records found"
+    return (
+        ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+        or "no records found"
+    )
 
 
-def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Path, root: Path) -> dict[str, Any]:
-    """Take all groups in order: filter by quality, drop what was there before, the first one kept; write documents and dropped."""
+def _merge(
+    settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Path, root: Path
+) -> dict[str, Any]:
+    """Take all groups in order: filter by quality, drop what was there before, the first one kept; write
+    documents and dropped."""
     import pyarrow as pa
 
-    dropped_schema = pa.schema([(name, pa.string()) for name in ("source", "file", "url", "reason", "detail", "excerpt")])
+    dropped_schema = pa.schema(
+        [(name, pa.string()) for name in ("source", "file", "url", "reason", "detail", "excerpt")]
+    )
     dropped_schema = dropped_schema.insert(2, pa.field("offset", pa.int64()))
     tallies = {source.name: Tally() for source in settings.sources}
     earlier = _Earlier(settings, out, root)
@@ -181,27 +215,47 @@ def _merge(settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Pat
                         for row in rows:
                             tallies[source.name].add(row, row["reason"])
                             if row["reason"]:
-                                dropped.add({**row, "excerpt": (row["text"] or "")[: steps.EXCERPT], "text": None})
+                                dropped.add(
+                                    {**row, "excerpt": (row["text"] or "")[: steps.EXCERPT], "text": None}
+                                )
                             else:
                                 kept.add(row)
     names = [source.name for source in settings.sources]
     spans = earlier.spans
     return {
-        **({"spans": {"found": spans.found, "removed": spans.removed, "scopes": spans.scopes}} if spans else {}),
+        **(
+            {"spans": {"found": spans.found, "removed": spans.removed, "scopes": spans.scopes}}
+            if spans
+            else {}
+        ),
         "sources": {name: tallies[name].funnel() for name in names},
         **{
-            key: {name: dict(sorted(getattr(tallies[name], key).items())) for name in names} for key in ("dropped", "licences", "languages")
+            key: {name: dict(sorted(getattr(tallies[name], key).items())) for name in names}
+            for key in ("dropped", "licences", "languages")
         },
-        "buckets": {name: dict(sorted(tallies[name].buckets.items())) for name in names if tallies[name].buckets},
-        "hosts": {name: {"hosts": len(tallies[name].hosts), "top": tallies[name].top_hosts()} for name in names if tallies[name].hosts},
+        "buckets": {
+            name: dict(sorted(tallies[name].buckets.items())) for name in names if tallies[name].buckets
+        },
+        "hosts": {
+            name: {"hosts": len(tallies[name].hosts), "top": tallies[name].top_hosts()}
+            for name in names
+            if tallies[name].hosts
+        },
         "learnt": learnt.told(),
     }
 
 
 def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
-    """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a few at a time."""
-    signatures = np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
-    scores = steps.rows_of(group.path("scores"), ["perplexity", "reference_score"]) if group.path("scores").exists() else None
+    """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a
+    few at a time."""
+    signatures = (
+        np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
+    )
+    scores = (
+        steps.rows_of(group.path("scores"), ["perplexity", "reference_score"])
+        if group.path("scores").exists()
+        else None
+    )
     at = 0
     for batch in steps.batches_of(group.path("judged")):
         rows = [{**row, "signed": not row["reason"]} for row in batch]
@@ -213,15 +267,27 @@ def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
         at += size
 
 
-def _filter(rows: list[dict[str, Any]], source: SourceSettings, settings: CorpusSettings, learnt: Learnt) -> None:
+def _filter(
+    rows: list[dict[str, Any]], source: SourceSettings, settings: CorpusSettings, learnt: Learnt
+) -> None:
     """Give rows their bucket, and a reason to those that a quality filter drops."""
     for row in rows:
         if row["perplexity"] is not None and settings.perplexity:
             row["bucket"] = learnt.bucket(source.name, row["perplexity"])
             if row["bucket"] not in settings.perplexity.keep:
-                row |= {"reason": TAIL, "detail": f"{row['bucket']}: {row['perplexity']:.1f}, {learnt.told_bounds(source.name)}"}
-        if not row["reason"] and row["reference_score"] is not None and row["reference_score"] < learnt.reference_threshold:
-            row |= {"reason": UNLIKE, "detail": f"score {row['reference_score']:.3f} of at least {learnt.reference_threshold:.3f}"}
+                row |= {
+                    "reason": TAIL,
+                    "detail": f"{row['bucket']}: {row['perplexity']:.1f}, {learnt.told_bounds(source.name)}",
+                }
+        if (
+            not row["reason"]
+            and row["reference_score"] is not None
+            and row["reference_score"] < learnt.reference_threshold
+        ):
+            row |= {
+                "reason": UNLIKE,
+                "detail": f"score {row['reference_score']:.3f} of at least {learnt.reference_threshold:.3f}",
+            }
 
 
 class _Earlier:
@@ -234,7 +300,9 @@ class _Earlier:
         from puna.corpus.dedup.sentences import Spans
 
         self._settings, self._texts, self._books = settings, Seen(MOST_TEXT_BYTES), Books()
-        self.spans = Spans(settings.line_memory_bytes) if any(source.c4 for source in settings.sources) else None
+        self.spans = (
+            Spans(settings.line_memory_bytes) if any(source.c4 for source in settings.sources) else None
+        )
         self._index = None
         if settings.signs:
             if settings.known:
@@ -242,7 +310,8 @@ class _Earlier:
             self._index = Index(out / "near", threshold=settings.near_duplicates)
 
     def drop(self, rows: list[dict[str, Any]], signatures: Any, source: SourceSettings) -> None:
-        """Give a reason to rows whose text, or nearly so, was kept before; under c4, once they lost the sentences that came before.
+        """Give a reason to rows whose text, or nearly so, was kept before; under c4, once they lost the
+        sentences that came before.
 
         signatures: of the rows that came in without a reason.
         """
@@ -265,14 +334,16 @@ class _Earlier:
                 row |= {"reason": BOOK, "detail": f"{match[1]:.0%} of {match[0]}"}
 
     def _shorten(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where that is too short. Their
-        language and scores are those of the whole page."""
+        """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where
+        that is too short. Their language and scores are those of the whole page."""
         from puna.corpus.dedup.sentences import REPEATED
         from puna.corpus.filters.c4 import MINIMUM_SENTENCES
 
         assert self.spans is not None
         shortened = []
-        for row, (text, sentences) in zip(rows, self.spans.unseen([row["text"] for row in rows]), strict=True):
+        for row, (text, sentences) in zip(
+            rows, self.spans.unseen([row["text"] for row in rows]), strict=True
+        ):
             if text == row["text"]:
                 continue
             if sentences < MINIMUM_SENTENCES:
@@ -295,7 +366,8 @@ def _signed_anew(rows: list[dict[str, Any]], signatures: Any, changed: list[dict
 
 
 def documents_folder(run: Path) -> Path:
-    """The documents artifact of a run's folder, or the folder itself where it is one. Raises UserError where there is none."""
+    """The documents artifact of a run's folder, or the folder itself where it is one. Raises UserError where
+    there is none."""
     if (run / "dropped.parquet").is_file():
         return run
     found = sorted(run.glob("documents-*"), key=lambda path: path.stat().st_mtime)

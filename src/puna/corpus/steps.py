@@ -1,7 +1,8 @@
-"""What is done to one group of raw files, by itself: read, clean, judge, score. Each step ends with a file written by one rename.
+"""What is done to one group of raw files, by itself: read, clean, judge, score. Each step ends with a file
+written by one rename.
 
-The order is CCNet's (Wenzek et al. 2020): lines seen before are removed first, then the language is told, then quality is scored. A
-source that does not ask for line deduplication is judged as it is read.
+The order is CCNet's (Wenzek et al. 2020): lines seen before are removed first, then the language is told,
+then quality is scored. A source that does not ask for line deduplication is judged as it is read.
 """
 
 import contextlib
@@ -26,21 +27,39 @@ from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError
 from puna.run.artifact import sync
 
-ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that ask for opt-outs themselves, before they take out a text
+ASKS_FIRST = (
+    "warc",
+    "wikipedia",
+    "github",
+)  # readers that ask for opt-outs themselves, before they take out a text
 CONTROL = bytes(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 BLANK_LINES = re.compile(r"\n{3,}")
 CCNET_CHARACTERS = 300  # shorter documents are dropped by CCNet before anything else
-BATCH_CHARACTERS, ROW_CHARACTERS = 1_000_000, 1_000  # of text in memory at once, on the way to a file; what a row without text counts as
+BATCH_CHARACTERS, ROW_CHARACTERS = (
+    1_000_000,
+    1_000,
+)  # of text in memory at once, on the way to a file; what a row without text counts as
 FILE_BYTES = 4096  # what a raw file counts as at least
-BATCHES_FREED = 4  # after so many, what was freed goes back to the system, lest it pile up over a group (1% of the time)
+BATCHES_FREED = (
+    4  # after so many, what was freed goes back to the system, lest it pile up over a group (1% of the time)
+)
 PIECE = 1 << 18  # characters, and the rest of a line, of a text that are cleaned at once
 EXCERPT = 500  # characters kept of a dropped document, to judge the filter by
-SUFFIXES = {"files": "json", "read": "parquet", "lines": "npy", "keep": "npy", "judged": "parquet", "near": "npy", "scores": "parquet"}
+SUFFIXES = {
+    "files": "json",
+    "read": "parquet",
+    "lines": "npy",
+    "keep": "npy",
+    "judged": "parquet",
+    "near": "npy",
+    "scores": "parquet",
+}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some of a source's raw files, worked on and committed together. folder: for its parts; root: what settings' files start from."""
+    """Some of a source's raw files, worked on and committed together. folder: for its parts; root: what
+    settings' files start from."""
 
     source: SourceSettings
     settings: CorpusSettings
@@ -49,7 +68,8 @@ class Group:
     root: Path
 
     def path(self, kind: str) -> Path:
-        """The file of its raw files' names, or of a finished step: read, lines, keep, judged, near, scores."""
+        """The file of its raw files' names, or of a finished step: read, lines, keep, judged, near,
+        scores."""
         return self.folder / f"{self.source.name}-{self.number:05d}.{kind}.{SUFFIXES[kind]}"
 
     @property
@@ -66,8 +86,8 @@ class Group:
 
 
 def groups(files: Iterable[RawFile], group_bytes: int) -> Iterator[list[RawFile]]:
-    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each; of tiny files, which count
-    as a block of a disk, not too many."""
+    """Cut one source's files, in order, into groups of about `group_bytes` raw bytes, at least one file each;
+    of tiny files, which count as a block of a disk, not too many."""
     group: list[RawFile] = []
     room = group_bytes
     for file in files:
@@ -82,7 +102,8 @@ def groups(files: Iterable[RawFile], group_bytes: int) -> Iterator[list[RawFile]
 
 
 def clean(text: str) -> str:
-    """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the text."""
+    """Unify line ends, drop control characters (but tab) and white space at line ends and at both ends of the
+    text."""
     if len(text) <= PIECE:
         return _clean_lines(text).strip("\n")
     out, at = io.StringIO(), 0
@@ -103,7 +124,8 @@ def _clean_lines(text: str) -> str:
 
 
 class Writer:
-    """A Parquet file of rows that appears under its name when the block ends well. Rows are written about a megabyte at a time.
+    """A Parquet file of rows that appears under its name when the block ends well. Rows are written about a
+    megabyte at a time.
 
     compression: zstd for what stays, lz4 for what is read once more, and soon.
     """
@@ -149,7 +171,8 @@ class Writer:
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written until it is whole: of this process alone, for one that was killed a moment ago may still be at it."""
+    """Where a file is written until it is whole: of this process alone, for one that was killed a moment ago
+    may still be at it."""
     return path.with_suffix(f".{os.getpid()}.part")
 
 
@@ -160,8 +183,8 @@ def commit(part: Path, path: Path) -> None:
 
 
 class Array:
-    """A .npy file that appears under its name when the block ends well. Rows are added some at a time, for a group may have many; first
-    some of none, if there may be no more, for their type and width."""
+    """A .npy file that appears under its name when the block ends well. Rows are added some at a time, for a
+    group may have many; first some of none, if there may be no more, for their type and width."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, part_of(path)
@@ -183,7 +206,9 @@ class Array:
     def _header(self) -> None:
         descr, shape = np.lib.format.dtype_to_descr(self._like.dtype), (self._count, *self._like.shape[1:])
         # It leaves room for any count, so that it can be written over.
-        np.lib.format.write_array_header_1_0(self._file, {"descr": descr, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": descr, "fortran_order": False, "shape": shape}
+        )
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         try:
@@ -268,7 +293,8 @@ class _Judged:
 
 @contextlib.contextmanager
 def _judged(group: Group) -> Iterator[_Judged]:
-    """What judges a group's rows; the files have their names when the block ends well, the signatures before the rows."""
+    """What judges a group's rows; the files have their names when the block ends well, the signatures before
+    the rows."""
     with contextlib.ExitStack() as opened:
         writer = opened.enter_context(Writer(group.path("judged"), row_schema(), "lz4"))
         signatures = opened.enter_context(Array(group.path("near"))) if group.settings.signs else None
@@ -313,13 +339,16 @@ def _rows(group: Group) -> Iterator[dict[str, Any]]:
 
 
 def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
-    """Every record of a raw file as one row: a cleaned text (reason ""), or a record that is none, with its reason."""
+    """Every record of a raw file as one row: a cleaned text (reason ""), or a record that is none, with its
+    reason."""
     source, settings = group.source, group.settings
     if file.unreadable:
         yield _row(file, source, "", 0, reason=DAMAGED, detail=file.unreadable)
         return
     read = reader(source.reader)
-    refuses = _opt_out(settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root)
+    refuses = _opt_out(
+        settings.opt_out.patterns, settings.opt_out.domains, settings.opt_out.robots, group.root
+    )
     offset, found, asked = 0, False, source.reader in ASKS_FIRST
     try:
         for record in read(file.path, refuses) if asked else read(file.path):
@@ -327,7 +356,11 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
             if refuses and (not asked or isinstance(record, Skipped)) and (reason := refuses(record.url)):
                 yield _row(file, source, record.url, offset, reason=reason)
             elif isinstance(record, Skipped):
-                if record.reason == "not UTF-8" and source.reader in ("lines", "jsonl") and settings.on_damaged_file == "stop":
+                if (
+                    record.reason == "not UTF-8"
+                    and source.reader in ("lines", "jsonl")
+                    and settings.on_damaged_file == "stop"
+                ):
                     raise UserError(f"not UTF-8 text at byte {record.offset}; convert the file to UTF-8")
                 yield _row(file, source, record.url, offset, reason=record.reason)
             else:
@@ -337,15 +370,23 @@ def _read(file: RawFile, group: Group) -> Iterator[dict[str, Any]]:
         return
     except (UserError, OSError, EOFError) as error:
         # The system's words without a path, which would differ from machine to machine.
-        told = f"{Path(error.filename or file.path).name}: {error.strerror}" if isinstance(error, OSError) and error.errno else str(error)
+        told = (
+            f"{Path(error.filename or file.path).name}: {error.strerror}"
+            if isinstance(error, OSError) and error.errno
+            else str(error)
+        )
         yield _row(file, source, "", offset, reason=DAMAGED, detail=told)
         return
     if not found:
         yield _row(file, source, "", 0, reason="nothing in the file")
 
 
-def _document(file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings) -> dict[str, Any]:
-    text, title, licence = (clean(part) for part in (found.text, found.title, found.licence or source.licence))
+def _document(
+    file: RawFile, source: SourceSettings, found: Found, settings: CorpusSettings
+) -> dict[str, Any]:
+    text, title, licence = (
+        clean(part) for part in (found.text, found.title, found.licence or source.licence)
+    )
     detail = ""
     if settings.privacy:
         from puna.corpus.filters.privacy import scrub
@@ -353,7 +394,15 @@ def _document(file: RawFile, source: SourceSettings, found: Found, settings: Cor
         text, counts = scrub(text, settings.privacy)
         detail = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     return _row(
-        file, source, clean(found.url), found.offset, title=title, licence=licence, raw_digest=found.raw_digest, text=text, detail=detail
+        file,
+        source,
+        clean(found.url),
+        found.offset,
+        title=title,
+        licence=licence,
+        raw_digest=found.raw_digest,
+        text=text,
+        detail=detail,
     )
 
 
@@ -404,7 +453,8 @@ def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, 
 
 
 def score(group: Group) -> None:
-    """Perplexity and reference score of every row that is still in, null for the others and where the source does not ask."""
+    """Perplexity and reference score of every row that is still in, null for the others and where the source
+    does not ask."""
     import pyarrow as pa
 
     schema = pa.schema([("perplexity", pa.float32()), ("reference_score", pa.float32())])

@@ -1,6 +1,7 @@
 """Bits per byte of held-out documents: what a model, or a baseline, would need to send them, over their size.
 
-All methods are given the same documents and are charged for the same events: every token and the end of each document.
+All methods are given the same documents and are charged for the same events: every token and the end of each
+document.
 """
 
 import lzma
@@ -19,15 +20,17 @@ WINDOWS = 16
 
 
 def model_bits(model: Llama, shard: Shard, length: int) -> float:
-    """Bits a model needs for a split's documents. Long documents are read in windows of `length` tokens that overlap by half, so
-    every token but the first ones sees at least length / 2 tokens before it."""
+    """Bits a model needs for a split's documents. Long documents are read in windows of `length` tokens that
+    overlap by half, so every token but the first ones sees at least length / 2 tokens before it."""
     tokens, targets = _windows(shard, length)
     nats = 0.0
     with torch.inference_mode():
         for start in range(0, len(tokens), WINDOWS):
             logits = model(torch.from_numpy(tokens[start : start + WINDOWS]))
             goal = torch.from_numpy(targets[start : start + WINDOWS]).flatten()
-            nats += F.cross_entropy(logits.flatten(0, 1).double(), goal, ignore_index=IGNORED, reduction="sum").item()
+            nats += F.cross_entropy(
+                logits.flatten(0, 1).double(), goal, ignore_index=IGNORED, reduction="sum"
+            ).item()
     return nats / math.log(2)
 
 

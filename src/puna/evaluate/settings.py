@@ -8,8 +8,12 @@ class EvaluateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    held_out_tokens: int = Field(500_000, ge=1, description="held-out tokens a source that are scored, whole documents")
-    prompts: tuple[str, ...] = Field(("The ",), description="beginnings that the model continues for the report")
+    held_out_tokens: int = Field(
+        500_000, ge=1, description="held-out tokens a source that are scored, whole documents"
+    )
+    prompts: tuple[str, ...] = Field(
+        ("The ",), description="beginnings that the model continues for the report"
+    )
     sample_tokens: int = Field(120, ge=1, description="tokens a sample")
     temperature: float = Field(0.8, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)

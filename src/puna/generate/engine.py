@@ -24,20 +24,26 @@ def generate(
 ) -> list[list[int]]:
     """New tokens of each prompt, without the prompt and without `eos_id`, where a row ends.
 
-    A row's tokens depend on its prompt, the seed and its place alone, not on the other prompts. on_token(row, token) is called as
-    they come. Raises UserError for an empty prompt and for one that does not fit the model's context.
+    A row's tokens depend on its prompt, the seed and its place alone, not on the other prompts. on_token(row,
+    token) is called as they come. Raises UserError for an empty prompt and for one that does not fit the
+    model's context.
     """
     longest = model.config.max_seq_len
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise UserError(f"prompt {number + 1} is empty: give it at least the begin token")
         if len(prompt) + max_new_tokens > longest:
-            raise UserError(f"prompt {number + 1} has {len(prompt)} tokens; with {max_new_tokens} new ones it passes the model's {longest}")
-    generators = [torch.Generator().manual_seed((seed * 1_000_003 + row) % (1 << 63)) for row in range(len(prompts))]
+            raise UserError(
+                f"prompt {number + 1} has {len(prompt)} tokens; with {max_new_tokens} new ones it passes the model's {longest}"
+            )
+    generators = [
+        torch.Generator().manual_seed((seed * 1_000_003 + row) % (1 << 63)) for row in range(len(prompts))
+    ]
     weight = model.tok_embeddings.weight
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
     room = int(lengths.max())
-    # Shorter prompts are filled up at the right: no real token sees the filling, and the first new tokens overwrite it in the cache.
+    # Shorter prompts are filled up at the right: no real token sees the filling, and the first new tokens
+    # overwrite it in the cache.
     tokens = torch.tensor([prompt + [0] * (room - len(prompt)) for prompt in prompts], device=weight.device)
     cache = KVCache(model.config, len(prompts), room + max_new_tokens, weight.dtype, str(weight.device))
     hidden = model.hidden(tokens, cache=cache)

@@ -7,8 +7,8 @@ from torch import Tensor
 def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
     """Probabilities [b, vocabulary] that a token is drawn from; temperature 0 puts all on the largest logit.
 
-    top_k: only the k likeliest (0: all). top_p: only the smallest set of likeliest tokens whose probability reaches top_p
-    (Holtzman et al. 2019), after temperature and top_k.
+    top_k: only the k likeliest (0: all). top_p: only the smallest set of likeliest tokens whose probability
+    reaches top_p (Holtzman et al. 2019), after temperature and top_k.
     """
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
@@ -22,10 +22,15 @@ def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) 
     return torch.zeros_like(values).scatter_(-1, order, values)
 
 
-def sample(logits: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]) -> Tensor:
+def sample(
+    logits: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]
+) -> Tensor:
     """One token [b] a row. generators: one a row, so a row's tokens do not depend on the rows beside it."""
     if temperature == 0:
         return logits.argmax(-1)
     chances = probabilities(logits, temperature, top_p, top_k)
-    drawn = [torch.multinomial(row, 1, generator=generator) for row, generator in zip(chances, generators, strict=True)]
+    drawn = [
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(chances, generators, strict=True)
+    ]
     return torch.cat(drawn)

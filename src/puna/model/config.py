@@ -16,7 +16,9 @@ class LlamaConfig(BaseModel):
     dim: int = Field(ge=2, description="width of the residual stream")
     n_layers: int = Field(ge=1)
     n_heads: int = Field(ge=1)
-    n_kv_heads: int = Field(ge=1, description="heads of keys and values; each serves n_heads / n_kv_heads query heads")
+    n_kv_heads: int = Field(
+        ge=1, description="heads of keys and values; each serves n_heads / n_kv_heads query heads"
+    )
     ffn_dim: int = Field(ge=1, description="inner width of SwiGLU")
     vocab_size: int = Field(ge=2)
     max_seq_len: int = Field(2048, ge=1)
@@ -47,7 +49,8 @@ class LlamaConfig(BaseModel):
         return self
 
     def matrix_parameters(self) -> int:
-        """Weights that a token is multiplied with: all linear layers and the head, not the embedding (a look-up) nor the norms."""
+        """Weights that a token is multiplied with: all linear layers and the head, not the embedding (a
+        look-up) nor the norms."""
         attention = 2 * self.dim * self.dim + 2 * self.dim * self.n_kv_heads * self.head_dim
         return self.n_layers * (attention + 3 * self.dim * self.ffn_dim) + self.dim * self.vocab_size
 
@@ -57,8 +60,9 @@ class LlamaConfig(BaseModel):
         return self.matrix_parameters() + embedding + (2 * self.n_layers + 1) * self.dim
 
     def flops_per_token(self, sequence_length: int) -> float:
-        """Floating-point operations to train on one token: 6 a matrix weight, and 6 dim per layer and position attended to, of
-        which a causal sequence has (sequence_length + 1) / 2 on average, for scores and again for the weighted sum."""
+        """Floating-point operations to train on one token: 6 a matrix weight, and 6 dim per layer and
+        position attended to, of which a causal sequence has (sequence_length + 1) / 2 on average, for scores
+        and again for the weighted sum."""
         attention = 12 * self.n_layers * self.dim * (sequence_length + 1) / 2
         return 6.0 * self.matrix_parameters() + attention
 
@@ -69,7 +73,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "13b": {"dim": 5120, "n_layers": 40, "n_heads": 40, "ffn_dim": 13824, "vocab_size": 32000},
     "33b": {"dim": 6656, "n_layers": 60, "n_heads": 52, "ffn_dim": 17920, "vocab_size": 32000},
     "65b": {"dim": 8192, "n_layers": 80, "n_heads": 64, "ffn_dim": 22016, "vocab_size": 32000},
-    # For laptops; the name counts the weights of the layers, without embedding and head. 260k, 15m, 110m are llama2.c's shapes.
+    # For laptops; the name counts the weights of the layers, without embedding and head. 260k, 15m, 110m are
+    # llama2.c's shapes.
     "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
     "260k": {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "ffn_dim": 172, "vocab_size": 512, "max_seq_len": 512,
              "norm_eps": 1e-5, "tie_embeddings": True},
@@ -82,7 +87,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def config(size: str, vocab_size: int | None = None, **overrides: Any) -> LlamaConfig:
-    """A size of the table with what differs from it. Raises UserError for an unknown size, pydantic's error for a wrong value."""
+    """A size of the table with what differs from it. Raises UserError for an unknown size, pydantic's error
+    for a wrong value."""
     if size not in SIZES:
         close = difflib.get_close_matches(size, SIZES, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""

@@ -1,8 +1,10 @@
-"""The parts of the decoder between its matrix products, each in two forms: torch's operations, and on processors a C++ kernel.
+"""The parts of the decoder between its matrix products, each in two forms: torch's operations, and on
+processors a C++ kernel.
 
-The kernels (`kernels.cpp`) are built once with the machine's own C++ compiler and kept in the user's cache folder. Where there is no
-compiler, on other devices and in other precisions, torch's operations do the same. Arguments are contiguous; shapes are b rows,
-t positions, h heads, k heads of keys and values, e = width of a head, n tokens, d width, f width of the SwiGLU.
+The kernels (`kernels.cpp`) are built once with the machine's own C++ compiler and kept in the user's cache
+folder. Where there is no compiler, on other devices and in other precisions, torch's operations do the same.
+Arguments are contiguous; shapes are b rows, t positions, h heads, k heads of keys and values, e = width of a
+head, n tokens, d width, f width of the SwiGLU.
 """
 
 import functools
@@ -35,17 +37,21 @@ def library() -> Any:
 
 
 def _ours(*tensors: Tensor) -> bool:
-    """Whether a kernel takes these: plain float32 on a processor, outside of autograd's and the compiler's sight."""
+    """Whether a kernel takes these: plain float32 on a processor, outside of autograd's and the compiler's
+    sight."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
     return library() is not None and all(
-        x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, torch.nn.Parameter) for x in tensors
+        x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, torch.nn.Parameter)
+        for x in tensors
     )
 
 
 def _call(name: str, *arguments: Any) -> None:
     """Tensors go as pointers, None as a null pointer."""
-    getattr(library(), name)(*(argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments))
+    getattr(library(), name)(
+        *(argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments)
+    )
 
 
 def wide_of(x: Tensor) -> Tensor:
@@ -55,15 +61,24 @@ def wide_of(x: Tensor) -> Tensor:
 
 @functools.cache
 def _onednn_is_faster() -> bool:
-    """On AMD's processors MKL, which torch.mm calls, keeps to its AVX2 code; oneDNN's AVX-512 products take 12% less time there."""
+    """On AMD's processors MKL, which torch.mm calls, keeps to its AVX2 code; oneDNN's AVX-512 products take
+    12% less time there."""
     cpuinfo = Path("/proc/cpuinfo")
     amd = cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
-    return amd and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return (
+        amd and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
 
 
 def product(x: Tensor, weight: Tensor, beside: Tensor | None = None) -> Tensor:
-    """A linear layer without bias: x [n, inputs] times weight' [inputs, outputs], plus `beside` [n, outputs]."""
-    if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32 and _onednn_is_faster():
+    """A linear layer without bias: x [n, inputs] times weight' [inputs, outputs], plus `beside` [n,
+    outputs]."""
+    if (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and _onednn_is_faster()
+    ):
         if beside is None:
             return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, beside, weight, None, "add")
@@ -80,10 +95,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
 
 
-def rms_norm_backward(x: Tensor, weight: Tensor, gradient: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+def rms_norm_backward(
+    x: Tensor, weight: Tensor, gradient: Tensor, residual: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
     """(gradient by x, plus `residual` where there is one; gradient by weight).
 
-    With s = (mean(x^2) + eps)^(-1/2) and g = gradient * weight: dx = s g - x s^3 mean(x g), dw = sum over n of gradient * x s.
+    With s = (mean(x^2) + eps)^(-1/2) and g = gradient * weight: dx = s g - x s^3 mean(x g), dw = sum over n
+    of gradient * x s.
     """
     if _ours(x, weight):
         by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
@@ -109,7 +127,9 @@ def rms_norm_backward(x: Tensor, weight: Tensor, gradient: Tensor, residual: Ten
     weighted = given * weight
     by_x = weighted * scale - wide * scale**3 * (wide * weighted).mean(-1, keepdim=True)
     by_x = by_x.to(x.dtype)
-    return by_x if residual is None else residual + by_x, (given * wide * scale).flatten(0, -2).sum(0).to(weight.dtype)
+    return by_x if residual is None else residual + by_x, (given * wide * scale).flatten(0, -2).sum(0).to(
+        weight.dtype
+    )
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -136,14 +156,26 @@ def swiglu_backward(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor,
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, backward: bool = False, in_place: bool = False) -> Tensor:
-    """Turn each pair of neighbours of x [b, t, heads, e] by its position's angle (Su et al. 2021, RoPE, interleaved), or back.
+    """Turn each pair of neighbours of x [b, t, heads, e] by its position's angle (Su et al. 2021, RoPE,
+    interleaved), or back.
 
     cos, sin: [b or 1, t, 1, e / 2]. in_place: x is not needed any more.
     """
     if _ours(x):
         out = x if in_place else torch.empty_like(x)
         rows, length, heads, width = x.shape
-        _call("rotate", x, cos, sin, out, rows * length, len(cos) * length, heads, width, -1.0 if backward else 1.0)
+        _call(
+            "rotate",
+            x,
+            cos,
+            sin,
+            out,
+            rows * length,
+            len(cos) * length,
+            heads,
+            width,
+            -1.0 if backward else 1.0,
+        )
         return out
     if backward:
         sin = -sin
@@ -152,14 +184,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, backward: bool = False, in_place
 
 
 class Attention(torch.autograd.Function):
-    """Causal attention inside documents by our kernels. Keeps q, k, v, the result and one log-sum a query; no scores."""
+    """Causal attention inside documents by our kernels. Keeps q, k, v, the result and one log-sum a query; no
+    scores."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
-        """q [b, t, h, e], k and v [b, t, k, e], starts int32 [b, t]: the first position that each position may look at."""
+        """q [b, t, h, e], k and v [b, t, k, e], starts int32 [b, t]: the first position that each position
+        may look at."""
         rows, length, heads, width = q.shape
         out, log_sums = torch.empty_like(q), q.new_empty(rows, heads, length)
-        _call("attention", q, k, v, starts, out, log_sums, rows, length, heads, k.shape[2], width, width**-0.5)
+        _call(
+            "attention", q, k, v, starts, out, log_sums, rows, length, heads, k.shape[2], width, width**-0.5
+        )
         ctx.save_for_backward(q, k, v, out, log_sums, starts)
         return out
 
@@ -175,9 +211,11 @@ class Attention(torch.autograd.Function):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, bounds: Tensor | None = None) -> Tensor:
-    """Causal attention [b, t, h, e] of q [b, t, h, e] over k, v [b, t, k, e]: position i looks at starts[i] .. i.
+    """Causal attention [b, t, h, e] of q [b, t, h, e] over k, v [b, t, k, e]: position i looks at starts[i]
+    .. i.
 
-    starts: int32 [b, t], None where every row is one document. bounds: the same as `bounds_of`, on devices that have flash attention.
+    starts: int32 [b, t], None where every row is one document. bounds: the same as `bounds_of`, on devices
+    that have flash attention.
     """
     with torch.no_grad():
         ours = _ours(q)
@@ -199,31 +237,48 @@ def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, bounds: Te
 
 
 def bounds_of(starts: Tensor) -> Tensor:
-    """Where documents begin in a batch's tokens [b t], one after another, and their end: int32 [documents + 1]; see `attention`."""
+    """Where documents begin in a batch's tokens [b t], one after another, and their end: int32 [documents +
+    1]; see `attention`."""
     begins = (starts == torch.arange(starts.shape[1], device=starts.device)).flatten().nonzero()[:, 0]
     return F.pad(begins, (0, 1), value=starts.numel()).int()
 
 
 def _packed(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
-    """`attention` by flash attention over documents of different lengths (Dao 2023): no mask, and no scores between documents."""
+    """`attention` by flash attention over documents of different lengths (Dao 2023): no mask, and no scores
+    between documents."""
     from torch.nn.attention.varlen import varlen_attn
 
     flat_q, flat_k, flat_v = (part.flatten(0, 1) for part in (q, k, v))
     longest, shared = q.shape[1], k.shape[2] < q.shape[2]  # of the longest document a bound is enough
-    out = varlen_attn(flat_q, flat_k, flat_v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=shared)
+    out = varlen_attn(
+        flat_q, flat_k, flat_v, bounds, bounds, longest, longest, window_size=(-1, 0), enable_gqa=shared
+    )
     assert isinstance(out, Tensor)
     return out.view_as(q)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, scale: float, z: float, want_gradient: bool) -> tuple[Tensor, Tensor]:
-    """(sum of the losses in float64, gradient of scale * sum by the logits, in the memory of `logits` where that can be).
+def cross_entropy(
+    logits: Tensor, targets: Tensor, scale: float, z: float, want_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """(sum of the losses in float64, gradient of scale * sum by the logits, in the memory of `logits` where
+    that can be).
 
-    logits [n, V], targets [n], below zero where there is none. Loss: lse - logit of the target + z lse^2 (Chowdhery et al. 2022,
-    section 5). The gradient is undefined unless it is wanted.
+    logits [n, V], targets [n], below zero where there is none. Loss: lse - logit of the target + z lse^2
+    (Chowdhery et al. 2022, section 5). The gradient is undefined unless it is wanted.
     """
     if _ours(logits):
         losses = torch.empty(len(logits), dtype=torch.float64)
-        _call("cross_entropy", logits, targets, losses, len(logits), logits.shape[1], scale, z, int(want_gradient))
+        _call(
+            "cross_entropy",
+            logits,
+            targets,
+            losses,
+            len(logits),
+            logits.shape[1],
+            scale,
+            z,
+            int(want_gradient),
+        )
         return losses.sum(), logits
     wide = wide_of(logits)
     log_sums = wide.logsumexp(-1, keepdim=True)

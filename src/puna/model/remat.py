@@ -1,30 +1,33 @@
 """The hand-written backward of a block: what is saved, what is computed again.
 
-The paper (section 2.4) saves "the activations that are expensive to compute, such as the outputs of linear layers", and computes the
-others again. A block is y = h + W2(silu(W1 n2) * W3 n2), h = x + Wo attention(rope(Wq n1), rope(Wk n1), Wv n1), with n1 = norm(x) and
-n2 = norm(h). It is cut at the attention into two functions:
+The paper (section 2.4) saves "the activations that are expensive to compute, such as the outputs of linear
+layers", and computes the others again. A block is y = h + W2(silu(W1 n2) * W3 n2), h = x + Wo
+attention(rope(Wq n1), rope(Wk n1), Wv n1), with n1 = norm(x) and n2 = norm(h). It is cut at the attention
+into two functions:
 
     Projections   x -> q, k, v     saves x                          computes n1 again
     (attention)                    saves q, k, v, out, log-sums     nothing twice but scores, block by block
     Outputs       x, out -> y      saves out (shared), h, W1 n2, W3 n2   computes n2 and the SwiGLU product again
 
-x, h and y are sums of outputs of linear layers, so in floats a token and layer: x (d), q, k, v (d + 2 k e), out (d), log-sums (h),
-h (d), W1 n2 and W3 n2 (2 f): for as many key and value heads as heads
+x, h and y are sums of outputs of linear layers, so in floats a token and layer: x (d), q, k, v (d + 2 k e),
+out (d), log-sums (h), h (d), W1 n2 and W3 n2 (2 f): for as many key and value heads as heads
 
     6 d + 2 f + heads,
 
-see `saved_floats`. No matrix product and no attention is computed twice. That is the policy `llama`; `none` keeps n1 and n2 too (the
-SwiGLU product comes with its gradient in one pass over W1 n2 and W3 n2, so to keep it would save nothing), and `full` keeps x alone and
-runs a block's forward again. The operations and their order are the same: the three give the same bits.
+see `saved_floats`. No matrix product and no attention is computed twice. That is the policy `llama`; `none`
+keeps n1 and n2 too (the SwiGLU product comes with its gradient in one pass over W1 n2 and W3 n2, so to keep
+it would save nothing), and `full` keeps x alone and runs a block's forward again. The operations and their
+order are the same: the three give the same bits.
 
-Backward of Outputs, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; dW2 = dy' g, dg = dy W2; da = dg b silu'(a),
-db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy + dnorm(h) dn2; dWo = dh' out, dout = dh Wo, dx = dh.
-Backward of Projections, given dq, dk, dv: turn dq and dk back; dWq = dq' n1 and so on; dn1 = dq Wq + dk Wk + dv Wv;
-dx = dnorm(x) dn1. The two dx are added by autograd.
+Backward of Outputs, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; dW2 = dy' g, dg = dy W2; da =
+dg b silu'(a), db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy + dnorm(h) dn2; dWo =
+dh' out, dout = dh Wo, dx = dh. Backward of Projections, given dq, dk, dv: turn dq and dk back; dWq = dq' n1
+and so on; dn1 = dq Wq + dk Wk + dv Wv; dx = dnorm(x) dn1. The two dx are added by autograd.
 
-Weights may be of a higher precision than activations (bfloat16 beside float32 on GPUs): they are rounded where they are multiplied,
-and their gradients come out in their own. Under tensor and sequence parallelism (`placement`) x, h and y are this process's tokens,
-q, k, v, out, W1 n2 and W3 n2 its heads and columns of all tokens.
+Weights may be of a higher precision than activations (bfloat16 beside float32 on GPUs): they are rounded
+where they are multiplied, and their gradients come out in their own. Under tensor and sequence parallelism
+(`placement`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3 n2 its heads and columns of all
+tokens.
 """
 
 from typing import Any
@@ -40,7 +43,8 @@ POLICIES = ("none", "llama", "full")
 
 
 def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
-    """Floats that a block holds per token between forward and backward; llama: 6 d + 2 f + heads without grouped queries."""
+    """Floats that a block holds per token between forward and backward; llama: 6 d + 2 f + heads without
+    grouped queries."""
     if policy == "full":
         return config.dim
     by_hand = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
@@ -48,17 +52,19 @@ def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
 
 
 def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype; on CUDA bfloat16 products are summed in it."""
+    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype; on CUDA bfloat16 products
+    are summed in it."""
     if gradient.dtype != dtype and gradient.device.type == "cuda":
         return torch.mm(gradient.t(), x, out_dtype=dtype)
     return torch.mm(gradient.t(), x).to(dtype)
 
 
 def added(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
-    """The same for autograd; None where the weight has a gradient already, to which it is added at once, without memory of its own.
+    """The same for autograd; None where the weight has a gradient already, to which it is added at once,
+    without memory of its own.
 
-    So gradients are for `.backward()`: torch.autograd.grad finds None for weights that have one. Under the policy `full` weights come
-    without theirs.
+    So gradients are for `.backward()`: torch.autograd.grad finds None for weights that have one. Under the
+    policy `full` weights come without theirs.
     """
     if torch.compiler.is_compiling() or not (weight.is_leaf and weight.requires_grad) or weight.grad is None:
         return by_weight(gradient, x, weight.dtype)
@@ -156,7 +162,18 @@ class Outputs(torch.autograd.Function):
         whole = gather(dh, ctx.split)
         dattended = kernels.product(whole, wo.to(h.dtype).t()).view_as(attended)
         dwo = added(whole, attended.flatten(2).flatten(0, 1), wo)
-        return dh.view_as(gradients[0]), dattended, dwo, summed(dnorm, ctx.split), dw1, dw3, dw2, None, None, None
+        return (
+            dh.view_as(gradients[0]),
+            dattended,
+            dwo,
+            summed(dnorm, ctx.split),
+            dw1,
+            dw3,
+            dw2,
+            None,
+            None,
+            None,
+        )
 
 
 def _onto(x: Tensor, part: Tensor, weight: Tensor, split: Split | None) -> Tensor:

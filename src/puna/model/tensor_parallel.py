@@ -1,16 +1,17 @@
-"""Tensor and sequence parallelism: where each weight lies, and what the processes that share one model exchange.
+"""Tensor and sequence parallelism: where each weight lies, and what the processes that share one model
+exchange.
 
-The paper (section 2.4) splits the model and the sequence as Korthikanti et al. 2022 do. With p processes, n tokens of a forward pass
-and a weight [outputs, inputs]:
+The paper (section 2.4) splits the model and the sequence as Korthikanti et al. 2022 do. With p processes, n
+tokens of a forward pass and a weight [outputs, inputs]:
 
     wq, wk, wv, w1, w3, output    outputs split: each process has whole heads, columns of the SwiGLU, a range of the vocabulary
     tok_embeddings                a range of the vocabulary
     wo, w2                        inputs split: each process makes a part of the sum
     norms                         whole; between the products each process holds n / p of the tokens, so their gradients are summed
 
-Tokens are gathered before a product whose outputs are split (`gather`), and the parts of the sums are added up and handed out again
-after one whose inputs are split (`scatter`); backward does the same the other way round. In the backward of `remat` the handing out
-runs while the gradients of the weights are computed.
+Tokens are gathered before a product whose outputs are split (`gather`), and the parts of the sums are added
+up and handed out again after one whose inputs are split (`scatter`); backward does the same the other way
+round. In the backward of `remat` the handing out runs while the gradients of the weights are computed.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,8 @@ class Split:
         return whole
 
     def scatter(self, whole: Tensor) -> Callable[[], Tensor]:
-        """Start to add up all processes' [n, ...]; what is returned waits for this process's share [n / p, ...]."""
+        """Start to add up all processes' [n, ...]; what is returned waits for this process's share [n / p,
+        ...]."""
         import torch.distributed as dist
 
         whole = whole.contiguous()
@@ -79,11 +81,16 @@ def local(parameter: Tensor) -> Tensor:
         return parameter
     from torch.distributed.tensor import DTensor
 
-    return parameter.to_local(grad_placements=parameter.placements) if isinstance(parameter, DTensor) else parameter
+    return (
+        parameter.to_local(grad_placements=parameter.placements)
+        if isinstance(parameter, DTensor)
+        else parameter
+    )
 
 
 def distribute(model: nn.Module, mesh: Any) -> None:
-    """Split the parameters of a model, the same in every process, over a mesh of one dimension, in place (as DTensors).
+    """Split the parameters of a model, the same in every process, over a mesh of one dimension, in place (as
+    DTensors).
 
     Raises ValueError when heads, ffn_dim or the vocabulary do not divide by the number of processes.
     """
@@ -92,7 +99,9 @@ def distribute(model: nn.Module, mesh: Any) -> None:
     config, size = model.config, mesh.size()
     for what in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size"):
         if getattr(config, what) % size:
-            raise ValueError(f"tensor parallelism over {size} processes: {what} {getattr(config, what)} does not divide by {size}")
+            raise ValueError(
+                f"tensor parallelism over {size} processes: {what} {getattr(config, what)} does not divide by {size}"
+            )
     places = {**dict.fromkeys(OUTPUTS, Shard(0)), **dict.fromkeys(INPUTS, Shard(1))}
     made: dict[nn.Parameter, nn.Parameter] = {}  # a tied head stays tied
     for name, module in model.named_modules():
@@ -104,7 +113,8 @@ def distribute(model: nn.Module, mesh: Any) -> None:
 
 
 class Embedding(torch.autograd.Function):
-    """Rows [n / p, d] of a table whose range of the vocabulary lies here, for tokens int64 [n], the same in every process."""
+    """Rows [n / p, d] of a table whose range of the vocabulary lies here, for tokens int64 [n], the same in
+    every process."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, table: Tensor, split: Split) -> Tensor:

@@ -7,20 +7,23 @@ from puna.model.remat import saved_floats
 from puna.train.settings import TrainSettings
 
 FLOAT = 4
-PROCESS = 190_000_000  # libraries that load at the first step, and what the C library's allocator loses even in small models
+# libraries that load at the first step, and what the C library's allocator loses even in small models
+PROCESS = 190_000_000
 
 
 def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes of all tensors at the fullest moment of a step, to 2% for policies `llama` and `full` with the kernels.
+    """Bytes of all tensors at the fullest moment of a step, to 2% for policies `llama` and `full` with the
+    kernels.
 
-    Weights, gradients and the two moments of AdamW are there always: 16 bytes a parameter (12 for Muon's). To that comes the larger of
+    Weights, gradients and the two moments of AdamW are there always: 16 bytes a parameter (12 for Muon's). To
+    that comes the larger of
 
         at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its gradient), one chunk of logits
         in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`, L d, what one block holds
                             under `llama`, d and 3 f, and new gradients of w1 and w3
 
-    for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which under a tied head waits
-    for the embedding's. Activations take 2 bytes on graphics processors, else 4.
+    for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which
+    under a tied head waits for the embedding's. Activations take 2 bytes on graphics processors, else 4.
     """
     tokens, d, f = settings.micro_batch * settings.sequence_length, config.dim, config.ffn_dim
     held, head = config.n_layers * saved_floats(config, settings.remat), config.vocab_size * d
@@ -35,11 +38,13 @@ def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
 
 
 def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is counted.
+    """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is
+    counted.
 
-    On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations, fitted to measured peaks:
-    95 MB, and 0.16 of what the layers hold; under `full`, where every block's activations come and go twice, 0.6 of what one block has in
-    hand and as much as the head's gradient. Two runs of the same step differ by up to 7%, since it hangs on where things were put.
+    On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations,
+    fitted to measured peaks: 95 MB, and 0.16 of what the layers hold; under `full`, where every block's
+    activations come and go twice, 0.6 of what one block has in hand and as much as the head's gradient. Two
+    runs of the same step differ by up to 7%, since it hangs on where things were put.
     """
     if settings.device == "cuda":
         return tensor_bytes(config, settings)

@@ -1,7 +1,8 @@
 """Small charts as inline SVG: lines, grouped bars, a funnel, and the graph of stages.
 
-Every function gives HTML that needs no script: colours and sizes come from the CSS of the page (classes `c0` to `c7` for series),
-values can be read by hovering, and each drawing says in its title what it shows. Names and labels are escaped here.
+Every function gives HTML that needs no script: colours and sizes come from the CSS of the page (classes `c0`
+to `c7` for series), values can be read by hovering, and each drawing says in its title what it shows. Names
+and labels are escaped here.
 """
 
 import math
@@ -18,8 +19,11 @@ Point = tuple[float, float]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten, the first at or below `low` and the last at or above `high`."""
-    if high - low <= max(1e-9 * abs(low), 1e-9 * abs(high), 1e-290):  # one value, or none that floats can tell apart
+    """About `count` multiples of 1, 2 or 5 times a power of ten, the first at or below `low` and the last at
+    or above `high`."""
+    if high - low <= max(
+        1e-9 * abs(low), 1e-9 * abs(high), 1e-290
+    ):  # one value, or none that floats can tell apart
         room = 0.1 * abs(high) if abs(high) > 1e-290 else 1.0
         low, high = low - room * (low != 0), high + room
     rough = (high - low) / count
@@ -32,7 +36,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _clean(value: float, step: float) -> float:
-    """Without the last bits of a float's error (0.30000000000000004), but never moved inwards by more than them."""
+    """Without the last bits of a float's error (0.30000000000000004), but never moved inwards by more than
+    them."""
     digits = 2 - math.floor(math.log10(step))
     return round(value, digits) if 0 <= digits < 300 else value
 
@@ -42,7 +47,14 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     largest = max(map(abs, values))
     units = ((1e12, 1e12, "\xa0T"), (1e9, 1e9, "\xa0B"), (1e6, 1e6, "\xa0M"), (1e4, 1e3, "\xa0k"), (0, 1, ""))
     size, unit = next((size, unit) for least, size, unit in units if least <= largest)
-    digits = next((count for count in range(6, 17) if len({f"{value / size:.{count}g}" for value in values}) == len(values)), 17)
+    digits = next(
+        (
+            count
+            for count in range(6, 17)
+            if len({f"{value / size:.{count}g}" for value in values}) == len(values)
+        ),
+        17,
+    )
     return [f"{value / size:.{digits}g}{unit}" if value else "0" for value in values]
 
 
@@ -54,7 +66,12 @@ def _thin(points: list[Point]) -> list[Point]:
     kept: list[Point] = []
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        kept += [points[place] for place in sorted({min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])})]
+        kept += [
+            points[place]
+            for place in sorted(
+                {min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])}
+            )
+        ]
     return kept
 
 
@@ -92,10 +109,11 @@ def line_chart(
     *,
     faint: Sequence[str] = (),
 ) -> Html:
-    """Lines over a common pair of axes, with a legend that tells each line's last value; "" when no point can be drawn.
+    """Lines over a common pair of axes, with a legend that tells each line's last value; "" when no point can
+    be drawn.
 
-    faint: names of series drawn as a pale background (single steps behind their mean). Points that are not finite numbers are left
-    out.
+    faint: names of series drawn as a pale background (single steps behind their mean). Points that are not
+    finite numbers are left out.
     """
     lines: dict[str, list[Point]] = {}
     for name, points in series.items():
@@ -140,9 +158,20 @@ def line_chart(
     return Html(f'<div class="chart">{legend(entries)}{_svg(title, width, height, body)}</div>')
 
 
-def bars(groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[Any], str] = "{:.3g}".format, width: int = 520) -> Html:
-    """Horizontal bars from zero, in groups: {group: {series: value}}. A value that is no number, or below zero, has no bar."""
-    values = [size for group in groups.values() for value in group.values() if (size := number(value)) is not None and size >= 0]
+def bars(
+    groups: Mapping[str, Mapping[str, Any]],
+    title: str,
+    told: Callable[[Any], str] = "{:.3g}".format,
+    width: int = 520,
+) -> Html:
+    """Horizontal bars from zero, in groups: {group: {series: value}}. A value that is no number, or below
+    zero, has no bar."""
+    values = [
+        size
+        for group in groups.values()
+        for value in group.values()
+        if (size := number(value)) is not None and size >= 0
+    ]
     if not values:
         return Html("")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -151,7 +180,9 @@ def bars(groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[An
     body, y = [], 4.0
     for group, members in groups.items():
         middle = y + thick * len(names) / 2 + 4
-        body.append(f"<g><title>{escape(group)}</title>{_text(left - 10, middle, _short(group, 15), 'end', 'name')}</g>")
+        body.append(
+            f"<g><title>{escape(group)}</title>{_text(left - 10, middle, _short(group, 15), 'end', 'name')}</g>"
+        )
         for index, name in enumerate(names):
             size = number(members.get(name))
             if size is not None and size >= 0:
@@ -163,12 +194,19 @@ def bars(groups: Mapping[str, Mapping[str, Any]], title: str, told: Callable[[An
             y += thick
         y += gap
     body.append(f'<path class="tick" d="M{left} 0V{y - gap + 4:.1f}"/>')
-    entries = [(f"c{index % COLOURS}", name, "") for index, name in enumerate(names)] if len(names) > 1 else []
-    return Html(f'<div class="chart">{legend(entries, "box") if entries else ""}{_svg(title, width, y - gap + 6, body)}</div>')
+    entries = (
+        [(f"c{index % COLOURS}", name, "") for index, name in enumerate(names)] if len(names) > 1 else []
+    )
+    return Html(
+        f'<div class="chart">{legend(entries, "box") if entries else ""}{_svg(title, width, y - gap + 6, body)}</div>'
+    )
 
 
-def funnel(steps: Mapping[str, Any], title: str, told: Callable[[Any], str] = "{:,.0f}".format, width: int = 360) -> Html:
-    """One bar a step, with what the step before still had as a pale bar behind it, and the share of the first step."""
+def funnel(
+    steps: Mapping[str, Any], title: str, told: Callable[[Any], str] = "{:,.0f}".format, width: int = 360
+) -> Html:
+    """One bar a step, with what the step before still had as a pale bar behind it, and the share of the first
+    step."""
     sizes = {step: size for step, value in steps.items() if (size := number(value)) is not None and size >= 0}
     if not sizes:
         return Html("")
@@ -181,8 +219,12 @@ def funnel(steps: Mapping[str, Any], title: str, told: Callable[[Any], str] = "{
         share = f" · {100 * size / first:.0f} %" if row and first else ""
         body.append(_text(left - 8, y + 15, _short(step, 12), "end", "name"))
         if before > long:
-            body.append(f'<rect class="ghost" x="{left}" y="{y + 3}" width="{before:.1f}" height="{thick - 6}" rx="1.5"/>')
-        body.append(f'<rect class="c1" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>')
+            body.append(
+                f'<rect class="ghost" x="{left}" y="{y + 3}" width="{before:.1f}" height="{thick - 6}" rx="1.5"/>'
+            )
+        body.append(
+            f'<rect class="c1" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>'
+        )
         body.append(_text(left + max(long, before) + 6, y + 15, told(size) + share))
         before = long
     body.append(f'<path class="tick" d="M{left} 0V{thick * len(sizes)}"/>')
@@ -190,14 +232,17 @@ def funnel(steps: Mapping[str, Any], title: str, told: Callable[[Any], str] = "{
 
 
 def graph(inputs: Mapping[str, Sequence[str]], title: str, width: int = 760) -> Html:
-    """Nodes in the given order on one row, arrows from each node's inputs to it: straight between neighbours, else an arc."""
+    """Nodes in the given order on one row, arrows from each node's inputs to it: straight between neighbours,
+    else an arc."""
     names = list(inputs)
     if not names:
         return Html("")
     pitch = width / len(names)
     half = min(pitch * 0.4, 60)
     place = {name: pitch * (index + 0.5) for index, name in enumerate(names)}
-    arrows = [(source, name) for name in names for source in inputs[name] if source in place and source != name]
+    arrows = [
+        (source, name) for name in names for source in inputs[name] if source in place and source != name
+    ]
     span = max((abs(names.index(name) - names.index(source)) for source, name in arrows), default=1)
     middle = 22 + 20 * (span - 1)
     body: list[str] = []
@@ -215,8 +260,12 @@ def graph(inputs: Mapping[str, Sequence[str]], title: str, width: int = 760) -> 
                 f'<path class="arrow" d="M{start:.1f} {tip_y}C{start + 14:.1f} {peak} {end - 14:.1f} {peak} {end:.1f} {tip_y - 6}"/>'
             )
             tip, angle = (end, tip_y), 90
-        body.append(f'<path class="tip" d="M0 0L-7 -3.5V3.5Z" transform="translate({tip[0]:.1f} {tip[1]}) rotate({angle})"/>')
+        body.append(
+            f'<path class="tip" d="M0 0L-7 -3.5V3.5Z" transform="translate({tip[0]:.1f} {tip[1]}) rotate({angle})"/>'
+        )
     for name, x in place.items():
-        body.append(f'<rect class="node" x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28" rx="5"/>')
+        body.append(
+            f'<rect class="node" x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28" rx="5"/>'
+        )
         body.append(_text(x, middle + 4, _short(name, max(4, int(half / 4))), "middle", "name"))
     return Html(f'<div class="chart wide">{_svg(title, width, middle + 18, body)}</div>')

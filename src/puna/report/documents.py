@@ -1,4 +1,5 @@
-"""A page to judge a corpus by: its funnel, and documents drawn from what was kept and from what each filter dropped."""
+"""A page to judge a corpus by: its funnel, and documents drawn from what was kept and from what each filter
+dropped."""
 
 import hashlib
 import heapq
@@ -14,14 +15,27 @@ from puna.report.page import corpus, frame
 
 KEPT, DROPPED = 8, 5  # shown of each source, and of each reason in it
 CHARACTERS = 1200
-SHOWN = ("language", "language_score", "perplexity", "bucket", "reference_score", "licence", "file", "offset", "detail", "id")
+SHOWN = (
+    "language",
+    "language_score",
+    "perplexity",
+    "bucket",
+    "reference_score",
+    "licence",
+    "file",
+    "offset",
+    "detail",
+    "id",
+)
 
 
 def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) -> list[Mapping[str, Any]]:
     """`most` rows by the digest of what names them: as good as chance, and the same ones every time."""
 
     def place(row: Mapping[str, Any]) -> str:
-        return hashlib.sha256("\0".join(str(row[name]) for name in key).encode("utf-8", "replace")).hexdigest()
+        return hashlib.sha256(
+            "\0".join(str(row[name]) for name in key).encode("utf-8", "replace")
+        ).hexdigest()
 
     return heapq.nsmallest(most, rows, key=place)
 
@@ -33,7 +47,9 @@ def _card(row: Mapping[str, Any], text: str) -> Html:
         if row.get(name) not in (None, "")
     )
     title = escape(row.get("url") or row["file"])
-    return Html(f'<div class="soft"><b>{title}</b><br/>{escape(told)}</div><div class="sample">{escape(text)}</div>')
+    return Html(
+        f'<div class="soft"><b>{title}</b><br/>{escape(told)}</div><div class="sample">{escape(text)}</div>'
+    )
 
 
 def kept(folder: Path, source: str) -> Html:
@@ -63,7 +79,9 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
         cards = []
         for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            kept = f" ({inspect.told(places[identity, reason])})" if (identity := inspect.repeated(row)) else ""
+            kept = (
+                f" ({inspect.told(places[identity, reason])})" if (identity := inspect.repeated(row)) else ""
+            )
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
         parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")
@@ -79,17 +97,24 @@ def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
             corpus(
                 {
                     **funnel,
-                    "sources": {name: {"steps": {step: steps[step] for step in FUNNEL}} for name, steps in funnel["sources"].items()},
+                    "sources": {
+                        name: {"steps": {step: steps[step] for step in FUNNEL}}
+                        for name, steps in funnel["sources"].items()
+                    },
                 }
             ),
         )
     ]
     for source, steps in funnel["sources"].items():
         found = steps["kept"]
-        told = Html(f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn by their digests:</p>")
+        told = Html(
+            f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn by their digests:</p>"
+        )
         if found["documents"] and (folder / f"{source}.parquet").is_file():
             sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
-        sections.append((f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source])))
+        sections.append(
+            (f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source]))
+        )
     kept_of_all = [steps["kept"] for steps in funnel["sources"].values()]
     lead = (
         f"<p class='lead'>{count(sum(entry['documents'] for entry in kept_of_all))} documents, "

@@ -15,8 +15,8 @@ AROUND = 16
 
 
 def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
-    """A token with what stands around it in its sequence, and the document it comes from: source, URL, licence, file, offset,
-    language and scores, and how its text begins.
+    """A token with what stands around it in its sequence, and the document it comes from: source, URL,
+    licence, file, offset, language and scores, and how its text begins.
 
     step counts from 1, row and position from 0. Raises UserError when there is no such token.
     """
@@ -31,8 +31,16 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
         if not first <= value <= last:
             raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
     parts = [Part(**part) for part in known["parts"]]
-    shards = [load(summary.stage_folder(run, "tokens"), part.source, "train", known["vocab_size"]) for part in parts]
-    batches = Batches(shards, parts, seed=known["seed"], batch_sequences=known["batch_sequences"], length=known["sequence_length"])
+    shards = [
+        load(summary.stage_folder(run, "tokens"), part.source, "train", known["vocab_size"]) for part in parts
+    ]
+    batches = Batches(
+        shards,
+        parts,
+        seed=known["seed"],
+        batch_sequences=known["batch_sequences"],
+        length=known["sequence_length"],
+    )
     found = batches.trace(step - 1, row, position)
     if found is None:
         raise UserError(f"step {step}, row {row}, position {position} is padding: its source ends before it")
@@ -53,5 +61,9 @@ def _here(run: Path, batches: Batches, step: int, row: int, position: int) -> di
     words = tokenizer.load(summary.stage_folder(run, "train") / "tokenizer.model")
     batch = batches.batch(step)
     ids, segments = batch.tokens[row], batch.segments[row]
-    near = [at for at in range(max(0, position - AROUND), min(len(ids), position + AROUND + 1)) if segments[at] == segments[position]]
+    near = [
+        at
+        for at in range(max(0, position - AROUND), min(len(ids), position + AROUND + 1))
+        if segments[at] == segments[position]
+    ]
     return {"token": words.piece(int(ids[position])), "around": words.decode([int(ids[at]) for at in near])}

@@ -1,4 +1,5 @@
-"""How the report writes things down: text that is safe in HTML, numbers with units, tables and lists of facts."""
+"""How the report writes things down: text that is safe in HTML, numbers with units, tables and lists of
+facts."""
 
 import html
 import re
@@ -21,7 +22,8 @@ def escape(value: Any) -> Html:
 
 
 def number(value: Any) -> float | None:
-    """`value` as a float; None for what is no number, not finite, or beyond 1e300 (no chart has room for it); under 1e-290 it is 0."""
+    """`value` as a float; None for what is no number, not finite, or beyond 1e300 (no chart has room for it);
+    under 1e-290 it is 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         return None
     return float(value) if abs(value) > 1e-290 else 0.0
@@ -40,7 +42,11 @@ def _scaled(value: Any, units: Sequence[str], whole_below: float) -> str:
     if found is None:
         return NONE
     if abs(found) < whole_below:
-        return f"{found:,.0f}\xa0{units[0]}".rstrip("\xa0") if found == int(found) else f"{figures(found)}\xa0{units[0]}".rstrip("\xa0")
+        return (
+            f"{found:,.0f}\xa0{units[0]}".rstrip("\xa0")
+            if found == int(found)
+            else f"{figures(found)}\xa0{units[0]}".rstrip("\xa0")
+        )
     place = 0
     while abs(found) >= 999.5 and place < len(units) - 1:
         found, place = found / 1000, place + 1
@@ -94,8 +100,16 @@ def total(values: Iterable[Any]) -> float | None:
     return sum(found) if found else None
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, foot: Sequence[Any] = (), words: Sequence[int] = ()) -> Html:
-    """A table in a box of its own that scrolls. The first cell of a row names it; words: columns of text, which stand left."""
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    foot: Sequence[Any] = (),
+    words: Sequence[int] = (),
+) -> Html:
+    """A table in a box of its own that scrolls. The first cell of a row names it; words: columns of text,
+    which stand left."""
 
     def line(cells: Sequence[Any]) -> str:
         first, *others = cells

@@ -1,16 +1,37 @@
-"""The report of a run as one HTML page: no script, no network, nothing that differs between two calls with equal data.
+"""The report of a run as one HTML page: no script, no network, nothing that differs between two calls with
+equal data.
 
-Every section is a function from the run's data to HTML, "" where its data is absent; `SECTIONS` is their order. Whatever comes from
-the data goes through `escape`, in `table`, `facts` or by hand; only what is of type Html already is left as it is.
+Every section is a function from the run's data to HTML, "" where its data is absent; `SECTIONS` is their
+order. Whatever comes from the data goes through `escape`, in `table`, `facts` or by hand; only what is of
+type Html already is left as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puna.report import chart
-from puna.report.markup import NONE, Html, count, duration, energy, escape, facts, figures, number, percent, size, table, total
+from puna.report.markup import (
+    NONE,
+    Html,
+    count,
+    duration,
+    energy,
+    escape,
+    facts,
+    figures,
+    number,
+    percent,
+    size,
+    table,
+    total,
+)
 
-METHODS = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz"}  # in the order in which they are shown
+METHODS = {
+    "model": "model",
+    "five_gram": "5-gram",
+    "unigram": "unigram",
+    "xz": "xz",
+}  # in the order in which they are shown
 MOST_ROWS = 12  # of a table of counts; the rest is summed up in a last row
 
 STYLE = """
@@ -92,7 +113,9 @@ def _part(value: Any) -> Html:
     found = number(value)
     if found is None:
         return Html(NONE)
-    return Html(f'<span class="share" style="--part:{100 * min(max(found, 0), 1):.1f}%">{percent(found)}</span>')
+    return Html(
+        f'<span class="share" style="--part:{100 * min(max(found, 0), 1):.1f}%">{percent(found)}</span>'
+    )
 
 
 def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) -> Html:
@@ -106,7 +129,9 @@ def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) 
     order = sorted(totals, key=lambda key: (-totals[key], key))
     shown = order if len(order) <= MOST_ROWS else order[: MOST_ROWS - 1]
     rest = order[len(shown) :]
-    rows = [[key, *(count(found.get(key, 0)) for found in counts.values()), count(totals[key])] for key in shown]
+    rows = [
+        [key, *(count(found.get(key, 0)) for found in counts.values()), count(totals[key])] for key in shown
+    ]
     if rest:
         cells = (count(total(found.get(key) for key in rest) or 0) for found in counts.values())
         rows.append([f"{len(rest)} others", *cells, count(sum(totals[key] for key in rest))])
@@ -117,7 +142,9 @@ def crosstab(caption: str, first: str, counts: Mapping[str, Mapping[str, Any]]) 
 
 def figure(caption: str, drawing: Html) -> Html:
     """A drawing under its caption; "" without a drawing."""
-    return Html(f"<figure><figcaption><b>{escape(caption)}</b></figcaption>{drawing}</figure>" if drawing else "")
+    return Html(
+        f"<figure><figcaption><b>{escape(caption)}</b></figcaption>{drawing}</figure>" if drawing else ""
+    )
 
 
 def _join(*parts: str, look: str = "") -> Html:
@@ -150,7 +177,8 @@ def headline(data: Mapping[str, Any]) -> Html:
 
 
 def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence: does the model need fewer bits than xz and unigram on every source, and on how many fewer than the 5-gram?
+    """One sentence: does the model need fewer bits than xz and unigram on every source, and on how many fewer
+    than the 5-gram?
 
     Equal is not better. A score that is missing or not finite is not counted, and said to be missing.
     """
@@ -173,10 +201,14 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
         clauses.append(f"the model does not beat xz and unigram on every source (not {', '.join(lost)})")
     elif compared:
         clauses.append(
-            "the model beats xz and unigram on every source" if not missing else "the model beats xz and unigram wherever both are known"
+            "the model beats xz and unigram on every source"
+            if not missing
+            else "the model beats xz and unigram wherever both are known"
         )
     if against_five:
-        clauses.append(f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of {len(against_five)}")
+        clauses.append(
+            f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of {len(against_five)}"
+        )
     if not clauses:
         return ""
     gap = f" ({missing} score{'s are' if missing > 1 else ' is'} missing)" if missing else ""
@@ -190,12 +222,21 @@ def corpus(data: Mapping[str, Any]) -> Html:
     drawings = (
         figure(
             f"{source}: documents after each step",
-            chart.funnel({step: found.get("documents") for step, found in steps.items()}, f"documents of {source}, by step"),
+            chart.funnel(
+                {step: found.get("documents") for step, found in steps.items()},
+                f"documents of {source}, by step",
+            ),
         )
         for source, steps in sources.items()
     )
     rows = [
-        [source, *(f"{count(steps.get(step, {}).get('documents'))} · {size(steps.get(step, {}).get('bytes'))}" for step in names)]
+        [
+            source,
+            *(
+                f"{count(steps.get(step, {}).get('documents'))} · {size(steps.get(step, {}).get('bytes'))}"
+                for step in names
+            ),
+        ]
         for source, steps in sources.items()
     ]
     return _join(
@@ -253,7 +294,9 @@ def tokens(data: Mapping[str, Any]) -> Html:
         )
         if names
         else "",
-        f'<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p><ul class="pieces">{shown}</ul>' if pieces else "",
+        f'<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p><ul class="pieces">{shown}</ul>'
+        if pieces
+        else "",
     )
 
 
@@ -266,7 +309,11 @@ def model(data: Mapping[str, Any]) -> Html:
         {
             "size": shape.get("size"),
             "parameters": count(shape.get("parameters")),
-            **{name: f"{value:,.0f}" for name, key in names.items() if (value := number(shape.get(key))) is not None},
+            **{
+                name: f"{value:,.0f}"
+                for name, key in names.items()
+                if (value := number(shape.get(key))) is not None
+            },
             "tokens per parameter": figures(shape.get("tokens_per_parameter")),
         }
     )
@@ -287,12 +334,26 @@ def training(data: Mapping[str, Any]) -> Html:
     ]
     each, mean = "training, each step", f"training, mean of {window} steps"
     sources = dict.fromkeys(source for entry in validation for source in entry.get("losses") or {})
-    held_out = {source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation] for source in sources}
+    held_out = {
+        source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation]
+        for source in sources
+    }
     lines = {each: steps, mean: means} if window > 1 else {"training": steps}
     return _join(
-        figure("Loss on training batches, nats per token", chart.line_chart(lines, "tokens", "nats per token", faint=[each])),
-        figure("Loss on held-out documents, nats per token", chart.line_chart(held_out, "tokens", "nats per token")),
-        figure("Learning rate", chart.line_chart({"learning rate": curve("learning_rate")}, "tokens", "learning rate", height=200)),
+        figure(
+            "Loss on training batches, nats per token",
+            chart.line_chart(lines, "tokens", "nats per token", faint=[each]),
+        ),
+        figure(
+            "Loss on held-out documents, nats per token",
+            chart.line_chart(held_out, "tokens", "nats per token"),
+        ),
+        figure(
+            "Learning rate",
+            chart.line_chart(
+                {"learning rate": curve("learning_rate")}, "tokens", "learning rate", height=200
+            ),
+        ),
         figure(
             "Norm of the gradient before clipping",
             chart.line_chart({"gradient norm": curve("gradient_norm")}, "tokens", "norm", height=200),
@@ -313,19 +374,32 @@ def scores(data: Mapping[str, Any]) -> Html:
         values = {method: number(methods.get(method)) for method in order}
         best = min((value for value in values.values() if value is not None), default=None)
         cells = (
-            Html(f"<strong>{value:.3f}</strong>") if value is not None and value == best else NONE if value is None else f"{value:.3f}"
+            Html(f"<strong>{value:.3f}</strong>")
+            if value is not None and value == best
+            else NONE
+            if value is None
+            else f"{value:.3f}"
             for value in values.values()
         )
         own, five = values.get("model"), values.get("five_gram")
         ratio = f"{own / five:.2f}\xa0×" if own is not None and five else NONE
         rows.append([source, size(sizes.get(source)), *cells, ratio])
     labels: dict[str, str] = {method: METHODS.get(method, method) for method in order}
-    groups = {source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()}
+    groups = {
+        source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
+    }
     return _join(
         '<p class="soft">What each method needs to send the held-out documents, over their size; lower is better, the best of a row is bold.'
         " All but xz learned from the training documents; xz sees nothing but the text it packs.</p>",
-        table("Bits per byte of held-out documents", ["source", "text", *labels.values(), "model / 5-gram"], rows),
-        figure("Bits per byte, shorter is better", chart.bars(groups, "bits per byte by source and method", "{:.3f}".format)),
+        table(
+            "Bits per byte of held-out documents",
+            ["source", "text", *labels.values(), "model / 5-gram"],
+            rows,
+        ),
+        figure(
+            "Bits per byte, shorter is better",
+            chart.bars(groups, "bits per byte by source and method", "{:.3f}".format),
+        ),
     )
 
 
@@ -337,7 +411,13 @@ def samples(data: Mapping[str, Any]) -> Html:
         note = f'<p class="soft">temperature {heat}</p>' if heat != NONE else ""
         text = f"<b>{escape(sample.get('prompt', ''))}</b>{escape(sample.get('text', ''))}"
         told.append(f'<div><div class="sample" dir="auto">{text}</div>{note}</div>')
-    return _join('<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns")) if told else Html("")
+    return (
+        _join(
+            '<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns")
+        )
+        if told
+        else Html("")
+    )
 
 
 def costs(data: Mapping[str, Any]) -> Html:
@@ -345,7 +425,11 @@ def costs(data: Mapping[str, Any]) -> Html:
     speed, spent, machine = (data.get(key) or {} for key in ("speed", "energy", "machine"))
     peak = number(speed.get("matmul_peak_flops"))
     memory = size(speed.get("peak_memory_bytes"))
-    of_all = f"{memory} of {size(machine.get('memory_bytes'))}" if memory != NONE and machine.get("memory_bytes") else memory
+    of_all = (
+        f"{memory} of {size(machine.get('memory_bytes'))}"
+        if memory != NONE and machine.get("memory_bytes")
+        else memory
+    )
     watts, pue, grid = (figures(spent.get(key)) for key in ("watts", "pue", "kg_co2_per_kwh"))
     power = f"{watts}\xa0W, {'measured' if spent.get('measured') else 'assumed'}" if watts != NONE else None
     return _join(
@@ -357,7 +441,9 @@ def costs(data: Mapping[str, Any]) -> Html:
                 "matrix-product peak": f"{figures(peak / 1e9)}\xa0GFLOP/s" if peak is not None else None,
                 "most memory held": of_all,
                 "energy": energy(spent.get("kwh")),
-                "carbon dioxide": f"{figures(1000 * kilograms)}\xa0g" if (kilograms := number(spent.get("kg_co2"))) is not None else None,
+                "carbon dioxide": f"{figures(1000 * kilograms)}\xa0g"
+                if (kilograms := number(spent.get("kg_co2"))) is not None
+                else None,
                 "power": power,
                 "overhead of the site (PUE)": pue,
                 "grid": f"{grid}\xa0kg/kWh" if grid != NONE else None,
@@ -366,7 +452,9 @@ def costs(data: Mapping[str, Any]) -> Html:
                 **(data.get("versions") or {}),
             }
         ),
-        '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>' if spent else "",
+        '<p class="soft">kWh = power × hours × PUE; carbon dioxide = kWh × intensity of the grid.</p>'
+        if spent
+        else "",
     )
 
 
@@ -379,7 +467,10 @@ def lineage(data: Mapping[str, Any]) -> Html:
     reused = any("reused" in stage for stage in stages)
 
     def cells(stage: Mapping[str, Any]) -> list[Any]:
-        inputs = (f"{escape(name)} <code>{escape(mark)}</code>" for name, mark in (stage.get("inputs") or {}).items())
+        inputs = (
+            f"{escape(name)} <code>{escape(mark)}</code>"
+            for name, mark in (stage.get("inputs") or {}).items()
+        )
         seconds = number(stage.get("seconds"))
         return [
             stage.get("stage", NONE),
@@ -392,11 +483,23 @@ def lineage(data: Mapping[str, Any]) -> Html:
             Html(f"<code>{escape(str(stage.get('digest') or NONE)[:12])}</code>"),
         ]
 
-    head = ["stage", "fingerprint", "made from", "time", "share of time", "size", *(["this run"] if reused else []), "digest"]
+    head = [
+        "stage",
+        "fingerprint",
+        "made from",
+        "time",
+        "share of time",
+        "size",
+        *(["this run"] if reused else []),
+        "digest",
+    ]
     return _join(
         figure(
             "What is made from what",
-            chart.graph({str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages}, "stages and their inputs"),
+            chart.graph(
+                {str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages},
+                "stages and their inputs",
+            ),
         ),
         table("Artifacts", head, map(cells, stages), words=(1, 2, *((6, 7) if reused else (6,)))),
         '<p class="soft">A fingerprint is of settings, code version and inputs; a digest is of the bytes that came out.</p>',
@@ -406,7 +509,9 @@ def lineage(data: Mapping[str, Any]) -> Html:
 def recipe(data: Mapping[str, Any]) -> Html:
     """The recipe as it was run."""
     text = data.get("recipe_toml")
-    return Html(f"<details><summary>Show the recipe</summary><pre>{escape(text)}</pre></details>" if text else "")
+    return Html(
+        f"<details><summary>Show the recipe</summary><pre>{escape(text)}</pre></details>" if text else ""
+    )
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
@@ -433,11 +538,17 @@ def render(data: dict[str, Any]) -> str:
         headline(data),
         f'<p class="lead">{escape(told)}</p>' if told else "",
     )
-    return frame(data.get("recipe") or "a run", "Puna report", head, [(key, title, section(data)) for key, title, section in SECTIONS])
+    return frame(
+        data.get("recipe") or "a run",
+        "Puna report",
+        head,
+        [(key, title, section(data)) for key, title, section in SECTIONS],
+    )
 
 
 def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, Html]]) -> str:
-    """A page: its title under a line that says what it is, what stands at its head, and the sections (key, title, body) that have one."""
+    """A page: its title under a line that says what it is, what stands at its head, and the sections (key,
+    title, body) that have one."""
     bodies = [(escape(key), escape(title), body) for key, title, body in sections if body]
     links = "\n".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
     told = "".join(

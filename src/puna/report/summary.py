@@ -26,9 +26,13 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
     seconds = sum(entry["seconds"] for entry in costs.values())
     metered = all(entry["joules"] > 0 for entry in costs.values())
     speed = metrics.read(folder / "logs" / finished["train"].folder.name / "metrics.jsonl")
-    found, scored, trained, sharded = (finished[name].metrics for name in ("documents", "scores", "train", "tokens"))
+    found, scored, trained, sharded = (
+        finished[name].metrics for name in ("documents", "scores", "train", "tokens")
+    )
     config = recipe.llama_config()
-    names = [source.name for source in recipe.corpus.sources]  # in the recipe's order; artifacts keep theirs sorted
+    names = [
+        source.name for source in recipe.corpus.sources
+    ]  # in the recipe's order; artifacts keep theirs sorted
     trained_on = [name for name in names if name in sharded]
     figures = {
         "recipe": recipe.name,
@@ -36,13 +40,16 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": machine.versions(),
-        "sources": {name: {"steps": {step: found["sources"][name][step] for step in FUNNEL}} for name in names},
+        "sources": {
+            name: {"steps": {step: found["sources"][name][step] for step in FUNNEL}} for name in names
+        },
         **{key: {name: found[key][name] for name in names} for key in ("dropped", "licences", "languages")},
         "documents": sum(steps["kept"]["documents"] for steps in found["sources"].values()),
         "tokenizer": {
             **finished["tokenizer"].metrics,
             "bytes_per_token": {
-                name: sum(split["bytes"] for split in sharded[name].values()) / sum(split["tokens"] for split in sharded[name].values())
+                name: sum(split["bytes"] for split in sharded[name].values())
+                / sum(split["tokens"] for split in sharded[name].values())
                 for name in trained_on
             },
         },
@@ -65,11 +72,16 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         },
         "tokens": trained["tokens"],
         "loss": trained["loss"],
-        **{key: {name: scored[key][name] for name in trained_on} for key in ("bits_per_byte", "held_out_bytes")},
+        **{
+            key: {name: scored[key][name] for name in trained_on}
+            for key in ("bits_per_byte", "held_out_bytes")
+        },
         "samples": scored["samples"],
         **speed,
         "seconds": {name: entry["seconds"] for name, entry in costs.items()},
-        "energy": meter.energy(seconds, recipe.energy, sum(entry["joules"] for entry in costs.values()) if metered else None),
+        "energy": meter.energy(
+            seconds, recipe.energy, sum(entry["joules"] for entry in costs.values()) if metered else None
+        ),
         "energy_settings": recipe.energy.model_dump(),
         "stages": [
             {
@@ -106,7 +118,9 @@ def read(run: Path) -> dict[str, Any]:
             return figures
     except ValueError:
         pass
-    raise UserError(f"{path} is damaged; remove it and run the recipe again, which writes it anew from the artifacts")
+    raise UserError(
+        f"{path} is damaged; remove it and run the recipe again, which writes it anew from the artifacts"
+    )
 
 
 def current(build: Build) -> bool:
@@ -117,7 +131,10 @@ def current(build: Build) -> bool:
     except UserError:
         return False
     energy_settings = build.recipe.whole().energy.model_dump()
-    same = told == {item.stage.name: item.fingerprint for item in build.plan()} and known.get("energy_settings") == energy_settings
+    same = (
+        told == {item.stage.name: item.fingerprint for item in build.plan()}
+        and known.get("energy_settings") == energy_settings
+    )
     return same and (build.folder / REPORT).is_file() and (build.folder / CORPUS).is_file()
 
 

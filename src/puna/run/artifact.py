@@ -1,7 +1,8 @@
 """A directory that knows what it is: what made it, from what, and the digest of every file in it.
 
-An artifact is written in a work folder and appears under its final name by one atomic rename, so a folder with an `artifact.json`
-is always whole. `artifact.json` holds nothing that differs between two runs of the same recipe: no times, no absolute paths.
+An artifact is written in a work folder and appears under its final name by one atomic rename, so a folder
+with an `artifact.json` is always whole. `artifact.json` holds nothing that differs between two runs of the
+same recipe: no times, no absolute paths.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ MANIFEST = "artifact.json"
 
 
 def canonical(value: Any) -> Any:
-    """`value` as plain JSON types in a fixed form. Raises TypeError for what cannot be hashed by its content (never guesses)."""
+    """`value` as plain JSON types in a fixed form. Raises TypeError for what cannot be hashed by its content
+    (never guesses)."""
     if isinstance(value, BaseModel):
         return canonical(value.model_dump(mode="python"))
     if isinstance(value, Mapping):
@@ -37,7 +39,8 @@ def canonical(value: Any) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """First 12 hex digits of the SHA-256 of `value`'s canonical JSON: equal settings have equal fingerprints on every machine."""
+    """First 12 hex digits of the SHA-256 of `value`'s canonical JSON: equal settings have equal fingerprints
+    on every machine."""
     text = json.dumps(canonical(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -50,7 +53,8 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact. files: path inside the folder -> {"bytes": int, "sha256": hex}. digest: of everything above it."""
+    """A finished artifact. files: path inside the folder -> {"bytes": int, "sha256": hex}. digest: of
+    everything above it."""
 
     folder: Path
     stage: str
@@ -78,7 +82,8 @@ class Artifact:
         return {**body, "digest": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
 
     def verify(self) -> None:
-        """Re-digest every file. Raises UserError naming the first file that is missing, changed or unknown."""
+        """Re-digest every file. Raises UserError naming the first file that is missing, changed or
+        unknown."""
         remedy = f"remove the folder {self.folder} and run again to rebuild it"
         for name, entry in self.files.items():
             path = self.folder / name
@@ -89,35 +94,54 @@ class Artifact:
                     f"artifact {self.folder} is damaged: {name} has {path.stat().st_size} bytes instead of {entry['bytes']}; {remedy}"
                 )
             if file_digest(path) != entry["sha256"]:
-                raise UserError(f"artifact {self.folder} is damaged: the content of {name} does not match its digest; {remedy}")
+                raise UserError(
+                    f"artifact {self.folder} is damaged: the content of {name} does not match its digest; {remedy}"
+                )
         known = {*self.files, MANIFEST}
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
-                raise UserError(f"artifact {self.folder} holds a file it does not know: {path.name}; {remedy}")
+                raise UserError(
+                    f"artifact {self.folder} holds a file it does not know: {path.name}; {remedy}"
+                )
 
 
 def load(folder: Path) -> Artifact:
-    """Read a finished artifact's manifest (files are checked by `Artifact.verify`). Raises UserError when it is absent or damaged."""
+    """Read a finished artifact's manifest (files are checked by `Artifact.verify`). Raises UserError when it
+    is absent or damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}")
     try:
         manifest = json.loads(path.read_bytes())
-        artifact = Artifact(folder, **{key: manifest[key] for key in ("stage", "fingerprint", "inputs", "files", "metrics", "digest")})
+        artifact = Artifact(
+            folder,
+            **{
+                key: manifest[key] for key in ("stage", "fingerprint", "inputs", "files", "metrics", "digest")
+            },
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"artifact {folder} is damaged: {MANIFEST} cannot be read ({error}); remove the folder and run again") from error
+        raise UserError(
+            f"artifact {folder} is damaged: {MANIFEST} cannot be read ({error}); remove the folder and run again"
+        ) from error
     if artifact.manifest()["digest"] != artifact.digest:
-        raise UserError(f"artifact {folder} is damaged: {MANIFEST} does not match its own digest; remove the folder and run again")
+        raise UserError(
+            f"artifact {folder} is damaged: {MANIFEST} does not match its own digest; remove the folder and run again"
+        )
     return artifact
 
 
-def commit(work: Path, folder: Path, *, stage: str, fingerprint: str, inputs: dict[str, str], metrics: dict[str, Any]) -> Artifact:
+def commit(
+    work: Path, folder: Path, *, stage: str, fingerprint: str, inputs: dict[str, str], metrics: dict[str, Any]
+) -> Artifact:
     """Turn the files under `work` into the artifact `folder`: digests, fsync, one rename. All or nothing."""
     files = {}
     for path in sorted(work.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             sync(path)
-            files[path.relative_to(work).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            files[path.relative_to(work).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": file_digest(path),
+            }
     artifact = Artifact(folder, stage, fingerprint, inputs, files, canonical(metrics))
     manifest = artifact.manifest()
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -149,23 +173,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder so that a kill half-way never leaves something that looks finished: the manifest goes first."""
+    """Remove a folder so that a kill half-way never leaves something that looks finished: the manifest goes
+    first."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` alone for the length of the block. Raises UserError when another process has it. Released by a kill, too."""
+    """Hold `folder` alone for the length of the block. Raises UserError when another process has it. Released
+    by a kill, too."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; name another one with --out") from error
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}; name another one with --out"
+        ) from error
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise UserError(f"another run is at work in {folder}; wait for it, or give this one another folder with --out") from error
+            raise UserError(
+                f"another run is at work in {folder}; wait for it, or give this one another folder with --out"
+            ) from error
         yield

@@ -1,8 +1,9 @@
 """A recipe as stages; runs what is missing, skips what is there.
 
-A stage's fingerprint hashes its own settings, its code's version number and the fingerprints of its inputs. Its artifact is
-`<out>/<recipe>/<stage>-<fingerprint>/`, so running a recipe again does nothing, and changing one setting redoes what depends on it.
-What differs between two equal runs (times, speeds, the report) lies beside the artifacts, never in them.
+A stage's fingerprint hashes its own settings, its code's version number and the fingerprints of its inputs.
+Its artifact is `<out>/<recipe>/<stage>-<fingerprint>/`, so running a recipe again does nothing, and changing
+one setting redoes what depends on it. What differs between two equal runs (times, speeds, the report) lies
+beside the artifacts, never in them.
 """
 
 import json
@@ -36,8 +37,8 @@ class View(Protocol):
 class Stage:
     """One arrow of the way of the data.
 
-    settings: everything of the recipe that its result depends on. work: fills the folder it is given and returns the metrics that
-    go into the artifact.
+    settings: everything of the recipe that its result depends on. work: fills the folder it is given and
+    returns the metrics that go into the artifact.
     """
 
     name: str
@@ -62,8 +63,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage's work is given. work: the folder that becomes the artifact; scratch: finished parts that a next attempt finds
-    again; logs: for what differs between equal runs; pausable: a block in which a stop is asked for, not forced."""
+    """What a stage's work is given. work: the folder that becomes the artifact; scratch: finished parts that
+    a next attempt finds again; logs: for what differs between equal runs; pausable: a block in which a stop
+    is asked for, not forced."""
 
     recipe: Any
     root: Path
@@ -91,22 +93,33 @@ class Build:
     def until(self, last: str) -> "Build":
         """The same build, ended after a stage."""
         place = next(number for number, stage in enumerate(self.stages) if stage.name == last)
-        return Build(self.recipe, self.root, self.folder, self.stages[: place + 1], self.should_stop, self.pausable)
+        return Build(
+            self.recipe, self.root, self.folder, self.stages[: place + 1], self.should_stop, self.pausable
+        )
 
     def plan(self) -> list[Planned]:
-        """Every stage in order, with its fingerprint. Raises UserError when the recipe's local files are not there."""
+        """Every stage in order, with its fingerprint. Raises UserError when the recipe's local files are not
+        there."""
         if not self._planned:
             known: dict[str, str] = {}
             for stage in self.stages:
                 inputs = {name: known[name] for name in stage.inputs}
                 known[stage.name] = artifact.fingerprint(
-                    {"stage": stage.name, "version": stage.version, "settings": stage.settings, "inputs": inputs}
+                    {
+                        "stage": stage.name,
+                        "version": stage.version,
+                        "settings": stage.settings,
+                        "inputs": inputs,
+                    }
                 )
-                self._planned.append(Planned(stage, known[stage.name], self.folder / f"{stage.name}-{known[stage.name]}"))
+                self._planned.append(
+                    Planned(stage, known[stage.name], self.folder / f"{stage.name}-{known[stage.name]}")
+                )
         return self._planned
 
     def run(self, view: View) -> dict[str, Artifact]:
-        """Make every artifact that is missing; all of them by stage name. Raises UserError for what a person can put right."""
+        """Make every artifact that is missing; all of them by stage name. Raises UserError for what a person
+        can put right."""
         planned = self.plan()
         finished: dict[str, Artifact] = {}
         complete = all(item.done for item in planned)
@@ -130,7 +143,9 @@ class Build:
         for folder in (scratch, work, logs):
             folder.mkdir(parents=True, exist_ok=True)
         inputs = {name: finished[name] for name in item.stage.inputs}
-        context = Context(self.recipe, self.root, inputs, work, scratch, logs, view, self.should_stop, self.pausable)
+        context = Context(
+            self.recipe, self.root, inputs, work, scratch, logs, view, self.should_stop, self.pausable
+        )
         started, joules = time.monotonic(), meter.joules_counted()
         try:
             metrics = item.stage.work(context)
@@ -155,7 +170,10 @@ def _add_cost(path: Path, seconds: float, joules_before: float | None) -> None:
         before = cost(path.parent)
         joules = meter.joules_counted()
         used = joules - joules_before if joules is not None and joules_before is not None else 0.0
-        artifact.write_atomically(path, json.dumps({"seconds": before["seconds"] + seconds, "joules": before["joules"] + max(0.0, used)}))
+        artifact.write_atomically(
+            path,
+            json.dumps({"seconds": before["seconds"] + seconds, "joules": before["joules"] + max(0.0, used)}),
+        )
     except OSError:
         pass  # a log that cannot be written (a full disk) must not hide why the stage ended
 

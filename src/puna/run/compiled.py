@@ -1,5 +1,5 @@
-"""What is compiled once and kept in the user's cache folder: C++ sources of this package, by the machine's own compiler, and
-torch.compile's blocks.
+"""What is compiled once and kept in the user's cache folder: C++ sources of this package, by the machine's
+own compiler, and torch.compile's blocks.
 
 Light: no torch.
 """
@@ -15,21 +15,37 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
-KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}  # pointer, size, float, int
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-std=c++17",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+)
+KINDS = {
+    "p": ctypes.c_void_p,
+    "n": ctypes.c_int64,
+    "f": ctypes.c_float,
+    "i": ctypes.c_int,
+}  # pointer, size, float, int
 INCLUDE = re.compile('^#include "(.+)"', re.MULTILINE)
 SWITCH = "PUNA_KERNELS"  # "off" in the environment: the slower code that is always there
 
 
 def compiler() -> str | None:
-    """The C++ compiler that would build the kernels; None where there is none, or where they are switched off."""
+    """The C++ compiler that would build the kernels; None where there is none, or where they are switched
+    off."""
     if os.environ.get(SWITCH) == "off" or platform.system() != "Linux":
         return None
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 
 
 def kind(source: Path) -> str:
-    """Which code computes here, for the fingerprint of what is computed: a digest of the source, or "torch"."""
+    """Which code computes here, for the fingerprint of what is computed: a digest of the source, or
+    "torch"."""
     return hashlib.sha256(_text(source).encode()).hexdigest()[:12] if compiler() else "torch"
 
 
@@ -45,7 +61,8 @@ def cache() -> Path:
 
 
 def keep_blocks() -> str:
-    """Have torch.compile keep its results in `cache()` too; by itself it takes a temporary folder. Before the first compilation.
+    """Have torch.compile keep its results in `cache()` too; by itself it takes a temporary folder. Before the
+    first compilation.
 
     Returns the folder, which is another where the environment names one.
     """
@@ -53,7 +70,8 @@ def keep_blocks() -> str:
 
 
 def library(source: Path) -> Path | None:
-    """The shared library of a C++ source for this compiler and processor, from the cache or built now; None where that fails."""
+    """The shared library of a C++ source for this compiler and processor, from the cache or built now; None
+    where that fails."""
     command = compiler()
     if command is None:
         return None
@@ -61,14 +79,18 @@ def library(source: Path) -> Path | None:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         version = subprocess.run([command, "--version"], capture_output=True, check=True, text=True).stdout
-        mark = hashlib.sha256("\0".join([_text(source), *FLAGS, version, platform.machine(), processor]).encode()).hexdigest()[:16]
+        mark = hashlib.sha256(
+            "\0".join([_text(source), *FLAGS, version, platform.machine(), processor]).encode()
+        ).hexdigest()[:16]
         folder = cache()
         path = folder / f"{source.stem}-{mark}.so"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 part = Path(scratch) / "library.so"
-                subprocess.run([command, *FLAGS, str(source), "-o", str(part)], capture_output=True, check=True)
+                subprocess.run(
+                    [command, *FLAGS, str(source), "-o", str(part)], capture_output=True, check=True
+                )
                 os.replace(part, path)
         return path
     except (OSError, subprocess.CalledProcessError):
@@ -76,9 +98,11 @@ def library(source: Path) -> Path | None:
 
 
 def load(source: Path, signatures: dict[str, str]) -> Any:
-    """The functions of a C++ source through ctypes, by their names; None where they cannot be built or are switched off.
+    """The functions of a C++ source through ctypes, by their names; None where they cannot be built or are
+    switched off.
 
-    signatures: a letter of KINDS for each argument. A function gives back nothing; one whose signature ends in "->n", a size.
+    signatures: a letter of KINDS for each argument. A function gives back nothing; one whose signature ends
+    in "->n", a size.
     """
     path = library(source)
     if path is None:
@@ -87,5 +111,8 @@ def load(source: Path, signatures: dict[str, str]) -> Any:
     for name, signature in signatures.items():
         arguments, _, result = signature.partition("->")
         function = getattr(found, name)
-        function.argtypes, function.restype = [KINDS[kind] for kind in arguments], KINDS[result] if result else None
+        function.argtypes, function.restype = (
+            [KINDS[kind] for kind in arguments],
+            KINDS[result] if result else None,
+        )
     return found

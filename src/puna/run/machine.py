@@ -14,7 +14,11 @@ def describe() -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         name = names[0] if names else name
     return {
         "cpu": name,
@@ -31,8 +35,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def matmul_peak(device: str = "cpu", dtype: Any = None, seconds: float = 0.5, size: int | None = None) -> float:
-    """The most floating-point operations per second that a product of two square matrices reaches on a device.
+def matmul_peak(
+    device: str = "cpu", dtype: Any = None, seconds: float = 0.5, size: int | None = None
+) -> float:
+    """The most floating-point operations per second that a product of two square matrices reaches on a
+    device.
 
     dtype: default float32. size: of the matrices, default 1024 on a processor, 8192 on a graphics processor.
     """
@@ -52,7 +59,8 @@ def matmul_peak(device: str = "cpu", dtype: Any = None, seconds: float = 0.5, si
 
 
 def available_bytes(device: str = "cpu") -> int:
-    """Memory this process may still take: the machine's, or less where a control group limits it; or a graphics processor's.
+    """Memory this process may still take: the machine's, or less where a control group limits it; or a
+    graphics processor's.
 
     Raises UserError where there is none.
     """
@@ -60,7 +68,9 @@ def available_bytes(device: str = "cpu") -> int:
         import torch
 
         if not torch.cuda.is_available():
-            raise UserError("train.device is cuda, and torch finds no graphics processor here; leave it out or set it to cpu")
+            raise UserError(
+                "train.device is cuda, and torch finds no graphics processor here; leave it out or set it to cpu"
+            )
         return torch.cuda.mem_get_info()[0]
     values = {}
     for line in Path("/proc/meminfo").read_text().splitlines():

@@ -1,4 +1,5 @@
-"""Energy and carbon of a run, as the paper counts them (section 6): Wh = power x hours x PUE; CO2 = kWh x intensity of the grid."""
+"""Energy and carbon of a run, as the paper counts them (section 6): Wh = power x hours x PUE; CO2 = kWh x
+intensity of the grid."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ RAPL = Path("/sys/class/powercap")
 
 
 def joules_counted() -> float | None:
-    """Energy that the processor packages have counted since some start, in joules; None where no meter can be read."""
+    """Energy that the processor packages have counted since some start, in joules; None where no meter can be
+    read."""
     total = 0
     try:
         meters = sorted(RAPL.glob("intel-rapl:?/energy_uj"))
@@ -21,7 +23,8 @@ def joules_counted() -> float | None:
 
 
 def energy(seconds: float, settings: EnergySettings, joules: float | None = None) -> dict[str, Any]:
-    """kWh and kg of CO2 of `seconds` of work. joules: what the meter counted meanwhile; else the assumed power is taken."""
+    """kWh and kg of CO2 of `seconds` of work. joules: what the meter counted meanwhile; else the assumed
+    power is taken."""
     measured = joules is not None and joules > 0
     used = joules if joules is not None and measured else settings.watts * seconds
     kwh = used / 3.6e6 * settings.pue

@@ -8,6 +8,10 @@ class EnergySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    watts: float = Field(45.0, gt=0, description="power of the whole machine at work, where no meter can be read")
+    watts: float = Field(
+        45.0, gt=0, description="power of the whole machine at work, where no meter can be read"
+    )
     pue: float = Field(1.1, ge=1, description="power usage effectiveness of the building (paper: 1.1)")
-    kg_co2_per_kwh: float = Field(0.385, ge=0, description="carbon intensity of the grid (paper: 0.385, the US average)")
+    kg_co2_per_kwh: float = Field(
+        0.385, ge=0, description="carbon intensity of the grid (paper: 0.385, the US average)"
+    )

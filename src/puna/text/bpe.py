@@ -1,6 +1,8 @@
-"""Text -> token ids for SentencePiece models: SentencePiece's own ids, and much sooner for BPE models that do not normalise the text.
+"""Text -> token ids for SentencePiece models: SentencePiece's own ids, and much sooner for BPE models that do
+not normalise the text.
 
-`bpe.cpp` does the work for those. SentencePiece itself encodes with every other model, and where there is no C++ compiler.
+`bpe.cpp` does the work for those. SentencePiece itself encodes with every other model, and where there is no
+C++ compiler.
 """
 
 import functools
@@ -27,7 +29,9 @@ SPACE_MARK = "\u2581".encode()
 NORMAL, UNKNOWN, USER_DEFINED, UNUSED, BYTE = 1, 2, 4, 5, 6  # types of pieces in sentencepiece_model.proto
 KINDS = {NORMAL: 1, USER_DEFINED: 2}  # the same in bpe.cpp; of others, no text is made
 BPE = 2  # a type of model there
-PIECE_CHARACTERS = 1_000  # SentencePiece trains 16 at most; building the tables takes the square of a piece's length
+PIECE_CHARACTERS = (
+    1_000  # SentencePiece trains 16 at most; building the tables takes the square of a piece's length
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -38,7 +42,8 @@ def library() -> Any:
 
 
 class Encoder:
-    """A SentencePiece model that encodes. processor: SentencePiece's own form of it, which does everything else."""
+    """A SentencePiece model that encodes. processor: SentencePiece's own form of it, which does everything
+    else."""
 
     def __init__(self, model_proto: bytes) -> None:
         """Raises RuntimeError when the bytes are not a SentencePiece model."""
@@ -62,7 +67,9 @@ class Encoder:
         functions, model = self._compiled
         room = np.empty(functions.pieces_room(model, int(starts[-1]), len(texts)), np.int32)
         joined = b"".join(encoded)
-        count = functions.pieces_encode(model, joined, starts.ctypes.data, len(texts), threads, room.ctypes.data, offsets.ctypes.data)
+        count = functions.pieces_encode(
+            model, joined, starts.ctypes.data, len(texts), threads, room.ctypes.data, offsets.ctypes.data
+        )
         if count < 0:
             raise MemoryError
         return room[:count].copy(), offsets
@@ -78,7 +85,10 @@ class Encoder:
         np.cumsum([len(piece) for piece in pieces], out=starts[1:])
         kinds = np.array([KINDS.get(kind, 0) for kind in types], np.uint8)
         ranked = np.array(scores, np.float32)
-        byte_ids = np.array([self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)] if BYTE in types else [], np.int32)
+        byte_ids = np.array(
+            [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)] if BYTE in types else [],
+            np.int32,
+        )
         address = functions.pieces_open(
             b"".join(pieces),
             starts.ctypes.data,
@@ -100,13 +110,16 @@ def _utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         what = f"the surrogate U+{ord(text[error.start]):04X} at character {error.start}"
-        raise UserError(f"a text cannot be encoded: {what} is half of a character; text must hold whole ones") from error
+        raise UserError(
+            f"a text cannot be encoded: {what} is half of a character; text must hold whole ones"
+        ) from error
 
 
 def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int], bool] | None:
     """Pieces with spaces for space marks, their scores and types, and whether a space goes before a text.
 
-    None for models that the compiled encoder does not know: no BPE, normalised text, parts of texts named as unused.
+    None for models that the compiled encoder does not know: no BPE, normalised text, parts of texts named as
+    unused.
     """
     pieces: list[bytes] = []
     scores: list[float] = []
@@ -124,7 +137,9 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
         elif number == 3:
             normalizer.update(_fields(value))
     model_type, suffix = trainer.get(3, 1), trainer.get(24, 0)
-    charsmap, prefix, trimmed, escaped = (normalizer.get(number, default) for number, default in ((2, b""), (3, 1), (4, 1), (5, 1)))
+    charsmap, prefix, trimmed, escaped = (
+        normalizer.get(number, default) for number, default in ((2, b""), (3, 1), (4, 1), (5, 1))
+    )
     if model_type != BPE or suffix or charsmap or trimmed or not escaped or UNUSED in types:
         return None
     if not all(map(_is_plain, pieces)) or any(score != score for score in scores):
@@ -149,7 +164,8 @@ def _is_plain(piece: bytes) -> bool:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message that SentencePiece has read already: int, float, or bytes."""
+    """Number and value of each field of a protobuf message that SentencePiece has read already: int, float,
+    or bytes."""
     at = 0
 
     def varint() -> int:

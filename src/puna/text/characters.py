@@ -13,12 +13,15 @@ PIECE = 1 << 16  # characters counted at once, at up to nine bytes each
 def _kinds() -> Any:
     """For every code point 1 when str.isalnum, 2 when str.isspace, else 0; uint8, shape [0x110000]."""
     size = sys.maxunicode + 1
-    return np.fromiter((character.isalnum() + 2 * character.isspace() for character in map(chr, range(size))), np.uint8, size)
+    return np.fromiter(
+        (character.isalnum() + 2 * character.isspace() for character in map(chr, range(size))), np.uint8, size
+    )
 
 
 @functools.cache
 def _pairs() -> Any:
-    """For every two ASCII characters as a uint16: how many are alphanumeric, plus 2**32 for each that is a space; int64, shape [0x8000]."""
+    """For every two ASCII characters as a uint16: how many are alphanumeric, plus 2**32 for each that is a
+    space; int64, shape [0x8000]."""
     kinds = _kinds()[:128]
     one = np.zeros(256, np.int64)
     one[:128] = (kinds == 1) + (kinds == 2) * np.int64(1 << 32)

@@ -1,10 +1,13 @@
-"""Hashes of lines and of word shingles, 64 bits wide and the same on every machine: in C++ where there is a compiler, else in numpy.
+"""Hashes of lines and of word shingles, 64 bits wide and the same on every machine: in C++ where there is a
+compiler, else in numpy.
 
-One hash serves all: a string of code points c_0, c_1, ... hashes to the sum of mix(c_i + (i + 1) * GOLDEN) mod 2^64, mix being the
-finaliser of SplitMix64. Each place and character thus adds a pseudo-random number of its own, as in Zobrist hashing, so two different
-strings have equal hashes with probability 2^-64; and a sum can be taken in any order, which is what numpy can do.
+One hash serves all: a string of code points c_0, c_1, ... hashes to the sum of mix(c_i + (i + 1) * GOLDEN)
+mod 2^64, mix being the finaliser of SplitMix64. Each place and character thus adds a pseudo-random number of
+its own, as in Zobrist hashing, so two different strings have equal hashes with probability 2^-64; and a sum
+can be taken in any order, which is what numpy can do.
 
-What a character becomes is decided by Python's own Unicode tables. A Python with newer tables differs only for the letters they add.
+What a character becomes is decided by Python's own Unicode tables. A Python with newer tables differs only
+for the letters they add.
 """
 
 import functools
@@ -32,7 +35,8 @@ SKIP = ALONE
 GOLDEN, NEXT_WORD = np.uint64(0x9E3779B97F4A7C15), 0xD6E8FEB86659FD93
 SHINGLE_WORDS = 5
 
-# What CCNet deletes from a line before it is hashed: control characters, and 34 punctuation marks (none of ASCII's).
+# What CCNet deletes from a line before it is hashed: control characters, and 34 punctuation marks (none of
+# ASCII's).
 CONTROL = (*range(32), *range(127, 160))
 PUNCTUATION = (
     0xAB, 0xB4, 0xBB, 0x2013, 0x2014, 0x2019, 0x201C, 0x201D, 0x201E, 0x2026, 0x2236, 0x2501, 0x25BA, 0x3001, 0x3002, 0x3008, 0x3009,
@@ -40,12 +44,24 @@ PUNCTUATION = (
     0xFF5E,
 )  # fmt: skip
 
-# Inside a word these are passed over, so that don't, don’t, dont and a damaged don?t are one word: apostrophes, what stands for a
-# character that was lost, and characters that are not seen.
+# Inside a word these are passed over, so that don't, don’t, dont and a damaged don?t are one word:
+# apostrophes, what stands for a character that was lost, and characters that are not seen.
 PASSED_OVER = "'’‘ʼ`´?\ufffd\u00ad\u200b\u200c\u200d\u2060\ufeff"
 # Letters that Unicode does not take apart, as plain text writes them.
-PLAIN = {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŧ": "t", "ı": "i"}
-# Scripts written without spaces between words: Thai to Tibetan, Myanmar, Khmer, Kana, Han. Each character is a word by itself.
+PLAIN = {
+    "æ": "ae",
+    "œ": "oe",
+    "ø": "o",
+    "đ": "d",
+    "ð": "d",
+    "þ": "th",
+    "ł": "l",
+    "ħ": "h",
+    "ŧ": "t",
+    "ı": "i",
+}
+# Scripts written without spaces between words: Thai to Tibetan, Myanmar, Khmer, Kana, Han. Each character is
+# a word by itself.
 WITHOUT_SPACES = (
     (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19FF), (0x1A20, 0x1AAF), (0x2E80, 0x2FDF), (0x3005, 0x3007),
     (0x3021, 0x3029), (0x3031, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA9E0, 0xA9FF), (0xAA60, 0xAADF),
@@ -80,7 +96,8 @@ def mix(x: Any) -> Any:
 
 @functools.cache
 def line_table() -> Any:
-    """What CCNet makes of each code point, uint32 [1114112]: the lower-case letter, or 0 for a digit, with flags SPACE and DELETED."""
+    """What CCNet makes of each code point, uint32 [1114112]: the lower-case letter, or 0 for a digit, with
+    flags SPACE and DELETED."""
     table = np.arange(CODE_POINTS, dtype=np.uint32)
     for code in range(CODE_POINTS):
         character = chr(code)
@@ -98,16 +115,18 @@ def line_table() -> Any:
 
 
 def lines_of(text: str) -> str:
-    """`text` ready for `line_table`: the two letters whose lower case is not one letter for one are lowered by Python here."""
+    """`text` ready for `line_table`: the two letters whose lower case is not one letter for one are lowered
+    by Python here."""
     return text.lower() if "Σ" in text or "İ" in text else text
 
 
 @functools.cache
 def word_table() -> Any:
-    """What each code point is in a word, uint64 [1114112]: up to three code points of 21 bits, ALONE, SEPARATOR or SKIP.
+    """What each code point is in a word, uint64 [1114112]: up to three code points of 21 bits, ALONE,
+    SEPARATOR or SKIP.
 
-    Letters lose case and accents (compatibility decomposition, casefold); digits stay; marks and what PASSED_OVER names are skipped;
-    everything else separates words.
+    Letters lose case and accents (compatibility decomposition, casefold); digits stay; marks and what
+    PASSED_OVER names are skipped; everything else separates words.
     """
     alone = np.zeros(CODE_POINTS, bool)
     for first, last in WITHOUT_SPACES:
@@ -138,19 +157,23 @@ def letter_table() -> Any:
 
 
 def sums(codes: Any, starts: Any) -> Any:
-    """The hash of each string: `codes` holds all their code points, string i from starts[i] on; none is empty."""
+    """The hash of each string: `codes` holds all their code points, string i from starts[i] on; none is
+    empty."""
     if not len(starts):
         return np.zeros(0, np.uint64)
     lengths = np.diff(starts, append=len(codes))
     place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    return np.add.reduceat(mix(codes.astype(np.uint64) + (place.astype(np.uint64) + np.uint64(1)) * GOLDEN), starts)
+    return np.add.reduceat(
+        mix(codes.astype(np.uint64) + (place.astype(np.uint64) + np.uint64(1)) * GOLDEN), starts
+    )
 
 
 def shingles(text: str, digits: bool = True) -> Any:
-    """Hashes of all runs of 5 words, uint64 [words - 4]; of all words as one where there are fewer; none of a text without words.
+    """Hashes of all runs of 5 words, uint64 [words - 4]; of all words as one where there are fewer; none of a
+    text without words.
 
-    Words have neither case nor accents, and in scripts without spaces each character is one: there a shingle is 5 characters. digits:
-    whether numbers are words, or nothing.
+    Words have neither case nor accents, and in scripts without spaces each character is one: there a shingle
+    is 5 characters. digits: whether numbers are words, or nothing.
     """
     table = word_table() if digits else letter_table()
     if library():

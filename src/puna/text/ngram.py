@@ -1,16 +1,19 @@
-"""n-gram models of token ids: interpolated modified Kneser-Ney (Chen and Goodman 1998), as KenLM's `lmplz` estimates them (Heafield,
-Pouzyrevsky, Clark and Koehn 2013, section 3).
+"""n-gram models of token ids: interpolated modified Kneser-Ney (Chen and Goodman 1998), as KenLM's `lmplz`
+estimates them (Heafield, Pouzyrevsky, Clark and Koehn 2013, section 3).
 
-A text is one array of token ids in which a begin token (KenLM's <s>) stands before every document; it is context only and never
-predicted. What ends a document (</s>) is a token like any other. n-grams never cross documents.
+A text is one array of token ids in which a begin token (KenLM's <s>) stands before every document; it is
+context only and never predicted. What ends a document (</s>) is a token like any other. n-grams never cross
+documents.
 
-The n-grams of one order are kept in lexical order and named by their place. Those that begin with the same n - 1 tokens lie side by
-side, so an order is three arrays beside its values: the last token of each n-gram, and for each n-gram of the order below where its
-longer ones start. Of single tokens all have a place, seen or not, and their name is their id.
+The n-grams of one order are kept in lexical order and named by their place. Those that begin with the same n
+- 1 tokens lie side by side, so an order is three arrays beside its values: the last token of each n-gram, and
+for each n-gram of the order below where its longer ones start. Of single tokens all have a place, seen or
+not, and their name is their id.
 
-Where this differs from lmplz: |V| counts every token id but the begin token (lmplz: with --vocab_pad; `seen_only` is its default);
-discounts that are zero, and not only those below zero, are replaced; and the last n-gram of each order goes into the counts of counts
-by its adjusted count, where lmplz takes the count in the text.
+Where this differs from lmplz: |V| counts every token id but the begin token (lmplz: with --vocab_pad;
+`seen_only` is its default); discounts that are zero, and not only those below zero, are replaced; and the
+last n-gram of each order goes into the counts of counts by its adjusted count, where lmplz takes the count in
+the text.
 """
 
 import functools
@@ -47,9 +50,10 @@ def library() -> Any:
 
 @dataclass(frozen=True)
 class Order:
-    """The n-grams of one order, m of them. last_tokens: uint32 [m]. first_child: uint32 [n-grams of the order below + 1]: those that
-    go on from n-gram i below are first_child[i] : first_child[i + 1]. log10_probabilities, log10_backoffs: float32 [m]; of the highest
-    order the backoffs are all 0, and empty."""
+    """The n-grams of one order, m of them. last_tokens: uint32 [m]. first_child: uint32 [n-grams of the order
+    below + 1]: those that go on from n-gram i below are first_child[i] : first_child[i + 1].
+    log10_probabilities, log10_backoffs: float32 [m]; of the highest order the backoffs are all 0, and
+    empty."""
 
     last_tokens: Array
     first_child: Array
@@ -59,7 +63,8 @@ class Order:
 
 @dataclass(frozen=True)
 class KneserNey:
-    """P(token | up to `order` - 1 tokens before it, inside the document). discounts: of each order, for counts 1, 2, 3 and more."""
+    """P(token | up to `order` - 1 tokens before it, inside the document). discounts: of each order, for
+    counts 1, 2, 3 and more."""
 
     vocab_size: int
     begin: int
@@ -68,8 +73,8 @@ class KneserNey:
     orders: tuple[Order, ...]
 
     def scores(self, tokens: Array, threads: int = 1) -> Array:
-        """log10 P of every token, float64; 0 for the begin tokens. tokens: ids, a begin token before every document. The result does
-        not depend on `threads`."""
+        """log10 P of every token, float64; 0 for the begin tokens. tokens: ids, a begin token before every
+        document. The result does not depend on `threads`."""
         tokens = check(tokens, self.vocab_size, self.begin)
         found = tokens
         scores = self.orders[0].log10_probabilities[tokens].astype(np.float64)
@@ -79,7 +84,15 @@ class KneserNey:
             if compiled_loops is None:
                 _score(tokens, self.begin, order, below.log10_backoffs, contexts, found, scores)
             else:
-                arrays = (order.first_child, order.last_tokens, order.log10_probabilities, below.log10_backoffs, contexts, found, scores)
+                arrays = (
+                    order.first_child,
+                    order.last_tokens,
+                    order.log10_probabilities,
+                    below.log10_backoffs,
+                    contexts,
+                    found,
+                    scores,
+                )
                 pointers = (array.ctypes.data for array in arrays)
                 compiled_loops.score(tokens.ctypes.data, len(tokens), self.begin, *pointers, threads)
         return scores
@@ -93,17 +106,23 @@ class KneserNey:
             for order in reversed(self.orders[:n]):
                 columns.append(order.last_tokens[names])
                 # In its own type, or the whole list would be converted for every part.
-                names = np.searchsorted(order.first_child, names.astype(order.first_child.dtype), side="right") - 1
+                names = (
+                    np.searchsorted(order.first_child, names.astype(order.first_child.dtype), side="right")
+                    - 1
+                )
             yield start, np.stack(columns[::-1], axis=1)
 
     def write_arpa(self, path: Path, pieces: Sequence[str]) -> None:
-        """Write the model as an ARPA file, which KenLM and SRILM read. pieces: the word that stands for each token id; the begin token
-        is <s> whatever its piece. Raises UserError for pieces that cannot be told apart in such a file."""
+        """Write the model as an ARPA file, which KenLM and SRILM read. pieces: the word that stands for each
+        token id; the begin token is <s> whatever its piece. Raises UserError for pieces that cannot be told
+        apart in such a file."""
         words = np.array([*pieces, "<unk>"], object)
         words[self.begin] = "<s>"
         unfit = any(not word or set(word) & set(" \t\r\n\0") for word in words)
         if unfit or len(pieces) != self.vocab_size or len(set(words[:-1])) < self.vocab_size:
-            raise UserError(f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, one for each token id")
+            raise UserError(
+                f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, one for each token id"
+            )
         unknown = "<unk>" not in pieces
         sizes = [len(order.last_tokens) for order in self.orders if len(order.last_tokens)]
         with _replacing(path) as file:
@@ -124,8 +143,8 @@ class KneserNey:
             file.write(b"\n\\end\\\n")
 
     def save(self, path: Path) -> None:
-        """Write the model as one file: a line that names the format, one of JSON, then all arrays, little endian, each at a multiple
-        of ALIGNMENT bytes. Equal models are equal files."""
+        """Write the model as one file: a line that names the format, one of JSON, then all arrays, little
+        endian, each at a multiple of ALIGNMENT bytes. Equal models are equal files."""
         arrays = [array for order in self.orders for array in vars(order).values()]
         header = {
             "vocab_size": self.vocab_size, "begin": self.begin, "log10_unseen": self.log10_unseen, "discounts": self.discounts,
@@ -139,7 +158,8 @@ class KneserNey:
 
 
 def load(path: Path) -> KneserNey:
-    """Map a saved model; its arrays are read from the file when they are used. Raises UserError when the file is none, or damaged."""
+    """Map a saved model; its arrays are read from the file when they are used. Raises UserError when the file
+    is none, or damaged."""
     try:
         with path.open("rb") as file:
             magic, line = file.readline(len(MAGIC)), file.readline()
@@ -161,11 +181,23 @@ def load(path: Path) -> KneserNey:
         for number, order in enumerate(orders):
             size = len(order.last_tokens)
             edges = order.first_child
-            sizes = (len(order.log10_probabilities), len(order.log10_backoffs), len(edges), int(edges[0]), int(edges[-1]))
-            if sizes != (size, size if number + 1 < len(orders) else 0, below + 1, 0, size) or (edges[1:] < edges[:-1]).any():
+            sizes = (
+                len(order.log10_probabilities),
+                len(order.log10_backoffs),
+                len(edges),
+                int(edges[0]),
+                int(edges[-1]),
+            )
+            if (
+                sizes != (size, size if number + 1 < len(orders) else 0, below + 1, 0, size)
+                or (edges[1:] < edges[:-1]).any()
+            ):
                 raise ValueError(f"its lists of order {number + 1} do not fit together")
             below = size
-        if len(orders[0].last_tokens) != header["vocab_size"] or not 0 <= header["begin"] < header["vocab_size"]:
+        if (
+            len(orders[0].last_tokens) != header["vocab_size"]
+            or not 0 <= header["begin"] < header["vocab_size"]
+        ):
             raise ValueError("its vocabulary does not fit its lists")
         discounts = tuple(tuple(values) for values in header["discounts"])
         return KneserNey(header["vocab_size"], header["begin"], header["log10_unseen"], discounts, orders)
@@ -184,14 +216,17 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check(tokens: Array, vocab_size: int, begin: int) -> Array:
-    """Token ids as a uint32 array. Raises ValueError where a begin token does not come first, or an id is none of the vocabulary."""
+    """Token ids as a uint32 array. Raises ValueError where a begin token does not come first, or an id is
+    none of the vocabulary."""
     tokens = np.asarray(tokens)
     if len(tokens) and (tokens[0] != begin or tokens.min() < 0 or tokens.max() >= vocab_size):
         raise ValueError(f"token ids must start with the begin token {begin} and lie in 0..{vocab_size - 1}")
     return np.ascontiguousarray(tokens, np.uint32)
 
 
-def _score(tokens: Array, begin: int, order: Order, backoffs: Array, contexts: Array, found: Array, scores: Array) -> None:
+def _score(
+    tokens: Array, begin: int, order: Order, backoffs: Array, contexts: Array, found: Array, scores: Array
+) -> None:
     """`score` of ngram.cpp."""
     context = np.concatenate([[ABSENT], contexts[:-1]]).astype(np.uint32)
     at = np.flatnonzero((context != ABSENT) & (tokens != begin))
@@ -212,8 +247,8 @@ def _score(tokens: Array, begin: int, order: Order, backoffs: Array, contexts: A
 
 @dataclass
 class _Counts:
-    """The n-grams of one order while they are counted. repeats: how often each stands in the text; suffixes: name of the n-gram that
-    is left without the first token; kept: which are not pruned, where any are."""
+    """The n-grams of one order while they are counted. repeats: how often each stands in the text; suffixes:
+    name of the n-gram that is left without the first token; kept: which are not pruned, where any are."""
 
     last_tokens: Array
     first_child: Array
@@ -223,25 +258,37 @@ class _Counts:
 
 
 def estimate(
-    blocks: Iterable[Array], *, vocab_size: int, begin: int, order: int = 5, prune: Sequence[int] = (), seen_only: bool = False
+    blocks: Iterable[Array],
+    *,
+    vocab_size: int,
+    begin: int,
+    order: int = 5,
+    prune: Sequence[int] = (),
+    seen_only: bool = False,
 ) -> KneserNey:
     """Count a text and smooth its n-grams.
 
-    blocks: arrays of token ids, in each a begin token before every document. prune: n-grams that stand in the text so often or less are
-    left out, for each order, the last one for all higher orders; as in lmplz, but 0 for single tokens. seen_only: the uniform
-    distribution under the single tokens is over the tokens of the text and one unknown token, as in lmplz, and not over the vocabulary;
-    probabilities of all ids of the vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and
-    about as many a different n-gram. Raises UserError for a text without tokens, ValueError for ids that are none.
+    blocks: arrays of token ids, in each a begin token before every document. prune: n-grams that stand in the
+    text so often or less are left out, for each order, the last one for all higher orders; as in lmplz, but 0
+    for single tokens. seen_only: the uniform distribution under the single tokens is over the tokens of the
+    text and one unknown token, as in lmplz, and not over the vocabulary; probabilities of all ids of the
+    vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and
+    about as many a different n-gram. Raises UserError for a text without tokens, ValueError for ids that are
+    none.
     """
     limits = [*prune, *[prune[-1] if prune else 0] * order][:order]
     if limits[0] or limits != sorted(limits):
-        raise ValueError(f"prune={tuple(prune)}: the first must be 0, and no one lower than the one before it")
+        raise ValueError(
+            f"prune={tuple(prune)}: the first must be 0, and no one lower than the one before it"
+        )
     parts = [check(block, vocab_size, begin) for block in blocks]
     tokens = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint32), *parts])
     if (tokens == begin).all():
         raise UserError("an n-gram model cannot be trained: the text has no tokens")
     if len(tokens) >= ABSENT:
-        raise UserError(f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text")
+        raise UserError(
+            f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text"
+        )
     del parts
     levels, counts = _count(tokens, vocab_size, begin, limits)
     del tokens
@@ -260,7 +307,8 @@ def estimate(
             lower[begin] = 1.0
         else:
             orders[-1].log10_backoffs[:] = _log10(backoffs[kept])
-        # A pruned n-gram has no longer one that is kept, so the first children of the kept ones still bound them.
+        # A pruned n-gram has no longer one that is kept, so the first children of the kept ones still bound
+        # them.
         first_child, bounds, kept = level.first_child, kept, everything if level.kept is None else level.kept
         if level.kept is not None:
             first_child = np.concatenate([[0], np.cumsum(kept)]).astype(np.uint32)[first_child]
@@ -273,20 +321,27 @@ def estimate(
     return KneserNey(vocab_size, begin, unseen, tuple(discounts), tuple(orders))
 
 
-def _count(tokens: Array, vocab_size: int, begin: int, limits: list[int]) -> tuple[list[_Counts], list[Array]]:
-    """The n-grams of every order that `limits` has, and their adjusted counts: how many different tokens stand before an n-gram; for the
-    highest order and for n-grams that begin with the begin token, which have nothing before them, how often they stand in the text."""
+def _count(
+    tokens: Array, vocab_size: int, begin: int, limits: list[int]
+) -> tuple[list[_Counts], list[Array]]:
+    """The n-grams of every order that `limits` has, and their adjusted counts: how many different tokens
+    stand before an n-gram; for the highest order and for n-grams that begin with the begin token, which have
+    nothing before them, how often they stand in the text."""
     repeats = np.bincount(tokens, minlength=vocab_size).astype(np.uint32)
     alone = np.arange(vocab_size, dtype=np.uint32)
     levels = [_Counts(alone, np.array([0, vocab_size], np.uint32), repeats, np.zeros_like(alone))]
     counts = []
-    positions = np.argsort(tokens.astype(np.uint16) if vocab_size <= 1 << 16 else tokens, kind="stable").astype(np.uint32)
+    positions = np.argsort(
+        tokens.astype(np.uint16) if vocab_size <= 1 << 16 else tokens, kind="stable"
+    ).astype(np.uint32)
     names = tokens
     first, end = begin, begin + 1  # the n-grams that begin with the begin token
     for length in range(1, len(limits)):
         below = levels[-1]
         adjusted = np.zeros_like(below.repeats)
-        level, names, positions = _extend(tokens, vocab_size, begin, length, positions, below.repeats, names, adjusted)
+        level, names, positions = _extend(
+            tokens, vocab_size, begin, length, positions, below.repeats, names, adjusted
+        )
         adjusted[first:end] = below.repeats[first:end]
         below.kept = below.repeats > limits[length - 1] if limits[length - 1] else None
         below.repeats = np.empty(0, np.uint32)
@@ -300,10 +355,17 @@ def _count(tokens: Array, vocab_size: int, begin: int, limits: list[int]) -> tup
 
 
 def _extend(
-    tokens: Array, vocab_size: int, begin: int, length: int, positions: Array, repeats: Array, names: Array, preceding: Array
+    tokens: Array,
+    vocab_size: int,
+    begin: int,
+    length: int,
+    positions: Array,
+    repeats: Array,
+    names: Array,
+    preceding: Array,
 ) -> tuple[_Counts, Array, Array]:
-    """`extend` of ngram.cpp: the n-grams one token longer than `length`, the n-gram that begins at each place, and the places in
-    the order of their n-grams. preceding: an array of zeros, which it fills."""
+    """`extend` of ngram.cpp: the n-grams one token longer than `length`, the n-gram that begins at each
+    place, and the places in the order of their n-grams. preceding: an array of zeros, which it fills."""
     contexts = len(repeats)
     if (compiled_loops := library()) is not None:
         next_names, first_child = np.empty_like(tokens), np.empty(contexts + 1, np.uint32)
@@ -314,7 +376,11 @@ def _extend(
         for output in outputs:
             output.resize(count, refcheck=False)
         last_tokens, next_repeats, suffixes = outputs
-        return _Counts(last_tokens, first_child, next_repeats, suffixes), next_names, positions[: int(next_repeats.sum(dtype=np.int64))]
+        return (
+            _Counts(last_tokens, first_child, next_repeats, suffixes),
+            next_names,
+            positions[: int(next_repeats.sum(dtype=np.int64))],
+        )
     places = positions.astype(np.int64)
     places = places[places + length < len(tokens)]
     places = places[tokens[places + length] != begin]
@@ -325,13 +391,15 @@ def _extend(
     first_child = np.concatenate([[0], np.cumsum(np.bincount(unique // vocab_size, minlength=contexts))])
     suffixes = names[places[at] + 1]
     np.add.at(preceding, suffixes, 1)
-    level = _Counts(*(array.astype(np.uint32) for array in (unique % vocab_size, first_child, counted, suffixes)))
+    level = _Counts(
+        *(array.astype(np.uint32) for array in (unique % vocab_size, first_child, counted, suffixes))
+    )
     return level, next_names, places.astype(np.uint32)
 
 
 def _discounts(counts: Array) -> tuple[float, ...]:
-    """Discounts for counts 1, 2, 3 and more from the counts of counts (Chen and Goodman 1998, equation 26); FALLBACK where a count of
-    counts is zero or a discount is not positive."""
+    """Discounts for counts 1, 2, 3 and more from the counts of counts (Chen and Goodman 1998, equation 26);
+    FALLBACK where a count of counts is zero or a discount is not positive."""
     n = [int((counts == times).sum()) for times in range(5)]
     if not (n[1] and n[2] and n[3]):
         return FALLBACK
@@ -341,8 +409,9 @@ def _discounts(counts: Array) -> tuple[float, ...]:
 
 
 def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tuple[Array, Array]:
-    """Probabilities of the n-grams of one order, interpolated with those of the order below, and the weight that each context leaves
-    for it (1 for what is no context); float64. Those of pruned n-grams mean nothing, and no kept one hangs on them."""
+    """Probabilities of the n-grams of one order, interpolated with those of the order below, and the weight
+    that each context leaves for it (1 for what is no context); float64. Those of pruned n-grams mean nothing,
+    and no kept one hangs on them."""
     probabilities = np.empty(len(counts))
     backoffs = np.ones(len(level.first_child) - 1)
     for start in range(0, len(backoffs), CHUNK):
@@ -358,15 +427,18 @@ def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tu
         left = discounts[1] * having[0] + discounts[2] * having[1] + discounts[3] * having[2] + lost
         backoff = np.divide(left, total, out=backoffs[start : start + CHUNK], where=total > 0)
         context = np.repeat(np.arange(len(total)), np.diff(edges))
-        probabilities[here] = (count - discounts[times]) / total[context] + backoff[context] * lower[level.suffixes[here]]
+        probabilities[here] = (count - discounts[times]) / total[context] + backoff[context] * lower[
+            level.suffixes[here]
+        ]
     return probabilities, backoffs
 
 
 def _log10(values: Array) -> Array:
-    """log10 of numbers in (0, 1], float32, from operations that give the same bits on every machine (the C library's do not).
+    """log10 of numbers in (0, 1], float32, from operations that give the same bits on every machine (the C
+    library's do not).
 
-    values = m 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh s, s = (m - 1) / (m + 1), |s| < 0.172, whose series is cut where its
-    terms are below 1e-14."""
+    values = m 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh s, s = (m - 1) / (m + 1), |s| < 0.172,
+    whose series is cut where its terms are below 1e-14."""
     result = np.empty(len(values), np.float32)
     for start in range(0, len(values), CHUNK):
         mantissa, exponent = np.frexp(values[start : start + CHUNK])
@@ -376,5 +448,7 @@ def _log10(values: Array) -> Array:
         square, series = s * s, 0.0
         for power in range(17, 0, -2):
             series = series * square + 1 / power
-        result[start : start + CHUNK] = np.minimum(exponent * 0.30102999566398120 + s * series * 0.86858896380650366, 0)
+        result[start : start + CHUNK] = np.minimum(
+            exponent * 0.30102999566398120 + s * series * 0.86858896380650366, 0
+        )
     return result

@@ -10,7 +10,8 @@ SENTENCE_END = re.compile(  # inside a line
 
 
 def sentences(line: str) -> list[str]:
-    """The sentences of a line: split behind end marks that white space and a capital (or a letter without case) follow."""
+    """The sentences of a line: split behind end marks that white space and a capital (or a letter without
+    case) follow."""
     return [sentence for sentence in cut(line) if sentence.strip()]
 
 

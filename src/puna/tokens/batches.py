@@ -1,9 +1,10 @@
 """`batch(step)` as a pure function of seed and step, and back: which document is this token from.
 
-Training is one endless line of sequences, numbered from 0; step s takes the numbers s * B .. s * B + B - 1. A number falls into a
-block of the mixture (see `mixture`); a keyed permutation of the block says which source has that place, and how many of the source's
-own sequences came before it. That count, modulo the source's size, goes through a second permutation, keyed by the epoch, to a
-sequence of the shard. Nothing is remembered: the loader's whole state is the step.
+Training is one endless line of sequences, numbered from 0; step s takes the numbers s * B .. s * B + B - 1. A
+number falls into a block of the mixture (see `mixture`); a keyed permutation of the block says which source
+has that place, and how many of the source's own sequences came before it. That count, modulo the source's
+size, goes through a second permutation, keyed by the epoch, to a sequence of the shard. Nothing is
+remembered: the loader's whole state is the step.
 """
 
 import bisect
@@ -25,8 +26,8 @@ BATCH_PLAN = "batches.json"
 class Batch:
     """tokens, targets, segments: int64 [sequences, length]; sources: int64 [sequences].
 
-    targets: the next token of the same document, or IGNORED where there is none. segments: the running number of the document
-    inside its sequence; attention stays inside a segment and positions restart with it.
+    targets: the next token of the same document, or IGNORED where there is none. segments: the running number
+    of the document inside its sequence; attention stays inside a segment and positions restart with it.
     """
 
     tokens: Array
@@ -42,8 +43,9 @@ class Batch:
 def permute(index: int, size: int, key: int) -> int:
     """The place of `index` under a permutation of range(size) chosen by `key` (64 bits).
 
-    A four-round Feistel network on the smallest even number of bits that covers `size`, walked until it falls inside the range
-    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection computed for one index alone.
+    A four-round Feistel network on the smallest even number of bits that covers `size`, walked until it falls
+    inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection computed
+    for one index alone.
     """
     if size == 1:
         return 0
@@ -71,14 +73,17 @@ def _key(*parts: int | str) -> int:
 
 
 def sequences_in(tokens: int, length: int) -> int:
-    """Sequences of `length` inputs that a shard is cut into; the last one may be part empty. Every target is in exactly one."""
+    """Sequences of `length` inputs that a shard is cut into; the last one may be part empty. Every target is
+    in exactly one."""
     return max(1, -(-(tokens - 1) // length))
 
 
 class Batches:
     """All batches of a training run."""
 
-    def __init__(self, shards: list[Shard], parts: list[Part], *, seed: int, batch_sequences: int, length: int) -> None:
+    def __init__(
+        self, shards: list[Shard], parts: list[Part], *, seed: int, batch_sequences: int, length: int
+    ) -> None:
         """shards and parts: one each per source, in the same order."""
         self.shards, self.parts = shards, parts
         self.seed, self.batch_sequences, self.length = seed, batch_sequences, length
@@ -95,7 +100,8 @@ class Batches:
         return source, permute(index, part.sequences, _key(self.seed, part.source, epoch))
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """Batch of a step (from 0). With several ranks, this rank's share of the same global batch: rows rank, rank + world, ..."""
+        """Batch of a step (from 0). With several ranks, this rank's share of the same global batch: rows
+        rank, rank + world, ..."""
         numbers = range(step * self.batch_sequences + rank, (step + 1) * self.batch_sequences, world)
         shape = (len(numbers), self.length)
         tokens, segments = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -117,7 +123,8 @@ class Batches:
 
 
 def _fill(shard: Shard, start: int, tokens: Array, targets: Array, segments: Array) -> None:
-    """Write the sequence that starts at token `start` of a shard into one row; what is left of the row stays padding."""
+    """Write the sequence that starts at token `start` of a shard into one row; what is left of the row stays
+    padding."""
     end = min(start + len(tokens), len(shard.tokens))
     size = end - start
     document = shard.document_at(np.arange(start, end + 1))

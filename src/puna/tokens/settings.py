@@ -10,9 +10,15 @@ class TokenizerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    vocab_size: int = Field(32_000, ge=260, le=1 << 31, description="pieces, the 256 bytes and 3 control pieces included")
-    character_coverage: float = Field(0.9995, ge=0.98, le=1, description="share of characters that get a piece; the rest become bytes")
-    training_bytes: int = Field(50_000_000, ge=1, description="at most this much text trains the tokenizer, evenly from every source")
+    vocab_size: int = Field(
+        32_000, ge=260, le=1 << 31, description="pieces, the 256 bytes and 3 control pieces included"
+    )
+    character_coverage: float = Field(
+        0.9995, ge=0.98, le=1, description="share of characters that get a piece; the rest become bytes"
+    )
+    training_bytes: int = Field(
+        50_000_000, ge=1, description="at most this much text trains the tokenizer, evenly from every source"
+    )
 
 
 class MixtureSource(BaseModel):
@@ -29,18 +35,27 @@ class TokensSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    held_out: float = Field(0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores")
-    maximum_epochs: float = Field(4.0, gt=0, description="a source asked to be seen more often than this is refused")
-    small_sources: Literal["refuse", "leave out"] = Field(
-        "refuse", description="what becomes of sources with fewer than two documents, of which one would be held out"
+    held_out: float = Field(
+        0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores"
     )
-    mixture: dict[str, MixtureSource] = Field(default_factory=dict, description="per source; empty: every source in proportion to its size")
+    maximum_epochs: float = Field(
+        4.0, gt=0, description="a source asked to be seen more often than this is refused"
+    )
+    small_sources: Literal["refuse", "leave out"] = Field(
+        "refuse",
+        description="what becomes of sources with fewer than two documents, of which one would be held out",
+    )
+    mixture: dict[str, MixtureSource] = Field(
+        default_factory=dict, description="per source; empty: every source in proportion to its size"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TokensSettings":
         entries = self.mixture.values()
         if entries and not all(
-            (e.share is None) != (e.epochs is None) and (e.share is None) == (next(iter(entries)).share is None) for e in entries
+            (e.share is None) != (e.epochs is None)
+            and (e.share is None) == (next(iter(entries)).share is None)
+            for e in entries
         ):
             raise ValueError("give every source of the mixture a share, or every one a number of epochs")
         shares = [entry.share for entry in entries if entry.share is not None]

@@ -1,8 +1,8 @@
 """Memory-mapped tokens with an index back to documents.
 
-A split ("train" or "held_out") of a source is three files: `<source>.<split>.bin` holds the tokens of its documents one after the
-other (uint16, or uint32 for large vocabularies), `.offsets.npy` where each document starts and where the last one ends, `.rows.npy`
-which row of the source's documents file each one is.
+A split ("train" or "held_out") of a source is three files: `<source>.<split>.bin` holds the tokens of its
+documents one after the other (uint16, or uint32 for large vocabularies), `.offsets.npy` where each document
+starts and where the last one ends, `.rows.npy` which row of the source's documents file each one is.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Shard:
-    """One split of one source. tokens: all its tokens; offsets: int64 [documents + 1]; rows: int64 [documents]."""
+    """One split of one source. tokens: all its tokens; offsets: int64 [documents + 1]; rows: int64
+    [documents]."""
 
     source: str
     tokens: Array
@@ -44,7 +45,9 @@ class Shard:
     def first(self, maximum_tokens: int) -> "Shard":
         """The first whole documents, up to `maximum_tokens` tokens but at least one document."""
         count = max(1, int(np.searchsorted(self.offsets, maximum_tokens, side="right")) - 1)
-        return Shard(self.source, self.tokens[: self.offsets[count]], self.offsets[: count + 1], self.rows[:count])
+        return Shard(
+            self.source, self.tokens[: self.offsets[count]], self.offsets[: count + 1], self.rows[:count]
+        )
 
     def document_at(self, position: int | Array) -> Array:
         """Number of the document that the token at `position` belongs to."""
@@ -54,10 +57,16 @@ class Shard:
 def choose_held_out(identities: list[str], share: float) -> Array:
     """Which documents, named by their ids, are kept for validation: bool [documents].
 
-    Each is decided by a hash of its own id, so it never moves when others come or go. Where none falls under `share`, the nearest one
-    is taken, and never all, so that every source with two documents can be trained on and scored.
+    Each is decided by a hash of its own id, so it never moves when others come or go. Where none falls under
+    `share`, the nearest one is taken, and never all, so that every source with two documents can be trained
+    on and scored.
     """
-    places = np.array([int.from_bytes(hashlib.sha256(b"held out " + name.encode()).digest()[:8], "big") / 2**64 for name in identities])
+    places = np.array(
+        [
+            int.from_bytes(hashlib.sha256(b"held out " + name.encode()).digest()[:8], "big") / 2**64
+            for name in identities
+        ]
+    )
     chosen = places < share
     if len(places) > 1:
         chosen[places.argmin()] = True
@@ -66,12 +75,17 @@ def choose_held_out(identities: list[str], share: float) -> Array:
 
 
 def write(
-    source: str, documents: Iterator[tuple[str, str]], tokenizer: "Tokenizer", share: float, threads: int, out: Path
+    source: str,
+    documents: Iterator[tuple[str, str]],
+    tokenizer: "Tokenizer",
+    share: float,
+    threads: int,
+    out: Path,
 ) -> dict[str, Any]:
     """Tokenize one source into both splits; documents, tokens and bytes of each.
 
-    documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises UserError when a source has
-    fewer than two documents: nothing could be held out.
+    documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises
+    UserError when a source has fewer than two documents: nothing could be held out.
     """
     identities: list[str] = []
     sizes: list[int] = []
@@ -86,12 +100,19 @@ def write(
             identities += [identity for identity, _ in batch]
             sizes += [len(text.encode()) for _, text in batch]
         if len(identities) < 2:
-            raise UserError(f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores")
+            raise UserError(
+                f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores"
+            )
         waiting.flush()
         tokens = np.memmap(waiting, width, "r")
         starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         chosen = choose_held_out(identities, share)
-        return {split: _write_split(out / f"{source}.{split}", tokens, starts, chosen == (split == "held_out"), sizes) for split in SPLITS}
+        return {
+            split: _write_split(
+                out / f"{source}.{split}", tokens, starts, chosen == (split == "held_out"), sizes
+            )
+            for split in SPLITS
+        }
 
 
 def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes: list[int]) -> dict[str, int]:

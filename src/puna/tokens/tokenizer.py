@@ -1,7 +1,9 @@
-"""SentencePiece BPE as in the paper (section 2.1, "Tokenizer"): digits split, bytes for unknown characters, nothing normalised away.
+"""SentencePiece BPE as in the paper (section 2.1, "Tokenizer"): digits split, bytes for unknown characters,
+nothing normalised away.
 
-`decode(encode(text)) == text` for every text. SentencePiece alone misses one case: it writes a space as U+2581, so a U+2581 of the
-text itself would come back as a space. Here that character is always written as its three bytes.
+`decode(encode(text)) == text` for every text. SentencePiece alone misses one case: it writes a space as
+U+2581, so a U+2581 of the text itself would come back as a space. Here that character is always written as
+its three bytes.
 """
 
 import io
@@ -32,7 +34,9 @@ class Tokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
-        self._space_bytes = np.array([self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()], np.int32)
+        self._space_bytes = np.array(
+            [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()], np.int32
+        )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without begin and end tokens."""
@@ -45,14 +49,15 @@ class Tokenizer:
         return [flat[start:end] for start, end in itertools.pairwise(offsets.tolist())]
 
     def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
-        """Token ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts + 1].
+        """Token ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts
+        + 1].
 
         `threads` work on different texts. Raises UserError for a text that UTF-8 cannot hold.
         """
         if not any(SPACE in text for text in texts):
             return self._encoder.encode_flat(texts, threads)
-        # Parts after a U+2581 are encoded behind a line feed, which never merges with its neighbours. The two ids that stand for
-        # "begin of text" and for the line feed then make room for the three bytes.
+        # Parts after a U+2581 are encoded behind a line feed, which never merges with its neighbours. The two
+        # ids that stand for "begin of text" and for the line feed then make room for the three bytes.
         split = [text.split(SPACE) for text in texts]
         parts = ["\n" + part if number else part for text in split for number, part in enumerate(text)]
         ids, offsets = self._encoder.encode_flat(parts, threads)
@@ -126,6 +131,8 @@ def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
         text = str(error)
         if "Vocabulary size" in text or "vocab_size" in text:
             hint = text[text.find("Vocabulary size") :].split("\n")[0]
-            raise UserError(f"tokenizer.vocab_size={settings.vocab_size} does not suit this text: {hint}") from error
+            raise UserError(
+                f"tokenizer.vocab_size={settings.vocab_size} does not suit this text: {hint}"
+            ) from error
         raise UserError("the tokenizer could not be trained: the corpus holds no text to train on") from error
     return model.getvalue()

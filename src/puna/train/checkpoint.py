@@ -1,7 +1,7 @@
 """Save and resume a training run, bitwise: weights, the optimizer's state, and what was logged so far.
 
-A checkpoint is an artifact (`step-000100/`), so a kill half-way leaves none, and a damaged one is noticed and passed over for the
-one before it. The data order needs no saving: it is a function of the step.
+A checkpoint is an artifact (`step-000100/`), so a kill half-way leaves none, and a damaged one is noticed and
+passed over for the one before it. The data order needs no saving: it is a function of the step.
 """
 
 import json
@@ -34,18 +34,24 @@ def save(folder: Path, model: Llama, optimizer: torch.optim.AdamW, progress: Pro
     work = folder / ".saving"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    save_file({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}, work / "weights.safetensors")
+    save_file(
+        {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()},
+        work / "weights.safetensors",
+    )
     save_file(_state(model, optimizer), work / "optimizer.safetensors")
     (work / "progress.json").write_text(json.dumps(vars(progress)))
     target = folder / f"step-{progress.step:08d}"
     artifact.remove(target)
-    artifact.commit(work, target, stage="checkpoint", fingerprint="", inputs={}, metrics={"step": progress.step})
+    artifact.commit(
+        work, target, stage="checkpoint", fingerprint="", inputs={}, metrics={"step": progress.step}
+    )
     for old in _saved(folder)[KEPT:]:
         artifact.remove(old)
 
 
 def resume(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> tuple[Progress, list[str]]:
-    """Load the newest checkpoint that verifies into model and optimizer; step 0 where there is none. Also what was passed over."""
+    """Load the newest checkpoint that verifies into model and optimizer; step 0 where there is none. Also
+    what was passed over."""
     passed = []
     for path in _saved(folder):
         try:
@@ -60,7 +66,9 @@ def resume(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> tuple[Pr
             for name, value in load_file(path / "optimizer.safetensors").items():
                 owner, _, key = name.rpartition(".")
                 parameter = model.get_parameter(owner)
-                optimizer.state[parameter][key] = torch.empty_like(value, device=parameter.device).copy_(value)
+                optimizer.state[parameter][key] = torch.empty_like(value, device=parameter.device).copy_(
+                    value
+                )
         return Progress(**json.loads((path / "progress.json").read_text())), passed
     return Progress(0, [], []), passed
 
@@ -75,4 +83,6 @@ def _state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor
 
 def _saved(folder: Path) -> list[Path]:
     """Finished checkpoints, newest first."""
-    return sorted((path for path in folder.glob("step-*") if (path / artifact.MANIFEST).exists()), reverse=True)
+    return sorted(
+        (path for path in folder.glob("step-*") if (path / artifact.MANIFEST).exists()), reverse=True
+    )

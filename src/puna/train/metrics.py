@@ -1,4 +1,5 @@
-"""metrics.jsonl: one line a step with what differs between machines, and the figures of the whole run made from it."""
+"""metrics.jsonl: one line a step with what differs between machines, and the figures of the whole run made
+from it."""
 
 import json
 import resource
@@ -12,21 +13,31 @@ from puna.train.trainer import Event, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held so far, its own pages alone (getrusage would count its parent's before exec); where it
-    uses a graphics processor, there."""
+    """The most memory this process has held so far, its own pages alone (getrusage would count its parent's
+    before exec); where it uses a graphics processor, there."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Metrics:
-    """Writes a run's lines. flops_per_token, peak_flops: for the share of the machine's matrix-product peak; watts: assumed power."""
+    """Writes a run's lines. flops_per_token, peak_flops: for the share of the machine's matrix-product peak;
+    watts: assumed power."""
 
     def __init__(self, path: Path, flops_per_token: float, peak_flops: float, watts: float) -> None:
-        self.path, self.flops_per_token, self.peak_flops, self.watts = path, flops_per_token, peak_flops, watts
+        self.path, self.flops_per_token, self.peak_flops, self.watts = (
+            path,
+            flops_per_token,
+            peak_flops,
+            watts,
+        )
         self._before = 0
 
     def write(self, event: Event) -> None:

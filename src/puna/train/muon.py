@@ -1,4 +1,5 @@
-"""Muon: momentum made orthogonal, for the matrices of the layers (Jordan et al. 2024), beside AdamW for all else."""
+"""Muon: momentum made orthogonal, for the matrices of the layers (Jordan et al. 2024), beside AdamW for all
+else."""
 
 import math
 
@@ -9,11 +10,12 @@ MOMENTUM = 0.95
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T: five Newton-Schulz iterations X <- a X + b X X^T X + c (X X^T)^2 X from X = matrix / |matrix|.
+    """About U V^T of a matrix U S V^T: five Newton-Schulz iterations X <- a X + b X X^T X + c (X X^T)^2 X
+    from X = matrix / |matrix|.
 
-    a, b, c are those of Jordan et al. 2024, steep at zero: singular values above 0.003 of the Frobenius norm |matrix| end between
-    0.68 and 1.21, smaller ones below. In the matrix's own precision: torch.optim.Muon iterates in bfloat16, which is wrong by 1%
-    and slow on processors without units for it.
+    a, b, c are those of Jordan et al. 2024, steep at zero: singular values above 0.003 of the Frobenius norm
+    |matrix| end between 0.68 and 1.21, smaller ones below. In the matrix's own precision: torch.optim.Muon
+    iterates in bfloat16, which is wrong by 1% and slow on processors without units for it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
@@ -30,8 +32,9 @@ class Muon(torch.optim.AdamW):
 
     M <- 0.95 M + G, W <- W - rate (weight_decay W + 0.2 sqrt(max(n, m)) orthogonal(G + 0.95 M))
 
-    That is Nesterov's momentum (Jordan et al. 2024), and a factor with which an update is as large as AdamW's usually are, 0.2 in root
-    mean square, so that rate and weight decay carry over (Liu et al. 2025, section 2.2).
+    That is Nesterov's momentum (Jordan et al. 2024), and a factor with which an update is as large as AdamW's
+    usually are, 0.2 in root mean square, so that rate and weight decay carry over (Liu et al. 2025, section
+    2.2).
     """
 
     @torch.no_grad()

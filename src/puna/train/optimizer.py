@@ -1,4 +1,5 @@
-"""AdamW and the learning-rate schedule of the paper (section 2.3), and a younger choice for each: Muon, and warm-up-stable-decay."""
+"""AdamW and the learning-rate schedule of the paper (section 2.3), and a younger choice for each: Muon, and
+warm-up-stable-decay."""
 
 import math
 from typing import Any
@@ -11,10 +12,11 @@ from puna.train.settings import TrainSettings
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of step `step` (from 0): a linear warm-up to the peak, then down to `minimum_learning_rate` of it at the last step.
+    """Rate of step `step` (from 0): a linear warm-up to the peak, then down to `minimum_learning_rate` of it
+    at the last step.
 
-    cosine: along half a period from the warm-up on. wsd: the peak first, then in the last `decay_steps` a straight line
-    (warm-up-stable-decay: Hu et al. 2024, MiniCPM, who let it fall exponentially).
+    cosine: along half a period from the warm-up on. wsd: the peak first, then in the last `decay_steps` a
+    straight line (warm-up-stable-decay: Hu et al. 2024, MiniCPM, who let it fall exponentially).
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -27,11 +29,12 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices (the embedding and the head included) and none on the gains of the norms.
+    """AdamW with weight decay on matrices (the embedding and the head included) and none on the gains of the
+    norms.
 
-    With `optimizer` muon, the matrices of the layers take Muon's step instead, with the same rate and weight decay. Gradients are
-    given their memory here, for the whole run: made anew in every backward they would lie between the activations and split what
-    those leave.
+    With `optimizer` muon, the matrices of the layers take Muon's step instead, with the same rate and weight
+    decay. Gradients are given their memory here, for the whole run: made anew in every backward they would
+    lie between the activations and split what those leave.
     """
     groups: dict[str, dict[str, Any]] = {
         "matrices": {"params": [], "weight_decay": settings.weight_decay},
@@ -44,11 +47,18 @@ def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
         groups[group]["params"].append(parameter)
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     kind = Muon if settings.optimizer == "muon" else torch.optim.AdamW
-    return kind(list(groups.values()), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
+    return kind(
+        list(groups.values()),
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=1e-8,
+        fused=True,
+    )
 
 
 def update(model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings) -> float:
-    """Clip the gradients, take one step at the schedule's rate, set the gradients to zero; the global gradient norm before clipping."""
+    """Clip the gradients, take one step at the schedule's rate, set the gradients to zero; the global
+    gradient norm before clipping."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)

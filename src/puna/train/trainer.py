@@ -2,8 +2,8 @@
 
     resume -> [ batch(step) -> loss and gradients -> update ] -> validate, checkpoint -> trained weights
 
-The state is the model, the optimizer and one integer, all in a checkpoint: a run that was stopped or killed goes on to the same
-weights, bit for bit.
+The state is the model, the optimizer and one integer, all in a checkpoint: a run that was stopped or killed
+goes on to the same weights, bit for bit.
 """
 
 import contextlib
@@ -72,8 +72,8 @@ def train(
 ) -> tuple[Llama, Progress]:
     """Train a model from its seed, or from the newest checkpoint in `checkpoints`, to `settings.steps` steps.
 
-    held_out: rows per source for validation. Raises Stopped when `should_stop` turned true (after saving), UserError when a batch
-    does not fit or the loss is not a number.
+    held_out: rows per source for validation. Raises Stopped when `should_stop` turned true (after saving),
+    UserError when a batch does not fit or the loss is not a number.
     """
     keep_freed_memory()
     model = Llama(config).to(settings.device)
@@ -86,7 +86,11 @@ def train(
     dtype = precision(settings)
     seconds = _dry_run(model, batches, settings, dtype)
     if settings.compile:
-        on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {compiled.keep_blocks()}"))
+        on_event(
+            Notice(
+                f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {compiled.keep_blocks()}"
+            )
+        )
     progress, passed = checkpoint.resume(checkpoints, model, optimizer)
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
@@ -96,20 +100,40 @@ def train(
         started = time.perf_counter()
         step = progress.step
         loss = loss_and_gradients(
-            model, batches.batch(step), settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype
+            model,
+            batches.batch(step),
+            settings.micro_batch,
+            remat=settings.remat,
+            z_loss=settings.z_loss,
+            dtype=dtype,
         )
         norm = update(model, optimizer, step, settings)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise UserError(f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1}; lower train.learning_rate")
+            raise UserError(
+                f"training diverged: loss {loss}, gradient norm {norm} at step {step + 1}; lower train.learning_rate"
+            )
         progress.step += 1
         rate = optimizer.param_groups[0]["lr"]
         tokens = progress.step * settings.tokens_per_step
-        progress.losses.append({"step": progress.step, "tokens": tokens, "loss": loss, "learning_rate": rate, "gradient_norm": norm})
+        progress.losses.append(
+            {
+                "step": progress.step,
+                "tokens": tokens,
+                "loss": loss,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+            }
+        )
         on_event(StepEvent(progress.step, tokens, loss, rate, norm, time.perf_counter() - started))
         last = progress.step == settings.steps
         if last or progress.step % settings.validation_steps == 0:
-            with torch.compiler.set_stance("force_eager") if settings.compile else contextlib.nullcontext():  # odd numbers of rows
-                losses = {source: mean_loss(model, rows, settings.micro_batch, dtype) for source, rows in held_out.items()}
+            with (
+                torch.compiler.set_stance("force_eager") if settings.compile else contextlib.nullcontext()
+            ):  # odd numbers of rows
+                losses = {
+                    source: mean_loss(model, rows, settings.micro_batch, dtype)
+                    for source, rows in held_out.items()
+                }
             progress.validation.append({"step": progress.step, "tokens": tokens, "losses": losses})
             on_event(ValidationEvent(progress.step, tokens, losses))
         stopping = should_stop()
@@ -121,10 +145,14 @@ def train(
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next step: giving it back costs a cleared page for every 4 kB at the next allocation."""
+    """Have glibc keep what is freed for the next step: giving it back costs a cleared page for every 4 kB at
+    the next allocation."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h; 32 MiB is the largest it takes
+        trim_threshold, mmap_threshold = (
+            -1,
+            -3,
+        )  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h; 32 MiB is the largest it takes
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 32 << 20)
 
@@ -132,21 +160,30 @@ def keep_freed_memory() -> None:
 def precision(settings: TrainSettings) -> torch.dtype | None:
     """Of activations and products; None: that of the weights."""
     if settings.precision == "auto":
-        has = settings.device == "cuda" and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        has = (
+            settings.device == "cuda"
+            and torch.cuda.is_available()
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
         return torch.bfloat16 if has else None
     return torch.bfloat16 if settings.precision == "bfloat16" else None
 
 
 def _dry_run(model: Llama, batches: Batches, settings: TrainSettings, dtype: torch.dtype | None) -> float:
-    """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not after an hour. Its seconds."""
+    """One forward and backward on the first batch, thrown away: a batch that does not fit is found now, not
+    after an hour. Its seconds."""
     batch, started = batches.batch(0), time.perf_counter()
     try:
-        loss_and_gradients(model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype)
+        loss_and_gradients(
+            model, batch, settings.micro_batch, remat=settings.remat, z_loss=settings.z_loss, dtype=dtype
+        )
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
             if not settings.compile:
                 raise
-            raise UserError(f"torch.compile fails here: {str(error).strip().splitlines()[0]}; leave out train.compile") from error
+            raise UserError(
+                f"torch.compile fails here: {str(error).strip().splitlines()[0]}; leave out train.compile"
+            ) from error
         raise UserError(
             f"a batch of {settings.micro_batch} sequences of {settings.sequence_length} tokens does not fit in memory; "
             "lower train.micro_batch_sequences"

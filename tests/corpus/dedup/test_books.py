@@ -49,7 +49,9 @@ def changed(text: str, part: float, how: str, seed: int, other: str) -> str:
         own = paragraphs[at].split()
         start = int(rng.integers(max(1, len(words) - len(own))))
         shuffled = [own[place] for place in rng.permutation(len(own))]
-        paragraphs[at] = " ".join({"replaced": words[start : start + len(own)], "deleted": [], "shuffled": shuffled}[how])
+        paragraphs[at] = " ".join(
+            {"replaced": words[start : start + len(own)], "deleted": [], "shuffled": shuffled}[how]
+        )
     return "\n\n".join(paragraphs)
 
 
@@ -58,7 +60,9 @@ def rewrapped(text: str) -> str:
 
 
 def without_accents(text: str) -> str:
-    return "".join(part for part in unicodedata.normalize("NFD", text) if unicodedata.category(part) != "Mn").translate(ASCII_QUOTES)
+    return "".join(
+        part for part in unicodedata.normalize("NFD", text) if unicodedata.category(part) != "Mn"
+    ).translate(ASCII_QUOTES)
 
 
 def test_pride_and_prejudice_in_two_encodings_is_one_book(data) -> None:
@@ -85,7 +89,9 @@ def test_other_editions_are_the_same_book(library, name) -> None:
         "decomposed": unicodedata.normalize("NFD", text),
         "Latin-1, what is lost replaced": text.encode("latin-1", "replace").decode("latin-1"),
         "ASCII, what is lost dropped": text.encode("ascii", "ignore").decode(),
-        "page numbers": "".join(f"{text[at : at + 2000]}\n[Page {at}]\n" for at in range(0, len(text), 2000)).replace("Page ", ""),
+        "page numbers": "".join(
+            f"{text[at : at + 2000]}\n[Page {at}]\n" for at in range(0, len(text), 2000)
+        ).replace("Page ", ""),
         "front matter": front + "\n\n" + text,
         "all of it": front + rewrapped(without_accents(text)),
     }
@@ -100,18 +106,26 @@ def test_eight_in_a_hundred_paragraphs_may_change(library, how) -> None:
         ours = Books()
         ours.add("first", library[name])
         other = library[NAMES[seed - 1]]
-        found = ours.add("changed", changed(rewrapped(library[name]).replace("\r", ""), 0.08, how, seed, other))
+        found = ours.add(
+            "changed", changed(rewrapped(library[name]).replace("\r", ""), 0.08, how, seed, other)
+        )
         assert found is not None and found[1] > 0.9, name
         if how != "deleted":
             assert ours.add("much changed", changed(library[name], 0.25, how, seed, other)) is None
 
 
 def test_parts_of_real_books(library) -> None:
-    """Slices of books: one that was changed a little is found, whatever its place and size; one of another book or place is not."""
+    """Slices of books: one that was changed a little is found, whatever its place and size; one of another
+    book or place is not."""
 
     @settings(max_examples=60)
     @given(
-        st.sampled_from(NAMES), st.sampled_from(NAMES), st.floats(0, 1), st.floats(0, 1), st.integers(60_000, 200_000), st.integers(0, 99)
+        st.sampled_from(NAMES),
+        st.sampled_from(NAMES),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        st.integers(60_000, 200_000),
+        st.integers(0, 99),
     )
     def check(name: str, other: str, where: float, elsewhere: float, size: int, seed: int) -> None:
         text, length = library[name], min(size, len(library[name]) // 2)
@@ -122,7 +136,10 @@ def test_parts_of_real_books(library) -> None:
         if other != name or abs(place - start) > length // 2:
             assert ours.add("another", library[other][place : place + length]) is None
         how = ("replaced", "shuffled", "deleted")[seed % 3]
-        found = ours.add("again", changed(text[start : start + length], 0.05, how, seed, library[NAMES[NAMES.index(name) - 1]]))
+        found = ours.add(
+            "again",
+            changed(text[start : start + length], 0.05, how, seed, library[NAMES[NAMES.index(name) - 1]]),
+        )
         assert found is not None and found[0] == "slice" and found[1] > 0.9
 
     check()
@@ -167,7 +184,10 @@ def test_what_many_books_share_is_not_content(monkeypatch) -> None:
     for seed in range(20, 30):  # nine parts of ten are the notice
         assert ours.add(str(seed), notice + synthetic(seed, 300)) is None
     assert ours.add("again", synthetic(25, 300) + notice)[0] == "25"
-    assert np.unique(np.concatenate([run for run, _ in ours.runs]), return_counts=True)[1].max() == books.MOST_BOOKS + 1
+    assert (
+        np.unique(np.concatenate([run for run, _ in ours.runs]), return_counts=True)[1].max()
+        == books.MOST_BOOKS + 1
+    )
 
 
 def test_collections_translations_and_anthologies(library) -> None:
@@ -197,7 +217,10 @@ def test_numpy_finds_the_same(monkeypatch, library) -> None:
     def found() -> list[object]:
         ours = Books()
         return [
-            ours.add(str(seed), changed(library["24675"][:100_000], 0.03 * seed, "replaced", seed, library["972"])) for seed in range(6)
+            ours.add(
+                str(seed), changed(library["24675"][:100_000], 0.03 * seed, "replaced", seed, library["972"])
+            )
+            for seed in range(6)
         ]
 
     ours = found()

@@ -56,7 +56,9 @@ def test_the_answer_hangs_on_the_order_alone(tmp_path, monkeypatch) -> None:
 
     @settings(max_examples=60)
     @given(
-        st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 4, 8, 12, 16])), min_size=1, max_size=40),
+        st.lists(
+            st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 4, 8, 12, 16])), min_size=1, max_size=40
+        ),
         st.lists(st.integers(0, 40), max_size=12),
         st.integers(0, 40),
     )
@@ -78,14 +80,18 @@ def test_the_answer_hangs_on_the_order_alone(tmp_path, monkeypatch) -> None:
 def test_near_duplicates_are_found_as_the_exact_index_says(tmp_path, data) -> None:
     made = pairs(data, 2500)
     ours = Index(tmp_path)
-    kept = ours.add([f"a{at}" for at in range(len(made))], near.signatures([a for a, _ in made])) < 0  # some pieces overlap
+    kept = (
+        ours.add([f"a{at}" for at in range(len(made))], near.signatures([a for a, _ in made])) < 0
+    )  # some pieces overlap
     answers = ours.add([f"b{at}" for at in range(len(made))], near.signatures([b for _, b in made]))[kept]
     exact = np.array([jaccard(*pair) for pair in made])[kept]
     duplicate, truth = answers >= 0, exact >= 0.8
     assert (answers[duplicate] == np.flatnonzero(kept)[duplicate]).mean() > 0.99
     assert duplicate[exact >= 0.9].mean() >= 0.99 and (exact >= 0.9).sum() > 100
     assert duplicate[exact <= 0.65].mean() <= 0.01 and (exact <= 0.65).sum() > 100
-    assert (duplicate & truth).sum() / truth.sum() > 0.9  # recall: half of the pairs at the very threshold are missed
+    assert (
+        duplicate & truth
+    ).sum() / truth.sum() > 0.9  # recall: half of the pairs at the very threshold are missed
     assert (duplicate & truth).sum() / duplicate.sum() > 0.9  # precision
 
 
@@ -126,7 +132,9 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         ours = Index(folder, K, 0.75)
         assert ours.add(ids[0], old).tolist() == expected[0]
         arguments = [sys.executable, "-c", ADD, str(folder), str(step), str(tmp_path / "new.npy")]
-        code = subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False).returncode
+        code = subprocess.run(
+            arguments, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False
+        ).returncode
         assert code in (0, -signal.SIGKILL)
         ends.append((code, ours.documents))
         if ours.documents == 6:
@@ -138,7 +146,12 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         assert {path.name for path in folder.glob("run-*")} == {run["name"] for run in ours._state()["runs"]}
         if code == 0:
             break
-    assert ends[-1] == (0, 15) and (-signal.SIGKILL, 6) in ends and (-signal.SIGKILL, 15) in ends and len(ends) > 8
+    assert (
+        ends[-1] == (0, 15)
+        and (-signal.SIGKILL, 6) in ends
+        and (-signal.SIGKILL, 15) in ends
+        and len(ends) > 8
+    )
 
 
 def test_the_folder_is_as_large_as_stated(tmp_path) -> None:

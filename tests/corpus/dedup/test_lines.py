@@ -11,11 +11,15 @@ from puna.text import hashing
 
 MASK = (1 << 64) - 1
 TEXT = st.text(
-    st.one_of(st.sampled_from("aAbB \t\n\r\x1f\x85\u00a0\u2003.,09٣１「」«»—…’ΣςσİißẞÀ\u0301語\U0001d7d9\ud800"), st.characters()),
+    st.one_of(
+        st.sampled_from("aAbB \t\n\r\x1f\x85\u00a0\u2003.,09٣１「」«»—…’ΣςσİißẞÀ\u0301語\U0001d7d9\ud800"),
+        st.characters(),
+    ),
     max_size=60,
 )
 
-# The rule of CCNet's normalisation in plain Python: digits are replaced before anything is deleted, and white space is only stripped.
+# The rule of CCNet's normalisation in plain Python: digits are replaced before anything is deleted, and white
+# space is only stripped.
 DELETED = "[«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～\\x00-\\x1f\\x7f-\\x9f]"
 
 
@@ -50,10 +54,16 @@ def test_hashes_are_those_of_python() -> None:
 
 
 def test_every_character_is_normalised_as_in_python() -> None:
-    text = "\n".join(f"a{chr(code)}b" for code in (*range(0x1F000), *range(0x10FFF0, 0x110000)) if chr(code) != "\n")
+    text = "\n".join(
+        f"a{chr(code)}b" for code in (*range(0x1F000), *range(0x10FFF0, 0x110000)) if chr(code) != "\n"
+    )
     hashes, _ = lines.line_hashes([text])
     expected = [normalised(line) for line in text.split("\n")]
-    assert len(set(hashes.tolist())) == len(set(expected)) == len(set(zip(hashes.tolist(), expected, strict=True)))
+    assert (
+        len(set(hashes.tolist()))
+        == len(set(expected))
+        == len(set(zip(hashes.tolist(), expected, strict=True)))
+    )
 
 
 def test_real_lines_that_python_calls_equal_and_no_others(data) -> None:
@@ -70,7 +80,9 @@ def cut(values: np.ndarray, cuts: list[int]) -> list[np.ndarray]:
     return np.split(values, sorted(min(at, len(values)) for at in cuts))
 
 
-VALUES = st.lists(st.integers(0, 12), max_size=80).map(lambda values: np.array(values, np.uint64) * np.uint64(0x123456789ABCDEF))
+VALUES = st.lists(st.integers(0, 12), max_size=80).map(
+    lambda values: np.array(values, np.uint64) * np.uint64(0x123456789ABCDEF)
+)
 CUTS = st.lists(st.integers(0, 80), max_size=6)
 
 
@@ -126,6 +138,10 @@ def test_unrepeated_drops_every_copy_of_a_scope() -> None:
 def test_kept_lines_of_texts() -> None:
     texts = ["Menu 1\n\nOne.\nmenu 2", "MENU 3\n\nTwo.", ""]
     hashes, offsets = lines.line_hashes(texts)
-    assert lines.keep_lines(texts, offsets, lines.Seen(1 << 20).first_time(hashes)) == ["Menu 1\n\nOne.", "\nTwo.", ""]
+    assert lines.keep_lines(texts, offsets, lines.Seen(1 << 20).first_time(hashes)) == [
+        "Menu 1\n\nOne.",
+        "\nTwo.",
+        "",
+    ]
     (mask,) = lines.unrepeated([hashes], 1 << 20)
     assert lines.keep_lines(texts, offsets, mask) == ["\nOne.", "\nTwo.", ""]

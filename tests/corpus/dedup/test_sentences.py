@@ -22,7 +22,10 @@ def test_a_span_seen_before_goes_and_the_lines_stay_apart() -> None:
     ]
     assert seen.unseen([f"{own[0]}\n{notice}"]) == [(f"{own[0]}\n{notice}", 6)]
     shouted = "WE SELL WOOL HERE.   We ship\tit abroad. We answer every LETTER."
-    assert seen.unseen([f"{shouted}\n{own[1]}", f"{own[0]} One more is here."]) == [(own[1], 3), ("One more is here.", 1)]
+    assert seen.unseen([f"{shouted}\n{own[1]}", f"{own[0]} One more is here."]) == [
+        (own[1], 3),
+        ("One more is here.", 1),
+    ]
     assert (seen.found, seen.removed, seen.scopes) == (16, 6, 1)
     assert Spans(1 << 20).unseen([f"{own[1]}\n{own[1]}", "", "Only one.", "Two are here. And no more.", f"\n{own[0]}\n\n"]) == [
         (own[1], 3), ("", 0), ("Only one.", 1), ("Two are here. And no more.", 2), (f"\n{own[0]}\n\n", 3),
@@ -31,12 +34,20 @@ def test_a_span_seen_before_goes_and_the_lines_stay_apart() -> None:
 
 
 def test_digits_and_marks_are_told_apart() -> None:
-    texts = [f"Room {number} is free. It costs {number} dollars. Ask for it at once{mark}" for number in (1, 2, 3) for mark in ".!"]
+    texts = [
+        f"Room {number} is free. It costs {number} dollars. Ask for it at once{mark}"
+        for number in (1, 2, 3)
+        for mark in ".!"
+    ]
     assert Spans(1 << 20).unseen(texts) == [(text, 3) for text in texts]
 
 
 SENTENCES = [f"This is sentence number {number} here." for number in range(8)]
-PAGES = st.lists(st.lists(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), min_size=1, max_size=3), min_size=1, max_size=8)
+PAGES = st.lists(
+    st.lists(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), min_size=1, max_size=3),
+    min_size=1,
+    max_size=8,
+)
 
 
 def reference(pages: list[list[list[str]]], most: int) -> tuple[list[tuple[str, int]], int]:
@@ -76,7 +87,12 @@ def test_as_defined_however_the_calls_are_cut_and_within_memory(monkeypatch: pyt
     check()
 
 
-@given(st.lists(st.text(st.one_of(st.sampled_from("aA .!?。」\"')( \nMr.\t\x85\u2028İΣ\ud800"), st.characters())), max_size=4))
+@given(
+    st.lists(
+        st.text(st.one_of(st.sampled_from("aA .!?。」\"')( \nMr.\t\x85\u2028İΣ\ud800"), st.characters())),
+        max_size=4,
+    )
+)
 def test_any_texts_and_a_second_copy_of_each(texts: list[str]) -> None:
     """Every sentence of a text of three or more is in a span, so nothing of the copy stays."""
     found = Spans(1 << 20).unseen([text for text in texts for _ in range(2)])

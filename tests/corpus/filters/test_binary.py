@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from puna.corpus.filters import binary
 from puna.errors import UserError
 
-SCORED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5, 0.9, 1.0]), st.booleans()), min_size=2).filter(
-    lambda pairs: len({label for _, label in pairs}) == 2
-)
+SCORED = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5, 0.9, 1.0]), st.booleans()), min_size=2
+).filter(lambda pairs: len({label for _, label in pairs}) == 2)
 
 
 def arrays(pairs: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +56,9 @@ def test_thresholds_by_trying_all(pairs: list[tuple[float, bool]], wanted: float
     scores, labels = arrays(pairs)
     recall = {limit: (labels & (scores >= limit)).sum() / labels.sum() for limit in scores}
     precision = {limit: labels[scores >= limit].mean() for limit in scores}
-    assert binary.threshold(scores, labels, wanted, None) == max(limit for limit in scores if recall[limit] >= wanted)
+    assert binary.threshold(scores, labels, wanted, None) == max(
+        limit for limit in scores if recall[limit] >= wanted
+    )
     reached = [limit for limit in scores if precision[limit] >= wanted]
     if reached:
         assert binary.threshold(scores, labels, None, wanted) == min(reached)
@@ -76,7 +78,9 @@ def test_wilson() -> None:
         low, high = binary.wilson(hits, trials)
         share = hits / trials
         for end in (low, high):  # the ends solve |share - p| = z sqrt(p (1 - p) / n)
-            assert math.isclose(abs(share - end), binary.NORMAL_95 * math.sqrt(end * (1 - end) / trials), abs_tol=1e-7)
+            assert math.isclose(
+                abs(share - end), binary.NORMAL_95 * math.sqrt(end * (1 - end) / trials), abs_tol=1e-7
+            )
         assert low <= share <= high
     assert binary.wilson(0, 0) == (0.0, 1.0)
 

@@ -30,7 +30,10 @@ GOOD = "Llamas live on the high plain. They eat the short grass there.\nIn winte
         ("Read our privacy policy before you go.", None),
         ("This site uses cookies on the plain.", None),
         ("The use of cookies is told here.", None),
-        ("Herds are old[12] and large[citation needed] on the plain[].", "Herds are old and large on the plain."),
+        (
+            "Herds are old[12] and large[citation needed] on the plain[].",
+            "Herds are old and large on the plain.",
+        ),
         ("A word of one " + "x" * 1001 + " is too long.", None),
         ("高い草原ではリャマが飼われています。", None),
     ],
@@ -79,7 +82,10 @@ def test_other_scripts() -> None:
     for page in pages.values():
         assert c4_clean(page, every_script=True) == (page, "")
     assert [language for language, page in pages.items() if c4_clean(page)[1]] == ["ja", "hi", "ur"]
-    assert c4_clean("短い。短い。短い。", every_script=True) == ("", c4.FEW_SENTENCES)  # six characters, three words and the run
+    assert c4_clean("短い。短い。短い。", every_script=True) == (
+        "",
+        c4.FEW_SENTENCES,
+    )  # six characters, three words and the run
 
 
 def test_bad_words(tmp_path: Path) -> None:

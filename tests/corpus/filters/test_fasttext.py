@@ -18,7 +18,20 @@ from puna.errors import UserError
 from puna.run import compiled
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(
-    ["the", "и", "de", "</s>", "__label__en", "__label__new", "</s", "a" * 300, "\u00a0", "日本語のテキスト", "\0", "\u200b"]
+    [
+        "the",
+        "и",
+        "de",
+        "</s>",
+        "__label__en",
+        "__label__new",
+        "</s",
+        "a" * 300,
+        "\u00a0",
+        "日本語のテキスト",
+        "\0",
+        "\u200b",
+    ]
 )
 
 

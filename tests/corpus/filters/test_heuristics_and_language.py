@@ -68,16 +68,42 @@ def test_lines_glued_as_ccnet_has_it() -> None:
     text = "\n".join([SENTENCES["es"]] * 40 + [SENTENCES["de"]] * 200)
     scores = language.model().predict(text.replace("\n", ""))
     best = int(scores.argmax())
-    assert language.identify(text, glue_lines=True) == (language.model().labels[best], min(float(scores[best]), 1.0))
+    assert language.identify(text, glue_lines=True) == (
+        language.model().labels[best],
+        min(float(scores[best]), 1.0),
+    )
     assert language.identify("\n \n", glue_lines=True) == ("", 0.0)
 
 
 def test_documents_of_the_20_languages_of_llamas_wikipedia(data: Path) -> None:
     """By language, of documents of about 1,000 characters; docs/languages.md has the figures in full."""
-    codes = ["bg", "ca", "cs", "da", "de", "en", "es", "fr", "hr", "hu", "it", "nl", "pl", "pt", "ro", "ru", "sl", "sr", "sv", "uk"]
+    codes = [
+        "bg",
+        "ca",
+        "cs",
+        "da",
+        "de",
+        "en",
+        "es",
+        "fr",
+        "hr",
+        "hu",
+        "it",
+        "nl",
+        "pl",
+        "pt",
+        "ro",
+        "ru",
+        "sl",
+        "sr",
+        "sv",
+        "uk",
+    ]
     for code in codes:
         text = (data / "raw" / "langid" / "lingua-sentences" / f"{code}.txt").read_text(encoding="utf-8")
-        found = [language.identify(text[start : start + 1_000])[0] for start in range(0, len(text) - 1_000, 1_000)]
+        found = [
+            language.identify(text[start : start + 1_000])[0] for start in range(0, len(text) - 1_000, 1_000)
+        ]
         assert len(found) > 30 and found.count(code) >= 0.96 * len(found), (code, found)
 
 
@@ -87,7 +113,8 @@ def test_figures_by_definition(text: str) -> None:
     letters = [character for character in solid if character.isalnum()]
     lines = text.splitlines()
     assert heuristics.measure(text) == heuristics.Figures(
-        len(letters) / len(solid) if solid else 0.0, sum(len(line) for line in lines) / len(lines) if lines else 0.0
+        len(letters) / len(solid) if solid else 0.0,
+        sum(len(line) for line in lines) / len(lines) if lines else 0.0,
     )
     assert count(text) == (len(letters), len(text) - len(solid))
 
@@ -99,5 +126,9 @@ def test_figures_of_every_character() -> None:
 
 
 def test_refusals() -> None:
-    for text, reason in (("short", "too short"), ("-=" * 200, "few alphanumeric characters"), ("good words " * 30, "")):
+    for text, reason in (
+        ("short", "too short"),
+        ("-=" * 200, "few alphanumeric characters"),
+        ("good words " * 30, ""),
+    ):
         assert heuristics.refuse(text, heuristics.measure(text), 200) == reason

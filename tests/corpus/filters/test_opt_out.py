@@ -1,4 +1,5 @@
-"""Opt-out by pattern, domain and robots rules; the examples of RFC 9309 and RFC 3986, and matching against `re`."""
+"""Opt-out by pattern, domain and robots rules; the examples of RFC 9309 and RFC 3986, and matching against
+`re`."""
 
 import re
 import time
@@ -59,7 +60,11 @@ def test_any_url(text: str) -> None:
 
 
 def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
-    opt_out = OptOut(domains=written(tmp_path, "# list\nexample.org\n\n*.Herd.example  # and below\nbücher.example\n192.0.2.7\n"))
+    opt_out = OptOut(
+        domains=written(
+            tmp_path, "# list\nexample.org\n\n*.Herd.example  # and below\nbücher.example\n192.0.2.7\n"
+        )
+    )
     for url in (
         "http://example.org/x",
         "https://a.b.EXAMPLE.org:8080/",
@@ -82,7 +87,10 @@ def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
 def test_a_million_domains_are_fast(tmp_path: Path) -> None:
     opt_out = OptOut(domains=written(tmp_path, "".join(f"d{number}.example\n" for number in range(200_000))))
     start = time.process_time()
-    refused = sum(opt_out.refuses(f"https://www.d{number}.example/page") == BY_DOMAIN for number in range(190_000, 210_000))
+    refused = sum(
+        opt_out.refuses(f"https://www.d{number}.example/page") == BY_DOMAIN
+        for number in range(190_000, 210_000)
+    )
     assert refused == 10_000 and time.process_time() - start < 2
     assert opt_out.refuses("http://" + "a." * 200_000 + "d7.example/") == BY_DOMAIN
     assert time.process_time() - start < 3

@@ -1,4 +1,5 @@
-"""The perplexity filter: CCNet's normalisation written out, perplexities from the definition, and what a model must tell apart."""
+"""The perplexity filter: CCNet's normalisation written out, perplexities from the definition, and what a
+model must tell apart."""
 
 import re
 import unicodedata
@@ -35,10 +36,16 @@ def model() -> PerplexityModel:
 def as_in_ccnet(text: str) -> str:
     """CCNet's steps one after the other."""
     text = text.strip().lower()
-    text = "".join(character for character in unicodedata.normalize("NFD", text) if unicodedata.category(character) != "Mn")
+    text = "".join(
+        character
+        for character in unicodedata.normalize("NFD", text)
+        if unicodedata.category(character) != "Mn"
+    )
     text = re.sub(r"\d", "0", text)
     text = "".join(perplexity.PUNCTUATION.get(character, character) for character in text)
-    return "".join(character for character in text if not (ord(character) < 32 or 127 <= ord(character) < 160))
+    return "".join(
+        character for character in text if not (ord(character) < 32 or 127 <= ord(character) < 160)
+    )
 
 
 ODD = st.text(
@@ -103,7 +110,9 @@ def test_kenlm_gives_the_same_perplexities(ccnet: bool, tmp_path: Path) -> None:
 
     model = perplexity.train(sentences(1, 400), vocab_size=120, ccnet=ccnet)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.pieces)
-    model.ngrams.write_arpa(tmp_path / "model.arpa", [processor.id_to_piece(number) for number in range(processor.vocab_size())])
+    model.ngrams.write_arpa(
+        tmp_path / "model.arpa", [processor.id_to_piece(number) for number in range(processor.vocab_size())]
+    )
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
     texts = [*sentences(4, 20), "Completely other text, ŋ%§", ""]
     expected = []
@@ -123,11 +132,16 @@ def test_good_text_is_less_surprising(model: PerplexityModel) -> None:
 def test_books_come_before_markup_and_shuffled_books(data: Path) -> None:
     books = sorted((data / "raw/gutenberg").glob("*.txt"))
     text = [book.read_text(encoding="utf-8", errors="replace")[20_000:220_000] for book in books[:4]]
-    model = perplexity.train([book[at : at + 2_000] for book in text[1:] for at in range(0, 200_000, 2_000)], vocab_size=4_000)
+    model = perplexity.train(
+        [book[at : at + 2_000] for book in text[1:] for at in range(0, 200_000, 2_000)], vocab_size=4_000
+    )
     good = [text[0][at : at + 2_000] for at in range(0, 40_000, 2_000)]
     generator = np.random.default_rng(1)
     shuffled = [" ".join(generator.permutation(part.split())) for part in good]
-    markup = [f'<td class="c{at}"><a href="?p={at * 7}&q=x{at}">||| >> {{x_{at}}} </a></td>' * 20 for at in range(20)]
+    markup = [
+        f'<td class="c{at}"><a href="?p={at * 7}&q=x{at}">||| >> {{x_{at}}} </a></td>' * 20
+        for at in range(20)
+    ]
     perplexities = model.perplexities([*good, *shuffled, *markup])
     assert perplexities[:20].max() < min(perplexities[20:40].min(), perplexities[40:].min())
 
@@ -142,11 +156,18 @@ def test_saved_and_loaded_the_model_is_the_same(model: PerplexityModel, tmp_path
     perplexity.train(sentences(1, 800), vocab_size=200).save(tmp_path / "again")
     names = sorted(path.name for path in (tmp_path / "model").iterdir())
     assert names == ["ngrams.bin", "perplexity.json", "pieces.model"]
-    assert all((tmp_path / "model" / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names)
+    assert all(
+        (tmp_path / "model" / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in names
+    )
 
 
 def test_damaged_folders_are_refused(model: PerplexityModel, tmp_path: Path) -> None:
-    for name, content in (("pieces.model", b"no model"), ("pieces.model", None), ("perplexity.json", b"{}"), ("perplexity.json", b"[")):
+    for name, content in (
+        ("pieces.model", b"no model"),
+        ("pieces.model", None),
+        ("perplexity.json", b"{}"),
+        ("perplexity.json", b"["),
+    ):
         model.save(tmp_path / "model")
         (tmp_path / "model" / name).unlink()
         if content is not None:
@@ -173,7 +194,9 @@ def test_buckets() -> None:
     perplexities = np.arange(1, 101, dtype=float)
     bounds = perplexity.thresholds(perplexities, (30, 60))
     found = [perplexity.bucket(value, bounds) for value in perplexities]
-    assert [found.count(name) for name in ("head", "middle", "tail")] == [30, 30, 40] and found == sorted(found)
+    assert [found.count(name) for name in ("head", "middle", "tail")] == [30, 30, 40] and found == sorted(
+        found
+    )
     assert perplexity.bucket(bounds[0], bounds) == "middle" and perplexity.bucket(bounds[1], bounds) == "tail"
     with pytest.raises(UserError, match="at least one"):
         perplexity.thresholds(np.empty(0))

@@ -119,7 +119,9 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text())
 def test_a_second_time_changes_nothing_and_the_counts_are_those_of_the_placeholders(text: str) -> None:
     scrubbed, counts = scrub(text)
-    assert sum(counts.values()) == sum(scrubbed.count(f"<{kind.upper()}>") - text.count(f"<{kind.upper()}>") for kind in KINDS)
+    assert sum(counts.values()) == sum(
+        scrubbed.count(f"<{kind.upper()}>") - text.count(f"<{kind.upper()}>") for kind in KINDS
+    )
     assert scrub(scrubbed) == (scrubbed, dict.fromkeys(KINDS, 0))
     assert scrub(text, []) == (text, {})
 
@@ -159,7 +161,8 @@ def test_time_is_linear(piece: str) -> None:
 
 
 def test_books_are_hardly_touched(data: Path) -> None:
-    """Their licence names one phone number and some e-mail addresses; one of them, a guide to Debian, an address on the Internet."""
+    """Their licence names one phone number and some e-mail addresses; one of them, a guide to Debian, an
+    address on the Internet."""
     totals, numbers = dict.fromkeys(KINDS, 0), 0
     for path in sorted((data / "raw" / "gutenberg").glob("*.txt")):
         text = path.read_text("utf-8", "replace")

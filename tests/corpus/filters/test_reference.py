@@ -1,4 +1,5 @@
-"""The reference classifier on texts whose true odds are known, on real texts as a stand-in, and what its files and refusals promise."""
+"""The reference classifier on texts whose true odds are known, on real texts as a stand-in, and what its
+files and refusals promise."""
 
 import json
 import math
@@ -34,7 +35,10 @@ def pages(label: int, count: int, sites: int = 40, seed: int = 0) -> list[Page]:
     chances = np.exp(TILT * (label - 0.5))
     chances /= chances.sum()
     drawn = random.choice(VOCABULARY, size=(count, 40), p=chances)
-    return [(f"https://www.{'rp'[label]}{i % sites}.example/{i}", " ".join(words)) for i, words in enumerate(drawn)]
+    return [
+        (f"https://www.{'rp'[label]}{i % sites}.example/{i}", " ".join(words))
+        for i, words in enumerate(drawn)
+    ]
 
 
 def true_log_odds(text: str) -> float:
@@ -72,7 +76,9 @@ def test_the_telling_words_are_the_true_ones(model: ReferenceModel) -> None:
 
 def test_scores_do_not_hang_on_the_company(model: ReferenceModel) -> None:
     texts = (
-        [text for _, text in pages(1, 30)] + ["", "...", "unknown words only", "日本語", "\ud800"] + [text * 50 for _, text in pages(0, 5)]
+        [text for _, text in pages(1, 30)]
+        + ["", "...", "unknown words only", "日本語", "\ud800"]
+        + [text * 50 for _, text in pages(0, 5)]
     )
     together = model.score(texts)
     assert together.dtype == np.float32 and ((together > 0) & (together < 1)).all()
@@ -82,7 +88,12 @@ def test_scores_do_not_hang_on_the_company(model: ReferenceModel) -> None:
 
 def test_order_and_repeats_of_the_input_change_nothing(model: ReferenceModel) -> None:
     positives, negatives = pages(1, 3_000), pages(0, 3_000)
-    again = train(iter(positives[::-1] + positives[:50]), iter(negatives[::-1]), bits=18, notes={"dates": "dumps of no month"})
+    again = train(
+        iter(positives[::-1] + positives[:50]),
+        iter(negatives[::-1]),
+        bits=18,
+        notes={"dates": "dumps of no month"},
+    )
     assert again.weights.tobytes() == model.weights.tobytes() and again.threshold == model.threshold
     facts = {key: value for key, value in again.facts.items() if key != "seen"}
     assert facts == {key: value for key, value in model.facts.items() if key != "seen"}
@@ -99,7 +110,11 @@ def test_the_same_model_on_processors_with_and_without_wide_registers() -> None:
     def digest(**environment: str) -> str:
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         run = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return run.stdout
 
@@ -112,7 +127,9 @@ def test_no_site_is_in_two_parts(drawn: list[tuple[int, bool]], salt: int) -> No
     if labels.all() or not labels.any():
         return
     parts = reference._parts(sites, labels)
-    assert all(len({part for part, own in zip(parts, sites, strict=True) if own == name}) == 1 for name in set(sites))
+    assert all(
+        len({part for part, own in zip(parts, sites, strict=True) if own == name}) == 1 for name in set(sites)
+    )
 
 
 def test_parts_are_of_the_wanted_size_and_a_giant_site_is_trained_on() -> None:
@@ -129,7 +146,10 @@ def test_sampling_by_address_and_cited_negatives() -> None:
     positives, negatives = pages(1, 800), pages(0, 800)
     cited = [(url.replace("https://www.", "http://") + "#part", text) for url, text in positives[:100]]
     small = train(positives, negatives + cited, bits=18, most_positives=300, most_negatives=400)
-    taken = {kind: sum(part[kind]["documents"] for part in small.facts["parts"].values()) for kind in reference.KINDS}
+    taken = {
+        kind: sum(part[kind]["documents"] for part in small.facts["parts"].values())
+        for kind in reference.KINDS
+    }
     assert taken["references"] == 300 and 300 < taken["random pages"] <= 400
     assert small.facts["seen"] == {"references": 800, "random pages": 900}
     whole = train(positives, negatives + cited, bits=18)
@@ -172,7 +192,11 @@ def test_saved_and_loaded(model: ReferenceModel, tmp_path: Path, monkeypatch: py
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     loaded = reference.load(folder)
     texts = [text for _, text in pages(1, 20)]
-    assert (loaded.score(texts) == model.score(texts)).all() and loaded.card() == model.card() and loaded.facts == model.facts
+    assert (
+        (loaded.score(texts) == model.score(texts)).all()
+        and loaded.card() == model.card()
+        and loaded.facts == model.facts
+    )
     loaded.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
@@ -221,10 +245,20 @@ def test_the_card_says_what_is_known(model: ReferenceModel) -> None:
         "3,000 references were offered",
     ):
         assert wanted in card
-    rows = [re.findall(r"[\d,]+", line) for line in card.splitlines() if line.startswith(("| training", "| calibration |", "| held out"))]
+    rows = [
+        re.findall(r"[\d,]+", line)
+        for line in card.splitlines()
+        if line.startswith(("| training", "| calibration |", "| held out"))
+    ]
     assert sum(int(row[0].replace(",", "")) for row in rows) == 3_000
     assert all(
-        heading in card for heading in ("## Training data", "## On held-out sites", "## Words that weigh most", "## Limits and biases")
+        heading in card
+        for heading in (
+            "## Training data",
+            "## On held-out sites",
+            "## Words that weigh most",
+            "## Limits and biases",
+        )
     )
 
 
@@ -246,14 +280,19 @@ def test_sites(url: str, wanted: str) -> None:
 
 
 def test_real_texts_as_a_stand_in(data: Path) -> None:
-    """English Wikipedia articles against crawled pages: hardly a page of the crawl at hand is cited, so this stands in for references."""
+    """English Wikipedia articles against crawled pages: hardly a page of the crawl at hand is cited, so this
+    stands in for references."""
 
     def found(reader: object, paths: list[Path]) -> list[Found]:
         return [item for path in paths for item in reader.read(path) if isinstance(item, Found)]  # type: ignore[attr-defined]
 
     articles = found(wikipedia, [data / "raw" / "wikipedia" / "minidump-enwiki.xml.bz2"])
     names = sorted((data / "raw" / "html_eval").glob("*.warc.gz"))[:2]
-    crawl = [item for item in found(warc, names) if len(item.text) > 500 and language.identify(item.text)[0] == "en"]
+    crawl = [
+        item
+        for item in found(warc, names)
+        if len(item.text) > 500 and language.identify(item.text)[0] == "en"
+    ]
     positives = [
         (f"http://{number}.article/{at}", item.text[at : at + 2_000])
         for number, item in enumerate(articles)

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from puna.corpus.filters import words
 
 MASK = (1 << 64) - 1
-# Bytes of words: ASCII letters and digits, and all of UTF-8's others but Latin-1's signs, U+2000 to U+207F and U+3000 to U+303F.
-WORD = re.compile(rb"(?:[a-zA-Z0-9]|(?!\xc2.|\xe2[\x80\x81].|\xe3\x80.)(?:[\xc3-\xdf].|[\xe0-\xef]..|[\xf0-\xf4]...))+", re.DOTALL)
+# Bytes of words: ASCII letters and digits, and all of UTF-8's others but Latin-1's signs, U+2000 to U+207F
+# and U+3000 to U+303F.
+WORD = re.compile(
+    rb"(?:[a-zA-Z0-9]|(?!\xc2.|\xe2[\x80\x81].|\xe3\x80.)(?:[\xc3-\xdf].|[\xe0-\xef]..|[\xf0-\xf4]...))+",
+    re.DOTALL,
+)
 
 
 def mix(x: int) -> int:
@@ -26,9 +30,15 @@ def mix(x: int) -> int:
 
 def by_definition(text: str, bits: int) -> dict[int, int]:
     raw = re.sub(rb"[0-9]", b"0", text[: words.CHARACTERS].lower().encode("utf-8", "replace"))
-    hashes = [sum(byte * pow(words.BASE, place, 1 << 64) for place, byte in enumerate(word)) & MASK for word in WORD.findall(raw)]
+    hashes = [
+        sum(byte * pow(words.BASE, place, 1 << 64) for place, byte in enumerate(word)) & MASK
+        for word in WORD.findall(raw)
+    ]
     pairs = [(first * words.PAIR + second) & MASK for first, second in itertools.pairwise(hashes)]
-    return {bucket: min(count, 255) for bucket, count in Counter(mix(x) >> 64 - bits for x in hashes + pairs).items()}
+    return {
+        bucket: min(count, 255)
+        for bucket, count in Counter(mix(x) >> 64 - bits for x in hashes + pairs).items()
+    }
 
 
 def unpacked(texts: list[str], bits: int) -> list[dict[int, int]]:
@@ -40,7 +50,10 @@ def unpacked(texts: list[str], bits: int) -> list[dict[int, int]]:
     return [dict(zip(buckets[part].tolist(), counts[part].tolist(), strict=True)) for part in parts]
 
 
-@given(st.lists(st.one_of(st.text(), st.text("ab1 .é“”—\u00a0\u3000日"), st.text(st.characters(codec=None)))), st.sampled_from([18, 20]))
+@given(
+    st.lists(st.one_of(st.text(), st.text("ab1 .é“”—\u00a0\u3000日"), st.text(st.characters(codec=None)))),
+    st.sampled_from([18, 20]),
+)
 def test_features_by_definition(texts: list[str], bits: int) -> None:
     assert unpacked(texts, bits) == [by_definition(text, bits) for text in texts]
 
@@ -52,7 +65,13 @@ def test_long_and_repeated_texts() -> None:
 
 @pytest.mark.parametrize("batch", [1, 10, 1_000])
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    texts = ["The puna is a high grassland.", "", "...", "Llamas graze there, 4,000 m up.", "日本語の文章。"] * 3
+    texts = [
+        "The puna is a high grassland.",
+        "",
+        "...",
+        "Llamas graze there, 4,000 m up.",
+        "日本語の文章。",
+    ] * 3
     whole = unpacked(texts, 20)
     monkeypatch.setattr(words, "BATCH_BYTES", batch)
     assert unpacked(texts, 20) == whole

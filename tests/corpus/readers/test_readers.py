@@ -35,7 +35,8 @@ def reasons(items: list[Found | Skipped]) -> list[str]:
 
 def dump(*pages: tuple[str, int, str]) -> bytes:
     body = "".join(
-        f"<page><title>{title}</title><ns>{space}</ns><revision><text>{text}</text></revision></page>\n" for title, space, text in pages
+        f"<page><title>{title}</title><ns>{space}</ns><revision><text>{text}</text></revision></page>\n"
+        for title, space, text in pages
     )
     site = '<siteinfo><base>https://xx.example/wiki/Main</base><namespaces><namespace key="6">Bild</namespace></namespaces></siteinfo>'
     return f"<mediawiki>{site}{body}</mediawiki>".encode()
@@ -44,12 +45,19 @@ def dump(*pages: tuple[str, int, str]) -> bytes:
 def test_wikipedia_articles(tmp_path: Path) -> None:
     path = tmp_path / "dump.xml.bz2"
     content = dump(
-        ("High plain", 0, "It is [[high]]. [[Bild:a.jpg]]"), ("Talk:X", 1, "hm"), ("Old", 0, "#REDIRECT [[High plain]]"), ("E", 0, "")
+        ("High plain", 0, "It is [[high]]. [[Bild:a.jpg]]"),
+        ("Talk:X", 1, "hm"),
+        ("Old", 0, "#REDIRECT [[High plain]]"),
+        ("E", 0, ""),
     )
     path.write_bytes(bz2.compress(content))
     items = list(wikipedia.read(path))
     (article,) = found_in(items)
-    assert (article.url, article.title, article.text) == ("https://xx.example/wiki/High_plain", "High plain", "High plain\n\nIt is high.")
+    assert (article.url, article.title, article.text) == (
+        "https://xx.example/wiki/High_plain",
+        "High plain",
+        "High plain\n\nIt is high.",
+    )
     assert article.licence == "CC-BY-SA-3.0"
     assert reasons(items) == ["not an article", "redirect", "no text"]
 
@@ -114,7 +122,16 @@ def paper(folder: Path) -> Path:
 def test_arxiv_paper_in_input_order(tmp_path: Path) -> None:
     (found,) = found_in(list(arxiv.read(paper(tmp_path / "2101.00001v2"))))
     assert found.url == "https://arxiv.org/abs/2101.00001v2"
-    assert found.text.split() == [r"\section{First}", "In", r"$\mathbb{R}$,", r"5\%", "of", "it.", r"\section{Second}", "Größe."]
+    assert found.text.split() == [
+        r"\section{First}",
+        "In",
+        r"$\mathbb{R}$,",
+        r"5\%",
+        "of",
+        "it.",
+        r"\section{Second}",
+        "Größe.",
+    ]
     assert "high" in found.title
 
 
@@ -173,20 +190,38 @@ def test_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.txt.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbfone\n\n\xff\nlast"))
     items = list(lines.read(path))
-    assert [(item.text, item.offset, item.url) for item in found_in(items)] == [("one", 0, "x.txt.gz#1"), ("last", 10, "x.txt.gz#4")]
+    assert [(item.text, item.offset, item.url) for item in found_in(items)] == [
+        ("one", 0, "x.txt.gz#1"),
+        ("last", 10, "x.txt.gz#4"),
+    ]
     assert reasons(items) == ["not UTF-8"]
 
 
 def test_jsonl(tmp_path: Path) -> None:
-    rows = [{"text": "one", "url": "u", "meta": {"title": "t", "license": "l"}}, {"raw_content": "two"}, {"text": ""}, ["x"], 3]
+    rows = [
+        {"text": "one", "url": "u", "meta": {"title": "t", "license": "l"}},
+        {"raw_content": "two"},
+        {"text": ""},
+        ["x"],
+        3,
+    ]
     path = tmp_path / "x.jsonl"
-    path.write_bytes(b"\n".join([*(json.dumps(row).encode() for row in rows), b"{", b'{"text": "\xff"}', b"[" * 100_000]))
+    path.write_bytes(
+        b"\n".join([*(json.dumps(row).encode() for row in rows), b"{", b'{"text": "\xff"}', b"[" * 100_000])
+    )
     items = list(jsonl.read(path))
     assert [(item.text, item.url, item.title, item.licence) for item in found_in(items)] == [
         ("one", "u", "t", "l"),
         ("two", "x.jsonl#2", "", ""),
     ]
-    assert reasons(items) == ["no text", "no text", "no text", "not valid JSON", "not UTF-8", "not valid JSON"]
+    assert reasons(items) == [
+        "no text",
+        "no text",
+        "no text",
+        "not valid JSON",
+        "not UTF-8",
+        "not valid JSON",
+    ]
 
 
 def test_a_line_that_is_a_list_stands_for_what_is_in_it(tmp_path: Path) -> None:
@@ -201,7 +236,12 @@ def test_a_line_that_is_a_list_stands_for_what_is_in_it(tmp_path: Path) -> None:
 
 def test_parquet_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    columns = {"n": [1, 2, 3], "text": ["one", None, "three"], "url": ["u", "v", None], "meta": [{"license": "l"}] * 3}
+    columns = {
+        "n": [1, 2, 3],
+        "text": ["one", None, "three"],
+        "url": ["u", "v", None],
+        "meta": [{"license": "l"}] * 3,
+    }
     pq.write_table(pa.table(columns), path)
     items = list(jsonl.read(path))
     assert [(item.text, item.url, item.offset, item.licence) for item in found_in(items)] == [
@@ -212,12 +252,18 @@ def test_parquet_of_texts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged or ends early"):
         list(jsonl.read(path))
     pq.write_table(pa.table({"n": [1]}), path)
-    with pytest.raises(UserError, match=r"no column text, raw_content, content in this Parquet file; it has n"):
+    with pytest.raises(
+        UserError, match=r"no column text, raw_content, content in this Parquet file; it has n"
+    ):
         list(jsonl.read(path))
 
 
 def test_released_c4_as_it_is(tmp_path: Path) -> None:
-    row = {"text": "Llamas graze.\nThey rest.", "timestamp": "2019-04-25T12:57:54Z", "url": "https://plain.example/llamas"}
+    row = {
+        "text": "Llamas graze.\nThey rest.",
+        "timestamp": "2019-04-25T12:57:54Z",
+        "url": "https://plain.example/llamas",
+    }
     path = tmp_path / "c4-train.00000-of-01024.json.gz"
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for _ in range(2)).encode()))
     items = found_in(list(jsonl.read(path)))
@@ -227,7 +273,9 @@ def test_released_c4_as_it_is(tmp_path: Path) -> None:
 
 def test_html(tmp_path: Path) -> None:
     path = tmp_path / "x.html"
-    path.write_text(f"<html><title>T</title><body><nav><a href=x>menu</a></nav><p>{'A sentence. ' * 20}</p></body></html>")
+    path.write_text(
+        f"<html><title>T</title><body><nav><a href=x>menu</a></nav><p>{'A sentence. ' * 20}</p></body></html>"
+    )
     (found,) = found_in(list(html.read(path)))
     assert found.title == "T" and found.text == ("A sentence. " * 20).strip()
     path.write_text("")
@@ -237,7 +285,9 @@ def test_html(tmp_path: Path) -> None:
 # All of them
 
 
-@pytest.mark.parametrize("reader", [wikipedia, stackexchange, arxiv, book, code_package, github, lines, jsonl, html])
+@pytest.mark.parametrize(
+    "reader", [wikipedia, stackexchange, arxiv, book, code_package, github, lines, jsonl, html]
+)
 def test_random_bytes_end_as_records_or_as_an_error_for_people(tmp_path: Path, reader: object) -> None:
     chance = random.Random(5)
     starts = [

@@ -37,7 +37,11 @@ def test_web_archives(data: Path) -> None:
     found, skipped, damaged = read_all(warc, sorted((data / "raw" / "warc").iterdir()))
     assert len(found) > 250 and sum(skipped.values()) > 100
     assert all(item.text and item.url for item in found)
-    assert skipped["malformed record"] and len(damaged) < 5 and any("inside the record at byte" in told for told in damaged)
+    assert (
+        skipped["malformed record"]
+        and len(damaged) < 5
+        and any("inside the record at byte" in told for told in damaged)
+    )
 
 
 def test_no_record_is_missed_that_another_reader_finds(data: Path) -> None:
@@ -64,7 +68,11 @@ def test_no_record_is_missed_that_another_reader_finds(data: Path) -> None:
 
 
 def test_wikipedia(data: Path) -> None:
-    paths = [path for path in sorted((data / "raw" / "wikipedia").rglob("*")) if path.is_file() and ".xml" in path.name]
+    paths = [
+        path
+        for path in sorted((data / "raw" / "wikipedia").rglob("*"))
+        if path.is_file() and ".xml" in path.name
+    ]
     found, skipped, _ = read_all(wikipedia, paths)
     assert len(found) > 200 and skipped["redirect"] > 100
     whole = "\n".join(item.text for item in found)
@@ -87,7 +95,9 @@ def test_arxiv(data: Path) -> None:
 
 
 def test_books(data: Path) -> None:
-    found, _, damaged = read_all(book, [path for path in sorted((data / "raw" / "gutenberg").iterdir()) if path.is_file()])
+    found, _, damaged = read_all(
+        book, [path for path in sorted((data / "raw" / "gutenberg").iterdir()) if path.is_file()]
+    )
     assert len(found) >= 10 and not damaged
     assert not any(re.search(r"\*\*\* ?(START|END) OF TH", item.text) for item in found)
 
@@ -104,9 +114,12 @@ def test_pages_of_many_languages_are_of_their_language(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "pattern"), [(warc, "warc/*"), (arxiv, "arxiv/*/*.tex"), (book, "gutenberg/*"), (stackexchange, "stackexchange/*/*")]
+    ("reader", "pattern"),
+    [(warc, "warc/*"), (arxiv, "arxiv/*/*.tex"), (book, "gutenberg/*"), (stackexchange, "stackexchange/*/*")],
 )
-def test_damaged_files_end_as_documents_or_as_an_error_for_people(data: Path, tmp_path: Path, reader: object, pattern: str) -> None:
+def test_damaged_files_end_as_documents_or_as_an_error_for_people(
+    data: Path, tmp_path: Path, reader: object, pattern: str
+) -> None:
     paths = [path for path in sorted((data / "raw").glob(pattern)) if path.is_file()]
     chance = random.Random(11)
     for _ in range(60):

@@ -48,7 +48,9 @@ def make(folder: Path) -> None:
 def test_every_file_goes_to_a_reader_or_is_named(tmp_path: Path) -> None:
     make(tmp_path)
     found, left = discover.sources([str(tmp_path)])
-    assert {reader: [str(Path(uri).relative_to(tmp_path)) for uri in uris] for reader, uris in found.items()} == {
+    assert {
+        reader: [str(Path(uri).relative_to(tmp_path)) for uri in uris] for reader, uris in found.items()
+    } == {
         "warc": ["crawl/a.warc.gz", "crawl/b.arc"],
         "book": ["library/one.txt"],
         "html": ["pages/index.html"],
@@ -78,7 +80,9 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
 def test_a_file_of_addresses_stands_for_what_they_name(tmp_path: Path) -> None:
     digest = "0" * 64
     path = tmp_path / "addresses.txt"
-    path.write_text(f"# a comment\nhttps://example.org/a.warc.gz#sha256={digest}\n\nhttps://example.org/dump.xml.bz2#sha256={digest}\n")
+    path.write_text(
+        f"# a comment\nhttps://example.org/a.warc.gz#sha256={digest}\n\nhttps://example.org/dump.xml.bz2#sha256={digest}\n"
+    )
     found, left = discover.sources([str(path)])
     assert (
         found
@@ -98,7 +102,9 @@ def test_what_is_not_there_or_not_readable_is_told(tmp_path: Path) -> None:
         discover.sources([str(tmp_path)])
 
 
-def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path)
     listed = Path.iterdir
 
@@ -112,7 +118,16 @@ def test_a_folder_that_cannot_be_listed_is_named_with_its_reason(tmp_path: Path,
     assert f"{tmp_path / 'library'}: Permission denied" in left and "book" not in found and "html" in found
 
 
-NAMES = ["a[1].txt", "b*.txt", "c$HOME.txt", "d${HOME}.txt", "e.zip!f.txt", "g.tar.gz!h.TXT", "i.tar!j/k.txt", "l!m.txt"]
+NAMES = [
+    "a[1].txt",
+    "b*.txt",
+    "c$HOME.txt",
+    "d${HOME}.txt",
+    "e.zip!f.txt",
+    "g.tar.gz!h.TXT",
+    "i.tar!j/k.txt",
+    "l!m.txt",
+]
 NAMES += [
     "no-break\xa0space.txt",
     "narrow\u202fAM.txt",
@@ -145,7 +160,9 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     path.write_text(text)
     (source,) = recipe.load(path).corpus.sources
     files = [file for uri in source.uris for file in fetch.local_files("s", fetch.parse(uri), tmp_path)]
-    assert {file.name for file in files} == {str(tmp_path / name) for name in NAMES} and len(files) == len(NAMES)
+    assert {file.name for file in files} == {str(tmp_path / name) for name in NAMES} and len(files) == len(
+        NAMES
+    )
 
 
 def test_an_archive_whose_path_looks_like_one_of_files_in_another(tmp_path: Path) -> None:
@@ -173,9 +190,18 @@ def test_a_link_to_a_folder_above_gives_nothing_twice(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "book.txt").write_text("A book.")
-        for link, to in (("self", "."), ("again", "."), ("above", ".."), ("beside", "../a"), ("other", "../b")):
+        for link, to in (
+            ("self", "."),
+            ("again", "."),
+            ("above", ".."),
+            ("beside", "../a"),
+            ("other", "../b"),
+        ):
             (tmp_path / name / link).symlink_to(to)
-    assert discover.sources([str(tmp_path)]) == ({"book": [f"{tmp_path}/a/book.txt", f"{tmp_path}/a/other/book.txt"]}, [])
+    assert discover.sources([str(tmp_path)]) == (
+        {"book": [f"{tmp_path}/a/book.txt", f"{tmp_path}/a/other/book.txt"]},
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +222,9 @@ def test_of_files_in_an_archive_far_away_their_ends_tell_the_reader(end: str, re
 
 
 def test_what_no_reader_takes_of_an_archive_far_away_is_told() -> None:
-    with pytest.raises(UserError, match=r"nothing here that a reader takes: https://example\.org/a\.zip!\*\.png"):
+    with pytest.raises(
+        UserError, match=r"nothing here that a reader takes: https://example\.org/a\.zip!\*\.png"
+    ):
         discover.sources(["https://example.org/a.zip!*.png"])
 
 
@@ -233,7 +261,10 @@ def test_a_recipe_that_was_edited_is_not_written_over(tmp_path: Path) -> None:
         f"{body}[train]\nsteps = 3{last}",
     ):
         made.write_bytes(edited.encode())
-        with pytest.raises(UserError, match=r"recipe\.toml was edited, .*: run `puna corpus .*recipe\.toml`, .* --name, or remove .*out$"):
+        with pytest.raises(
+            UserError,
+            match=r"recipe\.toml was edited, .*: run `puna corpus .*recipe\.toml`, .* --name, or remove .*out$",
+        ):
             discover.check(out, paths)
     made.write_bytes(text.encode() + b"# \xff\n")
     with pytest.raises(UserError, match=r"recipe\.toml was edited"):
@@ -277,7 +308,9 @@ def test_an_archive_is_read_by_the_readers_of_what_is_inside(
 ) -> None:
     path = packed(tmp_path / name, list(files.items()))
     found, left = discover.sources([str(tmp_path)])
-    assert found == {reader: [f"{path}{pattern}" for pattern in patterns] for reader, patterns in expected.items()}
+    assert found == {
+        reader: [f"{path}{pattern}" for pattern in patterns] for reader, patterns in expected.items()
+    }
     assert left == ([f"{path}{told}"] if told else [])
     for reader, patterns in expected.items():
         for pattern in patterns if reader not in ("code", "arxiv") else ():
@@ -298,7 +331,9 @@ def test_the_pattern_of_a_file_fits_its_name_in_the_archive(tmp_path: Path, name
 def test_archives_without_anything_to_read(tmp_path: Path) -> None:
     for name, files in (("a.zip", [("a.png", b"")]), ("b.tar", [])):
         packed(tmp_path / name, files)
-    with pytest.raises(UserError, match=r"a\.zip: 1 of the 1 files in it, such as a\.png, .*b\.tar: 0 of the 0 files in it"):
+    with pytest.raises(
+        UserError, match=r"a\.zip: 1 of the 1 files in it, such as a\.png, .*b\.tar: 0 of the 0 files in it"
+    ):
         discover.sources([str(tmp_path)])
     (tmp_path / "c.zip").write_bytes(b"PK and no more")
     found, _ = discover.sources([str(tmp_path)])

@@ -25,7 +25,12 @@ HEX = "ab" * 32
 
 def test_forms_of_an_address() -> None:
     wheel = fetch.parse(f"pypi:a-b==1.0/a_b-1.0-py3-none-any.whl#sha256={HEX}!a/*.txt")
-    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == ("pypi", "a-b==1.0/a_b-1.0-py3-none-any.whl", HEX, ("a/*.txt",))
+    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == (
+        "pypi",
+        "a-b==1.0/a_b-1.0-py3-none-any.whl",
+        HEX,
+        ("a/*.txt",),
+    )
     remote = fetch.parse(f"https://host.example/x.warc.gz#sha256={HEX}")
     assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", ())
     for uri, where, members in (
@@ -38,7 +43,10 @@ def test_forms_of_an_address() -> None:
     assert fetch.parse("file:/a/b").where == "/a/b" and fetch.parse("a/*.txt").kind == "local"
 
 
-@pytest.mark.parametrize("uri", ["https://host.example/x", "pypi:a==1/a.whl", "pypi:a==1/a.whl#sha256=12", f"pypi:a/a.whl#sha256={HEX}"])
+@pytest.mark.parametrize(
+    "uri",
+    ["https://host.example/x", "pypi:a==1/a.whl", "pypi:a==1/a.whl#sha256=12", f"pypi:a/a.whl#sha256={HEX}"],
+)
 def test_what_cannot_be_reproduced_is_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"needs its digest|is written pypi:"):
         fetch.parse(uri)
@@ -46,7 +54,17 @@ def test_what_cannot_be_reproduced_is_refused(uri: str) -> None:
 
 def test_files_in_one_archive_are_one_address() -> None:
     far = f"https://host.example/x.zip#sha256={HEX}"
-    uris = [f"{far}!*.txt", "a.zip!b", "c.txt", f"{far}!d", far, "a.zip", f"{far}!e", "a.zip!f", "file:a.zip!g"]
+    uris = [
+        f"{far}!*.txt",
+        "a.zip!b",
+        "c.txt",
+        f"{far}!d",
+        far,
+        "a.zip",
+        f"{far}!e",
+        "a.zip!f",
+        "file:a.zip!g",
+    ]
     found = [(address.where, address.members) for address in fetch.parse_all(uris)]
     remote = "https://host.example/x.zip"
     assert found == [
@@ -68,7 +86,9 @@ def test_a_name_that_is_no_text_ends_the_run_or_is_skipped(tmp_path: Path) -> No
         ("c\\n.txt", "the name is not text in UTF-8"),
         ("d\xa0\u202f.txt", ""),
     ]
-    with pytest.raises(UserError, match=r"source s: the name 'b\\udcff\.txt' is not text in UTF-8; rename the file"):
+    with pytest.raises(
+        UserError, match=r"source s: the name 'b\\udcff\.txt' is not text in UTF-8; rename the file"
+    ):
         fetch.local_files("s", fetch.parse("*.txt"), tmp_path)
 
 
@@ -112,13 +132,17 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as running:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
+    ) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", folder
         running.shutdown()
 
 
-def test_a_remote_archive_is_verified_and_its_members_unpacked(server: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_remote_archive_is_verified_and_its_members_unpacked(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
     base, folder = server
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         for name in ("x/one.txt", "x/two.md", "x/three.txt", "../evil.txt"):
@@ -170,7 +194,9 @@ def test_a_wheel_comes_through_pip(tmp_path: Path) -> None:
         fetch.fetch("code", fetch.parse(requests.uri.replace(requests.sha256, HEX)), tmp_path)
 
 
-def test_a_file_that_cannot_be_read_has_its_reason_or_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_has_its_reason_or_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a.txt", "b.txt", "project/a.py", "project/b.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -187,11 +213,16 @@ def test_a_file_that_cannot_be_read_has_its_reason_or_ends_the_run(tmp_path: Pat
     (folder,) = fetch.local_files("s", fetch.parse("project"), tmp_path, skip=True)
     assert not folder.unreadable and folder.digest != before  # read again when the file can be
     for uri in ("*.txt", "project"):
-        with pytest.raises(UserError, match=r"source s: .*b\.(txt|py) cannot be read: Permission denied\n.*on_damaged_file to skip"):
+        with pytest.raises(
+            UserError,
+            match=r"source s: .*b\.(txt|py) cannot be read: Permission denied\n.*on_damaged_file to skip",
+        ):
             fetch.local_files("s", fetch.parse(uri), tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "project" / "inside").mkdir(parents=True)
     listed = os.scandir
 
@@ -228,32 +259,66 @@ def whole(path: Path) -> fetch.RawFile:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 def test_members_of_local_archives(tmp_path: Path, name: str) -> None:
-    """Whatever their names, they end inside the folder, under the names they had, each with its own content."""
+    """Whatever their names, they end inside the folder, under the names they had, each with its own
+    content."""
     long = f"{'x' * 300}.txt"
-    files = [("b/two.txt", b"2"), ("a/one.txt", b"1"), ("b/two.txt", b"again"), ("b", b""), ("c/three.md", b"3"), (f"d/{long}", b"4")]
-    chaff = [("../evil.txt", b""), ("/tmp/evil.txt", b""), ("__MACOSX/a/._one.txt", b""), ("a/.hidden.txt", b"")]
+    files = [
+        ("b/two.txt", b"2"),
+        ("a/one.txt", b"1"),
+        ("b/two.txt", b"again"),
+        ("b", b""),
+        ("c/three.md", b"3"),
+        (f"d/{long}", b"4"),
+    ]
+    chaff = [
+        ("../evil.txt", b""),
+        ("/tmp/evil.txt", b""),
+        ("__MACOSX/a/._one.txt", b""),
+        ("a/.hidden.txt", b""),
+    ]
     path = packed(tmp_path / name, [*chaff, *files, ("e/line\nend.txt", b"5")])
     found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to")
-    inside = [("a/one.txt", b"1"), ("b/two.txt", b"2"), ("b/two.txt", b"again"), (f"d/{long}", b"4"), ("e/line\ufffdend.txt", b"5")]
-    assert [(file.name, file.path.read_bytes()) for file in found] == [(f"{path}!{name}", content) for name, content in inside]
-    assert all(file.path.is_relative_to(tmp_path / "to") and file.digest == fetch.file_digest(file.path) for file in found)
+    inside = [
+        ("a/one.txt", b"1"),
+        ("b/two.txt", b"2"),
+        ("b/two.txt", b"again"),
+        (f"d/{long}", b"4"),
+        ("e/line\ufffdend.txt", b"5"),
+    ]
+    assert [(file.name, file.path.read_bytes()) for file in found] == [
+        (f"{path}!{name}", content) for name, content in inside
+    ]
+    assert all(
+        file.path.is_relative_to(tmp_path / "to") and file.digest == fetch.file_digest(file.path)
+        for file in found
+    )
     assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(found)
     with pytest.raises(UserError, match=r"holds no file that matches \*\.html"):
         fetch.unpack(whole(path), ["*.html"], tmp_path / "to")
 
 
-def test_many_patterns_of_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_patterns_of_one_archive_are_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each file once, in name order; a pattern that nothing matches is named."""
     names = [f"p{number}/[{number}].xml" for number in range(300)]
-    path = packed(tmp_path / "a.tar.gz", [(name, name.encode()) for name in [*names, "one.txt", "two.txt", "three.md"]])
+    path = packed(
+        tmp_path / "a.tar.gz", [(name, name.encode()) for name in [*names, "one.txt", "two.txt", "three.md"]]
+    )
     opened, compared = [], []
     reading, comparing = fetch.archives.members, fetch.fnmatch.fnmatchcase
     monkeypatch.setattr(fetch.archives, "members", lambda *arguments: opened.append(1) or reading(*arguments))
-    monkeypatch.setattr(fetch.fnmatch, "fnmatchcase", lambda *arguments: compared.append(1) or comparing(*arguments))
+    monkeypatch.setattr(
+        fetch.fnmatch, "fnmatchcase", lambda *arguments: compared.append(1) or comparing(*arguments)
+    )
     patterns = [glob.escape(name) for name in names]
     found = fetch.unpack(whole(path), [*patterns, "*.txt", "one.*"], tmp_path / "to")
-    assert [file.name for file in found] == [f"{path}!{name}" for name in sorted([*names, "one.txt", "two.txt"])]
-    assert all(file.path.read_text() == file.name.partition("!")[2] for file in found if file.name.endswith("xml"))
+    assert [file.name for file in found] == [
+        f"{path}!{name}" for name in sorted([*names, "one.txt", "two.txt"])
+    ]
+    assert all(
+        file.path.read_text() == file.name.partition("!")[2] for file in found if file.name.endswith("xml")
+    )
     assert len(opened) == 1 and len(compared) == 2 * 303
     with pytest.raises(UserError, match=r"holds no file that matches no\[1\]\.xml, \*\.html$"):
         fetch.unpack(whole(path), [*patterns, "no[1].xml", "*.html"], tmp_path / "to")
@@ -290,7 +355,10 @@ def test_a_damaged_archive_gives_what_can_be_read_and_is_named(tmp_path: Path, n
     assert one.path.read_bytes() == b"1" and not one.unreadable
     if name == "a.zip":
         assert [file.path.read_bytes() for file in others] == [b"3"]
-    assert broken.name == (f"{path}!two.txt" if name == "a.zip" else str(path)) and "the archive is damaged" in broken.unreadable
+    assert (
+        broken.name == (f"{path}!two.txt" if name == "a.zip" else str(path))
+        and "the archive is damaged" in broken.unreadable
+    )
     assert len([child for child in (tmp_path / "to").rglob("*") if child.is_file()]) == len(others) + 1
     with pytest.raises(UserError, match=f"source s: .*{name}: the archive is damaged"):
         fetch.unpack(whole(path), ["*.txt"], tmp_path / "again")
@@ -314,7 +382,9 @@ def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
         fetch.unpack(whole(path), ["*.txt"], tmp_path / "again")
 
 
-def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fetch, "LEAST_ROOM", 2_000_000)
     monkeypatch.setattr(fetch, "MOST_TIMES_LARGER", 1)
     path = packed(tmp_path / "a.zip", [(f"{number}.txt", bytes(1_500_000)) for number in range(3)])
@@ -323,7 +393,10 @@ def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(tmp_path: Path, monkey
     raw[at + 16] ^= 1  # the first one's checksum
     path.write_bytes(raw)
     found = fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
-    assert [(file.name, "it unpacks to over" in file.unreadable) for file in found] == [(str(path), True), (f"{path}!0.txt", False)]
+    assert [(file.name, "it unpacks to over" in file.unreadable) for file in found] == [
+        (str(path), True),
+        (f"{path}!0.txt", False),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
@@ -340,7 +413,9 @@ def test_a_header_that_is_none_is_damage_and_not_the_end(tmp_path: Path) -> None
     raw = bytearray(path.read_bytes())
     raw[1024] = 255
     path.write_bytes(raw)
-    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)] == [False, True]
+    assert [
+        bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
+    ] == [False, True]
 
 
 def test_a_wrong_checksum_of_a_packed_tar_is_told(tmp_path: Path) -> None:
@@ -348,4 +423,6 @@ def test_a_wrong_checksum_of_a_packed_tar_is_told(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[-8] ^= 1
     path.write_bytes(raw)
-    assert [bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)] == [False, True]
+    assert [
+        bool(file.unreadable) for file in fetch.unpack(whole(path), ["*.txt"], tmp_path / "to", skip=True)
+    ] == [False, True]

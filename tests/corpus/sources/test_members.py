@@ -61,7 +61,17 @@ def read(path: Path, content: bytes, most: int = 100) -> tuple[list[str], bool]:
     return names, False
 
 
-CUTS = {1024: 1, 1100: 1, 1536: 1, 2048: 1, 2560: 2, 2700: 2, 3072: 2, 3584: 3, 3684: 3}  # bytes -> files whole
+CUTS = {
+    1024: 1,
+    1100: 1,
+    1536: 1,
+    2048: 1,
+    2560: 2,
+    2700: 2,
+    3072: 2,
+    3584: 3,
+    3684: 3,
+}  # bytes -> files whole
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -79,7 +89,9 @@ def test_a_header_that_is_none_before_zeros_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [-1536, -1024, -513, -(1 << 90), 1 << 94])
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE]
+)
 def test_no_size_leads_back_or_past_the_end(tmp_path: Path, size: int, kind: bytes) -> None:
     good = tar([("LICENSE", b"MIT"), ("a.py", b"pass")])[:2048]
     names, told = read(tmp_path / "a.tar", good + header("b.py", size, kind) + bytes(1024))
@@ -88,7 +100,9 @@ def test_no_size_leads_back_or_past_the_end(tmp_path: Path, size: int, kind: byt
         list(package.read(tmp_path / "a.tar"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
 @pytest.mark.parametrize("sizes", [(40_000_000,), (900_000,) * 40])
 def test_what_stands_before_a_file_is_bounded(tmp_path: Path, kind: bytes, sizes: tuple[int, ...]) -> None:
     """One header that is too large, or a chain of them."""
@@ -106,9 +120,16 @@ def test_what_stands_before_a_file_is_bounded(tmp_path: Path, kind: bytes, sizes
 def test_attributes_of_all_files_do_not_pile_up(tmp_path: Path) -> None:
     def attributes(number: int) -> bytes:
         record = b"%d k%d=" % (300_000, number)
-        return header("x", 300_000, tarfile.XGLTYPE) + record.ljust(299_999, b"x") + b"\n" + bytes(-300_000 % 512)
+        return (
+            header("x", 300_000, tarfile.XGLTYPE)
+            + record.ljust(299_999, b"x")
+            + b"\n"
+            + bytes(-300_000 % 512)
+        )
 
-    raw = b"".join(attributes(number) + tar([(f"{number}", b"1")])[:1024] for number in range(60)) + bytes(1024)
+    raw = b"".join(attributes(number) + tar([(f"{number}", b"1")])[:1024] for number in range(60)) + bytes(
+        1024
+    )
     (tmp_path / "a.tar").write_bytes(raw)
     tracemalloc.start()
     try:
@@ -135,9 +156,15 @@ def test_the_folder_that_was_packed_is_no_part_of_a_name(tmp_path: Path) -> None
         archive.add(tmp_path / "in", ".")
     with tarfile.open(tmp_path / "a.tar.gz") as archive:
         assert "./dump.xml" in archive.getnames()
-    assert sorted(member.name for member in members.members(tmp_path / "a.tar.gz")) == ["b/Posts.xml", "dump.xml"]
+    assert sorted(member.name for member in members.members(tmp_path / "a.tar.gz")) == [
+        "b/Posts.xml",
+        "dump.xml",
+    ]
     strange = ["./a", "././/b", "./../c", ".d", "e/./f"]
-    assert read(tmp_path / "a.zip", zipped((name, b"") for name in strange)) == (["a", "b", "../c", ".d", "e/./f"], False)
+    assert read(tmp_path / "a.zip", zipped((name, b"") for name in strange)) == (
+        ["a", "b", "../c", ".d", "e/./f"],
+        False,
+    )
     assert members.is_chaff("../c")
 
 
@@ -149,7 +176,11 @@ def test_a_file_of_a_zip_without_a_name(tmp_path: Path) -> None:
     assert read(tmp_path / "a.zip", raw) == (["", "a.txt"], False)
 
 
-FILES = [("LICENSE", b"MIT License"), ("a.py", b"pass"), ("é.txt", b"e")]  # small: most of the bytes are structure
+FILES = [
+    ("LICENSE", b"MIT License"),
+    ("a.py", b"pass"),
+    ("é.txt", b"e"),
+]  # small: most of the bytes are structure
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -159,8 +190,12 @@ def test_nothing_but_a_user_error_leaves_whatever_the_bytes(tmp_path: Path, kind
     for _ in range(500):
         raw = bytearray(whole)
         for _ in range(chance.choice((1, 5, 20))):
-            raw[chance.randrange(len(raw))] = chance.choice((0, 255, 127, 128, *b"-9 ", chance.randrange(256)))
-        for at in range(0, len(raw) - 511, 512):  # sums of headers are mended, else they protect what is in them
+            raw[chance.randrange(len(raw))] = chance.choice(
+                (0, 255, 127, 128, *b"-9 ", chance.randrange(256))
+            )
+        for at in range(
+            0, len(raw) - 511, 512
+        ):  # sums of headers are mended, else they protect what is in them
             if kind == "tar" and raw[at + 257 : at + 262] == b"ustar" and chance.random() < 0.8:
                 raw[at + 148 : at + 156] = b" " * 8
                 raw[at + 148 : at + 156] = b"%06o\0 " % sum(raw[at : at + 512])

@@ -98,13 +98,16 @@ def test_lines_tell_where_they_start(tmp_path: Path) -> None:
 
 
 def test_what_a_parser_held_is_given_back_with_the_file(tmp_path: Path) -> None:
-    """lxml's parser is part of a cycle of objects: without a word it keeps its buffers until Python looks for such."""
+    """lxml's parser is part of a cycle of objects: without a word it keeps its buffers until Python looks for
+    such."""
     path = tmp_path / "rows.xml"
     path.write_bytes(b"<rows>" + b'<row a="%s"/>' % (b"x" * 5000) * 400 + b"</rows>")
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallinfo2"):
         pytest.skip("only glibc tells what is allocated")
-    libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": [("figures", ctypes.c_size_t * 10)]})
+    libc.mallinfo2.restype = type(
+        "mallinfo2", (ctypes.Structure,), {"_fields_": [("figures", ctypes.c_size_t * 10)]}
+    )
 
     def used() -> int:
         figures = libc.mallinfo2().figures
@@ -133,9 +136,13 @@ def test_elements_across_the_pieces_that_the_parser_is_fed(tmp_path: Path, encod
 
     path, letter = tmp_path / "rows.xml", "é" if encoding == "iso-8859-1" else "𝒳中"
     rows = "".join(f'<row a="{number}{letter}&amp;">{letter}&lt;</row>' for number in range(4000))
-    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?><rows><!--{"x" * shift}-->{rows}</rows>'.encode(encoding))
+    path.write_bytes(
+        f'<?xml version="1.0" encoding="{encoding}"?><rows><!--{"x" * shift}-->{rows}</rows>'.encode(encoding)
+    )
     expected = [(row.get("a"), row.text) for row in etree.fromstring(path.read_bytes())[1:]]
-    assert [(row.get("a"), row.text) for row in streams.xml_elements(path, ("row",))] == expected and len(expected) == 4000
+    assert [(row.get("a"), row.text) for row in streams.xml_elements(path, ("row",))] == expected and len(
+        expected
+    ) == 4000
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,10 @@ def test_elements_across_the_pieces_that_the_parser_is_fed(tmp_path: Path, encod
     [
         ("<rows><row/></rows>".encode("utf-32"), "this is no XML"),
         (b"plain text", "this is no XML"),
-        (("<rows>" + "<row/>" * 9 + "\ud800" + "<row/>" * 9 + "</rows>").encode("utf-16", "surrogatepass"), "UTF-16 with damage in it"),
+        (
+            ("<rows>" + "<row/>" * 9 + "\ud800" + "<row/>" * 9 + "</rows>").encode("utf-16", "surrogatepass"),
+            "UTF-16 with damage in it",
+        ),
         (b"<rows><row/><row/>", "the XML breaks off"),
         (b"", "nothing in it"),
         (b"<rows>\n<row/>\n<row <a='1'/>\n<row/></rows>", "damaged at line 3"),
@@ -189,9 +199,18 @@ def test_text_of_any_encoding(raw: bytes, text: str | None) -> None:
 
 
 SAMPLES = {
-    "лама спит на высоком холме, и никто не знает, когда она проснётся ": ["cp1251", "koi8-r", "iso8859-5", "cp866"],
+    "лама спит на высоком холме, и никто не знает, когда она проснётся ": [
+        "cp1251",
+        "koi8-r",
+        "iso8859-5",
+        "cp866",
+    ],
     "他慢慢地走過我們的村子，天上沒有雲，山上也沒有人，只有羊駝在吃草。": ["gb18030", "big5"],
-    "山の上では風が一日中吹いていて、ラマは草を食べ、だれもそれを不思議に思わない。": ["shift_jis", "euc_jp", "iso2022_jp"],
+    "山の上では風が一日中吹いていて、ラマは草を食べ、だれもそれを不思議に思わない。": [
+        "shift_jis",
+        "euc_jp",
+        "iso2022_jp",
+    ],
     "높은 산에는 하루 종일 바람이 불고 라마는 풀을 뜯고 아무도 이상하게 생각하지 않는다 ": ["cp949"],
     "บนภูเขาสูงมีลมพัดตลอดทั้งวันและไม่มีใครแปลกใจเลย ": ["cp874"],
     "στο ψηλό βουνό φυσάει όλη μέρα και κανείς δεν απορεί γι' αυτό ": ["cp1253"],
@@ -200,7 +219,10 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(("sample", "encoding"), [(sample, encoding) for sample, encodings in SAMPLES.items() for encoding in encodings])
+@pytest.mark.parametrize(
+    ("sample", "encoding"),
+    [(sample, encoding) for sample, encodings in SAMPLES.items() for encoding in encodings],
+)
 def test_an_encoding_that_is_not_named_is_guessed(sample: str, encoding: str) -> None:
     text = sample * 10
     assert streams.text_of(text.encode(encoding)) == text

@@ -22,7 +22,15 @@ PUBLISHED = (  # what llama2.c's own test expects of stories260K at temperature 
 
 
 def model(seed: int = 3, **changes: Any) -> Llama:
-    shape = {"dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 48, "vocab_size": 60, "max_seq_len": 64, **changes}
+    shape = {
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "ffn_dim": 48,
+        "vocab_size": 60,
+        "max_seq_len": 64,
+        **changes,
+    }
     built = Llama(LlamaConfig(**shape))
     built.init_weights(seed)
     return built
@@ -88,7 +96,10 @@ def test_llama2c_layout(tmp_path: Path) -> None:
     names = ["attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm"]
     names += ["feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
     state = before.state_dict()
-    arrays = [state["tok_embeddings.weight"], *(state[f"layers.{i}.{name}.weight"] for name in names for i in range(2))]
+    arrays = [
+        state["tok_embeddings.weight"],
+        *(state[f"layers.{i}.{name}.weight"] for name in names for i in range(2)),
+    ]
     arrays += [state["norm.weight"], torch.zeros(64 * 8), state["output.weight"]]
     body = np.concatenate([array.numpy().ravel() for array in arrays]).astype("<f4").tobytes()
     path = tmp_path / "model.bin"

@@ -1,7 +1,8 @@
-"""What is in a corpus, for people: a data card, and the public summary of training content that European law asks of model providers.
+"""What is in a corpus, for people: a data card, and the public summary of training content that European law
+asks of model providers.
 
-Both are made of the settings and the counts alone, so equal corpora have equal cards. What only the provider knows is left open and
-marked.
+Both are made of the settings and the counts alone, so equal corpora have equal cards. What only the provider
+knows is left open and marked.
 """
 
 from typing import Any
@@ -22,12 +23,23 @@ KINDS = {
     "lines": "texts, one a line",
     "jsonl": "texts of a published dataset",
 }
-PUBLIC = ("wikipedia", "stackexchange", "arxiv", "github")  # formats in which such sites give out what they hold
+PUBLIC = (
+    "wikipedia",
+    "stackexchange",
+    "arxiv",
+    "github",
+)  # formats in which such sites give out what they hold
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table; bars and line ends of cells cannot break it."""
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    cells = [
+        [
+            f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "\\|").replace("\n", " ")
+            for cell in row
+        ]
+        for row in rows
+    ]
     lines = [head, ["---", *(["---:"] * (len(head) - 1))], *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -58,7 +70,10 @@ def data_card(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
         "text in UTF-8. Every document carries its source, address, file and offset, the digest of its raw record, licence, language and "
         "scores; every record that was dropped is listed in `dropped.parquet` with its reason.",
         "## Sources",
-        table(["source", "what", "records found", "documents kept", "bytes kept", "licences", "languages"], sources),
+        table(
+            ["source", "what", "records found", "documents kept", "bytes kept", "licences", "languages"],
+            sources,
+        ),
         "## What came through each step",
         table(["source", *order], passed),
         "## Why records were dropped",
@@ -81,7 +96,9 @@ def data_card(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
 
 def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
     def asking(key: str) -> str:
-        return ", ".join(source.name for source in settings.sources if getattr(source, key) not in (False, "off"))
+        return ", ".join(
+            source.name for source in settings.sources if getattr(source, key) not in (False, "off")
+        )
 
     lines = [
         f"length: at least {settings.minimum_characters} characters",
@@ -90,11 +107,17 @@ def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
             if settings.languages
             else "languages: all, however sure the model is"
         )
-        + "".join(f"; {s.name}: {', '.join(s.languages) or 'all'}" for s in settings.sources if s.languages is not None),
+        + "".join(
+            f"; {s.name}: {', '.join(s.languages) or 'all'}"
+            for s in settings.sources
+            if s.languages is not None
+        ),
         f"opt-outs: {', '.join(settings.opt_out.paths()) or 'none given'}",
     ]
     for name, found in funnel["lines"].items():
-        lines.append(f"lines seen before ({name}): {found['removed']:,} of {found['found']:,} removed, scopes: {found['scopes']}")
+        lines.append(
+            f"lines seen before ({name}): {found['removed']:,} of {found['found']:,} removed, scopes: {found['scopes']}"
+        )
     if c4 := asking("c4"):
         found = funnel["spans"]
         lines.append(
@@ -102,20 +125,27 @@ def _filters(settings: CorpusSettings, funnel: dict[str, Any]) -> list[str]:
             f"scopes: {found['scopes']}"
         )
     for name, (head, tail) in funnel["learnt"]["perplexity"].items():
-        lines.append(f"perplexity ({name}): head below {head:.1f}, tail above {tail:.1f}; kept {_most(funnel['buckets'].get(name, {}))}")
+        lines.append(
+            f"perplexity ({name}): head below {head:.1f}, tail above {tail:.1f}; kept {_most(funnel['buckets'].get(name, {}))}"
+        )
     if "reference" in funnel["learnt"]:
-        lines.append(f"likeness to pages that Wikipedia cites ({asking('reference')}): score {funnel['learnt']['reference']:.3f} or more")
+        lines.append(
+            f"likeness to pages that Wikipedia cites ({asking('reference')}): score {funnel['learnt']['reference']:.3f} or more"
+        )
     lines.append("exact duplicates: none, over all sources")
     if settings.signs:
-        lines.append(f"near duplicates: none above an estimated Jaccard similarity of {settings.near_duplicates}, over all sources")
+        lines.append(
+            f"near duplicates: none above an estimated Jaccard similarity of {settings.near_duplicates}, over all sources"
+        )
     if books := asking("books"):
         lines.append(f"books that overlap with an earlier one by more than 90%: none ({books})")
     return lines
 
 
 def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
-    """Markdown in the order of the European Commission's template for the public summary of training content (Regulation (EU) 2024/1689,
-    article 53(1)(d); template of 24 July 2025), filled in as far as the corpus knows."""
+    """Markdown in the order of the European Commission's template for the public summary of training content
+    (Regulation (EU) 2024/1689, article 53(1)(d); template of 24 July 2025), filled in as far as the corpus
+    knows."""
     kept = {source.name: funnel["sources"][source.name]["kept"] for source in settings.sources}
     size = sum(entry["bytes"] for entry in kept.values())
     languages: dict[str, int] = {}
@@ -126,13 +156,24 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
     for source in settings.sources:
         by_origin.setdefault(_origin(source), []).append(source)
 
-    def listed(origin: str, where: bool = False, none: str = f"None that this corpus knows of; {OPEN}") -> str:
+    def listed(
+        origin: str, where: bool = False, none: str = f"None that this corpus knows of; {OPEN}"
+    ) -> str:
         """A table of the sources of one origin. where: whether their addresses are told."""
         rows = [[source.name, KINDS[source.reader], kept[source.name]["documents"], kept[source.name]["bytes"],
                  _most(funnel["licences"][source.name]), *([_where(source)] * where)] for source in by_origin.get(origin, ())]  # fmt: skip
-        return table(["dataset", "content", "documents", "bytes", "licences", *["where"] * where], rows) if rows else none
+        return (
+            table(["dataset", "content", "documents", "bytes", "licences", *["where"] * where], rows)
+            if rows
+            else none
+        )
 
-    refused = sum(count for counts in funnel["dropped"].values() for reason, count in counts.items() if reason.startswith("opt-out"))
+    refused = sum(
+        count
+        for counts in funnel["dropped"].values()
+        for reason, count in counts.items()
+        if reason.startswith("opt-out")
+    )
     parts = [
         "# Public summary of training content",
         "## 1. General information",
@@ -166,7 +207,8 @@ def public_summary(settings: CorpusSettings, funnel: dict[str, Any]) -> str:
 
 
 def _origin(source: SourceSettings) -> str:
-    """Under which heading a source stands: what its recipe says, else what its files and their format say; "" for neither."""
+    """Under which heading a source stands: what its recipe says, else what its files and their format say; ""
+    for neither."""
     if source.origin:
         return source.origin
     online = all(_is_address(uri) for uri in source.uris)
@@ -192,7 +234,11 @@ def _crawled(crawled: list[SourceSettings], funnel: dict[str, Any], kept: dict[s
         parts.append(
             f"**{source.name}** ({KINDS[source.reader]}; {_where(source)}): documents {kept[source.name]['documents']:,}, bytes "
             f"{kept[source.name]['bytes']:,}, hosts {hosts['hosts']:,}. "
-            + ("The tenth of them with most text, at most a thousand:" if hosts["top"] else "None of the documents has an address.")
+            + (
+                "The tenth of them with most text, at most a thousand:"
+                if hosts["top"]
+                else "None of the documents has an address."
+            )
         )
         if hosts["top"]:
             parts.append(table(["host", "bytes"], [[host, count] for host, count in hosts["top"].items()]))

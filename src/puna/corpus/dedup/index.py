@@ -1,8 +1,10 @@
-"""A folder that remembers the documents of all sources and finds the earlier one that a new one nearly repeats.
+"""A folder that remembers the documents of all sources and finds the earlier one that a new one nearly
+repeats.
 
-Documents are numbered as they are added; that number is their place. A document is compared with the kept documents before it (those
-that were no duplicates themselves), so what is dropped always resembles something that stays, and chains of small changes do not
-carry away. Of several the first is named. The answers depend on the order of the documents alone, not on how they are cut into calls.
+Documents are numbered as they are added; that number is their place. A document is compared with the kept
+documents before it (those that were no duplicates themselves), so what is dropped always resembles something
+that stays, and chains of small changes do not carry away. Of several the first is named. The answers depend
+on the order of the documents alone, not on how they are cut into calls.
 
 In the folder:
   index.json       settings, how many documents count, and which runs: written last and in one rename, so a killed `add` never was
@@ -12,10 +14,11 @@ In the folder:
   run-<n>.bin      band keys of kept documents in order, uint64, then their places, uint32, both [entries]; eight runs of a level
                    are merged into one of the next
 
-Cost for n documents, d of them kept, B bands, k places, ids of i bytes: n (k + 16 + i) + 12 d B bytes on disk, twice the second
-term while the last level is merged; with the defaults 368 bytes a document, so a billion documents of 32-byte ids take 368 GB, and
-560 GB for a while. Memory: about 1.7 KB for each document of one call, beside the caller's signatures, and 50 MB for merging. A call
-reads one page of each run for each of its keys, at most the whole runs: so at a billion documents add a million at a time.
+Cost for n documents, d of them kept, B bands, k places, ids of i bytes: n (k + 16 + i) + 12 d B bytes on
+disk, twice the second term while the last level is merged; with the defaults 368 bytes a document, so a
+billion documents of 32-byte ids take 368 GB, and 560 GB for a while. Memory: about 1.7 KB for each document
+of one call, beside the caller's signatures, and 50 MB for merging. A call reads one page of each run for each
+of its keys, at most the whole runs: so at a billion documents add a million at a time.
 """
 
 import contextlib
@@ -35,28 +38,36 @@ from puna.text.hashing import encode, mix
 FORMAT = 1
 STATE = "index.json"
 FAN_OUT = 8
-MOST_IN_BUCKET = 100  # kept documents under one key: a key that more share is boilerplate, and comparing with all would be quadratic
+# kept documents under one key: a key that more share is boilerplate, and comparing with all would be
+# quadratic
+MOST_IN_BUCKET = 100
 PAIRS_AT_ONCE = 1 << 18
 MERGE_AT_ONCE = 1 << 20
 MOST_DOCUMENTS = 1 << 32
 
 
 class Index:
-    """The index in `folder`, made where there is none. k: places of a signature; threshold: least estimated Jaccard index.
+    """The index in `folder`, made where there is none. k: places of a signature; threshold: least estimated
+    Jaccard index.
 
-    Raises UserError where the folder holds an index with other settings or of another format, or a damaged one.
+    Raises UserError where the folder holds an index with other settings or of another format, or a damaged
+    one.
     """
 
     def __init__(self, folder: Path, k: int = near.PERMUTATIONS, threshold: float = near.THRESHOLD) -> None:
         if not 0 < threshold <= 1 or k < 1:
-            raise UserError(f"near-duplicates need a threshold above 0 and up to 1 and at least one permutation, not {threshold} and {k}")
+            raise UserError(
+                f"near-duplicates need a threshold above 0 and up to 1 and at least one permutation, not {threshold} and {k}"
+            )
         self.folder, self.k, self.threshold = folder, k, threshold
         self.bands, self.rows = near.bands(k, threshold)
         self.needed = near.needed(k, threshold)
         if not (folder / STATE).exists():
             with locked(folder), _told(folder):
                 if not (folder / STATE).exists():
-                    self._write({**self._settings(), "documents": 0, "id_bytes": 0, "next_run": 0, "runs": []})
+                    self._write(
+                        {**self._settings(), "documents": 0, "id_bytes": 0, "next_run": 0, "runs": []}
+                    )
         self._state()
 
     def _settings(self) -> dict[str, Any]:
@@ -69,7 +80,11 @@ class Index:
             if not other:
                 wanted = {name: size for name, (_, size) in self._files(state).items()}
                 wanted |= {run["name"]: 12 * run["entries"] for run in state["runs"]}
-                short = [name for name, size in wanted.items() if size and (self.folder / name).stat().st_size < size]
+                short = [
+                    name
+                    for name, size in wanted.items()
+                    if size and (self.folder / name).stat().st_size < size
+                ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"the index of near-duplicates in {self.folder} is damaged ({error}); remove the folder and build it again"
@@ -77,7 +92,9 @@ class Index:
         if other:
             told = ", ".join(f"{key} {value}" for key, value in other.items())
             ours = ", ".join(f"{key} {self._settings()[key]}" for key in other)
-            raise UserError(f"the index in {self.folder} was made with {told}, not {ours}; use those settings, or another folder")
+            raise UserError(
+                f"the index in {self.folder} was made with {told}, not {ours}; use those settings, or another folder"
+            )
         if short:
             raise UserError(
                 f"the index of near-duplicates in {self.folder} is damaged: {short[0]} is cut short; remove the folder and build it again"
@@ -100,7 +117,8 @@ class Index:
 
     @property
     def documents(self) -> int:
-        """How many documents were added: a run that was interrupted goes on with the document of this number."""
+        """How many documents were added: a run that was interrupted goes on with the document of this
+        number."""
         return self._state()["documents"]
 
     def _grown(self, state: dict[str, Any], name: str) -> Any:
@@ -121,10 +139,11 @@ class Index:
         ]
 
     def add(self, ids: list[str], signatures: Any) -> Any:
-        """Add documents with these signatures (uint32 [n, k]); all of them or, when stopped or out of disk, none.
+        """Add documents with these signatures (uint32 [n, k]); all of them or, when stopped or out of disk,
+        none.
 
-        Gives int64 [n]: for each the place of the kept document before it with an estimated Jaccard index of at least the threshold, or
-        -1 where there is none, and for texts without words.
+        Gives int64 [n]: for each the place of the kept document before it with an estimated Jaccard index of
+        at least the threshold, or -1 where there is none, and for texts without words.
         """
         signatures = np.asarray(signatures)
         if signatures.shape != (len(ids), self.k) or signatures.dtype != np.uint32:
@@ -137,7 +156,9 @@ class Index:
         with locked(self.folder), _told(self.folder):
             state = self._state()
             if state["documents"] + len(ids) > MOST_DOCUMENTS:
-                raise UserError(f"the index in {self.folder} is full: it holds at most {MOST_DOCUMENTS} documents; begin another")
+                raise UserError(
+                    f"the index in {self.folder} is full: it holds at most {MOST_DOCUMENTS} documents; begin another"
+                )
             self._forget_unfinished(state)
             small = signatures.astype(np.uint8)
             keys = self._keys(signatures)
@@ -157,7 +178,8 @@ class Index:
         return answers
 
     def _keys(self, signatures: Any) -> Any:
-        """A 64-bit key for each band of each document, uint64 [n, bands]: of equal places of equal bands only."""
+        """A 64-bit key for each band of each document, uint64 [n, bands]: of equal places of equal bands
+        only."""
         parts = signatures[:, : self.bands * self.rows].reshape(len(signatures), self.bands, self.rows)
         keys = np.broadcast_to(np.arange(self.bands, dtype=np.uint64), parts.shape[:2])
         for row in range(self.rows):
@@ -170,19 +192,24 @@ class Index:
             yield _mapped(path, np.uint64, 0, entries), _mapped(path, np.uint32, 8 * entries, entries)
 
     def _before(self, state: dict[str, Any], keys: Any, small: Any, worded: Any) -> tuple[Any, Any]:
-        """Compare with what the runs hold: the first duplicate of each document or -1 [n], and how full its buckets are [n, bands]."""
+        """Compare with what the runs hold: the first duplicate of each document or -1 [n], and how full its
+        buckets are [n, bands]."""
         answers = np.full(len(keys), -1, np.int64)
         in_bucket = np.zeros(keys.shape, np.int64)
         known = self._grown(state, "signatures.bin").reshape(-1, self.k)
         flat = keys.reshape(-1)
         order = np.argsort(flat)  # in order the runs are read from front to back
-        for run_keys, run_places in self._runs(state):  # runs are in order of places, so an earlier run's find stays
+        for run_keys, run_places in self._runs(
+            state
+        ):  # runs are in order of places, so an earlier run's find stays
             low = np.searchsorted(run_keys, flat[order], "left")
             counts = np.searchsorted(run_keys, flat[order], "right") - low
             in_bucket.reshape(-1)[order] += counts
             documents = order // self.bands
             asked = np.flatnonzero((counts > 0) & worded[documents] & (answers[documents] < 0))
-            cuts = np.searchsorted(np.cumsum(counts[asked]), np.arange(PAIRS_AT_ONCE, counts[asked].sum(), PAIRS_AT_ONCE))
+            cuts = np.searchsorted(
+                np.cumsum(counts[asked]), np.arange(PAIRS_AT_ONCE, counts[asked].sum(), PAIRS_AT_ONCE)
+            )
             found = np.full(len(keys), MOST_DOCUMENTS, np.int64)
             for part in np.split(asked, cuts):
                 sizes = counts[part]
@@ -195,7 +222,8 @@ class Index:
         return answers, in_bucket
 
     def _among(self, keys: Any, small: Any, worded: Any, answers: Any, in_bucket: Any, first: int) -> Any:
-        """Compare the documents of one call with each other, in order; fill in `answers`; give which keys enter the index [n, bands]."""
+        """Compare the documents of one call with each other, in order; fill in `answers`; give which keys
+        enter the index [n, bands]."""
         entered = (in_bucket < MOST_IN_BUCKET) & (worded & (answers < 0))[:, None]
         candidates = np.flatnonzero(worded & (answers < 0))
         _, inverse, counts = np.unique(keys[candidates], return_inverse=True, return_counts=True)
@@ -220,7 +248,12 @@ class Index:
     def _append(self, state: dict[str, Any], ids: list[str], small: Any, answers: Any) -> None:
         raw = [encode(identity) for identity in ids]
         ends = np.cumsum([len(part) for part in raw], dtype=np.int64) + state["id_bytes"]
-        for name, content in (("signatures.bin", small), ("answers.bin", answers), ("ids.bin", b"".join(raw)), ("ends.bin", ends)):
+        for name, content in (
+            ("signatures.bin", small),
+            ("answers.bin", answers),
+            ("ids.bin", b"".join(raw)),
+            ("ends.bin", ends),
+        ):
             with (self.folder / name).open("ab") as file:
                 file.write(content if isinstance(content, bytes) else content.data)
             sync(self.folder / name)
@@ -271,7 +304,8 @@ def _mapped(path: Path, kind: Any, offset: int, count: int) -> Any:
 
 
 def _merged(runs: list[tuple[Any, Any]], entries: int) -> Iterator[tuple[Any, Any]]:
-    """All entries of the runs, which are in order of places, in order of keys and places: a range of keys at a time.
+    """All entries of the runs, which are in order of places, in order of keys and places: a range of keys at
+    a time.
 
     Keys are evenly spread, so equal ranges of keys hold about equally many.
     """
@@ -293,4 +327,6 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write the index of near-duplicates in {folder}: {error.strerror}; what it held before is whole") from error
+        raise UserError(
+            f"cannot write the index of near-duplicates in {folder}: {error.strerror}; what it held before is whole"
+        ) from error

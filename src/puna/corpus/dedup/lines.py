@@ -1,11 +1,13 @@
 """Repeated lines, as CCNet removes them (Wenzek et al. 2020, section 3.1), with a bound on memory.
 
-A line is stripped and lowered, its digits become 0, and control characters and a fixed set of punctuation marks are deleted; what is
-left is hashed to 64 bits. Two policies: `Seen` keeps the first copy of a line, `unrepeated` removes every copy of a line that comes
-more than once, as CCNet's own code does. Both see as much of the corpus as their memory holds: that is their scope, and then a new
-one begins, so a line may be kept once a scope. CCNet's own scope is 50 of a dump's 1,600 shards.
+A line is stripped and lowered, its digits become 0, and control characters and a fixed set of punctuation
+marks are deleted; what is left is hashed to 64 bits. Two policies: `Seen` keeps the first copy of a line,
+`unrepeated` removes every copy of a line that comes more than once, as CCNet's own code does. Both see as
+much of the corpus as their memory holds: that is their scope, and then a new one begins, so a line may be
+kept once a scope. CCNet's own scope is 50 of a dump's 1,600 shards.
 
-Other than in CCNet, a line that normalises to nothing (hash 0) is never a duplicate, so blank lines between paragraphs stay.
+Other than in CCNet, a line that normalises to nothing (hash 0) is never a duplicate, so blank lines between
+paragraphs stay.
 """
 
 from collections import deque
@@ -15,20 +17,36 @@ from typing import Any
 import numpy as np
 
 from puna.errors import UserError
-from puna.text.hashing import CODE, DELETED, SPACE, code_points, encode, library, line_table, lines_of, pointer, sums
+from puna.text.hashing import (
+    CODE,
+    DELETED,
+    SPACE,
+    code_points,
+    encode,
+    library,
+    line_table,
+    lines_of,
+    pointer,
+    sums,
+)
 
 SMALLEST_TABLE = 1 << 12
 PIECE = 1 << 16
-BYTES_PER_LINE = 16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
+BYTES_PER_LINE = (
+    16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
+)
 
 
 def line_hashes(texts: list[str], table: Any = None) -> tuple[Any, Any]:
-    """Hashes of all lines of all texts in order, uint64 [lines], and where each text's lines start, int64 [texts + 1].
+    """Hashes of all lines of all texts in order, uint64 [lines], and where each text's lines start, int64
+    [texts + 1].
 
-    A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing. table: what becomes of each code point,
-    in the form of `line_table`, which is the default.
+    A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing. table: what
+    becomes of each code point, in the form of `line_table`, which is the default.
     """
-    table = line_table() if table is None else table  # held here: two threads at their first call make two, and one is thrown away
+    table = (
+        line_table() if table is None else table
+    )  # held here: two threads at their first call make two, and one is thrown away
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([text.count("\n") + 1 for text in texts], out=offsets[1:])
     if not texts:
@@ -42,7 +60,8 @@ def line_hashes(texts: list[str], table: Any = None) -> tuple[Any, Any]:
 
 
 def _in_pieces(text: str, table: Any) -> Any:
-    """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes on its way."""
+    """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes
+    on its way."""
     found, start = [], 0
     while start <= len(text):
         end = text.find("\n", start + PIECE)
@@ -72,14 +91,16 @@ def _line_hashes(text: str, table: Any) -> Any:
 class Seen:
     """The hashes seen so far in a scope, in at most `memory_bytes` (16 bytes for each different line).
 
-    When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What `first_time` says does not depend
-    on how the hashes are cut into calls.
+    When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What
+    `first_time` says does not depend on how the hashes are cut into calls.
     """
 
     def __init__(self, memory_bytes: int) -> None:
         self.most = int(memory_bytes) // BYTES_PER_LINE
         if self.most < SMALLEST_TABLE:
-            raise UserError(f"{memory_bytes} bytes are too few to remember lines; give at least {SMALLEST_TABLE * BYTES_PER_LINE}")
+            raise UserError(
+                f"{memory_bytes} bytes are too few to remember lines; give at least {SMALLEST_TABLE * BYTES_PER_LINE}"
+            )
         self.scopes = 1
         self._clear()
 
@@ -91,7 +112,8 @@ class Seen:
         self.table = np.zeros(self.sizes.pop(0) if library() else 0, np.uint64)  # in numpy: the sorted hashes
 
     def first_time(self, hashes: Any) -> Any:
-        """Whether each of `hashes` (uint64 [n]) comes for the first time in its scope, bool [n]; always true for hash 0."""
+        """Whether each of `hashes` (uint64 [n]) comes for the first time in its scope, bool [n]; always true
+        for hash 0."""
         hashes = np.ascontiguousarray(hashes, np.uint64)
         first = np.zeros(len(hashes), np.bool_)
         done = 0
@@ -135,19 +157,24 @@ class Seen:
 
 
 def scope_lines(memory_bytes: int) -> int:
-    """How many lines a scope of `unrepeated` has: it holds 8 bytes for each, and two copies of them while it sorts."""
+    """How many lines a scope of `unrepeated` has: it holds 8 bytes for each, and two copies of them while it
+    sorts."""
     return max(1, int(memory_bytes) // 24)
 
 
 def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
-    """CCNet's own rule: for each batch of hashes, in order, whether each line comes only once in its scope (bool arrays).
+    """CCNet's own rule: for each batch of hashes, in order, whether each line comes only once in its scope
+    (bool arrays).
 
-    A line that comes twice is dropped both times. A batch's answer comes when its last scope is complete, so the texts must be read a
-    second time: zip(unrepeated(first pass), second pass). A scope is `scope_lines` lines, wherever batches begin or end.
+    A line that comes twice is dropped both times. A batch's answer comes when its last scope is complete, so
+    the texts must be read a second time: zip(unrepeated(first pass), second pass). A scope is `scope_lines`
+    lines, wherever batches begin or end.
     """
     size = scope_lines(memory_bytes)
     scope, held = np.empty(size, np.uint64), 0
-    waiting: deque[list[Any]] = deque()  # for each batch: how many lines are without an answer, the answers so far
+    waiting: deque[list[Any]] = (
+        deque()
+    )  # for each batch: how many lines are without an answer, the answers so far
 
     def answer() -> Iterator[Any]:
         ordered = np.sort(scope[:held])
@@ -182,5 +209,11 @@ def keep_lines(texts: list[str], offsets: Any, keep: Any) -> list[str]:
     kept = []
     for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
         marks = keep[start:end]
-        kept.append(text if marks.all() else "\n".join([line for line, mark in zip(text.split("\n"), marks.tolist(), strict=True) if mark]))
+        kept.append(
+            text
+            if marks.all()
+            else "\n".join(
+                [line for line, mark in zip(text.split("\n"), marks.tolist(), strict=True) if mark]
+            )
+        )
     return kept

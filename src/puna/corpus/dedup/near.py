@@ -1,8 +1,10 @@
-"""Near-duplicates by MinHash: signatures of documents, and the chance that locality-sensitive hashing finds a pair.
+"""Near-duplicates by MinHash: signatures of documents, and the chance that locality-sensitive hashing finds a
+pair.
 
-The similarity of two documents is the Jaccard index of their sets of shingles (Broder 1997): runs of 5 words without case and accents,
-of 5 characters in scripts without spaces (hashing.py). A signature keeps, for each of k functions x -> (a x + b) mod 2^32 with odd a, the
-least value over the shingles; two signatures agree in a place with a probability of about the Jaccard index.
+The similarity of two documents is the Jaccard index of their sets of shingles (Broder 1997): runs of 5 words
+without case and accents, of 5 characters in scripts without spaces (hashing.py). A signature keeps, for each
+of k functions x -> (a x + b) mod 2^32 with odd a, the least value over the shingles; two signatures agree in
+a place with a probability of about the Jaccard index.
 """
 
 import functools
@@ -20,9 +22,12 @@ EMPTY = np.uint32(0xFFFFFFFF)  # fills the signature of a text without words
 
 @functools.cache
 def permutations(k: int) -> tuple[Any, Any]:
-    """Multipliers (odd) and additions of the k functions, uint32 [k] each: a pseudo-random sequence that is the same everywhere."""
+    """Multipliers (odd) and additions of the k functions, uint32 [k] each: a pseudo-random sequence that is
+    the same everywhere."""
     numbers = mix(np.arange(1, k + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1), (numbers & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    return (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1), (
+        numbers & np.uint64(0xFFFFFFFF)
+    ).astype(np.uint32)
 
 
 def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
@@ -34,7 +39,15 @@ def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
         ends = np.cumsum([len(part) for part in raw], dtype=np.int64)
         joined, table = b"".join(raw), word_table()
         library().signatures(
-            joined, pointer(ends), len(texts), pointer(table), SHINGLE_WORDS, pointer(multipliers), pointer(additions), k, pointer(out)
+            joined,
+            pointer(ends),
+            len(texts),
+            pointer(table),
+            SHINGLE_WORDS,
+            pointer(multipliers),
+            pointer(additions),
+            k,
+            pointer(out),
         )
         return out
     for row, text in zip(out, texts, strict=True):
@@ -46,24 +59,28 @@ def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
 
 
 def bands(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> tuple[int, int]:
-    """How many bands of how many rows: the longest rows, so the fewest false candidates, that still find 9 of 10 pairs at `threshold`."""
+    """How many bands of how many rows: the longest rows, so the fewest false candidates, that still find 9 of
+    10 pairs at `threshold`."""
     fitting = [rows for rows in range(1, k + 1) if found(threshold, k // rows, rows) >= 0.9]
     rows = max(fitting, default=1)
     return k // rows, rows
 
 
 def found(jaccard: float, bands: int, rows: int) -> float:
-    """Probability that a pair with this Jaccard index is a candidate: that all rows of at least one band agree."""
+    """Probability that a pair with this Jaccard index is a candidate: that all rows of at least one band
+    agree."""
     return 1 - (1 - jaccard**rows) ** bands
 
 
 def needed(k: int, threshold: float) -> int:
-    """How many of k signature bytes must agree for an estimated Jaccard index of `threshold`; 1 in 256 agrees by chance."""
+    """How many of k signature bytes must agree for an estimated Jaccard index of `threshold`; 1 in 256 agrees
+    by chance."""
     return math.ceil((threshold + (1 - threshold) / 256) * k - 1e-9)
 
 
 def curve(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> list[tuple[float, float, float]]:
-    """For Jaccard indices 0.50, 0.55 ... 1.00: (index, probability to be a candidate, probability to be called a duplicate).
+    """For Jaccard indices 0.50, 0.55 ... 1.00: (index, probability to be a candidate, probability to be
+    called a duplicate).
 
     The second takes the bands and the check of all k places as independent: it is a little too low.
     """
@@ -72,6 +89,8 @@ def curve(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> list[tuple[flo
     for step in range(11):
         jaccard = 0.5 + step / 20
         agree = min(1.0, jaccard + (1 - jaccard) / 256)
-        passed = sum(math.comb(k, i) * agree**i * (1 - agree) ** (k - i) for i in range(needed(k, threshold), k + 1))
+        passed = sum(
+            math.comb(k, i) * agree**i * (1 - agree) ** (k - i) for i in range(needed(k, threshold), k + 1)
+        )
         rows.append((round(jaccard, 2), found(jaccard, *shape), found(jaccard, *shape) * passed))
     return rows

@@ -1,7 +1,8 @@
 """What judges a binary classifier's scores: calibration, thresholds, and figures with their uncertainty.
 
-Only the four operations and square roots are used on floats, in a fixed order, so that the same input gives the same bits on any
-machine (the exponential of numpy's and of C's libraries differs between processors in the last bit).
+Only the four operations and square roots are used on floats, in a fixed order, so that the same input gives
+the same bits on any machine (the exponential of numpy's and of C's libraries differs between processors in
+the last bit).
 """
 
 import math
@@ -28,13 +29,15 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def weights_of(labels: np.ndarray) -> np.ndarray:
-    """Weights that let both classes count the same: sum over each class is half the number of labels. labels: bool."""
+    """Weights that let both classes count the same: sum over each class is half the number of labels. labels:
+    bool."""
     size, positive = len(labels), int(labels.sum())
     return np.where(labels, size / (2 * positive), size / (2 * (size - positive)))
 
 
 def platt(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """(slope, intercept) such that sigmoid(slope * margin + intercept) is the chance of a positive, at even odds of the classes.
+    """(slope, intercept) such that sigmoid(slope * margin + intercept) is the chance of a positive, at even
+    odds of the classes.
 
     Platt (1999) with the targets of its section 2.2, by Newton's method after Lin, Lin and Weng (2007).
     """
@@ -49,8 +52,13 @@ def platt(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         gradient = float((error * x).sum()), float(error.sum())
         a, b, c = float((curve * x * x).sum()) + 1e-9, float((curve * x).sum()), float(curve.sum()) + 1e-9
         determinant = a * c - b * b
-        step = (c * gradient[0] - b * gradient[1]) / determinant, (a * gradient[1] - b * gradient[0]) / determinant
-        longest = max(abs(step[0]), abs(step[1]), 1.0)  # a bounded step cannot overshoot into the flat part of the curve
+        step = (
+            (c * gradient[0] - b * gradient[1]) / determinant,
+            (a * gradient[1] - b * gradient[0]) / determinant,
+        )
+        longest = max(
+            abs(step[0]), abs(step[1]), 1.0
+        )  # a bounded step cannot overshoot into the flat part of the curve
         slope, intercept = slope - step[0] / longest, intercept - step[1] / longest
         if max(abs(part) for part in step) < 1e-9:
             break
@@ -60,15 +68,17 @@ def platt(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 def check_rule(recall: float | None, precision: float | None) -> None:
     """Raises UserError unless exactly one of both is given, as a share above 0 and up to 1."""
     if (recall is None) == (precision is None):
-        raise UserError(f"name one of recall and precision, by which the threshold is chosen (recall={recall}, precision={precision})")
+        raise UserError(
+            f"name one of recall and precision, by which the threshold is chosen (recall={recall}, precision={precision})"
+        )
     wanted = precision if recall is None else recall
     if wanted is None or not 0 < wanted <= 1:
         raise UserError(f"recall and precision are shares, above 0 and up to 1, not {wanted}")
 
 
 def threshold(scores: np.ndarray, labels: np.ndarray, recall: float | None, precision: float | None) -> float:
-    """The largest score at which at least `recall` of the positives are kept, or the smallest from which on precision is at least
-    `precision`. Raises UserError where no score reaches it."""
+    """The largest score at which at least `recall` of the positives are kept, or the smallest from which on
+    precision is at least `precision`. Raises UserError where no score reaches it."""
     check_rule(recall, precision)
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
@@ -78,7 +88,9 @@ def threshold(scores: np.ndarray, labels: np.ndarray, recall: float | None, prec
         return float(ranked[np.argmax(hits / hits[-1] >= recall)])
     reached = np.flatnonzero(hits / kept >= precision)
     if not len(reached):
-        raise UserError(f"no threshold reaches precision {precision}: the best is {float((hits / kept).max()):.3f}; ask for less")
+        raise UserError(
+            f"no threshold reaches precision {precision}: the best is {float((hits / kept).max()):.3f}; ask for less"
+        )
     return float(ranked[reached[-1]])
 
 
@@ -116,9 +128,10 @@ class Share:
 def measure(scores: np.ndarray, labels: np.ndarray, limit: float) -> dict[str, Any]:
     """Figures of scores in 0..1 against labels (bool), in plain types.
 
-    precision, recall and false_positives (negatives kept among all) at `limit` as counts; area_under_curve; reliability: of each
-    tenth of the scores (documents, mean score, share of positives), and calibration_error: the mean distance of the last two, both
-    with the classes weighted to even odds, at which the scores are calibrated.
+    precision, recall and false_positives (negatives kept among all) at `limit` as counts; area_under_curve;
+    reliability: of each tenth of the scores (documents, mean score, share of positives), and
+    calibration_error: the mean distance of the last two, both with the classes weighted to even odds, at
+    which the scores are calibrated.
     """
     kept, weights = scores >= limit, weights_of(labels)
     bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
@@ -127,7 +140,10 @@ def measure(scores: np.ndarray, labels: np.ndarray, limit: float) -> dict[str, A
         inside = bins == place
         weight = float(weights[inside].sum())
         if weight:
-            mean, share = float((weights * scores)[inside].sum()) / weight, float(weights[inside & labels].sum()) / weight
+            mean, share = (
+                float((weights * scores)[inside].sum()) / weight,
+                float(weights[inside & labels].sum()) / weight,
+            )
             reliability.append([int(inside.sum()), mean, share])
             error += weight / len(labels) * abs(mean - share)
         else:

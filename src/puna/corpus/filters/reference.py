@@ -1,7 +1,8 @@
 """Pages that Wikipedia cites, told from random ones: the linear classifier of the paper's section 2.1.
 
-Logistic regression over hashed words and pairs of words, trained on pages whose addresses articles cite (readers/references.py)
-against randomly sampled pages of the same crawl. Everything that is measured is measured on sites the model has not seen.
+Logistic regression over hashed words and pairs of words, trained on pages whose addresses articles cite
+(readers/references.py) against randomly sampled pages of the same crawl. Everything that is measured is
+measured on sites the model has not seen.
 """
 
 import hashlib
@@ -30,15 +31,37 @@ SHARES = {"training": 0.8, "calibration": 0.1, "held out": 0.1}
 FEWEST = 10  # documents of each class in the calibration and held-out parts
 SHOWN, FEWEST_SHOWN = 30, 5  # words of the card for each class, and the documents one must be in
 SHOWN_TEXTS, SHOWN_CHARACTERS = 500, 5_000  # of each class, in which they are looked for
-FIRST_SQUARE = 0.01  # what AdaGrad's sums start from: so that a word that came once does not weigh as much as it can
+FIRST_SQUARE = (
+    0.01  # what AdaGrad's sums start from: so that a word that came once does not weigh as much as it can
+)
 BATCH = 512
-SECOND_LEVEL = frozenset(["ac", "co", "com", "edu", "go", "gob", "gov", "govt", "ltd", "mil", "ne", "net", "nom", "or", "org", "sch"])
+SECOND_LEVEL = frozenset(
+    [
+        "ac",
+        "co",
+        "com",
+        "edu",
+        "go",
+        "gob",
+        "gov",
+        "govt",
+        "ltd",
+        "mil",
+        "ne",
+        "net",
+        "nom",
+        "or",
+        "org",
+        "sch",
+    ]
+)
 VALUES = np.sqrt(np.arange(256))  # of a count in a document's vector: the square root dampens repeated words
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """weights: float32[2^bits]; slope, intercept: of the calibration; facts: what it was trained on and how it did, in plain types."""
+    """weights: float32[2^bits]; slope, intercept: of the calibration; facts: what it was trained on and how
+    it did, in plain types."""
 
     weights: np.ndarray
     slope: float
@@ -47,10 +70,13 @@ class ReferenceModel:
     facts: dict[str, Any]
 
     def score(self, texts: list[str]) -> np.ndarray:
-        """float32[len(texts)] in 0..1: the chance that a page is a reference, were there as many references as random pages."""
+        """float32[len(texts)] in 0..1: the chance that a page is a reference, were there as many references
+        as random pages."""
         found = [np.empty(0, np.float32)]
         for first in range(0, len(texts), BATCH):
-            margins = _margins(self.weights, *words.features(texts[first : first + BATCH], _bits(self.weights)))
+            margins = _margins(
+                self.weights, *words.features(texts[first : first + BATCH], _bits(self.weights))
+            )
             found.append(binary.sigmoid(self.slope * margins + self.intercept).astype(np.float32))
         return np.concatenate(found)
 
@@ -59,7 +85,8 @@ class ReferenceModel:
         return self.score(texts) >= np.float32(self.threshold)
 
     def save(self, folder: Path) -> None:
-        """Write the model: a new folder appears whole, and one that is there holds the old model until the last moment."""
+        """Write the model: a new folder appears whole, and one that is there holds the old model until the
+        last moment."""
         work = folder if folder.exists() else folder.with_name(f"{folder.name}.part")
         work.mkdir(parents=True, exist_ok=True)
         file = io.BytesIO()
@@ -90,25 +117,32 @@ def load(folder: Path) -> ReferenceModel:
     try:
         told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if told["version"] != VERSION:
-            raise UserError(f"{folder}: a reference model of version {told['version']}, this is version {VERSION}; train it again")
+            raise UserError(
+                f"{folder}: a reference model of version {told['version']}, this is version {VERSION}; train it again"
+            )
         content = (folder / told["weights"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != told["sha256"]:
             raise UserError(f"{folder}: {told['weights']} does not match its digest; train the model again")
         weights = np.load(io.BytesIO(content), allow_pickle=False)
         return ReferenceModel(weights, told["slope"], told["intercept"], told["threshold"], told["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no reference model that can be read ({type(error).__name__}: {error}); train it again") from error
+        raise UserError(
+            f"{folder} holds no reference model that can be read ({type(error).__name__}: {error}); train it again"
+        ) from error
 
 
 def site(url: str) -> str:
-    """The site of an address, as a whole owner's: "bbc.co.uk" of "news.bbc.co.uk", by a short list of second-level domains."""
+    """The site of an address, as a whole owner's: "bbc.co.uk" of "news.bbc.co.uk", by a short list of
+    second-level domains."""
     found = re.match(r"\[[^\]]*\]|[^/?:]+", normalise_url(url))
     if found is None:
         return url
     labels = found[0].split(".")
     if found[0].startswith("[") or labels[-1].isdigit():
         return found[0]
-    return ".".join(labels[-3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in SECOND_LEVEL else -2 :])
+    return ".".join(
+        labels[-3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in SECOND_LEVEL else -2 :]
+    )
 
 
 def train(
@@ -128,24 +162,33 @@ def train(
 ) -> ReferenceModel:
     """Train on (address, text) of pages that are cited and of random pages.
 
-    The threshold is the largest with this recall on the calibration part, or, with recall=None, the smallest with this precision.
-    Of more pages than most_positives and most_negatives a sample is kept, by the digest of the address, whatever the order, each address
-    once; 6 to 12 kB of memory for a document of 5 kB. A random page that is among the cited ones kept is left out. notes: what the card
-    should say besides, such as dates.
-    Raises UserError for too few documents or sites of a class, and for settings out of range.
+    The threshold is the largest with this recall on the calibration part, or, with recall=None, the smallest
+    with this precision. Of more pages than most_positives and most_negatives a sample is kept, by the digest
+    of the address, whatever the order, each address once; 6 to 12 kB of memory for a document of 5 kB. A
+    random page that is among the cited ones kept is left out. notes: what the card should say besides, such
+    as dates. Raises UserError for too few documents or sites of a class, and for settings out of range.
     """
     binary.check_rule(recall, precision)
     if not 10 <= bits <= 24 or epochs < 1:
         raise UserError(f"bits must be 10 to 24, and epochs 1 or more, not {bits} and {epochs}")
-    sampled = [_Sample(most, bits, pages) for most, pages in ((most_negatives, negatives), (most_positives, positives))]
+    sampled = [
+        _Sample(most, bits, pages)
+        for most, pages in ((most_negatives, negatives), (most_positives, positives))
+    ]
     for key in sampled[1].pages.kept.keys() & sampled[0].pages.kept.keys():
         del sampled[0].pages.kept[key]
         sampled[0].texts.kept.pop(key, None)
     counts = {name: len(sample.pages.kept) for name, sample in zip(KINDS, sampled, strict=True)}
     if min(counts.values()) < fewest_documents:
         told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise UserError(f"the reference classifier has {told}, and needs {fewest_documents} or more of both; give more pages")
-    found = [(key, label == 1, page) for label, sample in enumerate(sampled) for key, page in sample.pages.kept.items()]
+        raise UserError(
+            f"the reference classifier has {told}, and needs {fewest_documents} or more of both; give more pages"
+        )
+    found = [
+        (key, label == 1, page)
+        for label, sample in enumerate(sampled)
+        for key, page in sample.pages.kept.items()
+    ]
     found.sort(key=lambda item: item[:2])
     labels = np.array([label for _, label, _ in found])
     parts = _parts([page.site for _, _, page in found], labels)
@@ -158,7 +201,9 @@ def train(
     scores = {name: binary.sigmoid(slope * margins[name] + intercept).astype(np.float32) for name in margins}
     limit = binary.threshold(scores["calibration"], truth["calibration"], recall, precision)
     trained_on = {key for (key, _, _), part in zip(found, parts, strict=True) if part == "training"}
-    texts = [[text for key, text in sorted(sample.texts.kept.items()) if key in trained_on] for sample in sampled]
+    texts = [
+        [text for key, text in sorted(sample.texts.kept.items()) if key in trained_on] for sample in sampled
+    ]
     facts = {
         "notes": notes or {},
         "settings": {
@@ -183,7 +228,8 @@ class _Page:
 
 
 class _Lowest:
-    """What was put under the `limit` lowest of all keys; what comes under a key a second time is passed over."""
+    """What was put under the `limit` lowest of all keys; what comes under a key a second time is passed
+    over."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -210,7 +256,9 @@ class _Sample:
         pending: dict[int, tuple[str, str]] = {}
         for url, text in pages:
             self.seen += 1
-            key = int.from_bytes(hashlib.sha256((normalise_url(url) or url).encode("utf-8", "replace")).digest()[:16])
+            key = int.from_bytes(
+                hashlib.sha256((normalise_url(url) or url).encode("utf-8", "replace")).digest()[:16]
+            )
             if key not in pending and self.pages.wants(key):
                 pending[key] = url, text[: words.CHARACTERS]
             if len(pending) >= BATCH:
@@ -229,10 +277,11 @@ class _Sample:
 
 
 def _parts(sites: list[str], labels: np.ndarray) -> np.ndarray:
-    """The part of each page by its site, such that both classes are spread by SHARES as far as whole sites allow.
+    """The part of each page by its site, such that both classes are spread by SHARES as far as whole sites
+    allow.
 
-    Sites go by their digests, each to the part that its classes have filled least; one that is more than a small part's share of a
-    class is trained on.
+    Sites go by their digests, each to the part that its classes have filled least; one that is more than a
+    small part's share of a class is trained on.
     """
     counts: dict[str, list[int]] = {}
     for name, label in zip(sites, labels.tolist(), strict=True):
@@ -245,7 +294,10 @@ def _parts(sites: list[str], labels: np.ndarray) -> np.ndarray:
         if any(own[k] > SHARES["held out"] * totals[k] for k in (0, 1)):
             part = "training"
         else:
-            part = min(SHARES, key=lambda part: sum(own[k] * filled[part][k] / (SHARES[part] * totals[k]) for k in (0, 1)))
+            part = min(
+                SHARES,
+                key=lambda part: sum(own[k] * filled[part][k] / (SHARES[part] * totals[k]) for k in (0, 1)),
+            )
         part_of[name] = part
         for k in (0, 1):
             filled[part][k] += own[k]
@@ -263,8 +315,11 @@ def _check(parts: np.ndarray, labels: np.ndarray, sites: list[str]) -> None:
                 )
 
 
-def _descend(pages: list[_Page], labels: np.ndarray, bits: int, epochs: int, rate: float, regularisation: float) -> np.ndarray:
-    """Weights of the logistic regression as float32[2^bits], by AdaGrad (Duchi et al. 2011) page by page, the classes of equal weight."""
+def _descend(
+    pages: list[_Page], labels: np.ndarray, bits: int, epochs: int, rate: float, regularisation: float
+) -> np.ndarray:
+    """Weights of the logistic regression as float32[2^bits], by AdaGrad (Duchi et al. 2011) page by page, the
+    classes of equal weight."""
     weights, squares = np.zeros(1 << bits), np.full(1 << bits, FIRST_SQUARE)
     bias, bias_square = 0.0, 1.0  # the calibration sets the intercept, so the bias is forgotten afterwards
     importance, truth = binary.weights_of(labels).tolist(), labels.tolist()
@@ -296,7 +351,8 @@ def _sigmoid(x: float) -> float:
 
 
 def _margins(weights: np.ndarray, buckets: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Inner products of the weights with the vectors of documents, each of length 1, as float64; 0 for one without words."""
+    """Inner products of the weights with the vectors of documents, each of length 1, as float64; 0 for one
+    without words."""
     owners = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     total = np.bincount(owners, weights=weights[buckets] * VALUES[counts], minlength=len(ends))
     return total / np.sqrt(np.maximum(np.bincount(owners, weights=counts, minlength=len(ends)), 1.0))
@@ -304,25 +360,45 @@ def _margins(weights: np.ndarray, buckets: np.ndarray, counts: np.ndarray, ends:
 
 def _page_margins(weights: np.ndarray, pages: list[_Page]) -> np.ndarray:
     ends = np.cumsum([len(page.buckets) for page in pages], dtype=np.int64)
-    return _margins(weights, np.concatenate([page.buckets for page in pages]), np.concatenate([page.counts for page in pages]), ends)
+    return _margins(
+        weights,
+        np.concatenate([page.buckets for page in pages]),
+        np.concatenate([page.counts for page in pages]),
+        ends,
+    )
 
 
 def _counts(pages: list[_Page], labels: np.ndarray) -> dict[str, dict[str, int]]:
     """Documents and sites of each class in a part."""
-    by_class = [[page.site for page, own in zip(pages, labels, strict=True) if own == label] for label in (0, 1)]
-    return {kind: {"documents": len(sites), "sites": len(set(sites))} for kind, sites in zip(KINDS, by_class, strict=True)}
+    by_class = [
+        [page.site for page, own in zip(pages, labels, strict=True) if own == label] for label in (0, 1)
+    ]
+    return {
+        kind: {"documents": len(sites), "sites": len(set(sites))}
+        for kind, sites in zip(KINDS, by_class, strict=True)
+    }
 
 
 def _languages(texts: list[str]) -> dict[str, int]:
-    return dict(sorted(Counter(language.identify(text)[0] for text in texts).items(), key=lambda item: (-item[1], item[0])))
+    return dict(
+        sorted(
+            Counter(language.identify(text)[0] for text in texts).items(),
+            key=lambda item: (-item[1], item[0]),
+        )
+    )
 
 
 def _telling_words(weights: np.ndarray, texts: list[list[str]]) -> dict[str, list[list[Any]]]:
-    """The words and pairs that speak most for each class: [word, weight, documents of the sample], by weight times documents."""
+    """The words and pairs that speak most for each class: [word, weight, documents of the sample], by weight
+    times documents."""
     documents: Counter[tuple[int, str]] = Counter()
     for text in (text for own in texts for text in own):
         documents.update(words.spelled(text, _bits(weights)).items())
-    found = [(float(weights[bucket]), count, name) for (bucket, name), count in documents.items() if count >= FEWEST_SHOWN]
+    found = [
+        (float(weights[bucket]), count, name)
+        for (bucket, name), count in documents.items()
+        if count >= FEWEST_SHOWN
+    ]
     found.sort(key=lambda item: (item[0] * item[1], item[2]))
     ends = (found[:SHOWN], found[: -SHOWN - 1 : -1])
     return {

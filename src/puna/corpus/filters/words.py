@@ -1,7 +1,8 @@
-"""Words and pairs of neighbouring words of documents, hashed into buckets: the features of a linear classifier of texts.
+"""Words and pairs of neighbouring words of documents, hashed into buckets: the features of a linear
+classifier of texts.
 
-A word is a run of letters and digits in lower case, each digit taken as 0. Writing without spaces gives long words, so the features
-are for languages that put spaces between words.
+A word is a run of letters and digits in lower case, each digit taken as 0. Writing without spaces gives long
+words, so the features are for languages that put spaces between words.
 """
 
 import functools
@@ -15,20 +16,26 @@ BATCH_BYTES = 1 << 20  # of text that are worked on at a time
 BASE, PAIR = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 CODES = np.zeros(256, np.uint8)  # 0 for a separator, else the byte that is hashed
 for _byte in range(256):
-    CODES[_byte] = ord("0") if chr(_byte) in "0123456789" else _byte if _byte > 127 or chr(_byte).isalpha() else 0
+    CODES[_byte] = (
+        ord("0") if chr(_byte) in "0123456789" else _byte if _byte > 127 or chr(_byte).isalpha() else 0
+    )
 
 Features = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def features(texts: list[str], bits: int) -> Features:
-    """(buckets uint32, counts uint8, ends int64): of document i, at ends[i-1]:ends[i], its distinct buckets below 2^bits in ascending
-    order, and how often each came, at most 255."""
+    """(buckets uint32, counts uint8, ends int64): of document i, at ends[i-1]:ends[i], its distinct buckets
+    below 2^bits in ascending order, and how often each came, at most 255."""
     found = [_features(text, ends, bits) for text, ends in _batches(texts)]
     if not found:
         return np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.int64)
     before = np.cumsum([0, *(len(buckets) for buckets, _, _ in found)])
     ends = [part + start for (_, _, part), start in zip(found, before, strict=False)]
-    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found]), np.concatenate(ends)
+    return (
+        np.concatenate([part[0] for part in found]),
+        np.concatenate([part[1] for part in found]),
+        np.concatenate(ends),
+    )
 
 
 def spelled(text: str, bits: int) -> dict[int, str]:
@@ -53,7 +60,10 @@ def _batches(texts: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         parts.append(text[:CHARACTERS].lower().encode("utf-8", "replace") + b"\n")
         size += len(parts[-1])
         if size >= BATCH_BYTES or number == len(texts):
-            yield np.frombuffer(b"".join(parts), np.uint8), np.cumsum([len(part) for part in parts], dtype=np.int64)
+            yield (
+                np.frombuffer(b"".join(parts), np.uint8),
+                np.cumsum([len(part) for part in parts], dtype=np.int64),
+            )
             parts, size = [], 0
 
 
@@ -64,19 +74,32 @@ def _features(text: np.ndarray, ends: np.ndarray, bits: int) -> Features:
     keys |= np.concatenate([owners, owners[1:][same]]).astype(np.uint64) << np.uint64(bits)
     distinct, often = np.unique(keys, return_counts=True)
     found = np.searchsorted(distinct, np.arange(1, len(ends) + 1, dtype=np.uint64) << np.uint64(bits))
-    return (distinct & np.uint64((1 << bits) - 1)).astype(np.uint32), np.minimum(often, 255).astype(np.uint8), found.astype(np.int64)
+    return (
+        (distinct & np.uint64((1 << bits) - 1)).astype(np.uint32),
+        np.minimum(often, 255).astype(np.uint8),
+        found.astype(np.int64),
+    )
 
 
-def _hashed(text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes of the words and of neighbouring pairs before they are mixed, each word's document, its start and length in bytes."""
+def _hashed(
+    text: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Hashes of the words and of neighbouring pairs before they are mixed, each word's document, its start
+    and length in bytes."""
     codes = CODES[text]
-    for lead, size in ((0xC2, 2), (0xE2, 3), (0xE3, 3)):  # Latin-1's signs; quotes, dashes and the like; CJK marks
+    for lead, size in (
+        (0xC2, 2),
+        (0xE2, 3),
+        (0xE3, 3),
+    ):  # Latin-1's signs; quotes, dashes and the like; CJK marks
         at = np.flatnonzero(text == lead)
         if size == 3:
             at = at[(text[at + 1] & (0xFE if lead == 0xE2 else 0xFF)) == 0x80]
         for place in range(size):
             codes[at + place] = 0
-    edges = np.flatnonzero(np.diff((codes != 0).astype(np.int8), prepend=np.int8(0)))  # the last byte is a line feed: edges come in twos
+    edges = np.flatnonzero(
+        np.diff((codes != 0).astype(np.int8), prepend=np.int8(0))
+    )  # the last byte is a line feed: edges come in twos
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):
         none = np.empty(0, np.uint64)

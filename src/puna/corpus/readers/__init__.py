@@ -1,9 +1,11 @@
-"""One file per raw format. Each has `read(path)`, which gives every record of a raw file as Found or Skipped, in order. Where taking
-out a record's text is work, `read(path, refuses)` asks first whether its URL is opted out of.
+"""One file per raw format. Each has `read(path)`, which gives every record of a raw file as Found or Skipped,
+in order. Where taking out a record's text is work, `read(path, refuses)` asks first whether its URL is opted
+out of.
 
-A bad record is skipped with a short fixed reason, and what lies behind it is read where it can be found. Memory is bounded by a
-record (a line, a paper, a book, a page), not by the file. A file that breaks off or is not of its format gives what can be read and then
-raises UserError saying where; no other exception leaves a reader, whatever the file holds.
+A bad record is skipped with a short fixed reason, and what lies behind it is read where it can be found.
+Memory is bounded by a record (a line, a paper, a book, a page), not by the file. A file that breaks off or is
+not of its format gives what can be read and then raises UserError saying where; no other exception leaves a
+reader, whatever the file holds.
 """
 
 from collections.abc import Callable, Iterator

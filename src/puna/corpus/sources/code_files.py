@@ -32,7 +32,8 @@ _NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmake
 
 
 def style_of(name: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]] | None:
-    """(marks of line comments, pairs of marks of block comments) of a source file by its name; None for what is not known as one."""
+    """(marks of line comments, pairs of marks of block comments) of a source file by its name; None for what
+    is not known as one."""
     path = PurePosixPath(name)
     return _HASH if path.name.lower() in _NAMES else _STYLES.get(path.suffix.lstrip(".").lower())
 

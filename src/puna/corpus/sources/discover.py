@@ -13,7 +13,14 @@ from puna.corpus.sources.members import Member, is_chaff, members
 from puna.errors import UserError
 from puna.run.artifact import MANIFEST
 
-NAMES = {"warc": "crawl", "html": "pages", "book": "books", "text": "texts", "jsonl": "datasets", "github": "code"}
+NAMES = {
+    "warc": "crawl",
+    "html": "pages",
+    "book": "books",
+    "text": "texts",
+    "jsonl": "datasets",
+    "github": "code",
+}
 SUFFIXES = {
     "warc": (".warc", ".wet", ".wat", ".arc"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".parquet"),
@@ -36,14 +43,26 @@ SMALL = {  # the sections that train a small model on a corpus, whatever it hold
     "tokenizer": ["vocab_size = 4096"],
     "tokens": ['small_sources = "leave out"', "maximum_epochs = 100"],
     "model": ['size = "2m"'],
-    "train": ["steps = 600", "batch_sequences = 16", "sequence_length = 256", "learning_rate = 3e-3", "warmup_steps = 20"],
+    "train": [
+        "steps = 600",
+        "batch_sequences = 16",
+        "sequence_length = 256",
+        "learning_rate = 3e-3",
+        "warmup_steps = 20",
+    ],
 }
 LICENCES = ("LICENSE", "LICENSE.txt", "COPYING")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-PAPER = re.compile(r"(?:\d{4}\.\d{4,5}|(?:[a-z]+-[a-z]+|math|cs|physics|nlin|stat)\d{7})(?:v\d+)?")  # as arXiv names them
-REMOTE_ARCHIVE = re.compile(r"[a-z][a-z0-9+]+://[^#!]+\.(?:zip|tgz|tar|tar\.(?:gz|bz2|xz))(?:#sha256=[0-9a-f]{64})?", re.IGNORECASE)
+PAPER = re.compile(
+    r"(?:\d{4}\.\d{4,5}|(?:[a-z]+-[a-z]+|math|cs|physics|nlin|stat)\d{7})(?:v\d+)?"
+)  # as arXiv names them
+REMOTE_ARCHIVE = re.compile(
+    r"[a-z][a-z0-9+]+://[^#!]+\.(?:zip|tgz|tar|tar\.(?:gz|bz2|xz))(?:#sha256=[0-9a-f]{64})?", re.IGNORECASE
+)
 DOCUMENTATION = (".md", ".rst", ".html", ".htm", ".tex")  # which the code reader takes, too
-PAGE = re.compile(r"https?://[^/?#!]+(?:/[^?#!]*/|/)?(?:[^./?#!]*|[^/?#!]*\.(?:php|aspx?|jsp|cgi))(?:\?[^#!]*)?(?:#.*)?")  # by its name
+PAGE = re.compile(
+    r"https?://[^/?#!]+(?:/[^?#!]*/|/)?(?:[^./?#!]*|[^/?#!]*\.(?:php|aspx?|jsp|cgi))(?:\?[^#!]*)?(?:#.*)?"
+)  # by its name
 URL = re.compile(r"(?:https?|s3|gs)://\S+|pypi:\S+")
 
 
@@ -61,7 +80,9 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
             continue
         here = Path(path).expanduser()
         if not here.exists():
-            raise UserError(f"{path}: no such file or folder; give raw files, folders of them, or addresses with their digests")
+            raise UserError(
+                f"{path}: no such file or folder; give raw files, folders of them, or addresses with their digests"
+            )
         addresses = _addresses(here)
         for uri in addresses:
             _add_address(found, left, uri)
@@ -73,14 +94,24 @@ def sources(paths: list[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 def _check_any(found: dict[str, list[str]], left: list[str], paths: list[str]) -> None:
     if not found:
-        advice = "unpack .7z files first" if any(path.endswith(".7z") for path in left) else "see the table of readers in the README"
-        raise UserError(f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}; {advice}")
+        advice = (
+            "unpack .7z files first"
+            if any(path.endswith(".7z") for path in left)
+            else "see the table of readers in the README"
+        )
+        raise UserError(
+            f"nothing here that a reader takes: {', '.join(left[:5]) or ', '.join(paths)}; {advice}"
+        )
 
 
 def _addresses(path: Path) -> list[str]:
     """The lines of a small text file that holds addresses and nothing else."""
     try:
-        if not path.is_file() or path.stat().st_size > 10_000_000 or path.suffix not in (".txt", ".list", ".urls", ""):
+        if (
+            not path.is_file()
+            or path.stat().st_size > 10_000_000
+            or path.suffix not in (".txt", ".list", ".urls", "")
+        ):
             return []
         lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
     except OSError:  # to be told with the other files
@@ -90,7 +121,8 @@ def _addresses(path: Path) -> list[str]:
 
 
 def _walk(path: Path, found: dict[str, list[str]], left: list[str], seen: set[str]) -> None:
-    """Add what is at a path. seen: folders by their real paths, each of which is looked into once, whatever links lead to it."""
+    """Add what is at a path. seen: folders by their real paths, each of which is looked into once, whatever
+    links lead to it."""
     try:
         for child in _inside(path, found, left, seen):
             _walk(child, found, left, seen)
@@ -107,16 +139,22 @@ def _inside(path: Path, found: dict[str, list[str]], left: list[str], seen: set[
     if path.is_file():
         _add(found, left, str(path), uri, path)
         return []
-    if not path.is_dir() or (path / MANIFEST).is_file():  # a link that leads nowhere, a pipe; what Puna made itself
+    if (
+        not path.is_dir() or (path / MANIFEST).is_file()
+    ):  # a link that leads nowhere, a pipe; what Puna made itself
         left.append(str(path))
         return []
     if (real := os.path.realpath(path)) in seen:
         return []
     seen.add(real)
     inside = sorted(path.iterdir())
-    if any(child.suffix == ".tex" for child in inside) or (re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))):
+    if any(child.suffix == ".tex" for child in inside) or (
+        re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", path.name) and any(path.rglob("*.tex"))
+    ):
         found.setdefault("arxiv", []).append(uri)
-    elif any(child.name in PACKAGE for child in inside) or (any(child.name in LICENCES for child in inside) and _mostly_source(path)):
+    elif any(child.name in PACKAGE for child in inside) or (
+        any(child.name in LICENCES for child in inside) and _mostly_source(path)
+    ):
         found.setdefault("code", []).append(uri)
     else:
         return [child for child in inside if not child.name.startswith(".")]
@@ -136,7 +174,9 @@ def _add(found: dict[str, list[str]], left: list[str], name: str, uri: str, path
     """Add a file by its name, and by how it begins where it is at hand; an archive by what is in it."""
     if path is not None and name.lower().endswith(ARCHIVES):
         _add_archive(found, left, name, uri, path)
-    elif reader := _reader(name, lambda: b"<mediawiki" if path is None else _head(path)) or ("html" if PAGE.fullmatch(uri) else ""):
+    elif reader := _reader(name, lambda: b"<mediawiki" if path is None else _head(path)) or (
+        "html" if PAGE.fullmatch(uri) else ""
+    ):
         found.setdefault(reader, []).append(uri)
     else:
         left.append(uri)
@@ -152,7 +192,9 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
     if bare.endswith("posts.xml"):
         return "stackexchange"
     if ".xml" in bare.rpartition("/")[2]:
-        return "wikipedia" if re.search(rb"<mediawiki|<page>", head().replace(b"\0", b"")) else ""  # UTF-16 has zeros between
+        return (
+            "wikipedia" if re.search(rb"<mediawiki|<page>", head().replace(b"\0", b"")) else ""
+        )  # UTF-16 has zeros between
     if bare.endswith(".tex"):
         return "arxiv"
     return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
@@ -163,10 +205,13 @@ def _is_source(path: PurePath) -> bool:
 
 
 def _mostly_source(folder: Path) -> bool:
-    """Whether a folder without a package's marks holds at least as many files of source code as others that a reader takes."""
+    """Whether a folder without a package's marks holds at least as many files of source code as others that a
+    reader takes."""
     names = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     sources = sum(map(_is_source, names))
-    return sources > 0 and sources >= sum(not _is_source(path) and bool(_reader(path.name, lambda: b"<mediawiki")) for path in names)
+    return sources > 0 and sources >= sum(
+        not _is_source(path) and bool(_reader(path.name, lambda: b"<mediawiki")) for path in names
+    )
 
 
 def _head(path: Path) -> bytes:
@@ -177,7 +222,8 @@ def _head(path: Path) -> bytes:
 
 
 def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: str, path: Path) -> None:
-    """Add a zip or tar archive: whole where it is a package or a paper, else the files in it by the ends of their names."""
+    """Add a zip or tar archive: whole where it is a package or a paper, else the files in it by the ends of
+    their names."""
     readers: dict[str, str] = {}  # by pattern
     others: list[str] = []
     count = taken = papers = sources = 0
@@ -196,11 +242,16 @@ def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: s
             else:
                 sources += _is_source(inside)
                 others = [*others, str(inside)][:3]
-    except (UserError, OSError):  # what is damaged is told when it is read, by the code reader where no file is to be seen
+    except (
+        UserError,
+        OSError,
+    ):  # what is damaged is told when it is read, by the code reader where no file is to be seen
         package = package or not count
     if package or (sources and sources >= taken + papers):
         found.setdefault("code", []).append(uri)
-    elif (papers or re.match(r"\d{4}\.\d{4,5}", PurePosixPath(name).name)) and not name.lower().endswith(".zip"):
+    elif (papers or re.match(r"\d{4}\.\d{4,5}", PurePosixPath(name).name)) and not name.lower().endswith(
+        ".zip"
+    ):
         found.setdefault("arxiv", []).append(uri)
     else:
         for pattern, reader in readers.items():
@@ -208,7 +259,9 @@ def _add_archive(found: dict[str, list[str]], left: list[str], name: str, uri: s
         if papers:
             left.append(f"{name}: papers in a zip archive; unpack it, or pack them as tar")
         if others or not count:
-            left.append(f"{name}: {count - taken - papers} of the {count} files in it{', such as ' * bool(others)}{', '.join(others)}")
+            left.append(
+                f"{name}: {count - taken - papers} of the {count} files in it{', such as ' * bool(others)}{', '.join(others)}"
+            )
 
 
 def _member_reader(member: Member) -> str:
@@ -218,23 +271,30 @@ def _member_reader(member: Member) -> str:
         return ""
     if name.endswith((".gz", ".pdf")) and PAPER.fullmatch(name.rpartition(".")[0]):
         return "arxiv"
-    return _reader(name, lambda: b"<mediawiki" if name.lower().endswith(PACKED) else next(member.pieces(), b"")[:4096])
+    return _reader(
+        name, lambda: b"<mediawiki" if name.lower().endswith(PACKED) else next(member.pieces(), b"")[:4096]
+    )
 
 
 def _pattern(name: str) -> str:
-    """A pattern of the members that end like this one; of dumps, whose readers their ends do not tell, this one alone."""
+    """A pattern of the members that end like this one; of dumps, whose readers their ends do not tell, this
+    one alone."""
     last = bare = PurePosixPath(name).name
     while bare.lower().endswith(PACKED):
         bare = bare.rpartition(".")[0]
-    return glob.escape(name) if bare.lower().endswith(".xml") else "*" + glob.escape(last[len(bare.rpartition(".")[0]) :])
+    return (
+        glob.escape(name)
+        if bare.lower().endswith(".xml")
+        else "*" + glob.escape(last[len(bare.rpartition(".")[0]) :])
+    )
 
 
 PATHS, WRITTEN = "# paths: ", "# as written: "
 
 
 def check(folder: Path, paths: list[str]) -> None:
-    """Raise UserError where a run's folder was made of other paths than these, whose recipe and page would be lost, and where its recipe
-    was edited."""
+    """Raise UserError where a run's folder was made of other paths than these, whose recipe and page would be
+    lost, and where its recipe was edited."""
     path = folder / "recipe.toml"
     text = path.read_text("utf-8", "replace") if path.is_file() else ""
     lines = text.split("\n") if text else []
@@ -248,11 +308,14 @@ def check(folder: Path, paths: list[str]) -> None:
         )
     if not lines and not any(folder.glob(f"*/{MANIFEST}")):
         return
-    raise UserError(f"{folder} was made of {told.strip('[]') or 'another recipe'}; give this corpus another folder with --name")
+    raise UserError(
+        f"{folder} was made of {told.strip('[]') or 'another recipe'}; give this corpus another folder with --name"
+    )
 
 
 def _told(paths: list[str]) -> str:
-    """Paths as one line, whatever their order and wherever they are named from. Raises UserError for one that is no text."""
+    """Paths as one line, whatever their order and wherever they are named from. Raises UserError for one that
+    is no text."""
     whole = {path if URL.fullmatch(path) else os.path.realpath(os.path.expanduser(path)) for path in paths}
     if strange := next((path for path in sorted(whole) if not fetch.is_text(path)), None):
         raise UserError(f"{strange!r}: the path is not text in UTF-8; rename what is not")
@@ -266,8 +329,8 @@ def _signature(text: str) -> str:
 
 
 def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> tuple[str, list[str]]:
-    """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought to find theirs, and left in
-    `brought` for the run."""
+    """(a recipe in TOML that reads these paths, what no reader takes). Addresses without a digest are brought
+    to find theirs, and left in `brought` for the run."""
     found, left = sources(paths)
     for uri in found.pop("code", []):
         if not REMOTE_ARCHIVE.fullmatch(uri):
@@ -282,7 +345,11 @@ def recipe(name: str, paths: list[str], languages: list[str], brought: Path) -> 
         else:
             _add_archive(found, left, whole.partition("#")[0], whole, path)
     _check_any(found, left, paths)
-    lines = ["# What the corpus was made of. `puna run` on this file trains a small model on it.", PATHS + _told(paths), ""]
+    lines = [
+        "# What the corpus was made of. `puna run` on this file trains a small model on it.",
+        PATHS + _told(paths),
+        "",
+    ]
     lines += [f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     for reader, uris in found.items():

@@ -26,12 +26,17 @@ from puna.corpus.sources import members as archives
 from puna.errors import UserError
 from puna.run.artifact import file_digest
 
-MOST_TIMES_LARGER, LEAST_ROOM = 200, 100_000_000  # bytes an archive may unpack to: so many times its own, and so many more
+MOST_TIMES_LARGER, LEAST_ROOM = (
+    200,
+    100_000_000,
+)  # bytes an archive may unpack to: so many times its own, and so many more
 MEMBER_BYTES = 512  # counted for each file, or many empty ones would be free
 BROUGHT = "brought"  # folder beside the stages' scratch, of files that were fetched to find their digests
 UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
-_STRANGE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; what stands for bytes that are not UTF-8
+_STRANGE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # control characters; what stands for bytes that are not UTF-8
 _ESCAPED = re.compile(r"\[([*?[])\]")  # a sign of a pattern that stands for itself
 _LOCAL_MEMBERS = re.compile(r"(.+?\.(?:zip|tar|tgz|tar\.\w+))!(.+)", re.IGNORECASE)
 _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
@@ -39,8 +44,8 @@ _WHEEL = re.compile(r".+?-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed URI. kind: "pypi", "remote" or "local"; where: the rest; sha256: "" for local files; members: globs, () for the
-    whole file."""
+    """A parsed URI. kind: "pypi", "remote" or "local"; where: the rest; sha256: "" for local files; members:
+    globs, () for the whole file."""
 
     uri: str
     kind: str
@@ -51,8 +56,9 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """One raw file or folder on disk. name: stable across machines (URI and member); digest: SHA-256 of its content, or, under the policy
-    to skip damaged files, why it cannot be read. where: its path, as text, for there may be millions of them."""
+    """One raw file or folder on disk. name: stable across machines (URI and member); digest: SHA-256 of its
+    content, or, under the policy to skip damaged files, why it cannot be read. where: its path, as text, for
+    there may be millions of them."""
 
     source: str
     name: str
@@ -82,7 +88,9 @@ def parse(uri: str) -> Address:
             return Address(uri, "remote", where, sha256, members)
         where = where.removeprefix("pypi:")
         if not _PYPI.fullmatch(where):
-            raise UserError(f"{uri}: a package address is written pypi:NAME==VERSION/WHEEL_FILE.whl#sha256=HEX[!MEMBERS]")
+            raise UserError(
+                f"{uri}: a package address is written pypi:NAME==VERSION/WHEEL_FILE.whl#sha256=HEX[!MEMBERS]"
+            )
         return Address(uri, "pypi", where, sha256, members)
     where = uri.removeprefix("file:")
     found = _LOCAL_MEMBERS.fullmatch(where)
@@ -93,8 +101,13 @@ def parse_all(uris: Iterable[str]) -> list[Address]:
     """As `parse`; those of files in one archive are one address, since an archive is read as a whole."""
     found: dict[tuple[str, str, str, bool], list[Address]] = {}
     for address in map(parse, uris):
-        found.setdefault((address.kind, address.where, address.sha256, bool(address.members)), []).append(address)
-    return [replace(same[0], members=tuple(pattern for address in same for pattern in address.members)) for same in found.values()]
+        found.setdefault((address.kind, address.where, address.sha256, bool(address.members)), []).append(
+            address
+        )
+    return [
+        replace(same[0], members=tuple(pattern for address in same for pattern in address.members))
+        for same in found.values()
+    ]
 
 
 def local_uri(path: str) -> str:
@@ -109,10 +122,12 @@ def is_text(name: str) -> bool:
 
 
 def local_files(source: str, address: Address, root: Path, skip: bool = False) -> list[RawFile]:
-    """The local files or folders an address names, in name order, with digests. Raises UserError when there are none, and for one that
-    cannot be read, unless such are to be skipped."""
+    """The local files or folders an address names, in name order, with digests. Raises UserError when there
+    are none, and for one that cannot be read, unless such are to be skipped."""
     pattern = os.path.expanduser(os.path.expandvars(address.where))
-    found = sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    found = (
+        sorted(glob.glob(pattern, root_dir=root, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    )
     if "**" in pattern:  # which matches the folders on the way, too
         found = [name for name in found if not (root / name).is_dir()]
     if not skip and (strange := next((name for name in found if not is_text(name)), None)):
@@ -137,7 +152,8 @@ def _raw_file(source: str, name: str, path: Path, skip: bool) -> RawFile:
 
 
 def content_digest(path: Path, skip: bool = False) -> str:
-    """SHA-256 of a file, or of a folder's sorted file names and digests. skip: a file in a folder may be unreadable."""
+    """SHA-256 of a file, or of a folder's sorted file names and digests. skip: a file in a folder may be
+    unreadable."""
     if path.is_file():
         return file_digest(path)
     whole = hashlib.sha256()
@@ -165,8 +181,11 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def fetch(source: str, address: Address, folder: Path, brought: Path | None = None, skip: bool = False) -> list[RawFile]:
-    """Bring a remote address into `folder`, verified, and unpack the members it names. brought: where `bring` may have left it.
+def fetch(
+    source: str, address: Address, folder: Path, brought: Path | None = None, skip: bool = False
+) -> list[RawFile]:
+    """Bring a remote address into `folder`, verified, and unpack the members it names. brought: where `bring`
+    may have left it.
 
     skip: as for `unpack`. Raises UserError when the network, the digest or the archive fails.
     """
@@ -176,19 +195,26 @@ def fetch(source: str, address: Address, folder: Path, brought: Path | None = No
         if not path.is_file():
             path = (_pip_download if address.kind == "pypi" else _download)(address, Path(scratch))
         if (found := file_digest(path)) != address.sha256:
-            raise UserError(f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}")
+            raise UserError(
+                f"source {source}: {address.where} has digest {found}, the recipe says {address.sha256}"
+            )
         if not address.members:
             # Two addresses may end in the same name.
             target = folder / address.sha256[:12] / address.where.rstrip("/").rpartition("/")[2]
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
             return [RawFile(source, f"{address.where}", str(target), address.sha256, target.stat().st_size)]
-        return unpack(RawFile(source, address.where, str(path), address.sha256, path.stat().st_size), address.members, folder, skip)
+        return unpack(
+            RawFile(source, address.where, str(path), address.sha256, path.stat().st_size),
+            address.members,
+            folder,
+            skip,
+        )
 
 
 def bring(uri: str, brought: Path) -> tuple[str, Path]:
-    """(the address with its digest, the file), left in `brought` under its digest for `fetch`. Raises UserError when the network
-    fails, and where the address has another digest."""
+    """(the address with its digest, the file), left in `brought` under its digest for `fetch`. Raises
+    UserError when the network fails, and where the address has another digest."""
     rest, mark, members = uri.partition("!")
     given = rest.partition("#sha256=")[2].lower()
     where = rest.partition("#")[0]
@@ -203,16 +229,19 @@ def bring(uri: str, brought: Path) -> tuple[str, Path]:
 
 
 def pinned(uri: str, brought: Path) -> str:
-    """The address with its digest; one that has none is brought to find it. Raises UserError when the network fails."""
+    """The address with its digest; one that has none is brought to find it. Raises UserError when the network
+    fails."""
     return uri if "#sha256=" in uri or not re.match(r"[a-z][a-z0-9+]+://", uri) else bring(uri, brought)[0]
 
 
 def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool = False) -> list[RawFile]:
-    """The files of a zip or tar archive whose names match a pattern, in name order, each in a folder of its own below `folder`.
+    """The files of a zip or tar archive whose names match a pattern, in name order, each in a folder of its
+    own below `folder`.
 
-    Raises UserError where a pattern matches none, where they unpack to far more than the archive can mean, and where the archive is
-    damaged; if such are to be skipped, the archive itself then stands, as unreadable, behind the files that were unpacked; of a zip, whose
-    other files can be read, only the damaged one.
+    Raises UserError where a pattern matches none, where they unpack to far more than the archive can mean,
+    and where the archive is damaged; if such are to be skipped, the archive itself then stands, as
+    unreadable, behind the files that were unpacked; of a zip, whose other files can be read, only the damaged
+    one.
     """
     files: list[RawFile] = []
     matching, missing = _matching(patterns), dict.fromkeys(patterns)
@@ -223,7 +252,10 @@ def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool =
                 continue
             for pattern in matched:
                 missing.pop(pattern, None)
-            name, short = f"{archive.name}!{member.name}", PurePosixPath(member.name).name.encode()[-100:].decode("utf-8", "ignore")
+            name, short = (
+                f"{archive.name}!{member.name}",
+                PurePosixPath(member.name).name.encode()[-100:].decode("utf-8", "ignore"),
+            )
             target = folder / archive.digest[:12] / str(number) / short  # file systems count bytes
             try:
                 room = _write(member, target, room - MEMBER_BYTES)
@@ -233,7 +265,9 @@ def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool =
                 room -= MEMBER_BYTES + error.read
                 files.append(RawFile(archive.source, name, archive.where, f"{UNREADABLE}{error}", 0))
                 continue
-            files.append(RawFile(archive.source, name, str(target), file_digest(target), target.stat().st_size))
+            files.append(
+                RawFile(archive.source, name, str(target), file_digest(target), target.stat().st_size)
+            )
         if missing:
             raise UserError(f"it holds no file that matches {', '.join([*missing][:3])}")
     except UserError as error:
@@ -244,8 +278,13 @@ def unpack(archive: RawFile, patterns: Sequence[str], folder: Path, skip: bool =
 
 
 def _matching(patterns: Sequence[str]) -> Callable[[str], list[str]]:
-    """A function name -> the patterns that it matches. Those of one name are looked up, since there may be one for each file."""
-    names = {_ESCAPED.sub(r"\1", pattern): pattern for pattern in patterns if not glob.has_magic(_ESCAPED.sub("", pattern))}
+    """A function name -> the patterns that it matches. Those of one name are looked up, since there may be
+    one for each file."""
+    names = {
+        _ESCAPED.sub(r"\1", pattern): pattern
+        for pattern in patterns
+        if not glob.has_magic(_ESCAPED.sub("", pattern))
+    }
     globs = sorted(set(patterns) - set(names.values()))
 
     def matching(name: str) -> list[str]:
@@ -263,7 +302,9 @@ def _write(member: archives.Member, target: Path, room: int) -> int:
             for piece in member.pieces():
                 room -= len(piece)
                 if room < 0:
-                    raise UserError(f"it unpacks to over {MOST_TIMES_LARGER} times its size: unpack what is wanted of it yourself")
+                    raise UserError(
+                        f"it unpacks to over {MOST_TIMES_LARGER} times its size: unpack what is wanted of it yourself"
+                    )
                 out.write(piece)
     except UserError:
         target.unlink()
@@ -279,7 +320,16 @@ def _pip_download(address: Address, scratch: Path) -> Path:
         raise UserError(f"{address.uri}: {address.where} is not the name of a wheel")
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{match['name']}=={match['version']} --hash=sha256:{address.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+    ]
     command += ["--disable-pip-version-check", "--dest", str(scratch), "--requirement", str(requirements)]
     if tags["platform"] != "any":
         command += [f"--platform={platform}" for platform in tags["platform"].split(".")]
@@ -294,7 +344,9 @@ def _pip_download(address: Address, scratch: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     path = scratch / match["file"]
     if result.returncode or not path.is_file():
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.strip().splitlines()
+        lines = [
+            line for line in result.stderr.splitlines() if line.startswith("ERROR")
+        ] or result.stderr.strip().splitlines()
         raise UserError(f"{address.where}: pip could not bring it: {lines[-1] if lines else 'no such file'}")
     return path
 

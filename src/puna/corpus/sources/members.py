@@ -18,7 +18,16 @@ ARCHIVE = re.compile(r"\.(?:zip|whl|crate|tgz|tar|tar\.\w+)$", re.IGNORECASE)
 CHUNK = 1 << 20
 LARGEST_HEADER = 1 << 20  # bytes of all that stands before a file of a tar: its long name, its attributes
 _DAMAGED = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError),
+    *(
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ),
     *(IndexError, OverflowError),  # of tarfile and zipfile, where they trust what is written
 )
 
@@ -33,7 +42,8 @@ class BrokenMember(UserError):
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive. offset: of its header, in bytes of the (unpacked) archive; size: in bytes, as the archive states it."""
+    """One file of an archive. offset: of its header, in bytes of the (unpacked) archive; size: in bytes, as
+    the archive states it."""
 
     archive: Path
     name: str
@@ -42,7 +52,8 @@ class Member:
     opened: Callable[[], AbstractContextManager[IO[bytes]]]
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, a megabyte at a time. Raises BrokenMember where the archive is damaged or encrypted."""
+        """Its content, a megabyte at a time. Raises BrokenMember where the archive is damaged or
+        encrypted."""
         read = 0
         try:
             with self.opened() as file:
@@ -58,8 +69,9 @@ class Member:
 
 
 def members(path: Path, wanted: Callable[[str], Any] = lambda name: True) -> Iterator[Member]:
-    """The files whose names are wanted, in the archive's order; each is to be read before the next is asked for. Folders, links and
-    devices are passed over. Raises UserError where the archive is damaged, or is neither zip nor tar."""
+    """The files whose names are wanted, in the archive's order; each is to be read before the next is asked
+    for. Folders, links and devices are passed over. Raises UserError where the archive is damaged, or is
+    neither zip nor tar."""
     found = _zipped(path, wanted) if is_zip(path) else _tarred(path, wanted)
     while True:
         try:
@@ -74,7 +86,9 @@ def members(path: Path, wanted: Callable[[str], Any] = lambda name: True) -> Ite
 def is_chaff(name: str) -> bool:
     """Whether a file is what systems leave behind, hidden, or named to lead out of a folder."""
     parts = PurePosixPath(name).parts
-    return not parts or "__MACOSX" in parts or parts[-1].startswith(".") or ".." in parts or name.startswith("/")
+    return (
+        not parts or "__MACOSX" in parts or parts[-1].startswith(".") or ".." in parts or name.startswith("/")
+    )
 
 
 def is_zip(path: Path) -> bool:
@@ -88,7 +102,9 @@ def _zipped(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
         for entry in archive.infolist():
             name = _plain(entry.filename)
             if wanted(name) and not entry.filename.endswith("/"):
-                yield Member(path, name, entry.header_offset, entry.file_size, lambda entry=entry: archive.open(entry))  # type: ignore[misc]
+                yield Member(
+                    path, name, entry.header_offset, entry.file_size, lambda entry=entry: archive.open(entry)
+                )  # type: ignore[misc]
 
 
 def _tarred(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
@@ -110,7 +126,8 @@ def _tarred(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
 
 
 class _Tar(tarfile.TarFile):
-    """TarFile reads a header whatever its size, and takes all that is none for the end, as if it were the block of zeros."""
+    """TarFile reads a header whatever its size, and takes all that is none for the end, as if it were the
+    block of zeros."""
 
     def next(self) -> tarfile.TarInfo | None:
         file, headers = self.fileobj, _Headers(self.fileobj)
@@ -140,9 +157,14 @@ class _Headers:
 
 
 def _plain(name: str) -> str:
-    """A name without the "./" that `tar -C folder .` writes before it and without characters that cannot be printed."""
+    """A name without the "./" that `tar -C folder .` writes before it and without characters that cannot be
+    printed."""
     name = re.sub(r"^(?:\./+)+", "", name)
-    return name if name.isprintable() else "".join(character if character.isprintable() else "\ufffd" for character in name)
+    return (
+        name
+        if name.isprintable()
+        else "".join(character if character.isprintable() else "\ufffd" for character in name)
+    )
 
 
 def _told(path: Path, error: Exception) -> str:
@@ -151,6 +173,9 @@ def _told(path: Path, error: Exception) -> str:
         return f"neither a zip nor a tar archive, or damaged at its beginning{size}"
     if isinstance(error, RuntimeError):  # of zipfile: a password, a method of packing
         return f"the archive cannot be unpacked: {'it is encrypted' if 'password' in str(error) else error}"
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which stands for a place outside the file
+    if isinstance(error, OSError) and error.errno not in (
+        None,
+        errno.EINVAL,
+    ):  # which stands for a place outside the file
         return f"{path.name} cannot be read: {error.strerror}"
     return f"the archive is damaged or ends early{size}"

@@ -14,15 +14,23 @@ from puna.errors import UserError
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
-LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")  # errors of XML that cost more than a character
+LOSSES = (
+    "ERR_GT_REQUIRED",
+    "ERR_TAG_NAME_MISMATCH",
+    "ERR_DOCUMENT_END",
+)  # errors of XML that cost more than a character
 GUESSED_BYTES = 100_000  # of a text that its encoding is guessed by
 ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
-ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")  # the second mark opens a frame of settings that some writers put first
+ZSTANDARD = (
+    b"\x28\xb5\x2f\xfd",
+    b"\x50\x2a\x4d\x18",
+)  # the second mark opens a frame of settings that some writers put first
 
 
 class Damaged(UserError):
-    """A compressed stream that cannot be read on. member: byte of the file where its broken member starts; early: it just ends."""
+    """A compressed stream that cannot be read on. member: byte of the file where its broken member starts;
+    early: it just ends."""
 
     def __init__(self, message: str, member: int, early: bool) -> None:
         super().__init__(message)
@@ -39,7 +47,8 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def whole(path: Path, most: int) -> bytes | None:
-    """The content of such a file, None where it is longer than `most` bytes. Raises UserError as `chunks` does."""
+    """The content of such a file, None where it is longer than `most` bytes. Raises UserError as `chunks`
+    does."""
     parts: list[bytes] = []
     for chunk in chunks(path):
         parts.append(chunk)
@@ -50,7 +59,8 @@ def whole(path: Path, most: int) -> bytes | None:
 
 
 def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
-    """As `chunks`, each piece with the byte of the file where its gzip or bzip2 member starts (None in other files).
+    """As `chunks`, each piece with the byte of the file where its gzip or bzip2 member starts (None in other
+    files).
 
     start: byte where the first member wanted starts. Raises Damaged.
     """
@@ -82,7 +92,9 @@ def _unpacked(file: Any, kind: str, start: int, size: int) -> Iterator[tuple[int
             try:
                 piece = decoder.decompress(raw, CHUNK)
             except (OSError, ValueError, EOFError, zlib.error) as error:
-                raise Damaged(f"the {kind} stream is damaged before byte {file.tell():,} of {size:,}", member, False) from error
+                raise Damaged(
+                    f"the {kind} stream is damaged before byte {file.tell():,} of {size:,}", member, False
+                ) from error
             if piece:
                 yield member, piece
             if decoder.eof:
@@ -101,7 +113,9 @@ def _by_arrow(path: Path, kind: str) -> Iterator[bytes]:
             while piece := stream.read(CHUNK):
                 yield piece
     except OSError as error:
-        raise Damaged(f"the {kind} stream of {path.stat().st_size:,} bytes is damaged or ends early", 0, True) from error
+        raise Damaged(
+            f"the {kind} stream of {path.stat().st_size:,} bytes is damaged or ends early", 0, True
+        ) from error
 
 
 _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
@@ -129,15 +143,21 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
-    """Finished elements of these names, in the order in which they end; each is emptied after its turn, so memory stays small.
+    """Finished elements of these names, in the order in which they end; each is emptied after its turn, so
+    memory stays small.
 
-    A character that XML forbids is passed over. Raises UserError, after every element that can be read, where the document breaks off, is
-    damaged, or cannot be decoded.
+    A character that XML forbids is passed over. Raises UserError, after every element that can be read, where
+    the document breaks off, is damaged, or cannot be decoded.
     """
     from lxml import etree
 
     parser: Any = etree.XMLPullParser(
-        events=("end",), tag=[f"{{*}}{name}" for name in names], huge_tree=True, resolve_entities=False, no_network=True, recover=True
+        events=("end",),
+        tag=[f"{{*}}{name}" for name in names],
+        huge_tree=True,
+        resolve_entities=False,
+        no_network=True,
+        recover=True,
     )
     head = tail = b""
     try:
@@ -167,11 +187,15 @@ def _finished(parser: Any) -> Iterator[Any]:
 
 
 def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
-    """Raise UserError where a document was not read to its end. head, tail: its beginning and end without zeros, as good as decoding
-    UTF-16, for names."""
+    """Raise UserError where a document was not read to its end. head, tail: its beginning and end without
+    zeros, as good as decoding UTF-16, for names."""
     kinds = {error.type_name for error in errors}
     if not head.strip() or "ERR_DOCUMENT_EMPTY" in kinds:
-        raise UserError("this is no XML, or in an encoding that is neither UTF-8, UTF-16 nor what it says" if head else "nothing in it")
+        raise UserError(
+            "this is no XML, or in an encoding that is neither UTF-8, UTF-16 nor what it says"
+            if head
+            else "nothing in it"
+        )
     root = re.search(rb"</([\w:.-]+)\s*>\s*(?:<!--[^>]*-->\s*)*\Z", tail)
     opened = re.search(rb"<([A-Za-z_][\w:.-]*)", head)
     first = opened[1] if opened else b"?"
@@ -180,13 +204,17 @@ def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
     if utf16 and "ERR_INVALID_ENCODING" in kinds:
         raise UserError("the XML is UTF-16 with damage in it, behind which it cannot be read")
     for error in errors:  # the parser goes on behind others
-        if error.type_name in LOSSES or (error.type_name == "ERR_NAME_REQUIRED" and error.message.startswith("StartTag")):
-            raise UserError(f"the XML is damaged at line {error.line:,}, column {error.column:,}: what stands behind may be lost")
+        if error.type_name in LOSSES or (
+            error.type_name == "ERR_NAME_REQUIRED" and error.message.startswith("StartTag")
+        ):
+            raise UserError(
+                f"the XML is damaged at line {error.line:,}, column {error.column:,}: what stands behind may be lost"
+            )
 
 
 def text_of(raw: bytes, otherwise: str = "") -> str | None:
-    """Bytes as text: UTF-8 with or without a mark, UTF-16 and UTF-32 with one, else the encoding `otherwise` or, where none is named, what
-    they look like; what is neither is Latin-1. None for what is no text."""
+    """Bytes as text: UTF-8 with or without a mark, UTF-16 and UTF-32 with one, else the encoding `otherwise`
+    or, where none is named, what they look like; what is neither is Latin-1. None for what is no text."""
     if raw[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return raw.decode("utf-32", "replace")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -205,7 +233,8 @@ def text_of(raw: bytes, otherwise: str = "") -> str | None:
 
 
 def _guessed(raw: bytes) -> str:
-    """The encoding that bytes which are not UTF-8 look like. Windows-1252 where those beyond ASCII are too few to tell."""
+    """The encoding that bytes which are not UTF-8 look like. Windows-1252 where those beyond ASCII are too
+    few to tell."""
     letters = raw[:GUESSED_BYTES].translate(None, b" \t\r\n")
     if len(letters.translate(None, ASCII)) < max(20, 0.05 * len(letters)):
         return "cp1252"

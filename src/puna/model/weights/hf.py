@@ -1,7 +1,8 @@
 """Hugging Face's LlamaForCausalLM folders, in and out.
 
-Two things differ: names, and the order of the rows of wq and wk. Transformers turns element i of a head together with element
-i + e / 2, we turn neighbours; so within each head its rows are ours at 0, 2, 4, ... and then 1, 3, 5, ...
+Two things differ: names, and the order of the rows of wq and wk. Transformers turns element i of a head
+together with element i + e / 2, we turn neighbours; so within each head its rows are ours at 0, 2, 4, ... and
+then 1, 3, 5, ...
 """
 
 import json
@@ -67,8 +68,18 @@ def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(config.json, state dict) as transformers reads them."""
     config = model.config
     described: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
-    described |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "attention_bias": False}
-    described |= {"rope_theta": config.rope_theta, "head_dim": config.head_dim, "bos_token_id": 1, "eos_token_id": 2}
+    described |= {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_act": "silu",
+        "attention_bias": False,
+    }
+    described |= {
+        "rope_theta": config.rope_theta,
+        "head_dim": config.head_dim,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     tensors = {}
     for name, parameter in model.named_parameters():
         heads = _heads(config, name)
@@ -77,7 +88,9 @@ def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, tensors
 
 
-def convert(described: dict[str, Any], tensors: dict[str, Tensor], where: str, dtype: torch.dtype, device: str = "cpu") -> Llama:
+def convert(
+    described: dict[str, Any], tensors: dict[str, Tensor], where: str, dtype: torch.dtype, device: str = "cpu"
+) -> Llama:
     """A model from transformers' config and state dict. Raises UserError for what we cannot compute."""
     scaling = described.get("rope_scaling") or described.get("rope_parameters") or {}
     if scaling.get("rope_type", scaling.get("type", "default")) != "default":

@@ -14,9 +14,11 @@ from puna.model.weights.native import fill
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
-    """Read a checkpoint: seven int32 (dim, ffn_dim, layers, heads, kv heads, vocabulary, context), then float32 weights.
+    """Read a checkpoint: seven int32 (dim, ffn_dim, layers, heads, kv heads, vocabulary, context), then
+    float32 weights.
 
-    A negative vocabulary says that the head is a matrix of its own. Raises UserError when the file's size does not fit its header.
+    A negative vocabulary says that the head is a matrix of its own. Raises UserError when the file's size
+    does not fit its header.
     """
     raw = path.read_bytes()
     if len(raw) < 28:
@@ -28,7 +30,9 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
             norm_eps=1e-5, tie_embeddings=vocabulary > 0,
         )  # fmt: skip
     except ValueError as error:
-        raise UserError(f"{path} is no llama2.c checkpoint: its header {struct.unpack('<7i', raw[:28])} is no model's shape") from error
+        raise UserError(
+            f"{path} is no llama2.c checkpoint: its header {struct.unpack('<7i', raw[:28])} is no model's shape"
+        ) from error
     narrow = kv_heads * config.head_dim
     per_layer = {
         "attention_norm": (dim,), "attention.wq": (dim, dim), "attention.wk": (narrow, dim), "attention.wv": (narrow, dim),
@@ -38,9 +42,17 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
     rotations = context * config.head_dim  # cos and sin tables, which we compute
     head = 0 if config.tie_embeddings else config.vocab_size * dim
     if len(raw) != 28 + 4 * (config.parameters() + rotations):
-        raise UserError(f"{path} has {len(raw)} bytes, its header asks for {28 + 4 * (config.parameters() + rotations)}")
+        raise UserError(
+            f"{path} has {len(raw)} bytes, its header asks for {28 + 4 * (config.parameters() + rotations)}"
+        )
     values = torch.from_numpy(np.frombuffer(raw, "<f4", offset=28).copy())
-    sizes = [config.vocab_size * dim, *(layers * int(np.prod(shape)) for shape in per_layer.values()), dim, rotations, head]
+    sizes = [
+        config.vocab_size * dim,
+        *(layers * int(np.prod(shape)) for shape in per_layer.values()),
+        dim,
+        rotations,
+        head,
+    ]
     table, *stacks, norm, _, output = values.split(sizes)
     tensors = {"tok_embeddings.weight": table.view(-1, dim), "norm.weight": norm}
     if head:
@@ -67,14 +79,20 @@ class Tokenizer:
         self._ids = {piece: number for number, piece in reversed(list(enumerate(self.pieces)))}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, the begin token (1) first. Characters without a piece become their bytes (ids 3 to 258)."""
+        """Ids of a text, the begin token (1) first. Characters without a piece become their bytes (ids 3 to
+        258)."""
         ids = [1]
         for character in (" " + text) if text else "":
             known = self._ids.get(character.encode())
             ids += [known] if known is not None else [byte + 3 for byte in character.encode()]
         while True:
-            pairs = [(self._ids.get(self.pieces[a] + self.pieces[b]), place) for place, (a, b) in enumerate(itertools.pairwise(ids))]
-            known_pairs = [(self.scores[merged], -place, merged) for merged, place in pairs if merged is not None]
+            pairs = [
+                (self._ids.get(self.pieces[a] + self.pieces[b]), place)
+                for place, (a, b) in enumerate(itertools.pairwise(ids))
+            ]
+            known_pairs = [
+                (self.scores[merged], -place, merged) for merged, place in pairs if merged is not None
+            ]
             if not known_pairs:
                 return ids
             _, place, merged = max(known_pairs)

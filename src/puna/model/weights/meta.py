@@ -16,11 +16,16 @@ from puna.model.weights.native import fill
 _SPLIT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, max_seq_len: int = 2048) -> Llama:
-    """Read a folder of Meta's, whatever number of ranks it was written for. Nothing but tensors is unpickled."""
+def load(
+    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, max_seq_len: int = 2048
+) -> Llama:
+    """Read a folder of Meta's, whatever number of ranks it was written for. Nothing but tensors is
+    unpickled."""
     files = sorted(folder.glob("consolidated.*.pth"))
     if not files or not (folder / "params.json").is_file():
-        raise UserError(f"{folder} holds no model of Meta's release: consolidated.*.pth or params.json is missing")
+        raise UserError(
+            f"{folder} holds no model of Meta's release: consolidated.*.pth or params.json is missing"
+        )
     params: dict[str, Any] = json.loads((folder / "params.json").read_bytes())
     ranks: list[dict[str, Tensor]] = []
     for file in files:
@@ -33,7 +38,11 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, 
         if name == "rope.freqs":
             continue
         dimension = _SPLIT.get(name.split(".")[-2])
-        tensors[name] = first if dimension is None or len(ranks) == 1 else torch.cat([rank[name] for rank in ranks], dimension)
+        tensors[name] = (
+            first
+            if dimension is None or len(ranks) == 1
+            else torch.cat([rank[name] for rank in ranks], dimension)
+        )
     for name in ("tok_embeddings.weight", "layers.0.feed_forward.w1.weight"):
         if name not in tensors:
             raise UserError(f"{folder}: {name} is missing")
@@ -53,7 +62,11 @@ def save(model: Llama, folder: Path, ranks: int = 1) -> None:
         part = {}
         for name, parameter in model.state_dict().items():
             dimension = _SPLIT.get(name.split(".")[-2])
-            part[name] = (parameter if dimension is None else parameter.chunk(ranks, dimension)[rank]).contiguous().clone()
+            part[name] = (
+                (parameter if dimension is None else parameter.chunk(ranks, dimension)[rank])
+                .contiguous()
+                .clone()
+            )
         torch.save(part, folder / f"consolidated.{rank:02d}.pth")
     config = model.config
     params = {"dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads, "vocab_size": config.vocab_size,

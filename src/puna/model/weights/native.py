@@ -18,7 +18,10 @@ WEIGHTS, PARAMS = "model.safetensors", "params.json"
 def save(model: Llama, folder: Path) -> None:
     """Write a model; equal weights give equal bytes. A tied head is written once."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: parameter.detach().contiguous().cpu() for name, parameter in model.named_parameters()}, folder / WEIGHTS)
+    save_file(
+        {name: parameter.detach().contiguous().cpu() for name, parameter in model.named_parameters()},
+        folder / WEIGHTS,
+    )
     (folder / PARAMS).write_text(json.dumps(model.config.model_dump(), indent=1, sort_keys=True) + "\n")
 
 
@@ -37,8 +40,11 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     return fill(config, tensors, str(folder / WEIGHTS), device, dtype)
 
 
-def fill(config: LlamaConfig, tensors: dict[str, torch.Tensor], where: str, device: str, dtype: torch.dtype) -> Llama:
-    """A model of this shape with these weights, by Meta's names. Raises UserError naming what is missing, left over or misshapen."""
+def fill(
+    config: LlamaConfig, tensors: dict[str, torch.Tensor], where: str, device: str, dtype: torch.dtype
+) -> Llama:
+    """A model of this shape with these weights, by Meta's names. Raises UserError naming what is missing,
+    left over or misshapen."""
     with torch.device("meta"):
         model = Llama(config)
     model = model.to(dtype).to_empty(device=device)

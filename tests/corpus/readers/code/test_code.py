@@ -1,4 +1,5 @@
-"""Source code out of packages and out of rows of GitHub files: whose licence counts, what is refused and why."""
+"""Source code out of packages and out of rows of GitHub files: whose licence counts, what is refused and
+why."""
 
 import errno
 import gzip
@@ -35,7 +36,9 @@ def reasons(items: list[Found | Skipped]) -> list[str]:
 
 def wheel(path: Path, metadata: str, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("p-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{metadata}\n\nLong text")
+        archive.writestr(
+            "p-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{metadata}\n\nLong text"
+        )
         for name, content in files.items():
             archive.writestr(name, content)
     return path
@@ -55,21 +58,37 @@ def tarball(path: Path, files: dict[str, bytes]) -> Path:
     [
         ("License-Expression: MIT OR Apache-2.0", {}, "MIT OR Apache-2.0"),
         ("Classifier: License :: OSI Approved :: BSD License", {}, "BSD"),
-        ("Classifier: License :: OSI Approved :: BSD License", {"LICENSE": b"Under the simplified BSD license."}, "BSD-2-Clause"),
+        (
+            "Classifier: License :: OSI Approved :: BSD License",
+            {"LICENSE": b"Under the simplified BSD license."},
+            "BSD-2-Clause",
+        ),
         ("License: Apache 2.0", {}, "Apache-2.0"),
         ("License: UNKNOWN", {"p-1.dist-info/licenses/LICENSE": MIT_REFERENCE}, "MIT"),
         ("License-Expression: MIT OR GPL-2.0-only", {"LICENSE": GPL_REFERENCE}, "MIT OR GPL-2.0-only"),
     ],
 )
-def test_code_under_a_free_licence_is_kept(tmp_path: Path, metadata: str, files: dict[str, bytes], licence: str) -> None:
-    (found,) = found_in(list(package.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files}))))
+def test_code_under_a_free_licence_is_kept(
+    tmp_path: Path, metadata: str, files: dict[str, bytes], licence: str
+) -> None:
+    (found,) = found_in(
+        list(
+            package.read(
+                wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files})
+            )
+        )
+    )
     assert (found.licence, found.url, found.text) == (licence, "pypi:p==1/p/a.py", SOURCE.decode())
 
 
 @pytest.mark.parametrize(
     ("metadata", "files", "reason"),
     [
-        ("Classifier: License :: OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)", {}, "LGPL"),
+        (
+            "Classifier: License :: OSI Approved :: GNU Lesser General Public License v2 or later (LGPLv2+)",
+            {},
+            "LGPL",
+        ),
         ("License-Expression: GPL-3.0-only", {}, "GPL-3.0-only"),
         (
             "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: GNU General Public License (GPL)",
@@ -82,22 +101,34 @@ def test_code_under_a_free_licence_is_kept(tmp_path: Path, metadata: str, files:
         ("License: UNKNOWN", {"LICENSE": MIT_REFERENCE, "LICENSE.other": GPL_REFERENCE}, "MIT AND GPL"),
     ],
 )
-def test_code_under_another_licence_is_dropped(tmp_path: Path, metadata: str, files: dict[str, bytes], reason: str) -> None:
+def test_code_under_another_licence_is_dropped(
+    tmp_path: Path, metadata: str, files: dict[str, bytes], reason: str
+) -> None:
     items = list(package.read(wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, **files})))
     assert not found_in(items) and reasons(items) == [OTHER + reason]
 
 
 def test_the_packages_own_licence_counts_not_that_of_one_inside(tmp_path: Path) -> None:
-    files = {"a/_vendor/six-1.dist-info/METADATA": b"Name: six\nVersion: 1\nLicense: MIT\n\n", "a/b.py": SOURCE}
-    assert reasons(list(package.read(wheel(tmp_path / "p.whl", "License: GPL-3.0", files)))) == [OTHER + "GPL-3.0"]
+    files = {
+        "a/_vendor/six-1.dist-info/METADATA": b"Name: six\nVersion: 1\nLicense: MIT\n\n",
+        "a/b.py": SOURCE,
+    }
+    assert reasons(list(package.read(wheel(tmp_path / "p.whl", "License: GPL-3.0", files)))) == [
+        OTHER + "GPL-3.0"
+    ]
 
 
 def test_the_licence_of_a_part_beside_the_packages_own_is_not_the_packages(tmp_path: Path) -> None:
-    files = {"p-1.dist-info/LICENSE": b"The MIT License", "p-1.dist-info/LICENSE.python": b"GPL-compatible, says the PSF license agreement"}
+    files = {
+        "p-1.dist-info/LICENSE": b"The MIT License",
+        "p-1.dist-info/LICENSE.python": b"GPL-compatible, says the PSF license agreement",
+    }
     (found,) = package.read(wheel(tmp_path / "a.whl", "License: MIT", {**files, "a.py": SOURCE}))
     assert isinstance(found, Found) and found.licence == "MIT"
     files["p-1.dist-info/LICENSE"] = b"GNU General Public License, version 2"
-    assert reasons(list(package.read(wheel(tmp_path / "b.whl", "License: MIT", {**files, "a.py": SOURCE})))) == [OTHER + "MIT AND GPL"]
+    assert reasons(
+        list(package.read(wheel(tmp_path / "b.whl", "License: MIT", {**files, "a.py": SOURCE})))
+    ) == [OTHER + "MIT AND GPL"]
 
 
 def test_the_nearest_statement_decides(tmp_path: Path) -> None:
@@ -111,7 +142,10 @@ def test_the_nearest_statement_decides(tmp_path: Path) -> None:
         "p/strange/c.py": SOURCE,
     }
     items = list(package.read(wheel(tmp_path / "p.whl", "License: MIT", files)))
-    assert {item.title: item.licence for item in found_in(items)} == {"p/a.py": "MIT", "p/inside/deep/own.py": "Apache-2.0"}
+    assert {item.title: item.licence for item in found_in(items)} == {
+        "p/a.py": "MIT",
+        "p/inside/deep/own.py": "Apache-2.0",
+    }
     assert reasons(items) == [OTHER + "GPL-2.0-only", OTHER + "GPL", OTHER + "LicenseRef-unknown"]
 
 
@@ -120,19 +154,44 @@ def test_the_nearest_statement_decides(tmp_path: Path) -> None:
     [
         ("PKG-INFO", "Metadata-Version: 2.1\nName: p\nVersion: 1\nLicense: MIT\n", "pypi:p==1", "MIT"),
         ("package.json", '{"name": "p", "version": "1", "license": "MIT"}', "npm:p@1", "MIT"),
-        ("package.json", '{"name": "p", "version": "1", "licenses": [{"type": "MIT"}, {"type": "GPL"}]}', "npm:p@1", "MIT OR GPL"),
-        ("Cargo.toml", '[package]\nname = "p"\nversion = "1"\nlicense = "MIT/Apache-2.0"', "crates:p@1", "MIT OR Apache-2.0"),
-        ("pyproject.toml", '[project]\nname = "p"\nversion = "1"\nlicense = {text = "MIT"}', "pypi:p==1", "MIT"),
+        (
+            "package.json",
+            '{"name": "p", "version": "1", "licenses": [{"type": "MIT"}, {"type": "GPL"}]}',
+            "npm:p@1",
+            "MIT OR GPL",
+        ),
+        (
+            "Cargo.toml",
+            '[package]\nname = "p"\nversion = "1"\nlicense = "MIT/Apache-2.0"',
+            "crates:p@1",
+            "MIT OR Apache-2.0",
+        ),
+        (
+            "pyproject.toml",
+            '[project]\nname = "p"\nversion = "1"\nlicense = {text = "MIT"}',
+            "pypi:p==1",
+            "MIT",
+        ),
         ("LICENSE", MIT_REFERENCE.decode(), "p-1.tar.gz", "MIT"),
     ],
 )
-def test_source_archives_of_several_kinds_equal_their_folders(tmp_path: Path, manifest: str, content: str, name: str, licence: str) -> None:
-    files = {f"p-1/{manifest}": content.encode(), "p-1/src/a.py": SOURCE, "p-1/src/a.rs": b"// Copyright 2010 X\nfn main() {}\n"}
+def test_source_archives_of_several_kinds_equal_their_folders(
+    tmp_path: Path, manifest: str, content: str, name: str, licence: str
+) -> None:
+    files = {
+        f"p-1/{manifest}": content.encode(),
+        "p-1/src/a.py": SOURCE,
+        "p-1/src/a.rs": b"// Copyright 2010 X\nfn main() {}\n",
+    }
     items = found_in(list(package.read(tarball(tmp_path / "p-1.tar.gz", files))))
-    assert [(item.url, item.licence) for item in items] == [(f"{name}/p-1/src/{file}", licence) for file in ("a.py", "a.rs")]
+    assert [(item.url, item.licence) for item in items] == [
+        (f"{name}/p-1/src/{file}", licence) for file in ("a.py", "a.rs")
+    ]
     with tarfile.open(tmp_path / "p-1.tar.gz") as archive:
         archive.extractall(tmp_path / "x", filter="data")
-    assert [(item.text, item.licence) for item in found_in(list(package.read(tmp_path / "x")))] == [(item.text, licence) for item in items]
+    assert [(item.text, item.licence) for item in found_in(list(package.read(tmp_path / "x")))] == [
+        (item.text, licence) for item in items
+    ]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"license": 3}', "[" * 100_000, "\0"])
@@ -202,7 +261,9 @@ def read_on(path: Path) -> list[Found | Skipped]:
 
 def test_an_archive_that_breaks_off_gives_what_is_before(tmp_path: Path) -> None:
     noise = random.Random(1)
-    files = {f"p/{number:02}.py": b"# %s\n" % noise.randbytes(40).hex().encode() + SOURCE for number in range(50)}
+    files = {
+        f"p/{number:02}.py": b"# %s\n" % noise.randbytes(40).hex().encode() + SOURCE for number in range(50)
+    }
     path = tarball(tmp_path / "p.tar.gz", {"LICENSE": MIT_REFERENCE, **files})
     path.write_bytes(path.read_bytes()[:-800])
     found = found_in(read_on(path))
@@ -227,9 +288,18 @@ def test_a_damaged_file_of_a_wheel_costs_only_itself_and_is_told(tmp_path: Path)
 
 
 def test_what_a_licence_speaks_for_that_cannot_be_read_is_dropped(tmp_path: Path) -> None:
-    files = {"a/LICENSE": MIT_REFERENCE, "a/a.py": SOURCE, "b/LICENSE": GPL_REFERENCE, "b/b.py": SOURCE, "c.py": SOURCE}
+    files = {
+        "a/LICENSE": MIT_REFERENCE,
+        "a/a.py": SOURCE,
+        "b/LICENSE": GPL_REFERENCE,
+        "b/b.py": SOURCE,
+        "c.py": SOURCE,
+    }
     items = read_on(broken(wheel(tmp_path / "p.whl", "License: MIT", files), "a/LICENSE"))
-    assert [item.title for item in found_in(items)] == ["c.py"] and reasons(items) == [OTHER + "LicenseRef-unknown", OTHER + "GPL"]
+    assert [item.title for item in found_in(items)] == ["c.py"] and reasons(items) == [
+        OTHER + "LicenseRef-unknown",
+        OTHER + "GPL",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -259,9 +329,19 @@ def test_licences_and_metadata_are_not_held_in_memory(tmp_path: Path, name: str,
 
 ROWS: list[dict[str, Any]] = [
     {"content": SOURCE.decode(), "path": "herd/a.py", "repo_name": "puna/herd", "license": "mit"},
-    {"content": "// Copyright 2010 X\n#include <a.h>\nint main;\n", "path": "b c.c", "repo_name": "puna/herd", "license": "bsd-3-clause"},
+    {
+        "content": "// Copyright 2010 X\n#include <a.h>\nint main;\n",
+        "path": "b c.c",
+        "repo_name": "puna/herd",
+        "license": "bsd-3-clause",
+    },
     {"content": SOURCE.decode(), "path": "a.py", "repo_name": "puna/free", "license": "gpl-3.0"},
-    {"content": "# SPDX-License-Identifier: GPL-2.0\nx = 1\n", "path": "a.py", "repo_name": "puna/herd", "license": "mit"},
+    {
+        "content": "# SPDX-License-Identifier: GPL-2.0\nx = 1\n",
+        "path": "a.py",
+        "repo_name": "puna/herd",
+        "license": "mit",
+    },
     {"content": "x", "path": "data.csv", "repo_name": "puna/herd", "license": "mit"},
     {"content": None, "path": "a.py", "repo_name": "puna/herd", "license": "mit"},
     {"content": SOURCE.decode(), "path": "a.py", "repo_name": "puna/herd", "license": None},
@@ -271,9 +351,20 @@ ROWS: list[dict[str, Any]] = [
 def check_rows(items: list[Found | Skipped]) -> None:
     assert [(item.url, item.licence, item.text, item.title) for item in found_in(items)] == [
         ("https://github.com/puna/herd/blob/HEAD/herd/a.py", "MIT", SOURCE.decode(), "herd/a.py"),
-        ("https://github.com/puna/herd/blob/HEAD/b%20c.c", "BSD-3-Clause", "#include <a.h>\nint main;\n", "b c.c"),
+        (
+            "https://github.com/puna/herd/blob/HEAD/b%20c.c",
+            "BSD-3-Clause",
+            "#include <a.h>\nint main;\n",
+            "b c.c",
+        ),
     ]
-    assert reasons(items) == [OTHER + "gpl-3.0", OTHER + "GPL-2.0", "not a source file", "no text", OTHER + "unknown"]
+    assert reasons(items) == [
+        OTHER + "gpl-3.0",
+        OTHER + "GPL-2.0",
+        "not a source file",
+        "no text",
+        OTHER + "unknown",
+    ]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -323,7 +414,9 @@ def test_the_column_names_of_sets_made_from_it(tmp_path: Path, row: dict[str, An
     assert (found.url, found.licence) == ("https://github.com/r/r/blob/HEAD/a.py", licence)
 
 
-def test_a_file_of_a_folder_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_a_folder_that_cannot_be_read_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "LICENSE").write_bytes(MIT_REFERENCE)
     for name in ("a.py", "b.py", "c.py"):
         (tmp_path / name).write_bytes(SOURCE)
@@ -336,7 +429,9 @@ def test_a_file_of_a_folder_that_cannot_be_read_costs_only_itself(tmp_path: Path
 
     monkeypatch.setattr(Path, "open", open_)
     items = list(package.read(tmp_path))
-    assert [item.url[-4:] for item in items] == ["a.py", "b.py", "c.py"] and reasons(items) == ["cannot be read"]
+    assert [item.url[-4:] for item in items] == ["a.py", "b.py", "c.py"] and reasons(items) == [
+        "cannot be read"
+    ]
     closed.add("LICENSE")
     with pytest.raises(UserError, match="LICENSE cannot be read: Permission denied"):
         list(package.read(tmp_path))

@@ -66,14 +66,28 @@ def test_headers(name: str, text: str, kept: str | None) -> None:
     assert headers.without_header(text, name) == (text if kept is None else kept)
 
 
-MARKS = [("# ", "a.py"), ("// ", "a.c"), ("-- ", "a.sql"), ("; ", "a.scm"), ("% ", "a.erl"), ("! ", "a.f90"), ("' ", "a.vb")]
+MARKS = [
+    ("# ", "a.py"),
+    ("// ", "a.c"),
+    ("-- ", "a.sql"),
+    ("; ", "a.scm"),
+    ("% ", "a.erl"),
+    ("! ", "a.f90"),
+    ("' ", "a.vb"),
+]
 
 
 @given(
     st.sampled_from(MARKS),
-    st.lists(st.text(alphabet="abcdefgh ij=+()", min_size=1, max_size=30).filter(lambda line: line.strip()), min_size=1, max_size=8),
+    st.lists(
+        st.text(alphabet="abcdefgh ij=+()", min_size=1, max_size=30).filter(lambda line: line.strip()),
+        min_size=1,
+        max_size=8,
+    ),
 )
-def test_what_follows_a_header_stays_and_so_does_a_text_without_one(style: tuple[str, str], body: list[str]) -> None:
+def test_what_follows_a_header_stays_and_so_does_a_text_without_one(
+    style: tuple[str, str], body: list[str]
+) -> None:
     mark, name = style
     text = "\n".join(body)
     assert headers.without_header(text, name) == text
@@ -81,7 +95,10 @@ def test_what_follows_a_header_stays_and_so_does_a_text_without_one(style: tuple
     assert headers.without_header(f"{header}\n\n{text}", name).strip("\n") == text.strip("\n")
 
 
-@given(st.text(alphabet="#/*-<!>\"'{}() \nCopyright 2010%;.", max_size=200), st.sampled_from(sorted(code_files._STYLES)))
+@given(
+    st.text(alphabet="#/*-<!>\"'{}() \nCopyright 2010%;.", max_size=200),
+    st.sampled_from(sorted(code_files._STYLES)),
+)
 def test_only_whole_lines_of_comments_go(text: str, extension: str) -> None:
     kept = headers.without_header(text, f"a.{extension}")
     assert headers.without_header(kept, f"a.{extension}") is not None
@@ -90,7 +107,9 @@ def test_only_whole_lines_of_comments_go(text: str, extension: str) -> None:
     }
 
 
-@pytest.mark.parametrize("line", ["# Copyright 2010\n", "#" * 50 + "\n", "/*\n", "/* a\n", '"""\n', "# a. \n", "\n", " "])
+@pytest.mark.parametrize(
+    "line", ["# Copyright 2010\n", "#" * 50 + "\n", "/*\n", "/* a\n", '"""\n', "# a. \n", "\n", " "]
+)
 @pytest.mark.parametrize("name", ["a.py", "a.c", "a.rst"])
 def test_time_is_linear(line: str, name: str) -> None:
     start = time.process_time()
@@ -102,7 +121,9 @@ def test_time_is_linear(line: str, name: str) -> None:
 def test_installed_python_is_the_same_program_without_its_headers(package: str) -> None:
     folder = Path(importlib.util.find_spec(package).origin or "").parent  # type: ignore[union-attr]
     changed = 0
-    for path in itertools.islice(sorted(folder.rglob("*.py")), 0, 4000, 100 if package == "transformers" else 8):
+    for path in itertools.islice(
+        sorted(folder.rglob("*.py")), 0, 4000, 100 if package == "transformers" else 8
+    ):
         text = path.read_text("utf-8")
         kept = headers.without_header(text, path.name)
         changed += kept != text

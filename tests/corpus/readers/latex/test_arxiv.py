@@ -14,7 +14,9 @@ from puna.corpus.readers.latex import arxiv
 from puna.corpus.record import Found, Skipped
 from puna.errors import UserError
 
-PAPER = r"\documentclass{article}\title{On llamas}\begin{document}Front.\section{One}They graze.\end{document}"
+PAPER = (
+    r"\documentclass{article}\title{On llamas}\begin{document}Front.\section{One}They graze.\end{document}"
+)
 
 
 def text_of(source: str, **others: str) -> str:
@@ -49,12 +51,21 @@ def read(path: Path, content: bytes) -> list[Found | Skipped]:
         (r"Front.\chapter{One}a\section{Two}b", r"\chapter{One}a\section{Two}b"),
         (r"Front.\section[short]{One}a", r"\section[short]{One}a"),
         (r"\begin{abstract}x\end{abstract}\maketitle A letter.", "A letter."),
-        (r"\maketitle A letter.\section*{Acknowledgments}Thanks.", r"A letter.\section*{Acknowledgments}Thanks."),
+        (
+            r"\maketitle A letter.\section*{Acknowledgments}Thanks.",
+            r"A letter.\section*{Acknowledgments}Thanks.",
+        ),
         ("Only text.", "Only text."),
-        (r"\section{One}a\begin{thebibliography}{9}\bibitem{x}y\end{thebibliography}\appendix b", r"\section{One}a\appendix b"),
+        (
+            r"\section{One}a\begin{thebibliography}{9}\bibitem{x}y\end{thebibliography}\appendix b",
+            r"\section{One}a\appendix b",
+        ),
         (r"\section{One}a\begin{references}\bibitem{x}y", r"\section{One}a"),
         (r"\section{One}a\bibliographystyle{plain}\bibliography{refs}b", r"\section{One}ab"),
-        (r"\section{One}a\section*{References}\begin{itemize}\item x\end{itemize}\section{Two}b", r"\section{One}a\section{Two}b"),
+        (
+            r"\section{One}a\section*{References}\begin{itemize}\item x\end{itemize}\section{Two}b",
+            r"\section{One}a\section{Two}b",
+        ),
         ("\\section{One}\n\\label{one}\nSee \\ref{one}.", "\\section{One}\nSee \\ref{one}."),
         ("\\section{One}\\iffalse hidden\\fi a", r"\section{One} a"),
     ],
@@ -64,12 +75,18 @@ def test_the_text_starts_at_the_first_section_and_has_no_references(body: str, t
 
 
 def test_files_in_the_order_in_which_they_are_read() -> None:
-    assert text_of(document(r"\section{A}\input{two}\input one"), one="1", two=r"2\input{one}") == r"\section{A}211"
+    assert (
+        text_of(document(r"\section{A}\input{two}\input one"), one="1", two=r"2\input{one}")
+        == r"\section{A}211"
+    )
     only = document(r"\section{A}\include{one}\include{two}\input{one}", r"\includeonly{two}")
     assert text_of(only, one="1", two="2") == r"\section{A}21"
     alone = document("\\section{B}b", r"\newcommand{\x}{no}")
     assert text_of(document(r"\section{A}a\subfile{one}c"), one=alone) == r"\section{A}a\section{B}bc"
-    assert text_of(r"\def\size{10pt}\input{one}", one=document(r"\section{A}\x", r"\newcommand{\x}{yes}")) == r"\section{A}yes"
+    assert (
+        text_of(r"\def\size{10pt}\input{one}", one=document(r"\section{A}\x", r"\newcommand{\x}{yes}"))
+        == r"\section{A}yes"
+    )
     assert text_of(document(r"\section{A}\iffalse\input{one}\fi a"), one="1") == r"\section{A} a"
 
 
@@ -80,7 +97,9 @@ def test_titles_are_plain() -> None:
 
 @pytest.mark.parametrize("form", ["tex", "gz", "tar", "tar.gz"])
 def test_a_paper_in_every_form(tmp_path: Path, form: str) -> None:
-    content = tar(main_dot_tex=PAPER.encode(), figure_dot_eps=bytes(9000)) if "tar" in form else PAPER.encode()
+    content = (
+        tar(main_dot_tex=PAPER.encode(), figure_dot_eps=bytes(9000)) if "tar" in form else PAPER.encode()
+    )
     (found,) = read(tmp_path / f"2101.00001.{form}", gzip.compress(content) if "gz" in form else content)
     assert isinstance(found, Found) and found.text == r"\section{One}They graze."
     assert (found.url, found.title) == ("https://arxiv.org/abs/2101.00001", "On llamas")
@@ -97,7 +116,9 @@ def test_a_paper_in_every_form(tmp_path: Path, form: str) -> None:
     ],
 )
 def test_papers_without_source(tmp_path: Path, content: bytes, reason: str) -> None:
-    assert read(tmp_path / "2101.00001.gz", gzip.compress(content)) == [Skipped(reason, "https://arxiv.org/abs/2101.00001", 0)]
+    assert read(tmp_path / "2101.00001.gz", gzip.compress(content)) == [
+        Skipped(reason, "https://arxiv.org/abs/2101.00001", 0)
+    ]
 
 
 def test_a_bulk_archive_gives_paper_by_paper(tmp_path: Path) -> None:
@@ -111,7 +132,11 @@ def test_a_bulk_archive_gives_paper_by_paper(tmp_path: Path) -> None:
     items = read(tmp_path / "arXiv_src_2101_001.tar", tar(**inner))
     assert [item.offset for item in items] == list(range(5))
     assert [item.url[-1] for item in items] == ["1", "2", "3", "4", "5"]
-    assert [item.reason if isinstance(item, Skipped) else "" for item in items[:3]] == ["", "", "PDF without source"]
+    assert [item.reason if isinstance(item, Skipped) else "" for item in items[:3]] == [
+        "",
+        "",
+        "PDF without source",
+    ]
     assert items[4] == Skipped("damaged gzip member", "https://arxiv.org/abs/2101.00005", 4)
 
 
@@ -127,12 +152,18 @@ def test_a_cut_archive_is_named_after_what_could_be_read(tmp_path: Path) -> None
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.tuples(st.integers(0, 4000), st.binary(max_size=8)), max_size=4), packed=st.booleans())
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, 4000), st.binary(max_size=8)), max_size=4), packed=st.booleans()
+)
 def test_no_damage_breaks_it(tmp_path: Path, cuts: list[tuple[int, bytes]], packed: bool) -> None:
     content = tar(main_dot_tex=PAPER.encode(), **{"2101.00001_dot_gz": gzip.compress(PAPER.encode())})
     content = gzip.compress(content) if packed else content
     for place, written in cuts:
-        content = content[: place % (len(content) + 1)] + written + content[place % (len(content) + 1) + len(written) :]
+        content = (
+            content[: place % (len(content) + 1)]
+            + written
+            + content[place % (len(content) + 1) + len(written) :]
+        )
     path = tmp_path / "2101.00001"
     path.write_bytes(content)
     try:
@@ -142,7 +173,8 @@ def test_no_damage_breaks_it(tmp_path: Path, cuts: list[tuple[int, bytes]], pack
 
 
 @pytest.mark.parametrize(
-    ("option", "encoding"), [("latin2", "iso8859-2"), ("cp1251", "cp1251"), ("T1,koi8-r", "koi8-r"), ("utf8", "cp1252")]
+    ("option", "encoding"),
+    [("latin2", "iso8859-2"), ("cp1251", "cp1251"), ("T1,koi8-r", "koi8-r"), ("utf8", "cp1252")],
 )
 def test_the_encoding_that_a_paper_names(tmp_path: Path, option: str, encoding: str) -> None:
     words = {"iso8859-2": "źródło", "cp1252": "Größe"}.get(encoding, "лама")
@@ -153,7 +185,11 @@ def test_the_encoding_that_a_paper_names(tmp_path: Path, option: str, encoding: 
 
 
 def test_old_identifiers_get_their_slash(tmp_path: Path) -> None:
-    for name, url in (("hep-th9901001", "hep-th/9901001"), ("math.AG0212001v2", "math.AG/0212001v2"), ("0704.0001", "0704.0001")):
+    for name, url in (
+        ("hep-th9901001", "hep-th/9901001"),
+        ("math.AG0212001v2", "math.AG/0212001v2"),
+        ("0704.0001", "0704.0001"),
+    ):
         (found,) = read(tmp_path / f"{name}.gz", gzip.compress(PAPER.encode()))
         assert found.url == f"https://arxiv.org/abs/{url}"
 
@@ -176,7 +212,12 @@ REPEATED = [
 def test_no_text_takes_long(tmp_path: Path, pattern: str) -> None:
     preamble = r"\newcommand{\a}[2]{#1}\def\b#1;{#1#1}\newcommand{\c}[1][x]{\a{#1}}\newenvironment{e}{<}{>}"
     many = pattern * (60_000 // len(pattern))
-    for source in (document(r"\section{A}" + many, preamble), document(r"\section{A}\x\a{b}{c}", preamble + many)):
+    for source in (
+        document(r"\section{A}" + many, preamble),
+        document(r"\section{A}\x\a{b}{c}", preamble + many),
+    ):
         started = time.process_time()
         assert len(read(tmp_path / "x.tex", source.encode())) == 1
-        assert time.process_time() - started < 3  # a hundred times what the slowest takes; with a square in it, minutes
+        assert (
+            time.process_time() - started < 3
+        )  # a hundred times what the slowest takes; with a square in it, minutes

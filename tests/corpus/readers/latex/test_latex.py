@@ -20,7 +20,10 @@ def test_comments_go_escaped_and_verbatim_percents_stay() -> None:
         (r"\url{http://a.example/%20x} % gone", r"\url{http://a.example/%20x} "),
         (r"\href{http://a.example/%20}{the page}% gone", r"\href{http://a.example/%20}{the page}"),
         (r"\verb|%| and \verb+50%+ % gone", r"\verb|%| and \verb+50%+ "),
-        ("\\begin{lstlisting}\n% kept\n\\end{lstlisting}% gone\n", "\\begin{lstlisting}\n% kept\n\\end{lstlisting}\n"),
+        (
+            "\\begin{lstlisting}\n% kept\n\\end{lstlisting}% gone\n",
+            "\\begin{lstlisting}\n% kept\n\\end{lstlisting}\n",
+        ),
         ("% first line\ntext", "text"),
         ("\\begin{verbatim}\n100% never ends", "\\begin{verbatim}\n100"),
         ("% \\begin{verbatim}\ntext % gone", "text "),
@@ -75,7 +78,11 @@ def test_branches_that_tex_takes(text: str, taken: str) -> None:
         (r"\long\gdef\x#1{<#1>}", r"\x{y}", "<y>"),
         (r"\let\eps=\varepsilon \let\e\eps", r"$\e$", r"$\varepsilon$"),
         (r"\newcommand\a{one}\let\b\a\renewcommand\a{two}", r"\a \b", "two one"),
-        (r"\let\oldvec\vec\renewcommand{\vec}[1]{\oldvec{\mathbf{#1}}}", r"\vec{x} \oldvec{y}", r"\vec{x} \vec{y}"),
+        (
+            r"\let\oldvec\vec\renewcommand{\vec}[1]{\oldvec{\mathbf{#1}}}",
+            r"\vec{x} \oldvec{y}",
+            r"\vec{x} \vec{y}",
+        ),
         (
             r"\newenvironment{claim}[1]{\begin{quote}\textbf{#1}}{\end{quote}}",
             r"\begin{claim}{A}b\end{claim}",
@@ -88,7 +95,11 @@ def test_branches_that_tex_takes(text: str, taken: str) -> None:
             r"the set $\mathbb{R}$ is $\mathbb{R}$, \[\mathbb{R}\]",
         ),
         (r"\newcommand{\name}{Puna}", r"\name{} is \name.", "Puna is Puna."),
-        (r"\DeclarePairedDelimiter{\abs}{\lvert}{\rvert}", r"\abs{x} \abs*{y}", r"\lvert x \rvert \lvert y \rvert"),
+        (
+            r"\DeclarePairedDelimiter{\abs}{\lvert}{\rvert}",
+            r"\abs{x} \abs*{y}",
+            r"\lvert x \rvert \lvert y \rvert",
+        ),
         (r"\NewDocumentCommand{\f}{s m O{z}}{#2/#3}", r"\f*{a} \f{a}[b]", "a/z a/b"),
         (r"\newcommand{\sect}[1]{\section{#1}}", r"\sect{One}", r"\section{One}"),
         (r"\newcommand{\section}[1]{no}", r"\section{One}", r"\section{One}"),
@@ -107,7 +118,9 @@ def test_groups_are_balanced() -> None:
     assert group("[a{]}b]c", 0, "[", "]") == ("a{]}b", 7)
 
 
-PARTS = st.sampled_from([r"\newcommand", r"\def", r"\a", r"\b", "{", "}", "[1]", "[", "]", "#1", "#2", "x", " ", "%", "\n", "\\"])
+PARTS = st.sampled_from(
+    [r"\newcommand", r"\def", r"\a", r"\b", "{", "}", "[1]", "[", "]", "#1", "#2", "x", " ", "%", "\n", "\\"]
+)
 
 
 @given(st.lists(PARTS, max_size=40).map("".join), st.lists(PARTS, max_size=40).map("".join))
@@ -117,7 +130,10 @@ def test_no_text_breaks_it(preamble: str, body: str) -> None:
 
 def test_a_bomb_of_macros_stays_small() -> None:
     names = [f"\\{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    preamble = "".join(f"\\newcommand{{{name}}}{{{10 * following}}}" for name, following in zip(names, [*names[1:], "x"], strict=True))
+    preamble = "".join(
+        f"\\newcommand{{{name}}}{{{10 * following}}}"
+        for name, following in zip(names, [*names[1:], "x"], strict=True)
+    )
     assert len(expand_macros(preamble, r"\a")) < 1_000_000
     body = expand_macros(r"\newcommand{\two}[1]{#1#1}", "\\two{" * 300 + "x" + "}" * 300)
     assert len(body) < 1_000_000

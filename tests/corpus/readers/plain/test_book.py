@@ -9,7 +9,10 @@ import pytest
 from puna.corpus.readers.plain import book
 from puna.corpus.record import Found, Skipped
 
-PROSE = "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. " * 4
+PROSE = (
+    "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. "
+    * 4
+)
 WRAPPED = textwrap.fill(PROSE.strip(), 70)
 FRAME = (
     "The Project Gutenberg EBook of Puna\n\nTitle: Puna\n\n*** START OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n\n\n"
@@ -28,11 +31,16 @@ def text_of(tmp_path: Path, body: str) -> str:
 @pytest.mark.parametrize("width", [55, 65, 75, 90])
 def test_hard_wrapped_prose_becomes_one_line_a_paragraph(width: int) -> None:
     paragraphs = [PROSE.strip(), ("A second paragraph, " * 9).strip(), "A short one."]
-    assert book.unwrap("\n\n".join(textwrap.fill(part, width) for part in paragraphs)) == "\n\n".join(paragraphs)
+    assert book.unwrap("\n\n".join(textwrap.fill(part, width) for part in paragraphs)) == "\n\n".join(
+        paragraphs
+    )
 
 
 def test_a_margin_on_the_left_is_no_verse() -> None:
-    assert book.unwrap(textwrap.indent(f"{WRAPPED}\n\n{WRAPPED}", "   ")) == f"{PROSE.strip()}\n\n{PROSE.strip()}"
+    assert (
+        book.unwrap(textwrap.indent(f"{WRAPPED}\n\n{WRAPPED}", "   "))
+        == f"{PROSE.strip()}\n\n{PROSE.strip()}"
+    )
 
 
 def test_first_lines_may_be_indented() -> None:
@@ -41,7 +49,11 @@ def test_first_lines_may_be_indented() -> None:
 
 LETTERS = random.Random(1)
 HAN = [
-    "，".join("".join(chr(LETTERS.randint(0x4E00, 0x9FA5)) for _ in range(LETTERS.randint(4, 15))) for _ in range(12)) + "。"
+    "，".join(
+        "".join(chr(LETTERS.randint(0x4E00, 0x9FA5)) for _ in range(LETTERS.randint(4, 15)))
+        for _ in range(12)
+    )
+    + "。"
     for _ in range(30)
 ]
 
@@ -49,7 +61,10 @@ HAN = [
 @pytest.mark.parametrize("width", [30, 36, 40])
 @pytest.mark.parametrize("indent", ["", "\u3000\u3000"])
 def test_lines_of_scripts_without_spaces_are_joined_without(width: int, indent: str) -> None:
-    lines = ["\n".join((indent + part)[at : at + width] for at in range(0, len(indent + part), width)) for part in HAN]
+    lines = [
+        "\n".join((indent + part)[at : at + width] for at in range(0, len(indent + part), width))
+        for part in HAN
+    ]
     assert book.unwrap(("\n" if indent else "\n\n").join(lines)) == "\n\n".join(HAN)
 
 
@@ -58,12 +73,20 @@ def wrapped(text: str, width: int) -> str:
 
 
 def test_a_heading_right_above_its_text_keeps_its_line() -> None:
-    for heading, text, lines in (("第2章 山上", "".join(HAN[:3]), wrapped("".join(HAN[:3]), 36)), ("CHAPTER TWO", PROSE.strip(), WRAPPED)):
-        assert book.unwrap("\n\n".join(f"{heading}\n{lines}" for _ in range(3))) == "\n\n".join([f"{heading}\n{text}"] * 3)
+    for heading, text, lines in (
+        ("第2章 山上", "".join(HAN[:3]), wrapped("".join(HAN[:3]), 36)),
+        ("CHAPTER TWO", PROSE.strip(), WRAPPED),
+    ):
+        assert book.unwrap("\n\n".join(f"{heading}\n{lines}" for _ in range(3))) == "\n\n".join(
+            [f"{heading}\n{text}"] * 3
+        )
 
 
 def test_entries_on_lines_of_their_own_are_no_paragraph() -> None:
-    text = "\n".join(f"2024年{number}月{number}日 {part[: LETTERS.randint(20, 32)]}。" for number, part in enumerate(HAN, start=1))
+    text = "\n".join(
+        f"2024年{number}月{number}日 {part[: LETTERS.randint(20, 32)]}。"
+        for number, part in enumerate(HAN, start=1)
+    )
     assert book.unwrap(text) == text
 
 
@@ -108,15 +131,22 @@ def test_what_the_makers_added_goes(tmp_path: Path) -> None:
         + f"{WRAPPED}\n\n" * 5
         + "Transcriber's Notes\n\nPage 1: changed a to b"
     )
-    assert text_of(tmp_path, body) == "\n\n".join(["PUNA", "BY NOBODY", "The plain in June", *[PROSE.strip()] * 7])
+    assert text_of(tmp_path, body) == "\n\n".join(
+        ["PUNA", "BY NOBODY", "The plain in June", *[PROSE.strip()] * 7]
+    )
 
 
 def test_the_frame_of_a_book_in_html_goes_too(tmp_path: Path) -> None:
     paragraphs = FRAME.format(f"Produced by Nobody\n\n{PROSE}\n\n{PROSE}").split("\n\n")
     path = tmp_path / "1.html"
-    path.write_text(f"<html><head><title>Puna</title></head><body>{''.join(f'<p>{part}</p>' for part in paragraphs)}</body></html>")
+    path.write_text(
+        f"<html><head><title>Puna</title></head><body>{''.join(f'<p>{part}</p>' for part in paragraphs)}</body></html>"
+    )
     (found,) = book.read(path)
-    assert isinstance(found, Found) and (found.title, found.licence) == ("Puna", "public domain (Project Gutenberg)")
+    assert isinstance(found, Found) and (found.title, found.licence) == (
+        "Puna",
+        "public domain (Project Gutenberg)",
+    )
     assert found.text.split() == (PROSE * 2).split()
 
 
@@ -131,7 +161,11 @@ def test_the_frame_of_a_book_in_html_goes_too(tmp_path: Path) -> None:
 )
 def test_the_encoding_that_a_book_names(tmp_path: Path, named: str, encoding: str, word: str) -> None:
     path = tmp_path / "1.txt"
-    path.write_bytes(FRAME.replace("Title: Puna", f"Title: Puna\n\nCharacter set encoding: {named}").format(word).encode(encoding))
+    path.write_bytes(
+        FRAME.replace("Title: Puna", f"Title: Puna\n\nCharacter set encoding: {named}")
+        .format(word)
+        .encode(encoding)
+    )
     (found,) = book.read(path)
     assert isinstance(found, Found) and found.text == word
 

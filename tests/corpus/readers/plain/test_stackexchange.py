@@ -51,8 +51,22 @@ def test_answers_by_numeric_score_then_age(tmp_path: Path) -> None:
 
 
 def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
-    rows = [question(1), answer(2, 99, 1, "x"), question(3), answer(4, 3, 1, "<img src='x'>"), row(Id=5, PostTypeId=5, Body="a tag's wiki")]
-    items = read(tmp_path, *rows, row(Id="x", PostTypeId=1), row(Id=6, PostTypeId=2), row(), question(10**17), answer(8, 10**17, 1, "y"))
+    rows = [
+        question(1),
+        answer(2, 99, 1, "x"),
+        question(3),
+        answer(4, 3, 1, "<img src='x'>"),
+        row(Id=5, PostTypeId=5, Body="a tag's wiki"),
+    ]
+    items = read(
+        tmp_path,
+        *rows,
+        row(Id="x", PostTypeId=1),
+        row(Id=6, PostTypeId=2),
+        row(),
+        question(10**17),
+        answer(8, 10**17, 1, "y"),
+    )
     assert [(item.reason, item.url) for item in items if isinstance(item, Skipped)] == [
         ("no answer", "https://llamas.example/questions/1"),
         ("no answer", "https://llamas.example/questions/3"),
@@ -65,7 +79,14 @@ def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:
     def half(text: str) -> str:
         return text.replace("HALF", "&#xDC00;")
 
-    rows = [question(1), answer(2, 1, 5, "HALF"), answer(3, 1, 4, "whole"), question(4, "HALF"), answer(5, 4, 1, "of it"), row(Id="HALF")]
+    rows = [
+        question(1),
+        answer(2, 1, 5, "HALF"),
+        answer(3, 1, 4, "whole"),
+        question(4, "HALF"),
+        answer(5, 4, 1, "of it"),
+        row(Id="HALF"),
+    ]
     found = read(tmp_path, *map(half, rows))
     assert [(item.reason, item.url.partition("example")[2]) for item in found if isinstance(item, Skipped)] == [
         ("not text", "/a/2"), ("not text", "/questions/4"), ("answer without its question", "/a/5")
@@ -74,12 +95,16 @@ def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:
     assert thread.text == "Title\n\nWhy?\n\nA: whole"
 
 
-def test_the_order_of_rows_and_the_memory_given_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_rows_and_the_memory_given_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(3)
     words = ["high", "plain", "wind", "llama", "grass", "snow"]
     rows = [question(number, " ".join(chance.choices(words, k=200))) for number in range(1, 400)]
     rows += [
-        answer(number, chance.randrange(1, 400), chance.randrange(-9, 9), " ".join(chance.choices(words, k=300)))
+        answer(
+            number, chance.randrange(1, 400), chance.randrange(-9, 9), " ".join(chance.choices(words, k=300))
+        )
         for number in range(400, 2500)
     ]
     expected = [item.text for item in read(tmp_path, *rows) if isinstance(item, Found)]
@@ -116,11 +141,17 @@ def test_there_are_28_largest_sites() -> None:
         ("<p>One\n two</p>\n<p>three</p>", "One two\n\nthree"),
         ("<p>See <a href='http://x'>the page</a> <em>now</em>.</p>", "See the page now."),
         ("<p>a<br>b<br/>\nc</p>", "a\nb\nc"),
-        ("<pre><code>if x:\n    y = 1\n\n\n    z = 2\n</code></pre>\n<p>end</p>", "if x:\n    y = 1\n\n\n    z = 2\n\nend"),
+        (
+            "<pre><code>if x:\n    y = 1\n\n\n    z = 2\n</code></pre>\n<p>end</p>",
+            "if x:\n    y = 1\n\n\n    z = 2\n\nend",
+        ),
         ("<pre>a\n<b>\n\nb</b></pre>", "a\n\n\nb"),
         ("<p>Use <code>a  &lt;b&gt;</code>.</p>", "Use a <b>."),
         ("<p>5 &amp;lt; 6 &amp;&amp; $a &lt; b$</p>", "5 &lt; 6 && $a < b$"),
-        ("<ul>\n<li>a</li>\n<li>b<ul><li>c</li></ul></li>\n<li>d</li></ul><p>e</p>", "- a\n- b\n  - c\n- d\n\ne"),
+        (
+            "<ul>\n<li>a</li>\n<li>b<ul><li>c</li></ul></li>\n<li>d</li></ul><p>e</p>",
+            "- a\n- b\n  - c\n- d\n\ne",
+        ),
         ("<ol><li><p>a</p></li><li><p>b</p><p>c</p></li></ol>", "1. a\n\n2. b\n\nc"),
         ("<ol start='3'><li>a</li><li>b</li></ol>", "3. a\n4. b"),
         ("<blockquote>\n<p>said</p>\n</blockquote>\n<p>answer</p>", "said\n\nanswer"),

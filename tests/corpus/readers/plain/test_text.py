@@ -42,7 +42,9 @@ def read(tmp_path: Path, content: str | bytes) -> Found | Skipped:
         ("a line\nand the next\n-----\n", ""),
     ],
 )
-def test_a_title_is_a_heading_at_the_beginning_and_the_text_stays_whole(tmp_path: Path, head: str, title: str) -> None:
+def test_a_title_is_a_heading_at_the_beginning_and_the_text_stays_whole(
+    tmp_path: Path, head: str, title: str
+) -> None:
     found = read(tmp_path, head + BODY)
     assert isinstance(found, Found) and (found.title, found.text) == (title, head + BODY)
 
@@ -79,7 +81,25 @@ def test_what_is_no_text_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "part", [" ", "=", "-", "#", "\n", "---\n", "a: b\n", "# ", "[", "<", "![](", "...", "title: '", "[a](b)", "[![a](b)](c)", "![a](b)!"]
+    "part",
+    [
+        " ",
+        "=",
+        "-",
+        "#",
+        "\n",
+        "---\n",
+        "a: b\n",
+        "# ",
+        "[",
+        "<",
+        "![](",
+        "...",
+        "title: '",
+        "[a](b)",
+        "[![a](b)](c)",
+        "![a](b)!",
+    ],
 )
 def test_time_is_linear(tmp_path: Path, part: str) -> None:
     before = time.process_time()

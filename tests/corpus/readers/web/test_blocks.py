@@ -30,7 +30,21 @@ PILE = """
     itemprop=articleBody class:a id="É\u212a text. 。 ！ ？ … ؟ । Ñ 中文 \u212aelvin \u0130x \u0391\u03a3 Title TITLE
 """
 SPACES = [chr(code) for code in range(1, sys.maxunicode + 1) if chr(code).isspace()]
-RARE = [*SPACES, "\r\n", "\u200b", "\u180e", "\ufeff", "\x1b", "\ud800", "\udfff", "\U0001f600", "\ufffd", "\x00", "x" * 40, "word " * 30]
+RARE = [
+    *SPACES,
+    "\r\n",
+    "\u200b",
+    "\u180e",
+    "\ufeff",
+    "\x1b",
+    "\ud800",
+    "\udfff",
+    "\U0001f600",
+    "\ufffd",
+    "\x00",
+    "x" * 40,
+    "word " * 30,
+]
 
 
 def differences(source: str) -> list[str]:
@@ -52,7 +66,10 @@ def test_it_is_compiled() -> None:
 
 
 @settings(max_examples=400)
-@given(st.lists(st.sampled_from([*PILE.split(), *RARE]) | st.text(max_size=3), max_size=60), st.sampled_from(["", " "]))
+@given(
+    st.lists(st.sampled_from([*PILE.split(), *RARE]) | st.text(max_size=3), max_size=60),
+    st.sampled_from(["", " "]),
+)
 def test_pages_made_of_pieces(pieces: list[str], between: str) -> None:
     assert differences(between.join(pieces)) == []
 

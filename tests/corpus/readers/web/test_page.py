@@ -65,7 +65,10 @@ def test_places_and_marks() -> None:
     found = blocks.split("<div class='Sidebar x'>a<p>b</p></div><nav>c</nav><p style='display: none'>d</p>")
     assert found.places.tolist() == [1, 2, 3, 4] and found.parents.tolist() == [-1, 0, 1, 0, 0]
     assert (found.first.tolist(), found.last.tolist()) == ([0, 0, 1, 2, 3], [4, 2, 2, 3, 4])
-    near = {name: found.near[:, blocks.NUMBER[name]].tolist() for name in ("side", "navigation", "nav", "hidden", "p")}
+    near = {
+        name: found.near[:, blocks.NUMBER[name]].tolist()
+        for name in ("side", "navigation", "nav", "hidden", "p")
+    }
     assert near == {"side": [1, 1, -1, -1], "navigation": [-1, -1, 3, -1], "nav": [-1, -1, 3, -1], "hidden": [-1, -1, -1, 4],
                     "p": [-1, 2, -1, 4]}  # fmt: skip
 
@@ -86,14 +89,18 @@ def test_numbers_of_blocks() -> None:
 
 
 def test_characters_in_links_are_counted() -> None:
-    assert blocks.split("<p>ab <a href=x>cd <b>ef</b></a> gh<div><a><i>i</i><div>j</div></a>k").links.tolist() == [4, 1, 1, 0]
+    assert blocks.split(
+        "<p>ab <a href=x>cd <b>ef</b></a> gh<div><a><i>i</i><div>j</div></a>k"
+    ).links.tolist() == [4, 1, 1, 0]
 
 
 PIECES = st.recursive(
-    st.text("abc xyz\u00e9\u4e2d &<", max_size=12).map(lambda text: text.replace("&", "&amp;").replace("<", "&lt;")),
-    lambda inner: st.tuples(st.sampled_from(["div", "section", "span", "b", "a", "ul", "blockquote"]), st.lists(inner, max_size=4)).map(
-        lambda pair: f"<{pair[0]} class='x y'>{' '.join(pair[1])}</{pair[0]}>"
+    st.text("abc xyz\u00e9\u4e2d &<", max_size=12).map(
+        lambda text: text.replace("&", "&amp;").replace("<", "&lt;")
     ),
+    lambda inner: st.tuples(
+        st.sampled_from(["div", "section", "span", "b", "a", "ul", "blockquote"]), st.lists(inner, max_size=4)
+    ).map(lambda pair: f"<{pair[0]} class='x y'>{' '.join(pair[1])}</{pair[0]}>"),
     max_leaves=20,
 )
 
@@ -119,7 +126,9 @@ def test_no_page_raises(html: str) -> None:
     assert "\x00" not in title + text
     (title + text).encode()
     found = blocks.split(html.replace("\x00", ""))
-    assert all(found.texts) and all(0 <= links <= len(text) for links, text in zip(found.links, found.texts, strict=True))
+    assert all(found.texts) and all(
+        0 <= links <= len(text) for links, text in zip(found.links, found.texts, strict=True)
+    )
     assert all(first <= last <= len(found.texts) for first, last in zip(found.first, found.last, strict=True))
     assert all(found.first[place] <= number < found.last[place] for number, place in enumerate(found.places))
     assert all(parent < node for node, parent in enumerate(found.parents))
@@ -139,7 +148,9 @@ def test_no_bytes_raise(html: bytes, content_type: str) -> None:
 def test_time_is_linear_however_tags_are_piled(piece: str) -> None:
     started = time.process_time()
     page_text((piece * (1_000_000 // len(piece))).encode())
-    assert time.process_time() - started < 5  # a tenth of it is usual; quadratic work on a megabyte takes minutes
+    assert (
+        time.process_time() - started < 5
+    )  # a tenth of it is usual; quadratic work on a megabyte takes minutes
 
 
 def test_tags_that_close_nothing_far_away_take_no_time() -> None:
@@ -161,8 +172,12 @@ def test_oblivious_trees_against_walking_them() -> None:
     assert (main_text.apply(trees, columns[:2], columns[2:]) == main_text.apply(trees, columns)).all()
     for block, score in enumerate(main_text.apply(trees, columns)):
         expected = -40
-        for feature, threshold, value in zip(trees["feature"], trees["threshold"], trees["value"], strict=True):
-            expected += value[sum(2**level for level in range(3) if columns[feature[level], block] > threshold[level])]
+        for feature, threshold, value in zip(
+            trees["feature"], trees["threshold"], trees["value"], strict=True
+        ):
+            expected += value[
+                sum(2**level for level in range(3) if columns[feature[level], block] > threshold[level])
+            ]
         assert score == expected
 
 
@@ -174,7 +189,10 @@ def test_the_model_asks_for_features_that_are_there() -> None:
     assert len({*names, *further}) == len(names) + len(further)
     first, second = main_text.model()
     assert first["feature"].max() < len(names) <= second["feature"].max() < len(names) + len(further)
-    assert all(trees["value"].dtype == np.int64 and trees["value"].shape == (len(trees["feature"]), 16) for trees in (first, second))
+    assert all(
+        trees["value"].dtype == np.int64 and trees["value"].shape == (len(trees["feature"]), 16)
+        for trees in (first, second)
+    )
 
 
 def test_same_text_whatever_the_hash_seed() -> None:
@@ -183,15 +201,29 @@ def test_same_text_whatever_the_hash_seed() -> None:
     )
     program = f"from puna.corpus.readers.web.page import page_text; print(page_text({html.encode()!r}))"
     outputs = {
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(outputs) == 1 and PROSE.split()[0].encode() in outputs.pop()
 
 
 def test_an_article_without_what_is_around_it() -> None:
-    menu = "<nav><ul>" + "".join(f"<li><a href=/{name}>{name}</a></li>" for name in ("Home", "News", "Shop", "Contact")) + "</ul></nav>"
-    story = "<h1>Llamas</h1>" + f"<p>{PROSE * 3}</p>" * 4 + "<h2>Food</h2>" + f"<p>{PROSE * 2}</p><ul><li>{PROSE}<li>{PROSE}</ul>"
+    menu = (
+        "<nav><ul>"
+        + "".join(f"<li><a href=/{name}>{name}</a></li>" for name in ("Home", "News", "Shop", "Contact"))
+        + "</ul></nav>"
+    )
+    story = (
+        "<h1>Llamas</h1>"
+        + f"<p>{PROSE * 3}</p>" * 4
+        + "<h2>Food</h2>"
+        + f"<p>{PROSE * 2}</p><ul><li>{PROSE}<li>{PROSE}</ul>"
+    )
     footer = "<footer><p>© 2020 The Llama Company. <a href=/p>Privacy</a> <a href=/i>Imprint</a></p></footer>"
     html = f"<html><title>Llamas - The Llama Company</title><body>{menu}<main><article>{story}</article></main>{footer}</body></html>"
     title, text = page_text(html.encode())
@@ -211,7 +243,12 @@ def test_encodings() -> None:
         assert page_text(html, content_type)[1] == ("Größe, Öl und Straße. " * 20).strip()
 
 
-@given(st.text(max_size=60), st.sampled_from([b"", codecs.BOM_UTF8, b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\0"]))
+@given(
+    st.text(max_size=60),
+    st.sampled_from(
+        [b"", codecs.BOM_UTF8, b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\0"]
+    ),
+)
 def test_a_page_read_as_it_stands_is_the_page_decoded(text: str, odd: bytes) -> None:
     html = odd + b"<title>a</title><p>" + text.encode("utf-8", "ignore") + odd
     with pytest.MonkeyPatch.context() as patch:
@@ -224,7 +261,9 @@ def test_a_page_read_as_it_stands_is_the_page_decoded(text: str, odd: bytes) -> 
 
 def test_only_what_says_so_is_read_as_it_stands() -> None:
     body = "<p>ö".encode()
-    assert page._is_plain(b"<meta charset=utf-8>" + body, "") and page._is_plain(body, "text/html; charset=utf-8")
+    assert page._is_plain(b"<meta charset=utf-8>" + body, "") and page._is_plain(
+        body, "text/html; charset=utf-8"
+    )
     for content_type in ("", "text/html", "text/html; charset=utf-16", "text/html; charset=none-such"):
         assert not page._is_plain(body, content_type)
 
@@ -245,7 +284,9 @@ def bench() -> ModuleType:
 
 def test_held_out_pages(data: Path, bench: ModuleType) -> None:
     pages = [item for item in bench.load(data) if item.side == "held-out"]
-    assert len(pages) > 300 and not {item.site for item in pages} & {item.site for item in bench.load(data) if item.side == "tuning"}
+    assert len(pages) > 300 and not {item.site for item in pages} & {
+        item.site for item in bench.load(data) if item.side == "tuning"
+    }
     texts, _ = bench.run(lambda html: page_text(html)[1], pages)
     segments = [(item, text) for item, text in zip(pages, texts, strict=True) if item.main is None]
     assert bench.segment_score(*zip(*segments, strict=True))[0] >= 0.9
@@ -266,7 +307,8 @@ def test_pages_of_other_languages_keep_their_text(data: Path, bench: ModuleType)
                     everything[path.name] = everything.get(path.name, 0) + len(whole(page.decode(html, "")))
     assert len(ours) == 15
     shares = {name: ours[name] / everything[name] for name in ours}
-    # Manuals are nearly all text; those in German, English, French and Chinese were seen in training, the other eleven were not.
+    # Manuals are nearly all text; those in German, English, French and Chinese were seen in training, the
+    # other eleven were not.
     assert min(shares.values()) > 0.85, shares
 
 

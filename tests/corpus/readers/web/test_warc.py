@@ -21,13 +21,22 @@ WORDS = "The llama grazes on the high plain. " * 12
 PAGE = f"<html><head><title>On  llamas</title></head><body><p>{WORDS}</p></body></html>"
 
 
-def record(payload: bytes, kind: str = "response", url: str = "http://a.example/x", content_type: str = "application/http") -> bytes:
+def record(
+    payload: bytes,
+    kind: str = "response",
+    url: str = "http://a.example/x",
+    content_type: str = "application/http",
+) -> bytes:
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:1>\r\nWARC-Date: 2020-01-01T00:00:00Z\r\n"
-    head += f"WARC-Target-URI: {url}\r\nContent-Type: {content_type}\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head += (
+        f"WARC-Target-URI: {url}\r\nContent-Type: {content_type}\r\nContent-Length: {len(payload)}\r\n\r\n"
+    )
     return head.encode() + payload + b"\r\n\r\n"
 
 
-def response(body: bytes, headers: str = "Content-Type: text/html; charset=utf-8\r\n", status: str = "200 OK") -> bytes:
+def response(
+    body: bytes, headers: str = "Content-Type: text/html; charset=utf-8\r\n", status: str = "200 OK"
+) -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + body
 
 
@@ -42,7 +51,9 @@ def reasons(found: list[Found | Skipped]) -> list[str]:
 
 
 def test_a_page_has_its_title_text_url_and_place(tmp_path: Path) -> None:
-    first, second = read(tmp_path, record(response(PAGE.encode())), record(response(PAGE.encode()), url="http://b.example/"))
+    first, second = read(
+        tmp_path, record(response(PAGE.encode())), record(response(PAGE.encode()), url="http://b.example/")
+    )
     assert isinstance(first, Found) and isinstance(second, Found)
     assert (first.title, first.text, first.url) == ("On llamas", WORDS.strip(), "http://a.example/x")
     assert second.offset == len(record(response(PAGE.encode())))
@@ -61,17 +72,27 @@ PACKED = {
 
 @pytest.mark.parametrize("encoding", PACKED)
 @pytest.mark.parametrize("undone", [False, True])
-def test_content_encodings_whether_the_archive_undid_them_or_not(tmp_path: Path, encoding: str, undone: bool) -> None:
+def test_content_encodings_whether_the_archive_undid_them_or_not(
+    tmp_path: Path, encoding: str, undone: bool
+) -> None:
     body = PAGE.encode() if undone else PACKED[encoding]
-    (found,) = read(tmp_path, record(response(body, f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n")))
+    (found,) = read(
+        tmp_path, record(response(body, f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n"))
+    )
     assert isinstance(found, Found) and found.text == WORDS.strip()
 
 
 @pytest.mark.parametrize("undone", [False, True])
 def test_chunked_bodies(tmp_path: Path, undone: bool) -> None:
     body = PAGE.encode()
-    sent = body if undone else b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (100, body[:100], len(body) - 100, body[100:])
-    (found,) = read(tmp_path, record(response(sent, "Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n")))
+    sent = (
+        body
+        if undone
+        else b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (100, body[:100], len(body) - 100, body[100:])
+    )
+    (found,) = read(
+        tmp_path, record(response(sent, "Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n"))
+    )
     assert isinstance(found, Found) and found.text == WORDS.strip()
 
 
@@ -102,7 +123,16 @@ def test_what_is_no_page_is_skipped_with_its_reason(tmp_path: Path) -> None:
         record(WORDS.encode(), "conversion", content_type="text/plain"),
         record(PAGE.encode(), "resource", content_type="text/html"),
     )
-    expected = ["HTTP status not 200", "not HTML", "revisit", "no HTTP response", "cannot be decoded", "no text", "", ""]
+    expected = [
+        "HTTP status not 200",
+        "not HTML",
+        "revisit",
+        "no HTTP response",
+        "cannot be decoded",
+        "no text",
+        "",
+        "",
+    ]
     assert reasons(found) == expected
 
 
@@ -167,14 +197,25 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_the_order_of_headers_and_the_ends_of_their_lines_do_not_matter(tmp_path: Path) -> None:
     payload = response(PAGE.encode())
     for end in ("\r\n", "\n", "\r\r\n"):
-        head = ["WARC/1.1", f"Content-Length: {len(payload)}", "warc-target-uri: <http://a.example/x>", "X: y", "  goes on"]
+        head = [
+            "WARC/1.1",
+            f"Content-Length: {len(payload)}",
+            "warc-target-uri: <http://a.example/x>",
+            "X: y",
+            "  goes on",
+        ]
         head += ["WARC-Type: Response", "", ""]
         for found in read(tmp_path, *[end.join(head).encode() + payload + b"\r\n\r\n"] * 2):
-            assert isinstance(found, Found) and (found.url, found.text) == ("http://a.example/x", WORDS.strip())
+            assert isinstance(found, Found) and (found.url, found.text) == (
+                "http://a.example/x",
+                WORDS.strip(),
+            )
 
 
 def test_types_missing_from_record_and_response(tmp_path: Path) -> None:
-    whole = record(response(b"<!DOCTYPE html>" + PAGE.encode(), "")).replace(b"Content-Type: application/http\r\n", b"")
+    whole = record(response(b"<!DOCTYPE html>" + PAGE.encode(), "")).replace(
+        b"Content-Type: application/http\r\n", b""
+    )
     (found, other) = read(tmp_path, whole, record(response(b"plain words", "")))
     assert isinstance(found, Found) and other.reason == "not HTML"  # type: ignore[union-attr]
 
@@ -188,7 +229,10 @@ def test_extracted_text_and_data_about_pages(tmp_path: Path) -> None:
         record(b"via: x", "metadata", content_type="application/warc-fields"),
     )
     assert reasons(found) == ["", "metadata about a page (WAT)"]
-    assert isinstance(found[0], Found) and (found[0].title, found[0].text) == ("Überschrift", "Überschrift\nText")
+    assert isinstance(found[0], Found) and (found[0].title, found[0].text) == (
+        "Überschrift",
+        "Überschrift\nText",
+    )
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4", "bz2"])
@@ -207,7 +251,9 @@ def test_whole_archives_packed_otherwise(tmp_path: Path, codec: str) -> None:
 def test_a_wrong_length_costs_no_other_record(tmp_path: Path, length: int) -> None:
     good = record(response(PAGE.encode()))
     size = len(response(PAGE.encode()))
-    wrong = good.replace(b"Content-Length: %d" % size, b"Content-Length: %d" % (size + length)).replace(b"a.example", b"wrong.example")
+    wrong = good.replace(b"Content-Length: %d" % size, b"Content-Length: %d" % (size + length)).replace(
+        b"a.example", b"wrong.example"
+    )
     found = read(tmp_path, good, wrong, good, good)
     assert [item.url for item in found if isinstance(item, Found)].count("http://a.example/x") == 3
 
@@ -215,25 +261,41 @@ def test_a_wrong_length_costs_no_other_record(tmp_path: Path, length: int) -> No
 @pytest.mark.parametrize("sizes", [(1000, 0), (5, 0), (0, 0)])
 def test_wrong_chunks(tmp_path: Path, sizes: tuple[int, int]) -> None:
     body = b"%x\r\n%s\r\n%x\r\n\r\n" % (sizes[0] or len(PAGE), PAGE.encode(), sizes[1])
-    (found,) = read(tmp_path, record(response(body, "Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n")))
+    (found,) = read(
+        tmp_path, record(response(body, "Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n"))
+    )
     assert isinstance(found, Found) and "The llama grazes on the high plain." in found.text
 
 
 def test_a_body_that_was_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     long = f"<html><body><p>{' '.join(str(number) for number in range(9000))}</p></body></html>".encode()
     for encoding, packed in (("gzip", gzip.compress(long)), ("br", brotli.compress(long))):
-        (found,) = read(tmp_path, record(response(packed[:-50], f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n")))
+        (found,) = read(
+            tmp_path,
+            record(response(packed[:-50], f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n")),
+        )
         assert isinstance(found, Found) and found.text.startswith("0 1 2 3")
 
 
 def test_arc_of_version_2_and_addresses_with_spaces(tmp_path: Path) -> None:
     body = response(PAGE.encode(), "Content-Type: text/html\r\n")
     arc = b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 200 - - 0 x.arc 4\n2 0\n\n"
-    arc += b"http://a.example/ 1.2.3.4 20080101000000 text/html 200 checksum - 99 x.arc %d\n" % len(body) + body + b"\n"
-    arc += b"http://b.example/a b 1.2.3.4 20080101000000 text/html 200 checksum - 99 x.arc %d\n" % len(body) + body + b"\n"
+    arc += (
+        b"http://a.example/ 1.2.3.4 20080101000000 text/html 200 checksum - 99 x.arc %d\n" % len(body)
+        + body
+        + b"\n"
+    )
+    arc += (
+        b"http://b.example/a b 1.2.3.4 20080101000000 text/html 200 checksum - 99 x.arc %d\n" % len(body)
+        + body
+        + b"\n"
+    )
     path = tmp_path / "x.arc"
     path.write_bytes(arc)
-    assert [item.url for item in warc.read(path) if isinstance(item, Found)] == ["http://a.example/", "http://b.example/a b"]
+    assert [item.url for item in warc.read(path) if isinstance(item, Found)] == [
+        "http://a.example/",
+        "http://b.example/a b",
+    ]
 
 
 # Damage
@@ -293,7 +355,9 @@ def test_the_record_that_a_file_breaks_off_in_is_told_by_the_error_alone(tmp_pat
             items.append(item)
     assert reasons(items) == [""]
     assert broken.value.offset == len(member(0))
-    assert broken.value.url == ("http://a.example/7" if damage == "cut" else "")  # nothing of the others can be unpacked
+    assert broken.value.url == (
+        "http://a.example/7" if damage == "cut" else ""
+    )  # nothing of the others can be unpacked
 
 
 def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +365,14 @@ def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.Monke
     small = record(b"GET /", "request") * 100
     large = record(bytes(20_000_000), url="http://large.example/")
     body = response(bytes(1_000_000))
-    arc = b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 0\nhttp://a.example/ 1.2.3.4 20080101000000 a/b %d\n" % len(body)
-    bodies = {"x.warc": (small + b"WARC/1.0\r\nbad\r\n\r\n" + bytes(5_000_000) + b"\n") * 3 + large + small, "x.arc": (arc + body) * 20}
+    arc = (
+        b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 0\nhttp://a.example/ 1.2.3.4 20080101000000 a/b %d\n"
+        % len(body)
+    )
+    bodies = {
+        "x.warc": (small + b"WARC/1.0\r\nbad\r\n\r\n" + bytes(5_000_000) + b"\n") * 3 + large + small,
+        "x.arc": (arc + body) * 20,
+    }
     monkeypatch.setattr(warc, "page_text", lambda body, content_type="": ("", "text"))
     for name, content in bodies.items():
         path = tmp_path / name
@@ -318,17 +388,28 @@ def test_a_bomb_unpacks_to_a_bounded_size(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(warc.http, "LARGEST_BODY", 1_000_000)
     monkeypatch.setattr(warc, "page_text", lambda body, content_type="": ("", f"{len(body)}"))
     zeros = bytes(30_000_000)
-    packed = {"gzip": gzip.compress(zeros), "br": brotli.compress(zeros, quality=3), "zstd": pa.compress(zeros, "zstd", asbytes=True)}
+    packed = {
+        "gzip": gzip.compress(zeros),
+        "br": brotli.compress(zeros, quality=3),
+        "zstd": pa.compress(zeros, "zstd", asbytes=True),
+    }
     for encoding, body in packed.items():
-        (found,) = read(tmp_path, record(response(body, f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n")))
+        (found,) = read(
+            tmp_path, record(response(body, f"Content-Type: text/html\r\nContent-Encoding: {encoding}\r\n"))
+        )
         assert isinstance(found, Found) and int(found.text) < 4_000_000
 
 
 WHOLE = {
-    "x.warc": b"".join(record(response(PAGE.encode()), url=f"http://a.example/{number}") for number in range(5)),
+    "x.warc": b"".join(
+        record(response(PAGE.encode()), url=f"http://a.example/{number}") for number in range(5)
+    ),
     "x.warc.gz": b"".join(member(number) for number in range(5)),
     "x.arc": b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 4\n1 0\n\n"
-    + b"".join(b"http://a.example/%d 1.2.3.4 20080101000000 text/html 60\n%s\n" % (number, response(b"x" * 20)) for number in range(5)),
+    + b"".join(
+        b"http://a.example/%d 1.2.3.4 20080101000000 text/html 60\n%s\n" % (number, response(b"x" * 20))
+        for number in range(5)
+    ),
 }
 
 
@@ -358,5 +439,7 @@ def test_no_damage_breaks_it(tmp_path: Path, name: str, seed: int, kind: str) ->
     except UserError as error:
         assert str(error)
     assert all(0 <= item.offset <= len(content) for item in items)
-    if kind in ("flip", "remove", "noise", "repeat") and name == "x.warc.gz":  # each touches at most a few neighbours
+    if (
+        kind in ("flip", "remove", "noise", "repeat") and name == "x.warc.gz"
+    ):  # each touches at most a few neighbours
         assert len({item.url for item in items if isinstance(item, Found)}) >= 2

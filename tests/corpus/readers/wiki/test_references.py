@@ -1,4 +1,5 @@
-"""The pages an article cites: every way to write a reference, nothing that is hidden, in linear time; and one name for an address."""
+"""The pages an article cites: every way to write a reference, nothing that is hidden, in linear time; and one
+name for an address."""
 
 import bz2
 import html
@@ -27,7 +28,10 @@ CASES = {
     f"<ref>{A} <ref name=q/> {B}</ref>": [A, B],
     f"<ref>{A}</ref> <ref>{A}</ref> <ref>https://www.a.example/x/#top</ref>": [A],
     f"<references>\n<ref name=a>{A}</ref>\n<ref name=b>{B}</ref>\n</references>": [A, B],
-    f"{{{{reflist|30em|refs=\n<ref name=a>{A}</ref>\n<ref name=b>{{{{cite web|url={B}|title=t}}}}</ref>}}}}": [A, B],
+    f"{{{{reflist|30em|refs=\n<ref name=a>{A}</ref>\n<ref name=b>{{{{cite web|url={B}|title=t}}}}</ref>}}}}": [
+        A,
+        B,
+    ],
     f"{{{{#tag:ref|See {A}.|group=n}}}} {{{{refn|{B}}}}}": [A, B],
     # what is hidden
     f"<!-- <ref>{A}</ref> --><ref>{B}</ref>": [B],
@@ -48,11 +52,17 @@ CASES = {
     f"<ref>{{{{cite web\n | url = {A}\n | title = T\n}}}}</ref>": [A],
     f"<ref>{{{{cite web|title=T|url={A}}}}}</ref>": [A],
     f"<ref>{{{{cite web|url={A}|archive-url=https://archive.example/1|title=T}}}}</ref>": [A],
-    f"<ref>{{{{cite web|archiveurl=https://web.archive.org/web/2010/http://old.example/|url={A}}}}}</ref>": [A],
+    f"<ref>{{{{cite web|archiveurl=https://web.archive.org/web/2010/http://old.example/|url={A}}}}}</ref>": [
+        A
+    ],
     "<ref>{{cite web|archive-url=https://web.archive.org/web/20100102030405/http://old.example/p?a=1&b=2|title=T}}</ref>": [
         "http://old.example/p?a=1&b=2"
     ],
-    f"<ref>{{{{cite web|url={A}|title={{{{lang|fr|a|b={B}}}}}|chapter-url=http://c.example/}}}}</ref>": [B, A, "http://c.example/"],
+    f"<ref>{{{{cite web|url={A}|title={{{{lang|fr|a|b={B}}}}}|chapter-url=http://c.example/}}}}</ref>": [
+        B,
+        A,
+        "http://c.example/",
+    ],
     "<ref>{{cite web|url=http://a.example/x{{!}}y&z{{=}}1|t=T}}</ref>": ["http://a.example/x%7Cy&z=1"],
     "<ref>{{cite web|url=http://a.example/Inc.|t=T}}</ref>": ["http://a.example/Inc."],
     f"<ref>{{{{Internetquelle|url={A}|archiv-url=http://web.archive.org/web/2012/{A}}}}}</ref>": [A],
@@ -71,7 +81,10 @@ CASES = {
     # addresses in text
     f"<ref>[{A} A label], see [{B}]</ref>": [A, B],
     f"<ref>Look ({A}), or {B}.</ref>": [A, B],
-    "<ref>http://a.example/x_(y) and (http://a.example/z)</ref>": ["http://a.example/x_(y)", "http://a.example/z"],
+    "<ref>http://a.example/x_(y) and (http://a.example/z)</ref>": [
+        "http://a.example/x_(y)",
+        "http://a.example/z",
+    ],
     "<ref>''http://a.example/x''</ref>": ["http://a.example/x"],
     "<ref>[http://a.example/x|y label]</ref>": ["http://a.example/x|y"],
     "<ref>[//a.example/x label] // no comment</ref>": ["https://a.example/x"],
@@ -83,7 +96,9 @@ CASES = {
     "<ref>https://web.archive.org/web/20100102030405id_/http://old.example/p</ref>": ["http://old.example/p"],
     "<ref>https://web.archive.org/web/2010/www.old.example/p</ref>": ["http://www.old.example/p"],
     "<ref>https://archive.today/20100102/https://old.example/p</ref>": ["https://old.example/p"],
-    "<ref>http://www.webcitation.org/query?url=http%3A%2F%2Fold.example%2Fp&date=2010</ref>": ["http://old.example/p"],
+    "<ref>http://www.webcitation.org/query?url=http%3A%2F%2Fold.example%2Fp&date=2010</ref>": [
+        "http://old.example/p"
+    ],
     "<ref>https://archive.is/AbC12 http://www.webcitation.org/5xYz</ref>": [],
     "<ref>https://archive.org/details/book</ref>": ["https://archive.org/details/book"],
 }
@@ -157,7 +172,9 @@ def test_a_dump_is_streamed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="breaks off"):
         found.extend(cited(dump))
     plain = tmp_path / "plain.xml"
-    plain.write_text("<mediawiki>" + PAGE.format(title="P", ns=0, text=f"&lt;ref&gt;{A}&lt;/ref&gt;") + "</mediawiki>")
+    plain.write_text(
+        "<mediawiki>" + PAGE.format(title="P", ns=0, text=f"&lt;ref&gt;{A}&lt;/ref&gt;") + "</mediawiki>"
+    )
     assert list(cited(plain)) == [("P", A)]
 
 
@@ -170,7 +187,12 @@ SAME = [
         "//a.example./x",
         "a.example/x",
     ],
-    ["http://a.example", "http://a.example/", "http://a.example/?utm_source=x&utm_medium=y", "http://user:pass@a.example"],
+    [
+        "http://a.example",
+        "http://a.example/",
+        "http://a.example/?utm_source=x&utm_medium=y",
+        "http://user:pass@a.example",
+    ],
     ["http://a.example/%c3%bc%7Ea", "http://a.example/ü~a", "http://a.example/%C3%BC~a"],
     ["http://a.example/?b=1&a=%2f", "https://www.a.example?b=1&utm_campaign=q&a=%2F"],
     ["http://bücher.example/", "http://xn--bcher-kva.example"],
@@ -201,7 +223,10 @@ def test_other_addresses_stay_apart() -> None:
         assert normalise_url(url) == ""
 
 
-@given(st.lists(st.sampled_from([url for same in SAME for url in same])), st.sampled_from([url for same in SAME for url in same]))
+@given(
+    st.lists(st.sampled_from([url for same in SAME for url in same])),
+    st.sampled_from([url for same in SAME for url in same]),
+)
 def test_citations_are_a_set_of_pages(urls: list[str], wanted: str) -> None:
     found = Citations(iter([*urls, "mailto:a@b.example"]))
     pages = {normalise_url(url) for url in urls}
@@ -210,33 +235,57 @@ def test_citations_are_a_set_of_pages(urls: list[str], wanted: str) -> None:
 
 
 HOSTS = st.sampled_from(
-    ["a.example", "www.A.example", "www.www.b", "a.example.", "bücher.example", "[::1]", "a.example:80", "a.example:81", "x@a.b"]
+    [
+        "a.example",
+        "www.A.example",
+        "www.www.b",
+        "a.example.",
+        "bücher.example",
+        "[::1]",
+        "a.example:80",
+        "a.example:81",
+        "x@a.b",
+    ]
 )
 
 
-@given(st.one_of(st.text(), st.builds("{}{}/{}".format, st.sampled_from(["http://", "https://", "//", ""]), HOSTS, st.text())))
+@given(
+    st.one_of(
+        st.text(),
+        st.builds("{}{}/{}".format, st.sampled_from(["http://", "https://", "//", ""]), HOSTS, st.text()),
+    )
+)
 def test_normalising_twice_changes_nothing(url: str) -> None:
     once = normalise_url(url)
     assert normalise_url(once) == once and once.isascii()
 
 
 def test_real_articles(data: Path) -> None:
-    found = [url for dump in sorted((data / "raw" / "wikipedia").glob("minidump-*wiki.xml.bz2")) for _, url in cited(dump)]
+    found = [
+        url
+        for dump in sorted((data / "raw" / "wikipedia").glob("minidump-*wiki.xml.bz2"))
+        for _, url in cited(dump)
+    ]
     assert len(found) > 3_000
     assert not [url for url in found if re.search(r"[\s<>\[\]]|\}\}|web\.archive\.org/web/\d", url)]
 
 
 def test_real_references_against_a_full_parser(data: Path) -> None:
-    """What mwparserfromhell finds in <ref> tags as external links and as values of parameters is found here, too."""
+    """What mwparserfromhell finds in <ref> tags as external links and as values of parameters is found here,
+    too."""
     parser = pytest.importorskip("mwparserfromhell")
     ours: set[str] = set()
     theirs: set[str] = set()
-    for dump in sorted((data / "raw" / "wikipedia").glob("minidump-[b-dg-ip-s]*wiki.xml.bz2")):  # the parser is slow
+    for dump in sorted(
+        (data / "raw" / "wikipedia").glob("minidump-[b-dg-ip-s]*wiki.xml.bz2")
+    ):  # the parser is slow
         for element in xml_elements(dump, ("text",)):
             if "<ref" not in (text := element.text or ""):
                 continue
             ours.update(normalise_url(url) for url in references(text))
-            for tag in parser.parse(text).filter_tags(matches=lambda tag: str(tag.tag).strip().lower() == "ref"):
+            for tag in parser.parse(text).filter_tags(
+                matches=lambda tag: str(tag.tag).strip().lower() == "ref"
+            ):
                 inner = parser.parse(str(tag.contents or ""))
                 values = [
                     str(parameter.value).strip()
@@ -245,6 +294,10 @@ def test_real_references_against_a_full_parser(data: Path) -> None:
                     if not ARCHIVE_KEY.search(str(parameter.name))
                 ]
                 found = [*(str(link.url) for link in inner.filter_external_links()), *values]
-                theirs.update(html.unescape(url) for url in found if re.fullmatch(r"https?://[^\s{}]+", url) and not ARCHIVE.match(url))
+                theirs.update(
+                    html.unescape(url)
+                    for url in found
+                    if re.fullmatch(r"https?://[^\s{}]+", url) and not ARCHIVE.match(url)
+                )
     missed = {url for url in theirs if normalise_url(url) not in ours}
     assert len(theirs) > 300 and len(missed) <= 0.002 * len(theirs), missed

@@ -21,7 +21,17 @@ def read(folder: Path, text: str, language: str = "de", title: str = "Puna") -> 
 
 
 @pytest.mark.parametrize(
-    "word", ["REDIRECT", "WEITERLEITUNG", "redirection", "перенаправление", "ПЕРЕНАПРАВЛЕННЯ", "PŘESMĚRUJ", "PATRZ", "виж"]
+    "word",
+    [
+        "REDIRECT",
+        "WEITERLEITUNG",
+        "redirection",
+        "перенаправление",
+        "ПЕРЕНАПРАВЛЕННЯ",
+        "PŘESMĚRUJ",
+        "PATRZ",
+        "виж",
+    ],
 )
 def test_redirects_in_any_language(tmp_path: Path, word: str) -> None:
     item = read(tmp_path, f"#{word} [[Andes]]")
@@ -37,7 +47,15 @@ def test_a_redirect_to_nowhere_takes_linear_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "mark",
-    ["{{disambiguation}}", "{{Hndis|Puna}}", "{{Begriffsklärung}}", "{{Homonymie}}", "{{неоднозначность|x}}", "{{\nDP\n}}", "__DISAMBIG__"],
+    [
+        "{{disambiguation}}",
+        "{{Hndis|Puna}}",
+        "{{Begriffsklärung}}",
+        "{{Homonymie}}",
+        "{{неоднозначность|x}}",
+        "{{\nDP\n}}",
+        "__DISAMBIG__",
+    ],
 )
 def test_disambiguation_pages(tmp_path: Path, mark: str) -> None:
     item = read(tmp_path, f"Puna may be:\n* [[Puna (grassland)]]\n{mark}")
@@ -45,7 +63,12 @@ def test_disambiguation_pages(tmp_path: Path, mark: str) -> None:
 
 
 def test_hatnotes_and_requests_are_no_disambiguation(tmp_path: Path) -> None:
-    for mark in ("{{Begriffsklärungshinweis}}", "{{Disambiguation needed|date=May}}", "{{zie dp}}", "{{harflertydig}}"):
+    for mark in (
+        "{{Begriffsklärungshinweis}}",
+        "{{Disambiguation needed|date=May}}",
+        "{{zie dp}}",
+        "{{harflertydig}}",
+    ):
         assert isinstance(read(tmp_path, f"{mark} The puna is high."), Found)
 
 
@@ -66,7 +89,8 @@ def test_the_wikis_language_writes_numbers_and_its_title_stands_for_the_page(tmp
 def test_half_a_pair_of_utf16_costs_one_page(tmp_path: Path) -> None:
     path = tmp_path / "dump.xml"
     pages = "".join(
-        f"<page><title>{name}</title><ns>0</ns><text>{text}</text></page>" for name, text in [("a", "x&#xD800;"), ("b", "Text.")]
+        f"<page><title>{name}</title><ns>0</ns><text>{text}</text></page>"
+        for name, text in [("a", "x&#xD800;"), ("b", "Text.")]
     )
     path.write_text(f"<mediawiki>{pages}</mediawiki>")
     bad, good = wikipedia.read(path)

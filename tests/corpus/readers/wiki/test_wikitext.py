@@ -30,7 +30,8 @@ CASES = {
     "area <math>\\pi r^2\n </math> and\n<math display=block>a &lt; b</math>": "area $\\pi r^2$ and\n$$a < b$$",
     "10<sup>6</sup> m<sup>2</sup>, H<sub>2</sub>O, 4<sup>th</sup>, <chem>H2O</chem>": "10⁶ m², H₂O, 4th, $\\ce{H2O}$",
     "<gallery>\nFile:A.jpg|One\n</gallery>Text <poem>a\nb</poem>": "Text\na\nb",
-    "a&#" + "9" * 5000 + ";b <code>&#" + "1" * 5000 + "</code>{{formatnum:" + "1" * 5000 + "}}": "ab " + "1" * 5000,
+    "a&#" + "9" * 5000 + ";b <code>&#" + "1" * 5000 + "</code>{{formatnum:" + "1" * 5000 + "}}": "ab "
+    + "1" * 5000,
     "<ul><li>one</li><li>two</li></ul>": "- one\n- two",
     # tables
     "{|class=x\n|-\n| cell [[a]]\n{|\n| inner\n|}\n|}\nText after.": "Text after.",
@@ -113,7 +114,10 @@ PARTS = st.sampled_from(
 WORDS = st.text(st.characters(categories=("L", "Nd")), min_size=1, max_size=9)
 
 
-@given(st.one_of(st.text(), st.lists(PARTS, max_size=60).map("".join)), st.sampled_from(["en", "de", "fr", "ru", "xx"]))
+@given(
+    st.one_of(st.text(), st.lists(PARTS, max_size=60).map("".join)),
+    st.sampled_from(["en", "de", "fr", "ru", "xx"]),
+)
 def test_no_text_breaks_it_and_no_bracket_is_left(text: str, language: str) -> None:
     result = plain(text, title="T", language=language)
     assert not set(result) & {"\x00", "\x01", "\x02"}
@@ -139,7 +143,13 @@ def test_of_balanced_brackets_none_is_left(text: str) -> None:
     assert not any(mark in result for mark in ("[[", "]]", "{{", "}}", "{|", "<ref", "<!--", "''"))
 
 
-@given(st.lists(st.lists(WORDS, min_size=1, max_size=8).map(lambda words: " ".join(words) + "."), min_size=1, max_size=5).map("\n\n".join))
+@given(
+    st.lists(
+        st.lists(WORDS, min_size=1, max_size=8).map(lambda words: " ".join(words) + "."),
+        min_size=1,
+        max_size=5,
+    ).map("\n\n".join)
+)
 def test_plain_text_stays_as_it_is(text: str) -> None:
     assert plain(text) == text
 
@@ -168,10 +178,19 @@ def test_hostile_text_takes_linear_time(part: str, end: str) -> None:
         plain(part * (size // len(part)) + end)
         return time.process_time() - started
 
-    assert seconds(80_000) < 20 * seconds(10_000) + 0.3  # eight times the text; quadratic time would be 64 times as long
+    assert (
+        seconds(80_000) < 20 * seconds(10_000) + 0.3
+    )  # eight times the text; quadratic time would be 64 times as long
 
 
-@pytest.mark.parametrize("text", ["<ref>" * 200_000, "{{nowrap|" * 60_000 + "x" * 500_000 + "}}" * 60_000, "[[" * 250_000 + "{{" * 250_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ref>" * 200_000,
+        "{{nowrap|" * 60_000 + "x" * 500_000 + "}}" * 60_000,
+        "[[" * 250_000 + "{{" * 250_000,
+    ],
+)
 def test_a_megabyte_of_brackets_takes_seconds(text: str) -> None:
     started = time.process_time()
     plain(text)

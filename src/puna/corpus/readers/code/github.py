@@ -1,7 +1,8 @@
-"""GitHub files as rows, as BigQuery's `bigquery-public-data.github_repos` is exported: JSON lines (plain or compressed) or Parquet.
+"""GitHub files as rows, as BigQuery's `bigquery-public-data.github_repos` is exported: JSON lines (plain or
+compressed) or Parquet.
 
-A row has a file's content, its path, its repository and the repository's licence. The names of the columns are BigQuery's or those
-of the sets made from it (RedPajama, CodeParrot, The Stack).
+A row has a file's content, its path, its repository and the repository's licence. The names of the columns
+are BigQuery's or those of the sets made from it (RedPajama, CodeParrot, The Stack).
 """
 
 import urllib.parse
@@ -32,7 +33,11 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
         known = {**meta, **{key: value for key, value in row.items() if value is not None}}
         content = _first(known, CONTENT)
         name, repository = str(_first(known, PATH) or ""), str(_first(known, REPOSITORY) or "")
-        url = f"https://github.com/{repository}/blob/HEAD/{urllib.parse.quote(name)}" if name and repository else where
+        url = (
+            f"https://github.com/{repository}/blob/HEAD/{urllib.parse.quote(name)}"
+            if name and repository
+            else where
+        )
         if refuses and (reason := refuses(url)):
             yield Skipped(reason, url, offset)
         elif not isinstance(content, str | bytes) or not content:

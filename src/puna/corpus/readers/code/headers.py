@@ -1,7 +1,9 @@
-"""The comment at the top of a source file: what it says, and the file without its words on copyright and licence.
+"""The comment at the top of a source file: what it says, and the file without its words on copyright and
+licence.
 
-The paper (section 2.1): "removed boilerplate, such as headers, with regular expressions". Only statements about rights go. Others
-in the same comment stay, and so do `#!` and coding lines, `#include` and its kin, Markdown headings and documentation.
+The paper (section 2.1): "removed boilerplate, such as headers, with regular expressions". Only statements
+about rights go. Others in the same comment stay, and so do `#!` and coding lines, `#include` and its kin,
+Markdown headings and documentation.
 """
 
 import re
@@ -10,9 +12,12 @@ from dataclasses import dataclass, field
 from puna.corpus.sources import code_files
 
 _PROLOGUE = re.compile(
-    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?", re.IGNORECASE
+    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?",
+    re.IGNORECASE,
 )
-_MARK = re.compile(r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?")
+_MARK = re.compile(
+    r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?"
+)
 _DIRECTIVE = re.compile(
     r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)"
 )
@@ -52,14 +57,17 @@ _LEGAL = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?:;][\"')\]]*\s*$")
-_NOTICE_WORDS = re.compile(r"copyright|©|spdx-|licen[cs]ed under|permission is hereby|redistribution and use", re.IGNORECASE)
+_NOTICE_WORDS = re.compile(
+    r"copyright|©|spdx-|licen[cs]ed under|permission is hereby|redistribution and use", re.IGNORECASE
+)
 _GOES_ON = re.compile(r"(?:[,&]|\b(?:and|or|of|the|by|to))\s*$", re.IGNORECASE)
 _SHORT_LINE = 55  # a notice of copyright on a shorter line is not wrapped
 
 
 @dataclass
 class _Comment:
-    """Lines start..end of a file, as one comment. content: each line without its marks. kind: "line", "block" or "string"."""
+    """Lines start..end of a file, as one comment. content: each line without its marks. kind: "line", "block"
+    or "string"."""
 
     kind: str
     start: int
@@ -145,7 +153,9 @@ def _block(lines: list[str], start: int, marks: tuple[str, str]) -> _Comment | N
         kind = "string" if marks[1] in ('"""', "'''") else "block"
         while lines[start][opened : opened + 1] in ("*", "!"):  # /** and /*! are documentation
             opened += 1
-        return _Comment(kind, start, row + 1, [_content(line) for line in content], (lines[start][:opened], marks[1]))
+        return _Comment(
+            kind, start, row + 1, [_content(line) for line in content], (lines[start][:opened], marks[1])
+        )
     return None
 
 
@@ -180,7 +190,8 @@ def _kept(one: _Comment, lines: list[str]) -> list[str] | None:
         return [] if not any(keep) and _NOTICE_WORDS.search(" ".join(one.content)) else None
     if not any(keep):
         return []
-    # Each run of dropped and blank lines that holds a dropped one shrinks to one blank line, to none at either end.
+    # Each run of dropped and blank lines that holds a dropped one shrinks to one blank line, to none at
+    # either end.
     out: list[str] = []
     row = 0
     while row < len(keep):
@@ -220,7 +231,11 @@ def _dropped(content: list[str]) -> list[bool]:
             end += 1
         statement = " ".join(content[row:end])
         tag = content[row][0] in "@:\\"
-        before = bool(_TAG.match(statement)) if tag else bool(_RIGHTS.search(statement)) or (before and bool(_LEGAL.search(statement)))
+        before = (
+            bool(_TAG.match(statement))
+            if tag
+            else bool(_RIGHTS.search(statement)) or (before and bool(_LEGAL.search(statement)))
+        )
         drop[row:end] = [before] * (end - row)
         row = end
     return drop
@@ -230,4 +245,9 @@ def _begins(last: str, line: str) -> bool:
     """Whether a line begins a statement of its own, given the one above it."""
     if _NOTICE.match(line) or _SENTENCE_END.search(last):
         return True
-    return len(last) < _SHORT_LINE and line[0].isupper() and bool(_NOTICE.match(last)) and not _GOES_ON.search(last)
+    return (
+        len(last) < _SHORT_LINE
+        and line[0].isupper()
+        and bool(_NOTICE.match(last))
+        and not _GOES_ON.search(last)
+    )

@@ -1,7 +1,9 @@
-"""Source code: the files of a package (wheel, source archive or folder) whose licence is MIT, BSD or Apache, as in the paper.
+"""Source code: the files of a package (wheel, source archive or folder) whose licence is MIT, BSD or Apache,
+as in the paper.
 
-A file's licence is what it says at its top; else that of the nearest LICENSE in a folder above it; else the package's: what its
-metadata say, and where they say nothing clear, what its own LICENSE text is recognised as.
+A file's licence is what it says at its top; else that of the nearest LICENSE in a folder above it; else the
+package's: what its metadata say, and where they say nothing clear, what its own LICENSE text is recognised
+as.
 """
 
 import email
@@ -22,7 +24,9 @@ from puna.errors import UserError
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]ES?|COPYING|UNLICENSE)([.-][^/]*)?$", re.IGNORECASE)
 LICENCE_BYTES = 200_000  # of a LICENSE text are looked at
 LONGEST = 1_000  # characters of a package's name or licence as its metadata state them
-_METADATA = re.compile(r"(?:^|/)(?:[^/]+\.(?:dist|egg)-info/METADATA|PKG-INFO|package\.json|Cargo\.toml|pyproject\.toml)$")
+_METADATA = re.compile(
+    r"(?:^|/)(?:[^/]+\.(?:dist|egg)-info/METADATA|PKG-INFO|package\.json|Cargo\.toml|pyproject\.toml)$"
+)
 _METADATA_FOLDER = re.compile(r"(?:^|/)[^/]+\.(?:dist|egg)-info(?:/.*)?$")
 _CLASSIFIERS = {
     "MIT License": "MIT",
@@ -37,7 +41,8 @@ _CLASSIFIERS = {
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in memory at a time.
+    """Every source file of a package or folder, in the archive's order (a folder's: by name). One file is in
+    memory at a time.
 
     Raises UserError where an archive is damaged, or a LICENSE cannot be read, behind all that can be.
     """
@@ -56,7 +61,9 @@ def read(path: Path) -> Iterator[Found | Skipped]:
                 damage = damage or error
             continue
         above = (nested.get(parent.as_posix()) for parent in PurePosixPath(member.name).parents)
-        yield source_file.judge(raw, member.name, url, member.offset, next((near for near in above if near), licence))
+        yield source_file.judge(
+            raw, member.name, url, member.offset, next((near for near in above if near), licence)
+        )
     if damage:
         raise damage
 
@@ -78,7 +85,8 @@ _MAIN = re.compile(r"(?:un)?(?:licen[cs]e|copying)(?:\.(?:txt|md|rst))?", re.IGN
 
 
 def _package(path: Path) -> tuple[str, str, dict[str, str], UserError | None]:
-    """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package, and why they are not all."""
+    """(name, SPDX expression or "", expression by folder of the LICENSE texts deeper inside) of a package,
+    and why they are not all."""
     found: list[tuple[str, str, str]] = []  # (file, name of a package, expression)
     damage: UserError | None = None
     try:
@@ -87,15 +95,25 @@ def _package(path: Path) -> tuple[str, str, dict[str, str], UserError | None]:
                 continue
             try:
                 raw = member.load()
-            except UserError as error:  # what cannot be read may set conditions: it counts as a text that is not known
+            except (
+                UserError
+            ) as error:  # what cannot be read may set conditions: it counts as a text that is not known
                 damage, raw = damage or error, b""
             found.append((member.name, *_statement(member.name, raw)))
     except UserError as error:
         damage = damage or error
-    found.sort(key=lambda item: (len(PurePosixPath(_folder(item[0])).parts), "." in PurePosixPath(item[0]).name, item[0]))
+    found.sort(
+        key=lambda item: (
+            len(PurePosixPath(_folder(item[0])).parts),
+            "." in PurePosixPath(item[0]).name,
+            item[0],
+        )
+    )
     root = _folder(found[0][0]) if found else "."
     texts: dict[str, list[str]] = {}
-    main: list[str] = []  # of the package's own LICENSE, beside which LICENSE.python or LICENSE-ICONS are of parts
+    main: list[
+        str
+    ] = []  # of the package's own LICENSE, beside which LICENSE.python or LICENSE-ICONS are of parts
     package = stated = ""
     for name, told, expression in found:
         if LICENCE_FILE.search(name):
@@ -111,26 +129,33 @@ def _package(path: Path) -> tuple[str, str, dict[str, str], UserError | None]:
 
 
 def _statement(name: str, raw: bytes) -> tuple[str, str]:
-    """(package it names or "", SPDX expression) of a LICENSE or metadata file; what no one writes by hand is not kept in memory."""
+    """(package it names or "", SPDX expression) of a LICENSE or metadata file; what no one writes by hand is
+    not kept in memory."""
     if LICENCE_FILE.search(name):
         return "", licences.recognised(raw[:LICENCE_BYTES].decode("utf-8", "replace")) or licences.UNKNOWN
     package, expression = _metadata(name, raw)
-    return package if len(package) <= LONGEST else "", expression if len(expression) <= LONGEST else licences.UNKNOWN
+    return package if len(package) <= LONGEST else "", expression if len(
+        expression
+    ) <= LONGEST else licences.UNKNOWN
 
 
 def _folder(name: str) -> str:
-    """The folder that a LICENSE or metadata file speaks for: that of its package where it lies in a .dist-info or .egg-info."""
+    """The folder that a LICENSE or metadata file speaks for: that of its package where it lies in a
+    .dist-info or .egg-info."""
     return _METADATA_FOLDER.sub("", PurePosixPath(name).parent.as_posix()).strip("/") or "."
 
 
 def _agreed(stated: str, texts: list[str]) -> str:
-    """What metadata and LICENSE texts say together. Metadata go first, unless a text adds conditions or is another licence."""
+    """What metadata and LICENSE texts say together. Metadata go first, unless a text adds conditions or is
+    another licence."""
     if not stated:
         return _all(texts)
     leading = [re.split(" AND | OR ", text)[0] for text in texts]
     if stated == "BSD" and leading and leading[0].startswith("BSD-"):
         stated = leading[0]
-    against = [name for text in texts for name in licences.ADDITIONS if name in text and text.count(" AND ") == 1]  # more: a bundle
+    against = [
+        name for text in texts for name in licences.ADDITIONS if name in text and text.count(" AND ") == 1
+    ]  # more: a bundle
     if " OR " not in stated:
         against += [name for name in leading if not licences.allowed(name)]
     return _all([stated, *against]) if licences.allowed(stated) else stated
@@ -138,7 +163,11 @@ def _agreed(stated: str, texts: list[str]) -> str:
 
 def _all(expressions: list[str]) -> str:
     terms = list(dict.fromkeys(expressions))
-    return "".join(terms) if len(terms) < 2 else " AND ".join(f"({term})" if " OR " in term else term for term in terms)
+    return (
+        "".join(terms)
+        if len(terms) < 2
+        else " AND ".join(f"({term})" if " OR " in term else term for term in terms)
+    )
 
 
 def _metadata(name: str, raw: bytes) -> tuple[str, str]:
@@ -152,17 +181,25 @@ def _metadata(name: str, raw: bytes) -> tuple[str, str]:
         if name.endswith(".toml"):
             row = tomllib.loads(raw.decode())
             if "project" not in row:
-                return f"crates:{row['package']['name']}@{row['package']['version']}", _field(str(row["package"].get("license", "")))
+                return f"crates:{row['package']['name']}@{row['package']['version']}", _field(
+                    str(row["package"].get("license", ""))
+                )
             row, kind = row["project"], row["project"].get("license", "")
             expression = _field(kind if isinstance(kind, str) else str(kind.get("text", "")))
-            return f"pypi:{row['name']}=={row['version']}", _classified(row.get("classifiers", [])) or expression
+            return f"pypi:{row['name']}=={row['version']}", _classified(
+                row.get("classifiers", [])
+            ) or expression
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", ""
     message = email.message_from_bytes(raw)
-    package = f"pypi:{message['Name']}=={message['Version']}" if message["Name"] and message["Version"] else ""
+    package = (
+        f"pypi:{message['Name']}=={message['Version']}" if message["Name"] and message["Version"] else ""
+    )
     if expression := str(message["License-Expression"] or "").strip():
         return package, expression
-    return package, _classified([str(value) for value in message.get_all("Classifier", [])]) or _field(str(message["License"] or ""))
+    return package, _classified([str(value) for value in message.get_all("Classifier", [])]) or _field(
+        str(message["License"] or "")
+    )
 
 
 def _classified(classifiers: list[str]) -> str:

@@ -1,6 +1,8 @@
-"""One source file -> a document: the paper's filters on lines and letters, generated and foreign files, the licence header removed.
+"""One source file -> a document: the paper's filters on lines and letters, generated and foreign files, the
+licence header removed.
 
-The paper names "heuristics based on line length and proportions of alphanumeric characters" without figures; these are RedPajama's.
+The paper names "heuristics based on line length and proportions of alphanumeric characters" without figures;
+these are RedPajama's.
 """
 
 import re
@@ -11,7 +13,8 @@ from puna.corpus.record import Found, Skipped, digest
 from puna.text.characters import count
 
 MAXIMUM_LINE, AVERAGE_LINE, MINIMUM_ALPHANUMERIC, MAXIMUM_BYTES = 1000, 100, 0.25, 5_000_000
-# Folders of other people's code, and files that tools write (after GitHub linguist's lists of vendored and generated files).
+# Folders of other people's code, and files that tools write (after GitHub linguist's lists of vendored and
+# generated files).
 _FOREIGN = re.compile(
     r"(?:^|/)(?:node_modules|bower_components|jspm_packages|_?vendor(?:s|ed)?|third[_-]?party|3rd[_-]?party|site-packages|godeps|pods"
     r"|carthage)/",
@@ -35,7 +38,8 @@ _GENERATED = re.compile(
 def judge(raw: bytes, name: str, url: str, offset: int, licence: str) -> Found | Skipped:
     """A source file as a document or as skipped.
 
-    licence: SPDX expression of the package or repository it is in, "" when unknown. What the file says of itself goes before it.
+    licence: SPDX expression of the package or repository it is in, "" when unknown. What the file says of
+    itself goes before it.
     """
 
     def skipped(reason: str) -> Skipped:

@@ -1,9 +1,9 @@
-"""arXiv papers in LaTeX, as the paper prepared them (section 2.1): the text from the first section on, without bibliography and
-comments, with the author's own macros expanded inline.
+"""arXiv papers in LaTeX, as the paper prepared them (section 2.1): the text from the first section on,
+without bibliography and comments, with the author's own macros expanded inline.
 
-A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with \\documentclass that no other
-file reads in; each folder's root with the longest text counts. arXiv's own bulk archives, tar files of packed papers, are read paper
-by paper.
+A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with
+\\documentclass that no other file reads in; each folder's root with the longest text counts. arXiv's own bulk
+archives, tar files of packed papers, are read paper by paper.
 """
 
 import io
@@ -32,7 +32,8 @@ INCLUDE_ONLY = re.compile(r"\\includeonly\s*\{([^{}]*)\}")
 FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
 # A letter without sections may end in one of these; its text stands before it.
 LAST_SECTION = re.compile(
-    r"\\(?:section|chapter)\*?\s*\{\s*(?:acknowled|references|bibliography|appendix|supplement|funding)", re.IGNORECASE
+    r"\\(?:section|chapter)\*?\s*\{\s*(?:acknowled|references|bibliography|appendix|supplement|funding)",
+    re.IGNORECASE,
 )
 BEGIN = re.compile(r"\\begin\s*\{document\}")
 END = re.compile(r"\\end\s*\{document\}")
@@ -52,9 +53,13 @@ _NOISE = (
 )
 NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-THANKS = re.compile(r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~")
+THANKS = re.compile(
+    r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~"
+)
 # Encodings by their names in \\usepackage[...]{inputenc}, for files that are not UTF-8.
-INPUTENC = re.compile(rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}")
+INPUTENC = re.compile(
+    rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}"
+)
 ENCODINGS = {
     "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9", "latin9": "iso8859-15",
     "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251", "cp850": "cp850", "cp852": "cp852", "cp866": "cp866",
@@ -65,7 +70,8 @@ DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
 
 @dataclass(frozen=True)
 class _Source:
-    """One paper: its name, its TeX files by their path inside it, decoded and without comments, and what it is where it has none."""
+    """One paper: its name, its TeX files by their path inside it, decoded and without comments, and what it
+    is where it has none."""
 
     name: str
     files: dict[str, str]
@@ -85,7 +91,11 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
     identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", source.name))
     # Files leave out the slash of identifiers before 2007.
-    base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0]) if identity else source.name
+    base = (
+        "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
+        if identity
+        else source.name
+    )
     roots = _roots(source.files)
     if not roots:
         yield Skipped("no \\documentclass" if source.files else source.otherwise, base, number)
@@ -100,14 +110,27 @@ def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") ->
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
     encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
     decoded = ((inside, streams.text_of(content, encoding)) for inside, content in sorted(raw.items()))
-    files = {inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n")) for inside, text in decoded if text is not None}
-    return _Source(name, files, digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))), otherwise)
+    files = {
+        inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n"))
+        for inside, text in decoded
+        if text is not None
+    }
+    return _Source(
+        name,
+        files,
+        digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))),
+        otherwise,
+    )
 
 
 def _sources(path: Path) -> Iterator[_Source]:
     if path.is_dir():
-        found = sorted(child for child in path.rglob("*") if child.is_file() and child.suffix.lower() in ENDINGS)
-        yield _source(path.name, {child.relative_to(path).as_posix(): child.read_bytes()[:LONGEST] for child in found})
+        found = sorted(
+            child for child in path.rglob("*") if child.is_file() and child.suffix.lower() in ENDINGS
+        )
+        yield _source(
+            path.name, {child.relative_to(path).as_posix(): child.read_bytes()[:LONGEST] for child in found}
+        )
         return
     unpacked = _Reader(streams.chunks(path))
     head = unpacked.peek(512)
@@ -121,14 +144,19 @@ def _single(name: str, content: bytes) -> _Source:
     """A paper that came as one file, or a page where there is no source."""
     if content[257:262] == b"ustar":
         return next(_from_tar(name, _Reader(iter([content]))), _source(name, {}))
-    for mark, kind in ((b"%PDF", "PDF without source"), (b"%!PS", "PostScript without source"), (b"%auto-ignore", "withdrawn")):
+    for mark, kind in (
+        (b"%PDF", "PDF without source"),
+        (b"%!PS", "PostScript without source"),
+        (b"%auto-ignore", "withdrawn"),
+    ):
         if content.lstrip()[: len(mark)] == mark:
             return _source(name, {}, kind)
     return _source(name, {name: content})
 
 
 def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
-    """The papers packed inside an archive, each as it comes, then the paper that its own TeX files make, if any."""
+    """The papers packed inside an archive, each as it comes, then the paper that its own TeX files make, if
+    any."""
     raw: dict[str, bytes] = {}
     size = papers = 0
     try:
@@ -144,7 +172,9 @@ def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
                     raw[inside.as_posix()] = opened.read()
                     size += item.size
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"the tar archive is damaged or ends early, at byte {unpacked.place:,} of what it unpacks to") from error
+        raise UserError(
+            f"the tar archive is damaged or ends early, at byte {unpacked.place:,} of what it unpacks to"
+        ) from error
     if raw or not papers:
         yield _source(name, raw)
 
@@ -183,8 +213,11 @@ class _Reader(io.RawIOBase):
 
 
 def _roots(files: dict[str, str]) -> list[str]:
-    """One root a folder: of the files with \\documentclass that no other file reads in, the one with the longest expansion."""
-    included = {target for name, text in files.items() for target in _targets(files, name, text) if target != name}
+    """One root a folder: of the files with \\documentclass that no other file reads in, the one with the
+    longest expansion."""
+    included = {
+        target for name, text in files.items() for target in _targets(files, name, text) if target != name
+    }
     best: dict[str, tuple[int, str]] = {}
     for name in files:
         if name in included or not ROOT.search(text := _Joined(files, name).text):
@@ -196,7 +229,8 @@ def _roots(files: dict[str, str]) -> list[str]:
 
 
 def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
-    """The file that \\input{wanted} means: relative to the paper's root folder or to the reading file, with or without .tex."""
+    """The file that \\input{wanted} means: relative to the paper's root folder or to the reading file, with
+    or without .tex."""
     folder = PurePosixPath(reader).parent
     for place in (folder / wanted, PurePosixPath(wanted)):
         parts: list[str] = []
@@ -217,7 +251,11 @@ def _wanted(match: re.Match[str]) -> str:
 
 
 def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
-    return {target for match in INPUT.finditer(text) if (target := _resolve(files, name, _wanted(match))) is not None}
+    return {
+        target
+        for match in INPUT.finditer(text)
+        if (target := _resolve(files, name, _wanted(match))) is not None
+    }
 
 
 class _Joined:
@@ -231,7 +269,8 @@ class _Joined:
         self.text = self._of(root, ())
 
     def _of(self, name: str, above: tuple[str, ...], alone: bool = False) -> str:
-        """A file that reads itself, at whatever remove, is read once. alone: one above it has a preamble, so its own is left out."""
+        """A file that reads itself, at whatever remove, is read once. alone: one above it has a preamble, so
+        its own is left out."""
         if name in above or len(above) > DEEPEST or self.room < 0:
             return ""
         if (name, alone) not in self._parts:
@@ -257,8 +296,14 @@ class _Joined:
         at = 0
         for match in INPUT.finditer(text):
             wanted = _wanted(match)
-            left_out = match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only
-            target = None if left_out else _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            left_out = (
+                match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only
+            )
+            target = (
+                None
+                if left_out
+                else _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            )
             parts.append((text[at : match.start()], target))
             at = match.end()
         return has_class, [*parts, (text[at:], None)]
@@ -272,7 +317,11 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     preamble = whole[: begin.start()] if begin else ""
     title = _title(preamble, whole)
     bodies = [whole[begin.end() if begin else 0 : end.start() if end else len(whole)]]
-    del whole, begin, end  # a match keeps its text, and one of many megabytes is to be there no oftener than needed
+    del (
+        whole,
+        begin,
+        end,
+    )  # a match keeps its text, and one of many megabytes is to be there no oftener than needed
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
     body = expand_macros(preamble, bodies.pop())
     section = FIRST_SECTION.search(body)
@@ -292,7 +341,8 @@ def _title(preamble: str, whole: str) -> str:
 
 
 def _without_bibliography(text: str) -> str:
-    """Leave out lists of references: bibliography environments, commands that print one, and a section of that name."""
+    """Leave out lists of references: bibliography environments, commands that print one, and a section of
+    that name."""
     out = io.StringIO()
     at = 0
     while match := BIBLIOGRAPHY.search(text, at):

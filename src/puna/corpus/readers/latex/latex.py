@@ -23,8 +23,8 @@ _WITHOUT_FI = frozenset(
 
 
 def strip_comments(text: str) -> str:
-    """LaTeX without comments: from a % that is not \\% to the line's end, and comment environments. Verbatim text and URLs keep
-    theirs."""
+    """LaTeX without comments: from a % that is not \\% to the line's end, and comment environments. Verbatim
+    text and URLs keep theirs."""
     out = io.StringIO()
     at = 0
     endless: set[str] = set()  # environments that end nowhere further on
@@ -49,11 +49,14 @@ def strip_comments(text: str) -> str:
 
 
 def resolve_conditionals(text: str) -> str:
-    """The branches that TeX takes of \\iffalse, \\iftrue and the author's own \\newif flags; other conditionals stay as they are."""
+    """The branches that TeX takes of \\iffalse, \\iftrue and the author's own \\newif flags; other
+    conditionals stay as they are."""
     flags: dict[str, bool] = {}
     out: list[str] = []
     at, live = 0, True
-    stack: list[tuple[bool, bool, int, int] | None] = []  # (value, live before, parts written before, where it began)
+    stack: list[
+        tuple[bool, bool, int, int] | None
+    ] = []  # (value, live before, parts written before, where it began)
     for match in _CONDITIONAL.finditer(text):
         name = match["name"] or ("iffalse" if match["zero"] else "")
         if match["flag"]:

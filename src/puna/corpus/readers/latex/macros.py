@@ -36,8 +36,8 @@ GROWTH = 8  # expanded text may grow to so many times the source
 
 @dataclass(frozen=True)
 class Macro:
-    """arguments: what is taken from the text, each (kind, value): m a group; o one in brackets, else the value; s a star; d all
-    up to the value; t the value itself, which is no argument."""
+    """arguments: what is taken from the text, each (kind, value): m a group; o one in brackets, else the
+    value; s a star; d all up to the value; t the value itself, which is no argument."""
 
     arguments: tuple[tuple[str, str], ...]
     body: str
@@ -50,7 +50,9 @@ class Macros:
 
     commands: dict[str, Macro] = field(default_factory=dict)
     environments: dict[str, Macro] = field(default_factory=dict)
-    kept: set[str] = field(default_factory=set)  # LaTeX's own commands that an alias stands for: never expanded
+    kept: set[str] = field(
+        default_factory=set
+    )  # LaTeX's own commands that an alias stands for: never expanded
 
 
 class _Braces:
@@ -70,7 +72,8 @@ class _Braces:
 
     @functools.cached_property
     def _found(self) -> "tuple[array[int], array[int]]":
-        """Where groups start, ascending, and end (0: nowhere). Arrays take a tenth of a dictionary's memory."""
+        """Where groups start, ascending, and end (0: nowhere). Arrays take a tenth of a dictionary's
+        memory."""
         starts, ends, waiting = array("q"), array("q"), []
         for match in BRACE.finditer(self.text):
             if match[0] == "{":
@@ -88,7 +91,9 @@ class _Braces:
         while place <= found:
             if place == found:
                 return self.text[at:place], place + len(mark)
-            following = BRACE.search(self.text, place, found + 1)  # with the mark's first character: it may be escaped
+            following = BRACE.search(
+                self.text, place, found + 1
+            )  # with the mark's first character: it may be escaped
             if following is None:
                 place = found
             elif following[0] == "{":
@@ -119,7 +124,8 @@ def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[s
 
 
 def definitions(text: str, macros: Macros) -> str:
-    """Add the macros that a text defines, the last definition of a name winning; the text without the definitions."""
+    """Add the macros that a text defines, the last definition of a name winning; the text without the
+    definitions."""
     braces = _Braces(text)
     out = io.StringIO()
     at = 0
@@ -169,7 +175,12 @@ def _define(match: re.Match[str], braces: _Braces, macros: Macros) -> int | None
             return None
         end, at = second
     if match["environment"]:
-        if not match["environment"].startswith("re") and match["block"] not in ("document", "abstract", "figure", "table"):
+        if not match["environment"].startswith("re") and match["block"] not in (
+            "document",
+            "abstract",
+            "figure",
+            "table",
+        ):
             macros.environments[match["block"]] = Macro(arguments, content, end)
         return at
     if match["operator"]:
@@ -213,8 +224,9 @@ def _document_arguments(spec: str) -> tuple[tuple[str, str], ...] | None:
 
 
 def expand_macros(preamble: str, body: str) -> str:
-    """The body with every macro and environment that preamble or body defines replaced by its text, arguments filled in, macros
-    inside macros too. Macros that call themselves stay; the text never grows beyond a bound."""
+    """The body with every macro and environment that preamble or body defines replaced by its text, arguments
+    filled in, macros inside macros too. Macros that call themselves stay; the text never grows beyond a
+    bound."""
     macros = Macros()
     definitions(preamble, macros)
     body = definitions(body, macros)
@@ -230,8 +242,13 @@ def expand_macros(preamble: str, body: str) -> str:
 
 def _in_cycles(commands: dict[str, Macro]) -> set[str]:
     """Commands that come back to themselves (and those between two such)."""
-    calls = {name: {called[1] for called in MACRO.finditer(macro.body)} & commands.keys() for name, macro in commands.items()}
-    for _ in range(2):  # take away what calls nothing that is left, then, turned around, what nothing left calls
+    calls = {
+        name: {called[1] for called in MACRO.finditer(macro.body)} & commands.keys()
+        for name, macro in commands.items()
+    }
+    for _ in range(
+        2
+    ):  # take away what calls nothing that is left, then, turned around, what nothing left calls
         callers: dict[str, list[str]] = {name: [] for name in calls}
         for name, called in calls.items():
             for other in called:
@@ -331,7 +348,9 @@ def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | Non
 def _filled(body: str, values: list[str]) -> str:
     if "#" not in body:
         return body
-    return re.sub(r"#(\d)", lambda found: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", body)
+    return re.sub(
+        r"#(\d)", lambda found: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", body
+    )
 
 
 _HELPER = re.compile(
@@ -342,7 +361,8 @@ _HELPER = re.compile(
 
 
 def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
-    """Leave out what only made macros work in text and in formulas alike: \\xspace, and \\ensuremath, which becomes $...$ in text."""
+    """Leave out what only made macros work in text and in formulas alike: \\xspace, and \\ensuremath, which
+    becomes $...$ in text."""
     if "\\xspace" not in text and "\\ensuremath" not in text:
         return text
     braces = _Braces(text)

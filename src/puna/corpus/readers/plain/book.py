@@ -1,4 +1,5 @@
-"""Books as plain text, in the form of Project Gutenberg: its header, licence and notes cut, hard-wrapped paragraphs joined."""
+"""Books as plain text, in the form of Project Gutenberg: its header, licence and notes cut, hard-wrapped
+paragraphs joined."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,13 +12,18 @@ from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 from puna.text.hashing import WITHOUT_SPACES
 
-START = re.compile(r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*{3}[ \t]*$", re.MULTILINE | re.IGNORECASE | re.DOTALL)
+START = re.compile(
+    r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*{3}[ \t]*$",
+    re.MULTILINE | re.IGNORECASE | re.DOTALL,
+)
 OLD_START = re.compile(r"^\*END[ *]*THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE)
 END = re.compile(
-    r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)", re.MULTILINE | re.IGNORECASE
+    r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)",
+    re.MULTILINE | re.IGNORECASE,
 )
 ENCODING = re.compile(
-    rb"^Character set encoding:[ \t]*((?:iso-|windows-|cp|koi8|mac|big5|gb|euc-|shift)[\w-]*)", re.MULTILINE | re.IGNORECASE
+    rb"^Character set encoding:[ \t]*((?:iso-|windows-|cp|koi8|mac|big5|gb|euc-|shift)[\w-]*)",
+    re.MULTILINE | re.IGNORECASE,
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # First paragraphs that are the makers' and not the book's.
@@ -29,17 +35,24 @@ CREDITS = re.compile(
     re.IGNORECASE,
 )
 NOTES = re.compile(r"^[ \t]*[\[*=_]*Transcriber['’]?s?['’]? notes?[\s:.*=_]*$", re.MULTILINE | re.IGNORECASE)
-NOTE = re.compile(r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg)[^\[\]]{0,2000}\]\n?", re.IGNORECASE)
+NOTE = re.compile(
+    r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg)[^\[\]]{0,2000}\]\n?", re.IGNORECASE
+)
 # Marks of pictures, whose captions stay.
 PICTURE = re.compile(r"\[Illustration(?::([^\[\]]{0,2000}))?\]", re.IGNORECASE)
 HEAD_CHARACTERS = 20_000
 LARGEST_BYTES = 64_000_000
 # Letters of scripts that put no spaces between words, and the marks that stand among them.
-UNSPACED = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in WITHOUT_SPACES)}\u3000-\u303f\uff00-\uff60]")
+UNSPACED = re.compile(
+    f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in WITHOUT_SPACES)}\u3000-\u303f\uff00-\uff60]"
+)
 FIRST_UNSPACED = chr(WITHOUT_SPACES[0][0])
-WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd]")
+WIDE = re.compile(
+    "[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd]"
+)
 NARROWEST = 50  # columns a line; texts with shorter lines are verse or lists
-FULL = 0.85  # of the lines' width: where the next word would have gone beyond it, a line was broken for want of room
+# of the lines' width: where the next word would have gone beyond it, a line was broken for want of room
+FULL = 0.85
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
@@ -62,13 +75,16 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         name = " ".join(heading.group(1).split()) if heading else ""
         body, framed = _inside(text)
         body = unwrap(without_notes(body))
-    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)).strip("\n")
+    body = re.sub(r"\n{3,}", "\n\n", PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)).strip(
+        "\n"
+    )
     licence = "public domain (Project Gutenberg)" if framed else ""
     yield Found(path.name, body, 0, digest(raw), name, licence) if body else Skipped("no text", path.name, 0)
 
 
 def _encoding(head: bytes) -> str:
-    """The encoding that a book's header names, Windows-1252 for Latin-1, which it contains; "" for none and what nobody knows."""
+    """The encoding that a book's header names, Windows-1252 for Latin-1, which it contains; "" for none and
+    what nobody knows."""
     named = ENCODING.search(head)
     name = named[1].decode().lower() if named else ""
     try:
@@ -88,7 +104,8 @@ def _inside(text: str) -> tuple[str, bool]:
 
 
 def without_notes(body: str) -> str:
-    """Leave out what the makers of the electronic text added: first paragraphs that name them, their notes at the end or in brackets."""
+    """Leave out what the makers of the electronic text added: first paragraphs that name them, their notes at
+    the end or in brackets."""
     head, rest = body[:HEAD_CHARACTERS], body[HEAD_CHARACTERS:]
     while CREDITS.match(head):
         paragraph = re.search(r"\n[ \t]*\n", head)
@@ -104,8 +121,9 @@ def without_notes(body: str) -> str:
 def unwrap(text: str) -> str:
     """Join the lines of each paragraph of running text; verse, tables, lists and headings keep theirs.
 
-    A paragraph is running text when its lines start at the book's margin and each was broken where the next word had no room. The
-    margin is the commonest indentation; lines beyond it begin paragraphs where no empty line does.
+    A paragraph is running text when its lines start at the book's margin and each was broken where the next
+    word had no room. The margin is the commonest indentation; lines beyond it begin paragraphs where no empty
+    line does.
     """
     paragraphs = [
         lines
@@ -118,21 +136,27 @@ def unwrap(text: str) -> str:
             indent = len(line) - len(line.lstrip())
             indents[indent] = indents.get(indent, 0) + 1
     margin = min(indents, key=lambda indent: (-indents[indent], indent), default=0)
-    paragraphs = [[line[min(margin, len(line) - len(line.lstrip())) :] for line in lines] for lines in paragraphs]
+    paragraphs = [
+        [line[min(margin, len(line) - len(line.lstrip())) :] for line in lines] for lines in paragraphs
+    ]
     ends = [line for lines in paragraphs for line in lines[:-1]]
     width = _Width(_most(map(_columns, ends)), _most(map(len, ends)))
     paragraphs = [part for lines in paragraphs for part in _parted(lines, width)]
-    return "\n\n".join(_joined(lines, width) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs)
+    return "\n\n".join(
+        _joined(lines, width) if _runs(lines, width) else "\n".join(lines) for lines in paragraphs
+    )
 
 
 class _Width(NamedTuple):
-    """How long the lines of a book are: in columns, and in characters, by which some break Chinese that has Latin words in it."""
+    """How long the lines of a book are: in columns, and in characters, by which some break Chinese that has
+    Latin words in it."""
 
     columns: int
     characters: int
 
     def fills(self, line: str, following: str, part: float) -> bool:
-        """Whether a line was broken because the next one's first word had no room; between words, in at least so much of the width."""
+        """Whether a line was broken because the next one's first word had no room; between words, in at least
+        so much of the width."""
         if _is_narrow(line) and _is_narrow(following):
             least = part * self.columns
             return len(line) >= least or len(line) + _room(following) >= least
@@ -159,7 +183,8 @@ def _is_narrow(text: str) -> bool:
 
 
 def _parted(lines: list[str], width: _Width) -> list[list[str]]:
-    """The paragraphs of lines between two empty ones: where indented lines begin paragraphs of running text, each by itself."""
+    """The paragraphs of lines between two empty ones: where indented lines begin paragraphs of running text,
+    each by itself."""
     starts = [place for place, line in enumerate(lines) if not place or line[0].isspace()]
     parts = [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
     runs = all(len(part) < 2 or _runs([part[0].strip(), *part[1:]], width) for part in parts)
@@ -167,8 +192,8 @@ def _parted(lines: list[str], width: _Width) -> list[list[str]]:
 
 
 def _joined(lines: list[str], width: _Width) -> str:
-    """The lines of running text as one, with a space between two unless the script has none. A line that ends long before it had to, a
-    heading or the last of a speech, keeps its end."""
+    """The lines of running text as one, with a space between two unless the script has none. A line that ends
+    long before it had to, a heading or the last of a speech, keeps its end."""
     parts = [lines[0].strip()]
     for line, following in pairwise(map(str.strip, lines)):
         if not width.fills(line, following, 0.5):
@@ -193,8 +218,8 @@ def _runs(lines: list[str], width: _Width) -> bool:
 
 
 def _room(line: str) -> int:
-    """Columns that a line's first word needs behind another. Where there are no spaces: those that are left free at most, so that no mark
-    begins a line, or no word is cut."""
+    """Columns that a line's first word needs behind another. Where there are no spaces: those that are left
+    free at most, so that no mark begins a line, or no word is cut."""
     if not UNSPACED.match(line):
         return 1 + _columns(line.split(maxsplit=1)[0])
     return 6 if WIDE.match(line) else 16

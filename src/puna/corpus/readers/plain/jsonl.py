@@ -1,4 +1,5 @@
-"""Data sets of texts, as RedPajama, C4 and others publish them: JSON lines or Parquet, a row with its text and what is known of it."""
+"""Data sets of texts, as RedPajama, C4 and others publish them: JSON lines or Parquet, a row with its text
+and what is known of it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ OTHER_KEYS = ("url", "title", "licence", "license", "meta")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every row that has a text. url, title and licence are taken from it or from its `meta`. Offsets: see `rows`."""
+    """Every row that has a text. url, title and licence are taken from it or from its `meta`. Offsets: see
+    `rows`."""
     for number, (offset, identity, row) in enumerate(rows(path, TEXT_KEYS, OTHER_KEYS)):
         url = f"{path.name}#{number + 1}"
         text = "" if isinstance(row, str) else _string(row, *TEXT_KEYS)
@@ -21,7 +23,14 @@ def read(path: Path) -> Iterator[Found | Skipped]:
             continue
         known = {**(row["meta"] if isinstance(row.get("meta"), dict) else {}), **row}
         licence = _string(known, "licence", "license")
-        yield Found(_string(known, "url") or url, text, offset, identity or digest(text), _string(known, "title"), licence)
+        yield Found(
+            _string(known, "url") or url,
+            text,
+            offset,
+            identity or digest(text),
+            _string(known, "title"),
+            licence,
+        )
 
 
 def _string(row: dict[str, Any], *keys: str) -> str:

@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-BLOCKS = dict.fromkeys(("p", "pre", "ul", "ol", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table"), 2)
+BLOCKS = dict.fromkeys(
+    ("p", "pre", "ul", "ol", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table"), 2
+)
 BLOCKS |= dict.fromkeys(("tr", "div", "dt", "dd", "li", "thead", "tbody"), 1)
 DROPPED = frozenset(["img", "script", "style", "-comment"])
 WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
@@ -11,9 +13,11 @@ DEEPEST = 8  # lists are indented up to this depth
 
 
 def html_to_text(html: str) -> str:
-    """A post's HTML as text: paragraphs apart, list items on lines of their own, code with its lines and indentation.
+    """A post's HTML as text: paragraphs apart, list items on lines of their own, code with its lines and
+    indentation.
 
-    Tags go, and what only they said: links keep their text, images leave nothing. Formulas (MathJax) are text and stay.
+    Tags go, and what only they said: links keep their text, images leave nothing. Formulas (MathJax) are text
+    and stay.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -21,8 +25,8 @@ def html_to_text(html: str) -> str:
     if body is None:
         return ""
     writer = _Writer()
-    # Without recursion: people nest quotes as deep as they like. Each entry: node to go on with, its parent's tag, whether its white
-    # space stays.
+    # Without recursion: people nest quotes as deep as they like. Each entry: node to go on with, its parent's
+    # tag, whether its white space stays.
     waiting: list[tuple[Any, str, bool]] = [(body.child, "", False)]
     while waiting:
         node, parent, keep_space = waiting.pop()
@@ -53,7 +57,9 @@ class _Writer:
     def open(self, tag: str, start: str | None) -> None:
         if tag in ("ul", "ol"):
             self.room(1 if self.lists else 2)
-            self.lists.append(int(start) if start and re.fullmatch("[0-9]{1,9}", start) else 1 if tag == "ol" else -1)
+            self.lists.append(
+                int(start) if start and re.fullmatch("[0-9]{1,9}", start) else 1 if tag == "ol" else -1
+            )
         elif tag == "li":
             self.room(1)
             number = self.lists[-1] if self.lists else -1

@@ -12,12 +12,16 @@ from puna.errors import UserError
 BATCH_ROWS = 128
 
 
-def rows(path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
-    """(offset, digest of its bytes, row), in order; a row that is none is the reason, as a short fixed phrase.
+def rows(
+    path: Path, texts: tuple[str, ...], others: tuple[str, ...]
+) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
+    """(offset, digest of its bytes, row), in order; a row that is none is the reason, as a short fixed
+    phrase.
 
-    Offsets are bytes of the unpacked JSON lines, those of what is wrong where it is not UTF-8, or row numbers of a Parquet file, whose
-    rows have no bytes of their own and "" as digest. A line that holds a list stands for the objects in it. texts: columns one of which
-    a Parquet file must have; others: those that are read besides. Raises UserError for a damaged file.
+    Offsets are bytes of the unpacked JSON lines, those of what is wrong where it is not UTF-8, or row numbers
+    of a Parquet file, whose rows have no bytes of their own and "" as digest. A line that holds a list stands
+    for the objects in it. texts: columns one of which a Parquet file must have; others: those that are read
+    besides. Raises UserError for a damaged file.
     """
     with path.open("rb") as file:
         parquet = file.read(4) == b"PAR1"
@@ -39,7 +43,9 @@ def _json(path: Path) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
                 yield offset, digest(raw), item if isinstance(item, dict) else "no text"
 
 
-def _parquet(path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
+def _parquet(
+    path: Path, texts: tuple[str, ...], others: tuple[str, ...]
+) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -47,11 +53,15 @@ def _parquet(path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> Ite
         with pq.ParquetFile(path) as file:
             columns = [name for name in (*texts, *others) if name in file.schema_arrow.names]
             if not set(columns) & set(texts):
-                raise UserError(f"no column {', '.join(texts)} in this Parquet file; it has {', '.join(file.schema_arrow.names)}")
+                raise UserError(
+                    f"no column {', '.join(texts)} in this Parquet file; it has {', '.join(file.schema_arrow.names)}"
+                )
             number = 0
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
                     yield number, "", row
                     number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"the Parquet file of {path.stat().st_size:,} bytes is damaged or ends early") from error
+        raise UserError(
+            f"the Parquet file of {path.stat().st_size:,} bytes is damaged or ends early"
+        ) from error

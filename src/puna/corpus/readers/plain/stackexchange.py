@@ -1,6 +1,7 @@
 """StackExchange's Posts.xml: each question with its answers, the best first.
 
-The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is read here. The folder of a Posts.xml names its site.
+The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is read here. The folder of a
+Posts.xml names its site.
 """
 
 import re
@@ -16,8 +17,8 @@ from puna.corpus.record import Found, Skipped, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 
-# "The 28 largest websites" (section 2.1) are not named in the paper. These are the 28 largest archives, sites about sites (meta) left
-# out, in the listing of the public dump of June 2017, largest first.
+# "The 28 largest websites" (section 2.1) are not named in the paper. These are the 28 largest archives, sites
+# about sites (meta) left out, in the listing of the public dump of June 2017, largest first.
 LARGEST_SITES = (
     "stackoverflow.com", "math.stackexchange.com", "superuser.com", "askubuntu.com", "serverfault.com", "tex.stackexchange.com",
     "ru.stackoverflow.com", "unix.stackexchange.com", "codereview.stackexchange.com", "physics.stackexchange.com",
@@ -35,27 +36,36 @@ INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every question that has answers, by number: title, body, then the answers by numeric score, highest first (the older one on
-    equal scores). An accepted answer has no other place than its score gives it; closed questions count like others.
+    """Every question that has answers, by number: title, body, then the answers by numeric score, highest
+    first (the older one on equal scores). An accepted answer has no other place than its score gives it;
+    closed questions count like others.
 
-    Posts are sorted outside memory (SQLite's temporary file, in the folder that SQLITE_TMPDIR or TMPDIR names), for the largest site
-    has 90 GB. Raises UserError where the file breaks off, and for a 7z archive.
+    Posts are sorted outside memory (SQLite's temporary file, in the folder that SQLITE_TMPDIR or TMPDIR
+    names), for the largest site has 90 GB. Raises UserError where the file breaks off, and for a 7z archive.
     """
     with path.open("rb") as file:
         if file.read(6) == SEVEN_ZIP:
-            raise UserError(f"this is a 7z archive: unpack it with `7z x {path.name} Posts.xml` and give Posts.xml")
+            raise UserError(
+                f"this is a 7z archive: unpack it with `7z x {path.name} Posts.xml` and give Posts.xml"
+            )
     site = path.absolute().parent.name
     broken: list[UserError] = []
-    posts = sqlite3.connect("", check_same_thread=False)  # a temporary database: in memory first, on disk as it grows
+    posts = sqlite3.connect(
+        "", check_same_thread=False
+    )  # a temporary database: in memory first, on disk as it grows
     try:
         posts.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        posts.execute("CREATE TABLE post (question INT, is_answer INT, rank INT, id INT, number INT, title TEXT, licence TEXT, body BLOB)")
+        posts.execute(
+            "CREATE TABLE post (question INT, is_answer INT, rank INT, id INT, number INT, title TEXT, licence TEXT, body BLOB)"
+        )
         posts.executemany("INSERT INTO post VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _posts(path, broken))
         ordered = posts.execute("SELECT * FROM post ORDER BY question, is_answer, rank, id, number")
         for question, rows in groupby(ordered, key=lambda row: row[0]):
             yield from _thread(site, question, rows)
     except sqlite3.OperationalError as error:
-        raise UserError("no room for posts in the temporary folder; name a larger one with SQLITE_TMPDIR") from error
+        raise UserError(
+            "no room for posts in the temporary folder; name a larger one with SQLITE_TMPDIR"
+        ) from error
     finally:
         posts.close()
     if broken:
@@ -63,7 +73,8 @@ def read(path: Path) -> Iterator[Found | Skipped]:
 
 
 def _posts(path: Path, broken: list[UserError]) -> Iterator[tuple[Any, ...]]:
-    """Questions and answers as rows of the table, whose order is that of the documents; an error of the file goes to `broken`."""
+    """Questions and answers as rows of the table, whose order is that of the documents; an error of the file
+    goes to `broken`."""
     number = -1
     try:
         for number, row in enumerate(streams.xml_elements(path, ("row",))):

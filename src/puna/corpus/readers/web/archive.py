@@ -15,8 +15,9 @@ LONGEST_HEADER = 1 << 16
 
 
 class Archive:
-    """A forward cursor over an unpacked archive. `damage` is set when the compressed stream cannot be read on: then every read
-    gives what was unpacked before it, and `recover` finds the next gzip member that begins a record.
+    """A forward cursor over an unpacked archive. `damage` is set when the compressed stream cannot be read
+    on: then every read gives what was unpacked before it, and `recover` finds the next gzip member that
+    begins a record.
 
     begins: whether some bytes are the beginning of a record.
     """
@@ -31,9 +32,13 @@ class Archive:
         self._pieces = streams.members(self.path, start)
         self._buffer, self._at = b"", 0
         self._place = 0  # of the buffer's first byte in what has been unpacked since `start`
-        self._members: deque[tuple[int, int]] = deque()  # (where its content begins, where it begins in the file)
+        self._members: deque[tuple[int, int]] = (
+            deque()
+        )  # (where its content begins, where it begins in the file)
         self._last = -1
-        self._clear: dict[re.Pattern[bytes], int] = {}  # up to which place there is no match of a mark: nothing is searched twice
+        self._clear: dict[
+            re.Pattern[bytes], int
+        ] = {}  # up to which place there is no match of a mark: nothing is searched twice
 
     def _fill(self) -> bool:
         """Unpack one piece more; False at the end and at damage."""
@@ -54,7 +59,8 @@ class Archive:
         return True
 
     def offset(self) -> int:
-        """Where the present place is in the file: its gzip member's first byte, in a file without members the byte itself."""
+        """Where the present place is in the file: its gzip member's first byte, in a file without members the
+        byte itself."""
         here = self._place + self._at
         while len(self._members) > 1 and self._members[1][0] <= here:
             self._members.popleft()
@@ -116,8 +122,9 @@ class Archive:
                 return None
 
     def next_record(self, start: re.Pattern[bytes], read: bytes) -> None:
-        """Go on to the next record: the next match of `start` (a line end and the first line of a record) or the next gzip member that
-        begins one; else to the end. read: what has just been read of the record to leave; it is searched too, but for its first byte.
+        """Go on to the next record: the next match of `start` (a line end and the first line of a record) or
+        the next gzip member that begins one; else to the end. read: what has just been read of the record to
+        leave; it is searched too, but for its first byte.
         """
         self.give_back(read)
         while True:

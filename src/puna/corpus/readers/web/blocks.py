@@ -1,8 +1,9 @@
 """A page as a list of blocks: paragraphs, headings, list items, table rows, each with what surrounds it.
 
-One pass of one regular expression, tolerant as a browser is, with its limit of 512 open elements. The time is linear in the page,
-since every match that begins also succeeds: a tag, a comment or a script that never ends reaches to the end of the page, as the HTML
-standard has it (section 13.2.5). Where there is a compiler, blocks.cpp does the same sooner.
+One pass of one regular expression, tolerant as a browser is, with its limit of 512 open elements. The time is
+linear in the page, since every match that begins also succeeds: a tag, a comment or a script that never ends
+reaches to the end of the page, as the HTML standard has it (section 13.2.5). Where there is a compiler,
+blocks.cpp does the same sooner.
 """
 
 import html
@@ -22,10 +23,16 @@ import numpy as np
 from puna.run import compiled
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
-SIGNATURES = {"blocks_open": "pnpnnppnp->p", "blocks_split": "ppnp->p", "blocks_read": "ppppp", "blocks_close": "p"}
+SIGNATURES = {
+    "blocks_open": "pnpnnppnp->p",
+    "blocks_split": "ppnp->p",
+    "blocks_read": "ppppp",
+    "blocks_close": "p",
+}
 
 ATTRIBUTES = r"""(?:[^>=]+|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|))*+"""
-RAW = "script|style|select|textarea|template|iframe|noscript|noembed|noframes|xmp"  # what they hold is no text of the page
+# what they hold is no text of the page
+RAW = "script|style|select|textarea|template|iframe|noscript|noembed|noframes|xmp"
 TOKEN = re.compile(
     r"<(?:!--(?:-?>|(?:[^-]++|-(?!-!?>))*+(?:--!?>|\Z))|(?:[!?]|/(?![a-zA-Z]))[^>]*+(?:>|\Z)|"
     rf"(?=[sStTiInNxX])((?ai:{RAW}))(?=[\s/>]){ATTRIBUTES}(?:>|\Z)[^<]*+(?:<(?!/(?ai:\1)[\s/>])[^<]*+)*+|"
@@ -46,7 +53,9 @@ CONTAINERS = _names("""
     div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir blockquote figure figcaption caption
     fieldset details summary address center dialog hgroup search legend
 """)
-INLINE = _names("span b i u em strong img font small sup sub input label path use g meta link source picture time code script")
+INLINE = _names(
+    "span b i u em strong img font small sup sub input label path use g meta link source picture time code script"
+)
 KINDS = {
     **dict.fromkeys(CONTAINERS, CONTAINER), **dict.fromkeys(INLINE, 0),
     "p": PARAGRAPH, "li": ITEM, "dt": ITEM, "dd": ITEM, **dict.fromkeys(_names("h1 h2 h3 h4 h5 h6"), HEADING),
@@ -61,10 +70,16 @@ CLOSES = {  # what an element's start closes, and where the search for it ends
 }
 WALLS = frozenset(("td", "th", "table"))  # an end tag closes nothing beyond them
 WIDE = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # but these
-DEPTH, NODES, BLOCKS = 512, 200_000, 50_000  # the most of each that is looked at; deeper and later tags are passed over
+DEPTH, NODES, BLOCKS = (
+    512,
+    200_000,
+    50_000,
+)  # the most of each that is looked at; deeper and later tags are passed over
 REACH = 64  # how many open elements a tag may close at once
 
-WORDS = {  # of an element's class, id and role; found anywhere inside one of their words, or (^, $) at its start or its end
+# of an element's class, id and role; found anywhere inside one of their words, or (^, $) at its start or its
+# end
+WORDS = {
     "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
     "side": "side|rail|widget|complementary|marginal|right",
     "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
@@ -103,19 +118,33 @@ NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
 ROW_CELL = 200  # characters; where a cell has more, the table is no table of data
 SHORT = 200  # characters of a block that may repeat the title
 STOPS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
-COLUMNS = ("kinds", "levels", "links", "places", "lengths", "sizes", "stops", "copies", "repeats", "common", "words")
+COLUMNS = (
+    "kinds",
+    "levels",
+    "links",
+    "places",
+    "lengths",
+    "sizes",
+    "stops",
+    "copies",
+    "repeats",
+    "common",
+    "words",
+)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What `split` finds. A block's place is the node it lies in; nodes are in the page's order, node 0 is the page.
+    """What `split` finds. A block's place is the node it lies in; nodes are in the page's order, node 0 is
+    the page.
 
-    Of blocks, integers: kinds (KINDS' values), levels (of headings; else 0), links (characters inside links), places, lengths (in
-    characters), sizes (where those of scripts that write a word in two or three characters count double), stops (how many sentences
-    end in it, roughly), copies (blocks of the same text), repeats (elements of the place's name and marks), words (of a block of up to
-    200 characters; else 0), common (how many different ones of these the title has, whatever their case), near [blocks, groups] (for
-    each of GROUPS, the nearest node at or above the place that belongs to it; -1: none).
-    Of nodes: parents (-1: none), first and last (the range of blocks inside).
+    Of blocks, integers: kinds (KINDS' values), levels (of headings; else 0), links (characters inside links),
+    places, lengths (in characters), sizes (where those of scripts that write a word in two or three
+    characters count double), stops (how many sentences end in it, roughly), copies (blocks of the same text),
+    repeats (elements of the place's name and marks), words (of a block of up to 200 characters; else 0),
+    common (how many different ones of these the title has, whatever their case), near [blocks, groups] (for
+    each of GROUPS, the nearest node at or above the place that belongs to it; -1: none). Of nodes: parents
+    (-1: none), first and last (the range of blocks inside).
     """
 
     title: str
@@ -171,7 +200,8 @@ def _element(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
 
 
 def split(source: str | bytes) -> Blocks:
-    """The blocks of a page's source, text or UTF-8, which holds no NUL. Raises MemoryError where memory is short."""
+    """The blocks of a page's source, text or UTF-8, which holds no NUL. Raises MemoryError where memory is
+    short."""
     functions, tables = library()
     if functions is None:
         return _split(source if isinstance(source, str) else source.decode())
@@ -186,7 +216,9 @@ def split(source: str | bytes) -> Blocks:
         text = np.empty(text_bytes + title_bytes, np.uint8)
         columns, nodes = np.empty((len(COLUMNS), count), np.int64), np.empty((3, node_count), np.int64)
         near = np.empty((count, len(GROUPS)), np.intc)
-        functions.blocks_read(page, text.ctypes.data, columns.ctypes.data, nodes.ctypes.data, near.ctypes.data)
+        functions.blocks_read(
+            page, text.ctypes.data, columns.ctypes.data, nodes.ctypes.data, near.ctypes.data
+        )
     finally:
         functions.blocks_close(page)
     whole = str(text.data, "utf-8", "surrogatepass")
@@ -201,7 +233,8 @@ def split(source: str | bytes) -> Blocks:
 
 @cache
 def library() -> tuple[Any, int]:
-    """The built C++ source and the address of its tables; None and 0 where it cannot be built or is switched off."""
+    """The built C++ source and the address of its tables; None and 0 where it cannot be built or is switched
+    off."""
     functions = compiled.load(SOURCE, SIGNATURES)
     if functions is None:
         return None, 0
@@ -215,12 +248,17 @@ def library() -> tuple[Any, int]:
     for name, kind in KINDS.items():
         same, walls = CLOSES.get(name, ((), ()))
         end_walls = bits_of(() if name in WIDE else WALLS)
-        names.append((kind, bits.get(name, 0), bits_of(same), bits_of(walls), end_walls, BY_NAME.get(name, 0)))
+        names.append(
+            (kind, bits.get(name, 0), bits_of(same), bits_of(walls), end_walls, BY_NAME.get(name, 0))
+        )
     entities = {f"#{code}": html.unescape(f"&#{code};") for code in _odd_codes()} | html5
     strings = ["", *KINDS, *RAW.split("|"), *(text for pair in entities.items() for text in pair)]
     letters = "".join(text + "\0" for text in strings).encode()
     following, groups = _automaton()
-    numbers, limits = np.array(names, np.uint64), np.array([CONTENT, PROSE, len(GROUPS), DEPTH, NODES, BLOCKS, REACH], np.uint64)
+    numbers, limits = (
+        np.array(names, np.uint64),
+        np.array([CONTENT, PROSE, len(GROUPS), DEPTH, NODES, BLOCKS, REACH], np.uint64),
+    )
     tables = functions.blocks_open(
         letters, len(letters), numbers.ctypes.data, len(names), RAW.count("|") + 1,
         following.ctypes.data, groups.ctypes.data, len(groups), limits.ctypes.data,
@@ -238,8 +276,9 @@ def _odd_codes() -> Iterator[int]:
 
 
 def _automaton() -> tuple[np.ndarray, np.ndarray]:
-    """WORDS as one automaton (Aho and Corasick, "Efficient String Matching", 1975): the state that follows each by each letter, int32
-    [states, 28], and the groups that a state speaks for, uint64 [states]. Letters are a to z, a word's start and its end."""
+    """WORDS as one automaton (Aho and Corasick, "Efficient String Matching", 1975): the state that follows
+    each by each letter, int32 [states, 28], and the groups that a state speaks for, uint64 [states]. Letters
+    are a to z, a word's start and its end."""
     following, groups = [[0] * 28], [0]
     for name, words in WORDS.items():
         for word in words.split("|"):
@@ -253,7 +292,10 @@ def _automaton() -> tuple[np.ndarray, np.ndarray]:
                 state = following[state][number]
             groups[state] |= 1 << NUMBER[name]
     waiting = [(state, 0) for state in following[0] if state]
-    for state, shorter in waiting:  # breadth first: `shorter` is the state of the longest end of what led to `state`
+    for (
+        state,
+        shorter,
+    ) in waiting:  # breadth first: `shorter` is the state of the longest end of what led to `state`
         groups[state] |= groups[shorter]
         for number, then in enumerate(following[shorter]):
             if following[state][number]:
@@ -295,7 +337,17 @@ def _split(source: str) -> Blocks:
             for text, count in rows:
                 add(text, count, ROW)
         elif buffer and (text := clean(buffer, bool(pre))):
-            add(text, linked, PRE if pre else ITEM if bullet else CONTAINER if (kind := KINDS.get(tag, 0)) in (0, ITEM) else kind)
+            add(
+                text,
+                linked,
+                PRE
+                if pre
+                else ITEM
+                if bullet
+                else CONTAINER
+                if (kind := KINDS.get(tag, 0)) in (0, ITEM)
+                else kind,
+            )
             bullet = False
         if buffer:
             buffer, linked = [], 0
@@ -335,7 +387,9 @@ def _split(source: str) -> Blocks:
 
     parts = TOKEN.split(source)
     parts += [None, None, None, None]
-    for text, closing, name, attributes in zip(parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True):
+    for text, closing, name, attributes in zip(
+        parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True
+    ):
         if text and not skipping and (buffer or pre or not text.isspace()):
             buffer.append(text)
             if in_link:
@@ -423,21 +477,34 @@ def _split(source: str) -> Blocks:
         [len(title_words.intersection(own)) for own in words], [len(own) for own in words],
     ]  # fmt: skip
     nearest = np.array([near[place] for place in places], np.intc).reshape(len(texts), len(GROUPS))
-    return _blocks(title, texts, np.array(columns, np.int64), np.array([parents, first, last], np.int64), nearest)
+    return _blocks(
+        title, texts, np.array(columns, np.int64), np.array([parents, first, last], np.int64), nearest
+    )
 
 
 def _blocks(title: str, texts: list[str], columns: np.ndarray, nodes: np.ndarray, near: np.ndarray) -> Blocks:
     """columns: COLUMNS of the blocks; nodes: parents, first, last."""
     parents, first, last = nodes
-    return Blocks(title, texts, near=near, parents=parents, first=first, last=last, **dict(zip(COLUMNS, columns, strict=True)))
+    return Blocks(
+        title,
+        texts,
+        near=near,
+        parents=parents,
+        first=first,
+        last=last,
+        **dict(zip(COLUMNS, columns, strict=True)),
+    )
 
 
 def _surroundings(
     parents: list[int], first: list[int], last: list[int], elements: list[tuple[str, str]]
 ) -> "tuple[list[array[int]], list[str]]":
-    """Of each node that holds blocks, the nearest of each group, and its name and marks; of others, the parent's, and the name."""
+    """Of each node that holds blocks, the nearest of each group, and its name and marks; of others, the
+    parent's, and the name."""
     near, signatures = [array("i", [-1]) * len(GROUPS)], [""]
-    for number, (parent, start, end, (name, attributes)) in enumerate(zip(parents, first, last, elements, strict=True)):
+    for number, (parent, start, end, (name, attributes)) in enumerate(
+        zip(parents, first, last, elements, strict=True)
+    ):
         if number:
             above, mark = near[parent], name
             if start < end:
@@ -456,12 +523,18 @@ def _words(text: str) -> list[str]:
 
 
 def _size(text: str) -> int:
-    return len(text) * (2 if not text.isascii() and len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1)
+    return len(text) * (
+        2 if not text.isascii() and len(text.encode("utf-8", "replace")) > 2.3 * len(text) else 1
+    )
 
 
 def _stops(text: str) -> int:
     last = text[-1] in ".?!"
-    return last + sum([text.count(stop) for stop in (STOPS[:3] if text.isascii() else STOPS)]) if len(text) > 40 else last
+    return (
+        last + sum([text.count(stop) for stop in (STOPS[:3] if text.isascii() else STOPS)])
+        if len(text) > 40
+        else last
+    )
 
 
 def clean(parts: list[str], verbatim: bool) -> str:

@@ -1,4 +1,5 @@
-"""HTTP responses as web archives keep them: status, headers and body, with transfer and content encodings undone."""
+"""HTTP responses as web archives keep them: status, headers and body, with transfer and content encodings
+undone."""
 
 import re
 import zlib
@@ -24,8 +25,8 @@ def split(payload: bytes) -> tuple[int, dict[str, str], bytes] | None:
 
 
 def body_of(headers: dict[str, str], sent: bytes) -> bytes | None:
-    """The body without its encodings; None where it cannot be decoded. Many archives undo an encoding and keep its header, so a body
-    that is not what the header says is taken as it is."""
+    """The body without its encodings; None where it cannot be decoded. Many archives undo an encoding and
+    keep its header, so a body that is not what the header says is taken as it is."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         sent = _join_chunks(sent)
     body: bytes | None = sent
@@ -51,7 +52,8 @@ def _join_chunks(body: bytes) -> bytes:
 
 
 def _decoded(body: bytes, encoding: str) -> bytes | None:
-    """One content encoding undone. A packed body that breaks off gives what there is: crawlers cut long ones."""
+    """One content encoding undone. A packed body that breaks off gives what there is: crawlers cut long
+    ones."""
     plain = body.lstrip()[:1] == b"<"
     if encoding in ("", "identity", "none", "utf-8", "utf8", "binary", "8bit"):
         return body

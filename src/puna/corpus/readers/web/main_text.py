@@ -1,8 +1,9 @@
-"""Which blocks of a page are its main text: two rounds of boosted oblivious trees over what surrounds each block.
+"""Which blocks of a page are its main text: two rounds of boosted oblivious trees over what surrounds each
+block.
 
-After Kohlschütter, Fankhauser, Nejdl, "Boilerplate Detection using Shallow Text Features" (2010): lengths, link density and the
-neighbours' say most. The second round also sees the first round's scores of the blocks around (stacking). All sums are of integers,
-so that a page has the same text on every machine.
+After Kohlschütter, Fankhauser, Nejdl, "Boilerplate Detection using Shallow Text Features" (2010): lengths,
+link density and the neighbours' say most. The second round also sees the first round's scores of the blocks
+around (stacking). All sums are of integers, so that a page has the same text on every machine.
 """
 
 import json
@@ -22,14 +23,28 @@ NEAR = """
 """.split()  # noqa: SIM905  (the groups whose nearest element's share of the page is asked for)
 WHERE = [GROUPS.index(name) for name in NEAR]
 NEGATIVE = [
-    GROUPS.index(name) for name in ("comment", "side", "navigation", "footer", "share", "related", "consent", "nav", "aside", "advert")
+    GROUPS.index(name)
+    for name in (
+        "comment",
+        "side",
+        "navigation",
+        "footer",
+        "share",
+        "related",
+        "consent",
+        "nav",
+        "aside",
+        "advert",
+    )
 ]
 
 
 def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     """[features, blocks] and the features' names. A page of no blocks is not asked for."""
     count, index = len(page.texts), np.arange(len(page.texts))
-    size, length, linked, stops, level = np.array([page.sizes, page.lengths, page.links, page.stops, page.levels], float)
+    size, length, linked, stops, level = np.array(
+        [page.sizes, page.lengths, page.links, page.stops, page.levels], float
+    )
     link, kinds, place, first, last = linked / length, page.kinds, page.places, page.first, page.last
     parents = np.maximum(page.parents, 0)
 
@@ -55,7 +70,9 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     }  # fmt: skip
     for width in (2, 12):
         low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
-        found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])
+        found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (
+            sum_length[high] - sum_length[low]
+        )
 
     # The elements around: the block's own, the one around that, and the next.
     children = np.bincount(parents[1:], minlength=len(parents))
@@ -66,19 +83,26 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
         found[f"node_size_{step}"], found[f"node_share_{step}"] = here[0], share[node]
         found[f"node_link_{step}"] = here[2] / np.maximum(here[1], 1)
         if step:
-            found[f"node_mass_{step}"], found[f"node_stops_{step}"] = full[node], here[3] / np.maximum(here[1], 1)
+            found[f"node_mass_{step}"], found[f"node_stops_{step}"] = (
+                full[node],
+                here[3] / np.maximum(here[1], 1),
+            )
             found[f"node_prose_{step}"], found[f"children_{step}"] = here[5], children[node]
 
     # The innermost element that holds most of the running text, and how far outside it a block lies.
     for part in (0.4, 0.6):
         top = int(np.flatnonzero(full > part)[-1]) if sum_mass[-1] else 0
         chain = _ancestors(parents, top)
-        found[f"outside_{part}"] = len(chain) - ((first[chain, None] <= index) & (index < last[chain, None])).sum(0)
+        found[f"outside_{part}"] = len(chain) - (
+            (first[chain, None] <= index) & (index < last[chain, None])
+        ).sum(0)
         found[f"before_{part}"], found[f"behind_{part}"] = first[top] - index, index - last[top]
         found[f"top_size_{part}"] = np.full(count, share[top])
 
     near = page.near.T
-    found |= zip((f"near_{name}" for name in NEAR), np.where(near[WHERE] >= 0, share[near[WHERE]], 2.0), strict=True)
+    found |= zip(
+        (f"near_{name}" for name in NEAR), np.where(near[WHERE] >= 0, share[near[WHERE]], 2.0), strict=True
+    )
     negative = np.where(near[NEGATIVE] >= 0, full[near[NEGATIVE]], 2.0)
     found["mass_comment"], found["mass_footer"] = negative[0], negative[3]
     found["least_negative"], found["negatives"] = negative.min(0), (negative < 0.3).sum(0)
@@ -104,7 +128,9 @@ def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
     for width in (2, 5, 10):
         low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
-        found[f"score_around_{width}"] = (sum_value[high] - sum_value[low]) / (sum_weight[high] - sum_weight[low])
+        found[f"score_around_{width}"] = (sum_value[high] - sum_value[low]) / (
+            sum_weight[high] - sum_weight[low]
+        )
     for step in range(4):
         weight_here = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
         found[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / weight_here
@@ -124,7 +150,8 @@ def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
 
 
 def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
-    """Scores, integers, by oblivious trees: each level of a tree asks the same question of every block; the answers name the leaf.
+    """Scores, integers, by oblivious trees: each level of a tree asks the same question of every block; the
+    answers name the leaf.
 
     columns: [features, blocks], in one array or several whose features follow each other.
     """
@@ -132,7 +159,11 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     scores = np.full(columns[0].shape[1], int(trees["bias"]))
     for at in range(0, len(scores), PIECE):
         some = np.concatenate([part[:, at : at + PIECE] for part in columns])
-        answers = (some[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1)).view(np.uint8).reshape(depth, count, -1)
+        answers = (
+            (some[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1))
+            .view(np.uint8)
+            .reshape(depth, count, -1)
+        )
         leaf = answers[0]
         for level in range(1, depth):
             leaf = leaf | (answers[level] << level)
@@ -151,15 +182,19 @@ def keep(page: Blocks) -> np.ndarray:
 
 
 def chosen(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The blocks that more likely are main text than not; where these are few, those too that are so by odds of one to three."""
+    """The blocks that more likely are main text than not; where these are few, those too that are so by odds
+    of one to three."""
     kept = scores > 0
     return kept if size[kept].sum() >= FEW else scores > -UNIT
 
 
 @cache
 def model() -> list[dict[str, np.ndarray]]:
-    """The two rounds' trees: feature, threshold [trees, depth], value [trees, leaves], bias; made by bench/train_main_text.py."""
-    return [{name: np.array(values) for name, values in trees.items()} for trees in json.loads(MODEL.read_text())]
+    """The two rounds' trees: feature, threshold [trees, depth], value [trees, leaves], bias; made by
+    bench/train_main_text.py."""
+    return [
+        {name: np.array(values) for name, values in trees.items()} for trees in json.loads(MODEL.read_text())
+    ]
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

@@ -14,11 +14,12 @@ TIGHT = (ITEM, ROW, PRE)  # kinds whose blocks follow each other on the next lin
 
 
 def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
-    """(title, main text) of a page; both empty where there is none. content_type: of the HTTP header, for its charset.
+    """(title, main text) of a page; both empty where there is none. content_type: of the HTTP header, for its
+    charset.
 
-    The encoding is the header's, then the page's own mark, then a guess. Navigation, forms, comments and boilerplate are left out by
-    `main_text.keep`. Paragraphs have a blank line between them, list items a "- ", table rows their cells between " | ", and
-    preformatted text its lines.
+    The encoding is the header's, then the page's own mark, then a guess. Navigation, forms, comments and
+    boilerplate are left out by `main_text.keep`. Paragraphs have a blank line between them, list items a "-
+    ", table rows their cells between " | ", and preformatted text its lines.
     """
     blocks = split(html if _is_plain(html, content_type) else decode(html, content_type))
     return blocks.title, written(blocks, main_text.keep(blocks))
@@ -39,8 +40,8 @@ def decode(html: bytes, content_type: str) -> str:
 
 
 def _is_plain(html: bytes, content_type: str) -> bool:
-    """Whether a page is the UTF-8 that it says it is, so that it can be read as it stands: a large one with a rare character would
-    take four bytes a character."""
+    """Whether a page is the UTF-8 that it says it is, so that it can be read as it stands: a large one with a
+    rare character would take four bytes a character."""
     if _codec(_named(html, content_type)) != "utf-8" or html.startswith(codecs.BOM_UTF8) or b"\x00" in html:
         return False
     ends = pa.py_buffer(np.array([0, len(html)], np.int64))

@@ -1,7 +1,9 @@
-"""Web archives: WARC (pages), WET (text already extracted), WAT (skipped) and the older ARC, versions 1 and 2.
+"""Web archives: WARC (pages), WET (text already extracted), WAT (skipped) and the older ARC, versions 1 and
+2.
 
-A record that is malformed, or lies in a damaged gzip member, is skipped with its reason and its place; reading goes on at the next
-record that can be found. Memory stays at a few records, whatever the size of the file.
+A record that is malformed, or lies in a damaged gzip member, is skipped with its reason and its place;
+reading goes on at the next record that can be found. Memory stays at a few records, whatever the size of the
+file.
 """
 
 import re
@@ -36,12 +38,12 @@ class _Page(NamedTuple):
 
 
 def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
-    """Every HTML response, HTML resource and WET text; other records of content are skipped with their reason, while requests and
-    records about the archive itself are passed over.
+    """Every HTML response, HTML resource and WET text; other records of content are skipped with their
+    reason, while requests and records about the archive itself are passed over.
 
-    offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is plain, or packed otherwise,
-    byte of the record in what it unpacks to. Raises UserError where the file breaks off, or is damaged with nothing readable behind, in
-    place of the record that this happens in.
+    offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is
+    plain, or packed otherwise, byte of the record in what it unpacks to. Raises UserError where the file
+    breaks off, or is damaged with nothing readable behind, in place of the record that this happens in.
     """
     for item in _records(path):
         if not isinstance(item, _Page):
@@ -50,7 +52,11 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
             yield Skipped(reason, item.url, item.offset)
         else:
             title, text = page_text(item.body, item.content_type)
-            yield Found(item.url, text, item.offset, digest(item.body), title) if text else Skipped("no text", item.url, item.offset)
+            yield (
+                Found(item.url, text, item.offset, digest(item.body), title)
+                if text
+                else Skipped("no text", item.url, item.offset)
+            )
 
 
 def _records(path: Path) -> Iterator[Found | Skipped | _Page]:
@@ -71,12 +77,16 @@ def _records(path: Path) -> Iterator[Found | Skipped | _Page]:
         damage = archive.damage
         if item is None and damage is None:
             return
-        url, at = (item.url, offset) if item is not None else ("", damage.member if damage is not None else offset)
+        url, at = (
+            (item.url, offset) if item is not None else ("", damage.member if damage is not None else offset)
+        )
         if damage is not None and archive.recover():
             yield Skipped(DAMAGED, url, at)
             continue
         inside = f" inside the record at byte {at:,}: {url}" if item is not None else ""
-        raise BrokenOff((f"{damage}," if damage and inside else str(damage or "the archive breaks off")) + inside, url, at)
+        raise BrokenOff(
+            (f"{damage}," if damage and inside else str(damage or "the archive breaks off")) + inside, url, at
+        )
 
 
 def _begins(content: bytes) -> bool:
@@ -85,20 +95,27 @@ def _begins(content: bytes) -> bool:
 
 
 def _record(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
-    """The record at the present place; None for one that holds no content. One that ends early is told as EARLY."""
+    """The record at the present place; None for one that holds no content. One that ends early is told as
+    EARLY."""
     return _warc(archive, offset) if archive.peek(5) == b"WARC/" else _arc(archive, offset)
 
 
 def _warc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
     head = archive.until(HEADER_END, LONGEST_HEADER)
-    if head is None and len(archive.peek(LONGEST_HEADER)) < LONGEST_HEADER and not NEXT_RECORD.search(archive.peek(LONGEST_HEADER)):
+    if (
+        head is None
+        and len(archive.peek(LONGEST_HEADER)) < LONGEST_HEADER
+        and not NEXT_RECORD.search(archive.peek(LONGEST_HEADER))
+    ):
         return Skipped(EARLY, "", offset)
     headers = _headers(head) if head is not None else {}
     length = headers.get("content-length", "")
     if head is None or not VERSION.match(head) or not re.fullmatch("[0-9]{1,15}", length):
         archive.next_record(NEXT_RECORD, head or b"")
         return Skipped(MALFORMED, headers.get("warc-target-uri", ""), offset)
-    url = (headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}").strip("<>")
+    url = (
+        headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}"
+    ).strip("<>")
     size = int(length)
     if size > LARGEST_RECORD:
         return Skipped("record over 64 MB" if archive.skip(size) == size else EARLY, url, offset)
@@ -112,13 +129,19 @@ def _warc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
             payload = payload[: swallowed.start()]
         elif len(payload) < size:
             return Skipped(EARLY, url, offset)
-    if not ahead and archive.damage is not None and not archive.damage.early and archive.damage.member == offset:
+    if (
+        not ahead
+        and archive.damage is not None
+        and not archive.damage.early
+        and archive.damage.member == offset
+    ):
         return Skipped(EARLY, url, offset)  # whole to look at, but its checksum is wrong
     return _content(headers, payload, url, offset)
 
 
 def _headers(head: bytes) -> dict[str, str]:
-    """Fields of a WARC header by lower-case name; a line that starts with white space goes on the one before."""
+    """Fields of a WARC header by lower-case name; a line that starts with white space goes on the one
+    before."""
     fields: dict[str, str] = {}
     name = ""
     for line in head.decode("utf-8", "replace").split("\n")[1:]:
@@ -132,13 +155,19 @@ def _headers(head: bytes) -> dict[str, str]:
     return fields
 
 
-def _content(headers: dict[str, str], payload: bytes, url: str, offset: int) -> Found | Skipped | _Page | None:
+def _content(
+    headers: dict[str, str], payload: bytes, url: str, offset: int
+) -> Found | Skipped | _Page | None:
     kind, content_type = headers.get("warc-type", "").lower(), headers.get("content-type", "")
     if kind == "response":
         return _response(payload, url, offset)
     if kind == "conversion":
         text = payload.decode("utf-8", "replace")
-        return Found(url, text, offset, digest(payload), text.partition("\n")[0][:200]) if text.strip() else Skipped("no text", url, offset)
+        return (
+            Found(url, text, offset, digest(payload), text.partition("\n")[0][:200])
+            if text.strip()
+            else Skipped("no text", url, offset)
+        )
     if kind == "resource":
         return _page(payload, content_type, url, offset)
     if kind in ("revisit", "continuation"):
@@ -180,7 +209,8 @@ def _page(body: bytes, content_type: str, url: str, offset: int) -> Skipped | _P
 
 
 def _arc_header(line: bytes) -> tuple[str, int] | None:
-    """(URL, length) of an ARC header line `URL IP date type [fields of version 2] length`; a URL may hold spaces."""
+    """(URL, length) of an ARC header line `URL IP date type [fields of version 2] length`; a URL may hold
+    spaces."""
     fields = line.rstrip(b"\r").split(b" ")
     if not re.fullmatch(rb"[0-9]{1,15}", fields[-1]):
         return None
@@ -204,7 +234,12 @@ def _arc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
     payload = archive.read(size)
     if len(payload) < size:
         return Skipped(EARLY, url, offset)
-    if not archive.peek(4).strip(b"\r\n") and archive.damage is not None and archive.damage.member == offset and not archive.damage.early:
+    if (
+        not archive.peek(4).strip(b"\r\n")
+        and archive.damage is not None
+        and archive.damage.member == offset
+        and not archive.damage.early
+    ):
         return Skipped(EARLY, url, offset)
     if url.startswith("filedesc:"):
         return None

@@ -1,6 +1,8 @@
-"""Facts about the 20 Wikipedias of the paper: local names of namespaces, magic words, sections, numbers and disambiguation pages.
+"""Facts about the 20 Wikipedias of the paper: local names of namespaces, magic words, sections, numbers and
+disambiguation pages.
 
-Names are in lower case. The namespaces and magic words are those that the wikis' own MediaWiki settings list, aliases included.
+Names are in lower case. The namespaces and magic words are those that the wikis' own MediaWiki settings list,
+aliases included.
 """
 
 import re
@@ -83,5 +85,8 @@ disambigua, desambiguação, desambiguacao, dp, doorverwijspagina, ujednoznaczni
 dezambiguizare, desambiguació, desambigua,
 """)
 DISAMBIGUATION = re.compile(
-    r"\{\{[ \t\n_]*(?:" + "|".join(map(re.escape, sorted(DISAMBIGUATION_TEMPLATES))) + r")[ \t\n]*(?:\||\}\})|__DISAMBIG__", re.IGNORECASE
+    r"\{\{[ \t\n_]*(?:"
+    + "|".join(map(re.escape, sorted(DISAMBIGUATION_TEMPLATES)))
+    + r")[ \t\n]*(?:\||\}\})|__DISAMBIG__",
+    re.IGNORECASE,
 )

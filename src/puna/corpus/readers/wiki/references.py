@@ -1,4 +1,5 @@
-"""The web pages that Wikipedia's articles cite: the positive examples of the reference classifier (paper, section 2.1).
+"""The web pages that Wikipedia's articles cite: the positive examples of the reference classifier (paper,
+section 2.1).
 
 Templates that build an address out of an identifier (doi, ISBN, a video's number) are not expanded.
 """
@@ -18,7 +19,9 @@ import numpy as np
 from puna.corpus.sources import streams
 from puna.text.urls import normalise_url
 
-VERBATIM = re.compile(r"<!--|<(nowiki|pre|syntaxhighlight|source|math|score|timeline)\b[^<>]*>", re.IGNORECASE)
+VERBATIM = re.compile(
+    r"<!--|<(nowiki|pre|syntaxhighlight|source|math|score|timeline)\b[^<>]*>", re.IGNORECASE
+)
 REF = re.compile(r"<ref\b([^<>]*)>|</ref\s*>", re.IGNORECASE)
 UNCLOSED_CHARACTERS = 2_000  # of a <ref> that is never closed; it ends at an empty line, too
 OPEN = r"(?P<open>\{\{\s*(?P<name>[^|{}\[\]<>\n]{0,60}))"
@@ -26,7 +29,8 @@ START = r"(?P<url>\[?(?:(?<![A-Za-z0-9])https?:|(?<=\[)|(?<==))//"
 PARAMETER = r"(?P<parameter>\|\s*(?:(?P<key>\w[\w -]{0,40}?)\s*=\s*)?)"
 CHARACTERS = r"""[^\s\[\]<>"{}|']+|'(?!')|\{(?!\{)|\}(?!\})"""
 CLOSE = r"(?P<close>\}\})"
-# The marks of a text outside templates, where a pipe is part of an address, and inside of them, where it ends one.
+# The marks of a text outside templates, where a pipe is part of an address, and inside of them, where it ends
+# one.
 MARKS = (
     re.compile(rf"{OPEN}|{START}(?:{CHARACTERS}|\|)+)", re.IGNORECASE),
     re.compile(rf"{OPEN}|{CLOSE}|{PARAMETER}|{START}(?:{CHARACTERS})+)", re.IGNORECASE),
@@ -47,14 +51,18 @@ ARCHIVE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 QUERIED = re.compile(r"[?&]url=([^&]+)", re.IGNORECASE)
-CAPTURED = re.compile(r"https?:/{1,2}(?=\w)(.+)|(?:\A|/)\d{4,14}[a-z_*]{0,4}/([\w-]+\.[\w-].*)", re.IGNORECASE | re.DOTALL)
+CAPTURED = re.compile(
+    r"https?:/{1,2}(?=\w)(.+)|(?:\A|/)\d{4,14}[a-z_*]{0,4}/([\w-]+\.[\w-].*)", re.IGNORECASE | re.DOTALL
+)
 
 
 def references(wikitext: str) -> list[str]:
-    """Addresses of the pages that an article cites, as they are written there, each page once, in time linear in the text.
+    """Addresses of the pages that an article cites, as they are written there, each page once, in time linear
+    in the text.
 
-    What counts is any http address in a <ref>, wherever that stands, and in a template of citation outside of one; not what a
-    comment or <nowiki> hides. Of an archived copy the original page is given, where the address names it; else nothing.
+    What counts is any http address in a <ref>, wherever that stands, and in a template of citation outside of
+    one; not what a comment or <nowiki> hides. Of an archived copy the original page is given, where the
+    address names it; else nothing.
     """
     bodies, rest = _split(_visible(wikitext).replace("{{!}}", "%7C").replace("{{=}}", "="))
     found: dict[str, str] = {}
@@ -66,7 +74,8 @@ def references(wikitext: str) -> list[str]:
 
 
 def cited(path: Path) -> Iterator[tuple[str, str]]:
-    """(article, address of a page it cites) over the articles of a dump: its address where the dump names its wiki, else its title.
+    """(article, address of a page it cites) over the articles of a dump: its address where the dump names its
+    wiki, else its title.
 
     Raises UserError, after all whole pages, where the dump breaks off.
     """
@@ -75,7 +84,9 @@ def cited(path: Path) -> Iterator[tuple[str, str]]:
         if element.tag.rpartition("}")[2] == "base":
             base = (element.text or "").rpartition("/")[0]
             continue
-        values: dict[str, Any] = {part.tag.rpartition("}")[2]: part.text or "" for part in element.iter("{*}*")}
+        values: dict[str, Any] = {
+            part.tag.rpartition("}")[2]: part.text or "" for part in element.iter("{*}*")
+        }
         if values.get("ns", "0").strip() != "0" or values.get("model", "wikitext") != "wikitext":
             continue
         title = values.get("title", "")
@@ -85,7 +96,8 @@ def cited(path: Path) -> Iterator[tuple[str, str]]:
 
 
 class Citations:
-    """A set of pages by their addresses, however written, at 8 bytes each: two of them are mixed up once in 2^64 pairs."""
+    """A set of pages by their addresses, however written, at 8 bytes each: two of them are mixed up once in
+    2^64 pairs."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         keys = array("Q", (_key(name) for url in urls if (name := normalise_url(url))))
@@ -109,7 +121,9 @@ def _visible(text: str) -> str:
     """Without comments and without what stands in tags whose content is no wikitext."""
     parts: list[str] = []
     at = 0
-    never_closed: set[str] = set()  # so that a text of many opening tags is not searched to its end for each of them
+    never_closed: set[str] = (
+        set()
+    )  # so that a text of many opening tags is not searched to its end for each of them
     while opening := VERBATIM.search(text, at):
         parts.append(text[at : opening.start()])
         at = opening.end()
@@ -151,7 +165,8 @@ def _split(text: str) -> tuple[list[str], str]:
 
 @dataclass
 class _Frame:
-    """A template, or the text outside of any: its addresses, and those of archived copies, which count where there are no others."""
+    """A template, or the text outside of any: its addresses, and those of archived copies, which count where
+    there are no others."""
 
     cited: bool
     archive: bool = False  # the parameter at hand is an archived copy
@@ -174,7 +189,9 @@ def _addresses(text: str, cited: bool) -> Iterator[str]:
         at = mark.end()
         frame = stack[-1]
         if mark["open"]:
-            stack.append(_Frame(frame.cited or CITATION.match(mark["name"].replace("_", " ").strip()) is not None))
+            stack.append(
+                _Frame(frame.cited or CITATION.match(mark["name"].replace("_", " ").strip()) is not None)
+            )
         elif mark["url"]:
             if frame.cited:
                 bare = not mark["url"].startswith("[") and mark.start() != frame.value_at
@@ -189,8 +206,11 @@ def _addresses(text: str, cited: bool) -> Iterator[str]:
 
 
 def _address(url: str, bare: bool) -> str:
-    """An address as MediaWiki reads it: entities resolved, and a bare one without the sentence's punctuation behind it."""
-    url = re.split(r"&(?:lt|gt|nbsp|#0*(?:60|62|160)|#x0*(?:3[ce]|a0));", url, maxsplit=1, flags=re.IGNORECASE)[0]
+    """An address as MediaWiki reads it: entities resolved, and a bare one without the sentence's punctuation
+    behind it."""
+    url = re.split(
+        r"&(?:lt|gt|nbsp|#0*(?:60|62|160)|#x0*(?:3[ce]|a0));", url, maxsplit=1, flags=re.IGNORECASE
+    )[0]
     url = ENTITY.sub(lambda match: html.unescape(match[0]), url)
     if bare:
         url = url.rstrip(",;.:!?" if "(" in url else ",;.:!?)")
@@ -198,8 +218,11 @@ def _address(url: str, bare: bool) -> str:
 
 
 def _original(rest: str) -> str:
-    """The page that an archive's address is a copy of, from what follows the archive's host; "" where it does not say."""
+    """The page that an archive's address is a copy of, from what follows the archive's host; "" where it does
+    not say."""
     if queried := QUERIED.search("?" + rest):
-        return unquote(queried[1]) if queried[1][:10].lower().startswith(("http%3a", "https%3a")) else queried[1]
+        return (
+            unquote(queried[1]) if queried[1][:10].lower().startswith(("http%3a", "https%3a")) else queried[1]
+        )
     captured = CAPTURED.search(rest)
     return captured[0] if captured and captured[1] else f"http://{captured[2]}" if captured else ""

@@ -1,39 +1,98 @@
-"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows nothing: info boxes,
-navigation, citations, requests, coordinates, flags, sounds, and guides to a pronunciation.
+"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows
+nothing: info boxes, navigation, citations, requests, coordinates, flags, sounds, and guides to a
+pronunciation.
 
-A rule is a pattern of parameters ("{1}": the first one, "{last}": the last one without a name) or a function of the parameters. A
-pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in one language only and goes before a rule "s".
+A rule is a pattern of parameters ("{1}": the first one, "{last}": the last one without a name) or a function
+of the parameters. A pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in one
+language only and goes before a rule "s".
 """
 
 import re
 from collections.abc import Callable
 
-from puna.corpus.readers.wiki.languages import FORMAT_NUMBER, PAGE_NAMES, SEPARATORS, UNGROUPED_THOUSANDS, names
+from puna.corpus.readers.wiki.languages import (
+    FORMAT_NUMBER,
+    PAGE_NAMES,
+    SEPARATORS,
+    UNGROUPED_THOUSANDS,
+    names,
+)
 
 Values = dict[str, str]
 KEY = re.compile(r"[\w -]{1,40}")
 PLACE = re.compile(r"\{(\w+)\}")
 NUMBER = re.compile(r"([-+−]?)(\d+)(?:\.(\d+))?")
-TEXT_KEYS = ("text", "texte", "texto", "testo", "content", "quote", "zitat", "tekst", "текст", "fr", "label", "name")
+TEXT_KEYS = (
+    "text",
+    "texte",
+    "texto",
+    "testo",
+    "content",
+    "quote",
+    "zitat",
+    "tekst",
+    "текст",
+    "fr",
+    "label",
+    "name",
+)
 SUPERSCRIPT = str.maketrans("0123456789+-−–n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻ⁿ")
 SUBSCRIPT = str.maketrans("0123456789+-−–", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋")
 CHARGE = re.compile(r"\d*[-+−]")
 COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
 PIPE, EQUALS = "\x01", "\x02"  # stand for marks that must not part parameters
 ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 RANGES = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "to(-)": " to ", "и": " и ",
           "y": " y ", "e": " e ", "a": " a "}  # fmt: skip
 UNITS = {
-    **{"sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet", "m3": "m³", "acre": "acres"},
-    **{"cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb"},
-    **{"/km2": "/km²", "/sqmi": "per square mile", "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles"},
+    **{
+        "sqmi": "square miles",
+        "sqkm": "km²",
+        "km2": "km²",
+        "m2": "m²",
+        "cm2": "cm²",
+        "sqft": "square feet",
+        "m3": "m³",
+        "acre": "acres",
+    },
+    **{
+        "cuft": "cubic feet",
+        "C": "°C",
+        "F": "°F",
+        "C-change": "°C",
+        "F-change": "°F",
+        "kph": "km/h",
+        "mi": "miles",
+        "lbs": "lb",
+    },
+    **{
+        "/km2": "/km²",
+        "/sqmi": "per square mile",
+        "PD/km2": "/km²",
+        "PD/sqmi": "per square mile",
+        "nmi": "nautical miles",
+    },
     **{"usgal": "US gallons", "cuin": "cubic inches"},
 }
 
 
 def expand(inner: str, title: str, language: str) -> str:
-    """Text of the template whose inside, already cleaned, is `inner`. title: of the page. language: of the wiki, as "de"."""
+    """Text of the template whose inside, already cleaned, is `inner`. title: of the page. language: of the
+    wiki, as "de"."""
     written, _, rest = inner.partition("|")
     written = " ".join(written.replace("_", " ").split())
     name = written.lower()
@@ -149,12 +208,17 @@ def _quantity(values: Values, language: str) -> str:
         return ""
     amount, space, unit = listed[0].partition(" ")
     shown = number(amount, language) + space + unit
-    units = [unit + exponent.translate(SUPERSCRIPT) for unit, exponent in zip(listed[1::2], [*listed[2::2], ""], strict=False) if unit]
+    units = [
+        unit + exponent.translate(SUPERSCRIPT)
+        for unit, exponent in zip(listed[1::2], [*listed[2::2], ""], strict=False)
+        if unit
+    ]
     return " ".join([shown, "⋅".join(units)]).strip()
 
 
 def _convert(values: Values, language: str) -> str:
-    """{{convert|5|to|7|km|mi}} -> "5 to 7 km"; {{convert|5|ft|11|in|m}} -> "5 ft 11 in"; no conversion is made up."""
+    """{{convert|5|to|7|km|mi}} -> "5 to 7 km"; {{convert|5|ft|11|in|m}} -> "5 ft 11 in"; no conversion is
+    made up."""
     listed = _listed(values)
     if not listed:
         return ""
@@ -202,7 +266,9 @@ def _hour(values: Values, language: str) -> str:
 
 
 def _accidental(values: Values, language: str) -> str:
-    return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(values.get("1", "").lower(), "")
+    return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(
+        values.get("1", "").lower(), ""
+    )
 
 
 def _circa(values: Values, language: str) -> str:
@@ -228,7 +294,11 @@ def _lowered(values: Values, language: str) -> str:
 
 
 def script(text: str, table: dict[int, int]) -> str:
-    return text.translate(table) if text and len(text) < 9 and all(ord(character) in table for character in text) else text
+    return (
+        text.translate(table)
+        if text and len(text) < 9 and all(ord(character) in table for character in text)
+        else text
+    )
 
 
 def _fraction(values: Values, language: str) -> str:
@@ -239,9 +309,13 @@ def _fraction(values: Values, language: str) -> str:
 
 
 def _date(values: Values, language: str) -> str:
-    """{{birth date|1950|5|1}} -> "May 1, 1950", with df=y "1 May 1950"; anything but numbers is joined by spaces."""
+    """{{birth date|1950|5|1}} -> "May 1, 1950", with df=y "1 May 1950"; anything but numbers is joined by
+    spaces."""
     listed = [value for value in _listed(values) if value]
-    if not all(value.isdecimal() and len(value) < 5 for value in listed[:3]) or len(listed[0] if listed else "") < 3:
+    if (
+        not all(value.isdecimal() and len(value) < 5 for value in listed[:3])
+        or len(listed[0] if listed else "") < 3
+    ):
         return " ".join(listed)
     month = MONTHS[int(listed[1]) - 1] if len(listed) > 1 and 0 < int(listed[1]) < 13 else ""
     day = str(int(listed[2])) if len(listed) > 2 and month else ""
@@ -251,7 +325,11 @@ def _date(values: Values, language: str) -> str:
 
 
 def _as_of(values: Values, language: str) -> str:
-    return f"{'as' if values.get('lc') else 'As'} of {_date({**values, 'df': 'y'}, language)}" if values.get("1") else ""
+    return (
+        f"{'as' if values.get('lc') else 'As'} of {_date({**values, 'df': 'y'}, language)}"
+        if values.get("1")
+        else ""
+    )
 
 
 def _ship(values: Values, language: str) -> str:
@@ -262,7 +340,11 @@ def _original(values: Values, language: str) -> str:
     """{{nihongo|text|kanji|romaji}} -> "text (kanji, romaji)"."""
     listed = _listed(values)
     inside = ", ".join(value for value in listed[1:3] if value)
-    return f"{listed[0]} ({inside})" if listed and listed[0] and inside else (listed[0] if listed else "") or inside
+    return (
+        f"{listed[0]} ({inside})"
+        if listed and listed[0] and inside
+        else (listed[0] if listed else "") or inside
+    )
 
 
 def _chinese(values: Values, language: str) -> str:
@@ -277,8 +359,12 @@ def _wanted(values: Values, language: str) -> str:
 
 def _quote(values: Values, language: str) -> str:
     said = _value(values, "1")
-    by = next((values[key] for key in ("author", "autor", "auteur", "автор", "sign", "2") if values.get(key)), "")
-    source = next((values[key] for key in ("source", "quelle", "fuente", "источник", "3") if values.get(key)), "")
+    by = next(
+        (values[key] for key in ("author", "autor", "auteur", "автор", "sign", "2") if values.get(key)), ""
+    )
+    source = next(
+        (values[key] for key in ("source", "quelle", "fuente", "источник", "3") if values.get(key)), ""
+    )
     if not said:
         return ""
     told = ", ".join(part for part in (by, source) if part)
@@ -440,4 +526,6 @@ RULES: dict[str, str | Callable[[Values, str], str]] = {
     **{name: name.upper() + " {1}" for name in names(VESSELS)},
 }
 # Templates that close a table which was opened by {|.
-TABLE_ENDS = names("end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende")
+TABLE_ENDS = names(
+    "end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende"
+)

@@ -1,7 +1,7 @@
 """Wikipedia's XML dumps: every article as clean text, its title first.
 
-Skipped with a reason: pages outside the main namespace, redirects, disambiguation pages (lists of links without prose), and articles
-of which no text is left.
+Skipped with a reason: pages outside the main namespace, redirects, disambiguation pages (lists of links
+without prose), and articles of which no text is left.
 """
 
 import re
@@ -17,7 +17,9 @@ from puna.corpus.sources import streams
 
 LICENCE = "CC-BY-SA-3.0"
 MEDIA_KEY, FILE_KEY, CATEGORY_KEY = "-2", "6", "14"
-REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language: #REDIRECT [[...]], #WEITERLEITUNG [[...]]
+REDIRECT = re.compile(
+    r"\s*+#\w++\s*+:?\s*+\[\["
+)  # in any language: #REDIRECT [[...]], #WEITERLEITUNG [[...]]
 LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 
@@ -31,7 +33,9 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
             base = (element.text or "").rpartition("/")[0]
             host = LANGUAGE.match(base)
             language = host[1] if host else "en"
-        elif tag == "namespace" and element.get("key") in (MEDIA_KEY, FILE_KEY, CATEGORY_KEY) and element.text:
+        elif (
+            tag == "namespace" and element.get("key") in (MEDIA_KEY, FILE_KEY, CATEGORY_KEY) and element.text
+        ):
             namespaces.add(element.text.lower())
         elif tag == "page":
             try:
@@ -42,7 +46,9 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
             number += 1
 
 
-def _article(page: Any, base: str, language: str, namespaces: frozenset[str], number: int, refuses: Refuses) -> Found | Skipped:
+def _article(
+    page: Any, base: str, language: str, namespaces: frozenset[str], number: int, refuses: Refuses
+) -> Found | Skipped:
     values = {element.tag.rpartition("}")[2]: element for element in page.iter("{*}*")}
     title = (values["title"].text or "") if "title" in values else ""
     url = f"{base}/{quote(title.replace(' ', '_'), safe='/:(),!*')}" if base else title

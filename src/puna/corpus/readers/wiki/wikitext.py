@@ -1,8 +1,10 @@
-"""Wikitext -> clean text: no links, comments, references, tables, nor markup; templates that are part of a sentence expanded.
+"""Wikitext -> clean text: no links, comments, references, tables, nor markup; templates that are part of a
+sentence expanded.
 
-What stays: prose, headings, lists ("- "), formulas as LaTeX between dollar signs, code as it is. What goes: everything else, and
-sections that are lists of sources and links. Every step takes time linear in the text, whatever the text: no pattern goes over the
-same characters again and again, and text inside more than DEPTH closed brackets is dropped.
+What stays: prose, headings, lists ("- "), formulas as LaTeX between dollar signs, code as it is. What goes:
+everything else, and sections that are lists of sources and links. Every step takes time linear in the text,
+whatever the text: no pattern goes over the same characters again and again, and text inside more than DEPTH
+closed brackets is dropped.
 """
 
 import html
@@ -11,7 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from puna.corpus.readers.wiki.languages import DROPPED_NAMESPACES, LINK_SECTIONS, names
-from puna.corpus.readers.wiki.templates import EQUALS, PIPE, SUBSCRIPT, SUPERSCRIPT, TABLE_ENDS, expand, script
+from puna.corpus.readers.wiki.templates import (
+    EQUALS,
+    PIPE,
+    SUBSCRIPT,
+    SUPERSCRIPT,
+    TABLE_ENDS,
+    expand,
+    script,
+)
 
 DEPTH = 40  # as MediaWiki's own limit on templates inside templates
 HELD = re.compile(r"\x00(\d+)\x00")
@@ -20,15 +30,21 @@ ref, references, gallery, timeline, score, imagemap, hiero, graph, mapframe, map
 categorytree, table, indicator, phonos
 """)
 VERBATIM_TAGS = names("syntaxhighlight, source, pre, nowiki, code, math, chem, ce")
-OPENED = re.compile(rf"<!--|<({'|'.join(sorted(DROPPED_TAGS | VERBATIM_TAGS))})(?=[\s/>])[^<>]*>", re.IGNORECASE)
+OPENED = re.compile(
+    rf"<!--|<({'|'.join(sorted(DROPPED_TAGS | VERBATIM_TAGS))})(?=[\s/>])[^<>]*>", re.IGNORECASE
+)
 CLOSED = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED_TAGS | VERBATIM_TAGS}
 HEADING_START = re.compile(r"^==", re.MULTILINE)
 BRACKET = re.compile(
-    r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==", re.MULTILINE
+    r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==",
+    re.MULTILINE,
 )  # a link or template without brackets inside is one match
 OPENER = {"}}": "{{", "]]": "[[", "|}": "{|"}
 AFTER_TABLE = re.compile(r"(?<!\s)[ \t]*+\n[ \t]*+\n\s*+(?![|!{]|\Z)")
-EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|news:|irc:|gopher:)?//|mailto:)[^\s\[\]<>]*+[ \t]*+([^\[\]\n]*+)\]", re.IGNORECASE)
+EXTERNAL = re.compile(
+    r"\[(?:(?:https?:|ftps?:|news:|irc:|gopher:)?//|mailto:)[^\s\[\]<>]*+[ \t]*+([^\[\]\n]*+)\]",
+    re.IGNORECASE,
+)
 BREAK = re.compile(r"<(?:br|hr|/p|/div|/ul|/ol|/tr|/dd|/dt|/?blockquote|/?poem)\b[^<>]*>", re.IGNORECASE)
 ITEM = re.compile(r"<li\b[^<>]*>", re.IGNORECASE)
 SCRIPTS = re.compile(r"<(sup|sub)>([-+−–\dn]{1,8})</\1>", re.IGNORECASE)
@@ -52,10 +68,13 @@ INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
 Line = tuple[int, str]  # level of a heading, or 0; its text
 
 
-def plain(text: str, dropped_namespaces: frozenset[str] = frozenset(), title: str = "", language: str = "en") -> str:
+def plain(
+    text: str, dropped_namespaces: frozenset[str] = frozenset(), title: str = "", language: str = "en"
+) -> str:
     """Clean text of an article.
 
-    dropped_namespaces: lower-case names of file and category namespaces, besides those of the 20 languages. title: for {{PAGENAME}}.
+    dropped_namespaces: lower-case names of file and category namespaces, besides those of the 20 languages.
+    title: for {{PAGENAME}}.
     language: of the wiki ("de"); it decides how numbers and a few templates are written.
     """
     held: list[str] = []
@@ -65,11 +84,15 @@ def plain(text: str, dropped_namespaces: frozenset[str] = frozenset(), title: st
     text = _extract_tags(text, held)
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
     text = EXTERNAL.sub(r"\1", text)
-    text = SCRIPTS.sub(lambda match: script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT), text)
+    text = SCRIPTS.sub(
+        lambda match: script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT), text
+    )
     text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
     text = SWITCH.sub("", VARIANT.sub(r"\1", text.replace(PIPE, "|").replace(EQUALS, "=")))
     text = "\n".join(_sections(_lines(text)))
-    return HELD.sub(lambda match: held[int(match[1])] if len(match[1]) < 9 and int(match[1]) < len(held) else "", text)
+    return HELD.sub(
+        lambda match: held[int(match[1])] if len(match[1]) < 9 and int(match[1]) < len(held) else "", text
+    )
 
 
 def _unescape(text: str) -> str:
@@ -90,10 +113,11 @@ class _Ahead:
 
 
 def _extract_tags(text: str, held: list[str]) -> str:
-    """Take out comments and the tags whose content is no wikitext: dropped with it, or held back behind a mark.
+    """Take out comments and the tags whose content is no wikitext: dropped with it, or held back behind a
+    mark.
 
-    As in MediaWiki a tag ends at the first closing one; without one, it is left out and its content stays. A dropped tag does not go
-    over a heading.
+    As in MediaWiki a tag ends at the first closing one; without one, it is left out and its content stays. A
+    dropped tag does not go over a heading.
     """
     out: list[str] = []
     at = 0
@@ -137,12 +161,15 @@ def _verbatim(name: str, tag: str, content: str) -> str:
             content = f"\\ce{{{content}}}" if content else ""
         mark = "$$" if "block" in tag else "$"
         return f"{mark}{content}{mark}" if content else ""
-    return content if name == "nowiki" else content.replace("<nowiki>", "").replace("</nowiki>", "").strip("\n")
+    return (
+        content if name == "nowiki" else content.replace("<nowiki>", "").replace("</nowiki>", "").strip("\n")
+    )
 
 
 @dataclass(slots=True)
 class _Open:
-    """An opened bracket: its kind, where its parts begin, and how many closed brackets lie inside one another in it."""
+    """An opened bracket: its kind, where its parts begin, and how many closed brackets lie inside one another
+    in it."""
 
     kind: str
     start: int
@@ -150,7 +177,8 @@ class _Open:
 
 
 def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str]) -> str:
-    """Replace templates, tables and links, the inner ones first. What is never closed is text; a heading ends whatever is open."""
+    """Replace templates, tables and links, the inner ones first. What is never closed is text; a heading ends
+    whatever is open."""
     out: list[str] = []
     stack: list[_Open] = []
     opened = {"{{": 0, "[[": 0, "{|": 0}
@@ -216,7 +244,8 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
 
 
 def _after_table(inner: str) -> str:
-    """What follows a table that is never closed: it ends where a blank line is followed by something that is no row."""
+    """What follows a table that is never closed: it ends where a blank line is followed by something that is
+    no row."""
     end = AFTER_TABLE.search(inner)
     return "\n\n" + inner[end.end() :] if end else ""
 
@@ -244,7 +273,8 @@ def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
 
 
 def _lines(text: str) -> list[Line]:
-    """Headings, list items as "- ", and other lines; leftovers of tables and lines without a letter or digit are empty."""
+    """Headings, list items as "- ", and other lines; leftovers of tables and lines without a letter or digit
+    are empty."""
     out: list[Line] = []
     for line in text.split("\n"):
         line = line.strip()
@@ -268,12 +298,15 @@ def _lines(text: str) -> list[Line]:
 
 
 def _tidy(line: str) -> str:
-    """Without quotes of bold and italic, empty parentheses, doubled spaces and marks, which dropped templates leave behind."""
+    """Without quotes of bold and italic, empty parentheses, doubled spaces and marks, which dropped templates
+    leave behind."""
     if "''" in line:
         line = _without_quotes(line)
     line = SPACES.sub(" ", line)
     if "(" in line or "（" in line:
-        line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line))))
+        line = BEFORE_CLOSING.sub(
+            r"\1", AFTER_OPENING.sub(r"\1", EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line)))
+        )
     if "«" in line or "„" in line:
         line = EMPTY_QUOTES.sub("", line)
     line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line)).strip()
@@ -281,7 +314,8 @@ def _tidy(line: str) -> str:
 
 
 def _without_quotes(line: str) -> str:
-    """As MediaWiki's doQuotes: in l'''Encyclopédie'' the first of the three is an apostrophe, as the marks would not pair otherwise."""
+    """As MediaWiki's doQuotes: in l'''Encyclopédie'' the first of the three is an apostrophe, as the marks
+    would not pair otherwise."""
     runs = list(QUOTES.finditer(line))
     lengths = [len(run[0]) for run in runs]
     bold, italic = (sum(length in kinds or length > 5 for length in lengths) for kinds in ((3, 4, 5), (2, 5)))
@@ -291,7 +325,13 @@ def _without_quotes(line: str) -> str:
         for number, run in enumerate(runs):
             if len(run[0]) == 3:
                 before = line[max(0, run.start() - 2) : run.start()]
-                rank = 2 if before.endswith(" ") or not before else 0 if len(before) < 2 or before[0] == " " else 1
+                rank = (
+                    2
+                    if before.endswith(" ") or not before
+                    else 0
+                    if len(before) < 2 or before[0] == " "
+                    else 1
+                )
                 if rank < best:
                     apostrophe, best = number, rank
     out, at = [], 0
@@ -303,12 +343,14 @@ def _without_quotes(line: str) -> str:
 
 
 def _sections(lines: list[Line]) -> list[str]:
-    """Blank lines around headings and at most one between lines; sections without text and sections of links dropped."""
+    """Blank lines around headings and at most one between lines; sections without text and sections of links
+    dropped."""
     out: list[Line] = []
     at = depth = 0
 
     def end_section(level: int) -> None:
-        """Before a heading of this level drop headings without text, and short lines that announced a list or table now gone."""
+        """Before a heading of this level drop headings without text, and short lines that announced a list or
+        table now gone."""
         while out and (not out[-1][1] or out[-1][0] >= level or (level <= depth and _announces(*out[-1]))):
             out.pop()
 
@@ -321,7 +363,9 @@ def _sections(lines: list[Line]) -> list[str]:
             continue
         end_section(level)
         if line.lower().rstrip(" :") in LINK_SECTIONS:
-            end = next((number for number in range(at, len(lines)) if 0 < lines[number][0] <= level), len(lines))
+            end = next(
+                (number for number in range(at, len(lines)) if 0 < lines[number][0] <= level), len(lines)
+            )
             shown = [other for inner, other in lines[at:end] if other and not inner]
             if 5 * sum(map(_is_prose, shown)) <= len(shown):
                 at = end
