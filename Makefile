@@ -14,6 +14,7 @@ test: .venv/installed-test
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python tools/closure.py
+	.venv/bin/python tools/stages.py
 	.venv/bin/pytest $(ARGS)
 
 .venv/bin/python:

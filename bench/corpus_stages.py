@@ -11,24 +11,34 @@ per CPU second are of those that came in (of reading: the pages that Puna finds)
 time; "documents" are those that came out. Peak memory is that of the process, or of its largest child, with
 all that it imports and loads; what of it was there after the first run, "of it loaded", stands below it.
 
-| stage | Puna | the peer, and where its work is another |
-|---|---|---|
-| warc read | records, pages decoded; digests | WarcReader: no digests, any HTTP status, no XHTML that libmagic calls XML |
-| warc extract | block classifier | Trafilatura, or Puna's code, in a child process that pages go to through a pipe |
-| warc language | four pieces of 400 characters | LanguageFilter: the whole text, the scores of all 176 languages |
-| warc heuristics | length and alphanumeric share; digests | Gopher's repetition and quality filters, a dozen rules over spaCy's words |
-| warc c4 (no part of the path) | C4's rules, without its spans of sentences | C4QualityFilter with the same limits, spaCy's sentences |
-| warc signatures | 128 functions, words of its own | MinhashDedupSignature: 112, spaCy's words; files sorted and read again |
-| warc near-duplicates | index on disk, pairs checked against 0.8 | Buckets, Cluster, Filter: one of 14 equal buckets is enough |
-| warc handing on | Parquet (lz4) written, read once | JSON lines (gzip) written, read twice, as its example does |
-| warc writing | Parquet (zstd) | JSON lines (gzip) |
-| wet read | any WARC and ARC; digests | lines of text, headers by their position; under 300 characters dropped |
-| wet handing on | Parquet (lz4) written, read once | reads its WET file again instead |
-| wet lines | the first copy stays; 64-bit sums | no copy stays; SHA-1 in both passes; a dict where getpy is not installed |
-| wet language | four pieces of 400 characters; the whole text as cc_net | the whole text, lines glued |
-| wet pieces | normalised, white space kept; ids | normalised, line ends deleted; SentencePiece with the same model; strings |
-| wet perplexity | its own n-gram model | the same model in KenLM |
-| wet writing | Parquet (zstd) | JSON lines (gzip), a flush after each |
+What a stage does for Puna, and for its peer where that is other work:
+
+- warc read: records, pages decoded; digests / WarcReader: no digests, any HTTP status, no XHTML that libmagic
+  calls XML
+- warc extract: block classifier / Trafilatura, or Puna's code, in a child process that pages go to through a
+  pipe
+- warc language: four pieces of 400 characters / LanguageFilter: the whole text, the scores of all 176
+  languages
+- warc heuristics: length and alphanumeric share; digests / Gopher's repetition and quality filters, a dozen
+  rules over spaCy's words
+- warc c4 (no part of the path): C4's rules, without its spans of sentences / C4QualityFilter with the same
+  limits, spaCy's sentences
+- warc signatures: 128 functions, words of its own / MinhashDedupSignature: 112, spaCy's words; files sorted
+  and read again
+- warc near-duplicates: index on disk, pairs checked against 0.8 / Buckets, Cluster, Filter: one of 14 equal
+  buckets is enough
+- warc handing on: Parquet (lz4) written, read once / JSON lines (gzip) written, read twice, as its example
+  does
+- warc writing: Parquet (zstd) / JSON lines (gzip)
+- wet read: any WARC and ARC; digests / lines of text, headers by their position; under 300 characters dropped
+- wet handing on: Parquet (lz4) written, read once / reads its WET file again instead
+- wet lines: the first copy stays; 64-bit sums / no copy stays; SHA-1 in both passes; a dict where getpy is
+  not installed
+- wet language: four pieces of 400 characters; the whole text as cc_net / the whole text, lines glued
+- wet pieces: normalised, white space kept; ids / normalised, line ends deleted; SentencePiece with the same
+  model; strings
+- wet perplexity: its own n-gram model / the same model in KenLM
+- wet writing: Parquet (zstd) / JSON lines (gzip), a flush after each
 """
 
 import argparse

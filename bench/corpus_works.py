@@ -71,24 +71,26 @@ def left_by(folder: Path, stage: str, side: str) -> Path:
 def puna_reads(folder: Path) -> Work:
     from puna.corpus import steps
     from puna.corpus.readers.web import page, warc
-    from puna.corpus.record import Found
+    from puna.corpus.record import RawDocument
 
-    warc.page_text = lambda html, content_type: (
-        "",
-        page.decode(html, content_type),
-    )  # the reader without the extractor
+    # The reader without the extractor.
+    warc.page_text = lambda html, content_type: ("", page.decode(html, content_type))
 
     def work(files: Documents, scratch: Path) -> Iterator[Any]:
         for file in files:
-            for found in warc.read(file):
-                if isinstance(found, Found):
-                    text = (
-                        found.text if file.parent.name == "warc" else steps.clean(found.text)
-                    )  # a page's is cleaned once extracted
+            is_html = file.parent.name == "warc"  # a page's text is cleaned once it is extracted
+            for document in warc.read(file):
+                if isinstance(document, RawDocument):
                     yield {
-                        "source": "crawl", "file": file.name, "url": found.url, "offset": found.offset, "title": found.title,
-                        "raw_digest": found.raw_digest, "id": found.raw_digest, "text": text,
-                    }  # fmt: skip
+                        "source": "crawl",
+                        "file": file.name,
+                        "url": document.url,
+                        "offset": document.offset,
+                        "title": document.title,
+                        "raw_digest": document.raw_digest,
+                        "id": document.raw_digest,
+                        "text": document.text if is_html else steps.clean(document.text),
+                    }
 
     return work
 
@@ -139,15 +141,15 @@ def puna_c4(folder: Path) -> Work:
 def puna_signs(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import steps
+    from puna.corpus import tables
     from puna.corpus.dedup import near
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         found = []
-        for lot in lots(documents, steps.BATCH_CHARACTERS):
+        for lot in lots(documents, tables.BATCH_CHARACTERS):
             found.append(near.signatures([document["text"] for document in lot]))
             yield from lot
-        steps.save(scratch / "near.npy", signatures=np.concatenate(found))
+        np.save(scratch / "near.npy", np.concatenate(found))
 
     return work
 
@@ -155,13 +157,13 @@ def puna_signs(folder: Path) -> Work:
 def puna_finds(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import steps
+    from puna.corpus import tables
     from puna.corpus.dedup.index import Index
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         signatures = np.load(left_by(folder, "warc signatures", "puna") / "near.npy", mmap_mode="r")
         index, done = Index(scratch / "near"), 0
-        for lot in lots(documents, steps.BATCH_CHARACTERS):
+        for lot in lots(documents, tables.BATCH_CHARACTERS):
             found = index.add([document["id"] for document in lot], signatures[done : done + len(lot)])
             done += len(lot)
             yield from itertools.compress(lot, (found < 0).tolist())
@@ -170,24 +172,24 @@ def puna_finds(folder: Path) -> Work:
 
 
 def puna_hands_on(folder: Path) -> Work:
-    from puna.corpus import steps
+    from puna.corpus import tables
     from puna.corpus.record import row_schema
 
     def work(documents: Documents, scratch: Path) -> Iterable[Any]:
-        with steps.Writer(scratch / "rows.parquet", row_schema(), "lz4") as writer:
+        with tables.Writer(scratch / "rows.parquet", row_schema(), "lz4") as writer:
             for document in documents:
                 writer.add(document)
-        return steps.rows_of(scratch / "rows.parquet", row_schema().names)
+        return tables.rows_of(scratch / "rows.parquet", row_schema().names)
 
     return work
 
 
 def puna_writes(folder: Path) -> Work:
-    from puna.corpus import steps
+    from puna.corpus import tables
     from puna.corpus.record import document_schema
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        with steps.Writer(scratch / "crawl.parquet", document_schema()) as writer:
+        with tables.Writer(scratch / "crawl.parquet", document_schema()) as writer:
             for document in documents:
                 writer.add(document)
                 yield document
@@ -203,7 +205,7 @@ def puna_removes_lines(folder: Path) -> Work:
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         hashes = np.concatenate([lines.line_hashes([document["text"]])[0] for document in documents])
-        keep, done = lines.Seen(LINE_MEMORY).first_time(hashes), 0
+        keep, done = lines.HashSet(LINE_MEMORY).mark_new(hashes), 0
         for document in documents:
             text = document["text"]
             kept = keep[done : done + text.count("\n") + 1]
@@ -223,7 +225,7 @@ def puna_cuts(folder: Path) -> Work:
     model = perplexity.load(folder / "perplexity")
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        for lot in lots(documents, perplexity.LOT_CHARACTERS):
+        for lot in lots(documents, perplexity.BATCH_CHARACTERS):
             ids, starts = model.encoder.encode_flat(
                 [perplexity.normalise(document["text"]) for document in lot]
             )
@@ -242,7 +244,7 @@ def puna_scores(folder: Path) -> Work:
     begin, end = [model.encoder.processor.bos_id()], [model.encoder.processor.eos_id()]
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        for lot in lots(documents, perplexity.LOT_CHARACTERS):
+        for lot in lots(documents, perplexity.BATCH_CHARACTERS):
             framed = np.concatenate(
                 [part for document in lot for part in (begin, document["ids"], end)]
             ).astype(np.uint32)
@@ -381,9 +383,8 @@ def as_cc_net(document: dict[str, Any]) -> dict[str, Any]:
 
 def cc_net_reads(folder: Path) -> Work:
     sys.path.insert(0, str(corpus.PEERS / "cc_net"))
-    sys.modules.setdefault(
-        "bs4", types.SimpleNamespace(BeautifulSoup=None)
-    )  # wanted by its list of dumps alone
+    # Wanted by its list of dumps alone.
+    sys.modules.setdefault("bs4", types.SimpleNamespace(BeautifulSoup=None))
     from cc_net import jsonql, process_wet_file
 
     return lambda files, scratch: (

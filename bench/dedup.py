@@ -63,10 +63,10 @@ def python_shingles(text: str) -> list[str]:
 
 
 def dedup_lines(texts: list[str]) -> None:
-    seen = lines.Seen(512 << 20)
+    seen = lines.HashSet(512 << 20)
     for text in texts:
         hashes, offsets = lines.line_hashes([text])
-        lines.keep_lines([text], offsets, seen.first_time(hashes))
+        lines.keep_lines([text], offsets, seen.mark_new(hashes))
 
 
 def dedup_lines_python(texts: list[str]) -> None:

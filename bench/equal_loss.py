@@ -1,8 +1,8 @@
 """The same batches twice, under two settings or two revisions: losses step by step, and where they first
 differ.
 
-    python bench/equal_loss.py --a train.remat=none --b train.remat=llama          # two settings
-    python bench/equal_loss.py --revision HEAD~1                                   # that revision against the working tree
+    python bench/equal_loss.py --a execution.remat=none --b execution.remat=llama  # two settings
+    python bench/equal_loss.py --revision HEAD~1  # that revision and the working tree
 
 Takes the token shards of a finished run (out/laptop), so that both sides see the same tokens. Ends with 1
 when a loss differs by more than --tolerance, relative.
@@ -28,11 +28,12 @@ def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> lis
     from puna.errors import Stopped
     from puna.run import artifact
     from puna.train import trainer
+    from puna.train.stage import TrainStageSettings, batches_of
 
     loaded = recipe.load(recipe.find(recipe_name), tuple(overrides))
-    (folder,) = [path.parent for path in (out / loaded.name).glob("tokens-*/artifact.json")][-1:]
-    config = loaded.llama_config()
-    batches = stages.batches_of(loaded, artifact.load(folder), config.vocab_size)
+    settings = next(stage.settings for stage in stages.training_stages(loaded) if stage.kind == "train")
+    assert isinstance(settings, TrainStageSettings)
+    batches = batches_of(settings, artifact.load(artifact.current(out / loaded.name, "tokens")))
     found: list[float] = []
 
     def on_event(event: trainer.Event) -> None:
@@ -41,9 +42,16 @@ def losses(recipe_name: str, out: Path, steps: int, overrides: list[str]) -> lis
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Stopped):
         trainer.train(
-            config, batches, {}, loaded.train, seed=loaded.seed, checkpoints=Path(scratch), on_event=on_event,
+            settings.model,
+            batches,
+            {},
+            settings.train,
+            loaded.execution,
+            seed=settings.seed,
+            checkpoints=Path(scratch),
+            on_event=on_event,
             should_stop=lambda: len(found) >= steps,
-        )  # fmt: skip
+        )
     return found
 
 

@@ -6,8 +6,8 @@ pages per CPU second.
 DATA: the folder of real data, with raw/html_eval (pages as WARC, trafilatura's gold segments, readability's
 gold pages). Two measures:
 
-- segments: as trafilatura's own evaluation counts. A page's "with" segments found are true positives, missed are false negatives, its
-  "without" segments found are false positives; summed over all pages.
+- segments: as trafilatura's own evaluation counts. A page's "with" segments found are true positives, missed
+  are false negatives, its "without" segments found are false positives; summed over all pages.
 - words: F1 of the words (with their counts) against the gold page's, averaged over readability's pages.
 
 Whole sites belong to one side: the tuning pages, from which bench/train_main_text.py learns, or the held-out
@@ -119,11 +119,10 @@ def word_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float
             gold, ours = Counter(re.findall(r"\w+", page.main)), Counter(re.findall(r"\w+", text))
             common = (gold & ours).total()
             found.append(f1(common, ours.total() - common, gold.total() - common))
-    return (
-        tuple(sum(column) / max(len(found), 1) for column in zip(*found, strict=True))
-        if found
-        else (0.0, 0.0, 0.0)
-    )  # type: ignore[return-value]
+    if not found:
+        return 0.0, 0.0, 0.0
+    score, precision, recall = (sum(column) / len(found) for column in zip(*found, strict=True))
+    return score, precision, recall
 
 
 def extractors() -> dict[str, Callable[[bytes], str]]:

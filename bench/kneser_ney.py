@@ -74,8 +74,8 @@ def peak_bytes(process: int | str) -> int:
 
 def peer_estimate(lmplz: str, sentences: Path, scratch: Path) -> tuple[float, float]:
     """CPU seconds and peak bytes of lmplz."""
-    command = [lmplz, "-o", "5", "-S", "1G", "-T", f"{scratch}/", "--discount_fallback", "--skip_symbols", "--text", str(sentences),
-               "--arpa", str(scratch / "peer.arpa")]  # fmt: skip
+    command = [lmplz, "-o", "5", "-S", "1G", "-T", f"{scratch}/", "--discount_fallback", "--skip_symbols"]
+    command += ["--text", str(sentences), "--arpa", str(scratch / "peer.arpa")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = 0
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

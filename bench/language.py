@@ -26,28 +26,18 @@ import table
 from puna.corpus.filters import language
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
-from puna.corpus.record import Found
+from puna.corpus.record import RawDocument
 from puna.errors import UserError
 
 RAW = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[1] / "shared" / "data")) / "raw"
 DOCS = Path(__file__).parents[1] / "docs" / "languages.md"
 LANGUAGES = {
-    "bg": "bul", "ca": "cat", "cs": "ces", "da": "dan", "de": "deu", "en": "eng", "es": "spa", "fr": "fra", "hr": "hrv", "hu": "hun",
-    "it": "ita", "nl": "nld", "pl": "pol", "pt": "por", "ro": "ron", "ru": "rus", "sl": "slv", "sr": "srp", "sv": "swe", "uk": "ukr",
+    "bg": "bul", "ca": "cat", "cs": "ces", "da": "dan", "de": "deu", "en": "eng", "es": "spa",
+    "fr": "fra", "hr": "hrv", "hu": "hun", "it": "ita", "nl": "nld", "pl": "pol", "pt": "por",
+    "ro": "ron", "ru": "rus", "sl": "slv", "sr": "srp", "sv": "swe", "uk": "ukr",
 }  # fmt: skip
-NEIGHBOURS = (
-    "bs",
-    "mk",
-    "sk",
-    "nb",
-    "nn",
-    "be",
-    "af",
-    "et",
-    "la",
-    "sq",
-    "eo",
-)  # languages of the same sentences that are none of the 20
+# Languages of the same sentences that are none of the 20.
+NEIGHBOURS = ("bs", "mk", "sk", "nb", "nn", "be", "af", "et", "la", "sq", "eo")
 KINDS = ("news", "UDHR", "Wikipedia", "news, 200", "sentences")
 Document = tuple[str, str, str]  # kind, language, text
 
@@ -75,7 +65,7 @@ def articles(code: str) -> list[str]:
     for path in sorted((RAW / "wikipedia").glob(f"*-{code}wiki*.bz2")):
         with contextlib.suppress(UserError):  # of a shortened dump the whole pages
             for item in wikipedia.read(path):
-                if isinstance(item, Found):
+                if isinstance(item, RawDocument):
                     found += joined(item.text.split("\n"), 1_000)
     return found
 
@@ -119,7 +109,7 @@ def web_pages() -> list[str]:
         for path in sorted((RAW / folder).glob("*warc*")):
             with contextlib.suppress(UserError):  # of a damaged archive what can be read
                 for item in warc.read(path):
-                    if isinstance(item, Found) and len(item.text) >= 300:
+                    if isinstance(item, RawDocument) and len(item.text) >= 300:
                         found.append(item.text)
     return found
 
@@ -165,9 +155,8 @@ def neighbours() -> list[str]:
             wrong = [label for label in labels if label in LANGUAGES]
             taken.update(wrong)
             cells.append(f"{len(wrong) / len(labels):.1%} of {len(labels)}")
-        lines.append(
-            f"| {code} | {' | '.join(cells)} | {', '.join(f'{label} {count}' for label, count in taken.most_common(2))} |"
-        )
+        confusion = ", ".join(f"{label} {count}" for label, count in taken.most_common(2))
+        lines.append(f"| {code} | {' | '.join(cells)} | {confusion} |")
     return lines
 
 
@@ -210,10 +199,9 @@ def main() -> None:
     tables = "\n".join([*markdown(given, labels["puna"]), "", *neighbours()])
     print(tables, end="\n\n")
     head, _, rest = DOCS.read_text(encoding="utf-8").partition("<!-- tables -->\n")
-    DOCS.write_text(
-        f"{head}<!-- tables -->\n{tables}\n<!-- end of tables -->{rest.partition('<!-- end of tables -->')[2]}",
-        encoding="utf-8",
-    )
+    end = "<!-- end of tables -->"
+    tail = rest.partition(end)[2]
+    DOCS.write_text(f"{head}<!-- tables -->\n{tables}\n{end}{tail}", encoding="utf-8")
     table.finish(__file__, rows)
 
 

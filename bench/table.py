@@ -69,16 +69,15 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
     cells = [
         (row.name, row.peer, f"{row.value:,.4g}", row.unit, "" if row.ratio is None else f"{row.ratio:.2f}")
         for row in found
-    ]  # fmt: skip
+    ]
     head = ("what", "peer", "value", "unit", "ratio to puna")
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(5)]
     for line in [head, *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
-    raw = os.path.join(
-        os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw"
-    )  # a result names no folder of one machine
+    # A result names no folder of one machine.
+    raw = os.path.join(os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw")
     result = {
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]).replace(raw, "RAW"),
         "date": datetime.date.today().isoformat(),

@@ -1,7 +1,7 @@
 """Text to token ids with LLaMA's tokenizer.model: bytes per second on real text of several kinds, two threads
 each.
 
-    PUNA_DATA=... python bench/tokenizer.py          # --cpu: by CPU seconds of all threads, for a busy machine
+    PUNA_DATA=... python bench/tokenizer.py    # --cpu: by CPU seconds of all threads, for a busy machine
 
 Peers: SentencePiece, and Hugging Face tokenizers with the same pieces and merges. Every document's ids are
 compared with SentencePiece's.

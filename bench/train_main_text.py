@@ -29,10 +29,12 @@ TREES, DEPTH, RATE = (100, 60), 4, 0.1  # of the two rounds
 PENALTY = 4.0  # added to a leaf's curvature
 SAMPLE = 0.3  # share of the blocks that a tree sees, drawn by their weights
 GOLD = 6.0  # weight of a block that holds a gold segment
+# What the second round sees of the first's features.
 SECOND = """
-    size link free stops paragraph item level title_words copies since_h1 at page_size page_mass mass_before mass_after negatives
-    least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment near_caption near_meta near_content
-"""  # what the second round sees of the first's features
+    size link free stops paragraph item level title_words copies since_h1 at page_size page_mass mass_before
+    mass_after negatives least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment
+    near_caption near_meta near_content
+"""
 Trees = dict[str, np.ndarray]
 
 
@@ -143,9 +145,8 @@ def grow(
                 curves = np.bincount(key, curve, BINS << level).reshape(-1, BINS).cumsum(1)
                 left, left_curve = sums[:, :-1], curves[:, :-1]
                 right, right_curve = sums[:, -1:] - left, curves[:, -1:] - left_curve
-                gain = (left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)).sum(0)[
-                    : len(edges[column])
-                ]
+                gain = left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)
+                gain = gain.sum(0)[: len(edges[column])]
                 if gain.max() > best[0]:
                     best = (float(gain.max()), int(column), int(gain.argmax()))
             _, column, place = best
@@ -192,12 +193,10 @@ def cross(
 
 def report(name: str, items: list[Page], pages: list[Blocks], kept: list[np.ndarray]) -> None:
     """Both measures."""
-    texts = [page.written(blocks, keep) for blocks, keep in zip(pages, kept, strict=True)]
+    texts = [page.render(blocks, keep) for blocks, keep in zip(pages, kept, strict=True)]
     gold = [(item, text) for item, text in zip(items, texts, strict=True) if item.main is None]
-    by_segments, by_words = (
-        segment_score([item for item, _ in gold], [text for _, text in gold]),
-        word_score(items, texts),
-    )
+    by_segments = segment_score([item for item, _ in gold], [text for _, text in gold])
+    by_words = word_score(items, texts)
     for what, (score, precision, recall) in (("segments", by_segments), ("words", by_words)):
         print(f"{name}: {what} F1 {score:.4f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
 
@@ -227,7 +226,8 @@ def main() -> None:
         [np.full(len(blocks.texts), fold_of(item.site)) for item, blocks in zip(items, pages, strict=True)]
     )
     print(
-        f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features, {label.mean():.3f} of the blocks main text",
+        f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features,",
+        f"{label.mean():.3f} of the blocks main text",
         flush=True,
     )
 
@@ -239,7 +239,7 @@ def main() -> None:
     scores = cross(matrix, label, weight, fold, TREES[0], every)
     report("round 1", items, pages, cut(scores > 0))
     second = [
-        main_text.around(blocks, own, found[0])
+        main_text.score_features(blocks, own, found[0])
         for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)
     ]
     both = np.concatenate([matrix, np.concatenate([found.T for found, _ in second])], axis=1)
@@ -251,7 +251,7 @@ def main() -> None:
         "round 2",
         items,
         pages,
-        [main_text.chosen(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)],
+        [main_text.select(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)],
     )
     if arguments.write:
         rounds = [

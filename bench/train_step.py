@@ -3,13 +3,18 @@ taking turns in one run.
 
     python bench/train_step.py [--shape S|M|all] [--rounds 7] [--without-compiled]
 
-Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which are taken where `peers/` has them:
-    pip install --target peers --no-deps litgpt lightning lightning-utilities torchmetrics psutil jsonargparse typeshed_client
+Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which are taken where `peers/` has
+them:
+
+    pip install --target peers --no-deps litgpt lightning lightning-utilities torchmetrics psutil \\
+        jsonargparse typeshed_client
     and llama2.c's model.py as peers/llama2c_model.py
-Each is measured eager and under torch.compile. Tokens per second are medians of wall time. The peak is that of the step's own matrix
-products through torch.mm, at their shapes and in their order, alone in the same run; beside it that of one large product. A share counts
-the products' operations alone, or with attention's own (of causal scores, each once). The peak memory of the whole process and the bytes
-held between forward and backward are measured in processes of their own. On a machine with CUDA everyone runs there, in bfloat16 with
+
+Each is measured eager and under torch.compile. Tokens per second are medians of wall time. The peak is that
+of the step's own matrix products through torch.mm, at their shapes and in their order, alone in the same run;
+beside it that of one large product. A share counts the products' operations alone, or with attention's own
+(of causal scores, each once). The peak memory of the whole process and the bytes held between forward and
+backward are measured in processes of their own. On a machine with CUDA everyone runs there, in bfloat16 with
 weights in float32.
 """
 
@@ -58,15 +63,20 @@ def batch_of(config: LlamaConfig) -> Batch:
         generator=torch.Generator().manual_seed(1),
     )
     ids = tokens[:, :-1].numpy()
-    return Batch(ids.copy(), tokens[:, 1:].contiguous().numpy(), ids * 0, ids[:, 0] * 0)
+    return Batch(ids.copy(), tokens[:, 1:].contiguous().numpy(), ids * 0)
 
 
 def ours(config: LlamaConfig, policy: str) -> Step:
     model, batch = Llama(config).to(DEVICE), batch_of(config)
     model.init_weights(1)
     rows, length = batch.tokens.shape
+    precision_of_device = "float32" if DEVICE == "cpu" else "bfloat16"
     settings = TrainSettings(
-        steps=10_000, batch_sequences=rows, sequence_length=length, warmup_steps=0, device=DEVICE
+        steps=10_000,
+        batch_sequences=rows,
+        sequence_length=length,
+        warmup_steps=0,
+        precision=precision_of_device,
     )
     optimizer, dtype = build(model, settings), precision(settings)
     if policy == "compiled":
@@ -118,10 +128,17 @@ def transformers(config: LlamaConfig, compiled: bool) -> Step:
     from transformers import LlamaForCausalLM
 
     shape = Config(
-        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers, num_attention_heads=config.n_heads,
-        num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size, max_position_embeddings=config.max_seq_len,
-        attn_implementation="sdpa", use_cache=False, tie_word_embeddings=False,
-    )  # fmt: skip
+        hidden_size=config.dim,
+        intermediate_size=config.ffn_dim,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=config.n_kv_heads,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_seq_len,
+        attn_implementation="sdpa",
+        use_cache=False,
+        tie_word_embeddings=False,
+    )
     return theirs(
         LlamaForCausalLM(shape),
         lambda run, x, y: F.cross_entropy(run(x).logits.flatten(0, 1), y.flatten()),
@@ -135,10 +152,19 @@ def litgpt(config: LlamaConfig, compiled: bool) -> Step:
     from litgpt.model import GPT
 
     shape = Config(
-        block_size=config.max_seq_len, padded_vocab_size=config.vocab_size, vocab_size=config.vocab_size, n_layer=config.n_layers,
-        n_head=config.n_heads, n_embd=config.dim, intermediate_size=config.ffn_dim, rotary_percentage=1.0, parallel_residual=False,
-        bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP",
-    )  # fmt: skip
+        block_size=config.max_seq_len,
+        padded_vocab_size=config.vocab_size,
+        vocab_size=config.vocab_size,
+        n_layer=config.n_layers,
+        n_head=config.n_heads,
+        n_embd=config.dim,
+        intermediate_size=config.ffn_dim,
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+    )
     return theirs(
         GPT(shape), lambda run, x, y: F.cross_entropy(run(x).flatten(0, 1), y.flatten()), config, compiled
     )
@@ -148,18 +174,23 @@ def llama2c(config: LlamaConfig, compiled: bool) -> Step:
     from llama2c_model import ModelArgs, Transformer
 
     shape = ModelArgs(
-        dim=config.dim, n_layers=config.n_layers, n_heads=config.n_heads, vocab_size=config.vocab_size, hidden_dim=config.ffn_dim,
-        multiple_of=32, max_seq_len=config.max_seq_len, dropout=0.0,
-    )  # fmt: skip
+        dim=config.dim,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        vocab_size=config.vocab_size,
+        hidden_dim=config.ffn_dim,
+        multiple_of=32,
+        max_seq_len=config.max_seq_len,
+        dropout=0.0,
+    )
 
     def loss(run: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         run(x, y)
         return model.last_loss
 
     model = Transformer(shape)
-    model.output.weight = torch.nn.Parameter(
-        torch.randn(config.vocab_size, config.dim) * 0.02
-    )  # it ties them; nobody else here does
+    # It ties them; nobody else here does.
+    model.output.weight = torch.nn.Parameter(torch.randn(config.vocab_size, config.dim) * 0.02)
     return theirs(model, loss, config, compiled)
 
 

@@ -14,6 +14,8 @@ import pytest
 import puna
 from puna import recipe, stages
 from puna.run import artifact
+from puna.run.build import Build
+from puna.run.settings import ExecutionSettings
 
 MODULES = sorted(
     module.name
@@ -44,29 +46,52 @@ def test_readers_named_in_settings_are_there() -> None:
         assert callable(readers.reader(reader))
 
 
-def test_fingerprints_change_with_what_a_stage_depends_on() -> None:
-    def marks(*overrides: str) -> dict[str, str]:
-        from puna.run.build import Build
+def fingerprints(*overrides: str, root: Path = Path()) -> dict[str, str]:
+    loaded = recipe.load(recipe.find("laptop"), overrides)
+    build = Build(Path("none"), stages.stages(loaded, root))
+    return {item.stage.name: item.fingerprint for item in build.plan()}
 
-        loaded = recipe.load(recipe.find("laptop"), overrides)
-        build = Build(loaded, Path(), Path("none"), stages.stages(loaded, Path()))
-        return {item.stage.name: item.fingerprint for item in build.plan()}
 
-    base = marks()
-    for override, first in (
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
         ("corpus.minimum_characters=201", "documents"),
+        ("corpus.remembered_lines=1000000", "documents"),
         ("tokenizer.vocab_size=5000", "tokenizer"),
-        ("tokens.held_out=0.04", "tokenizer"),
-        ("tokens.maximum_epochs=5", "train"),
+        ("tokens.held_out_fraction=0.04", "tokenizer"),
         ("train.steps=601", "train"),
+        ("train.precision=bfloat16", "train"),
         ("seed=2", "train"),
         ("evaluate.temperature=0.5", "scores"),
+    ],
+)
+def test_a_fingerprint_changes_with_what_its_stage_depends_on(override: str, first: str) -> None:
+    base = fingerprints()
+    order = list(base)
+    changed = [name for name, mark in fingerprints(override).items() if mark != base[name]]
+    assert changed == order[order.index(first) :]
+
+
+def test_no_fingerprint_changes_with_how_it_is_made_or_checked() -> None:
+    base = fingerprints()
+    assert fingerprints(root=Path("/elsewhere")) == base
+    execution = {
+        "threads": 3, "micro_batch_sequences": 4, "remat": "full", "device": "cuda", "compile": "true",
+        "checkpoint_steps": 7, "checkpoints_kept": 9, "workers": 1, "ray": "local", "group_bytes": 9,
+        "memory_bytes": 8,
+    }  # fmt: skip
+    assert execution.keys() == ExecutionSettings.model_fields.keys()
+    for override in (
+        *(f"execution.{key}={value}" for key, value in execution.items()),
+        "tokens.maximum_epochs=5",
+        "tokens.small_sources=leave out",
+        "train.validation_steps=7",
+        "train.validation_tokens=99",
+        "energy.watts=3",
+        "corpus.root=elsewhere",
+        "name=other",
     ):
-        order = list(base)
-        changed = [name for name, mark in marks(override).items() if mark != base[name]]
-        assert changed == order[order.index(first) :], override
-    for override in ("energy.watts=3", "corpus.root=elsewhere", "name=other"):
-        assert marks(override) == base, override
+        assert fingerprints(override) == base, override
 
 
 def test_fingerprints_are_the_same_on_every_machine() -> None:

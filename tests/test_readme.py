@@ -5,6 +5,7 @@ import random
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -114,11 +115,38 @@ def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
 
 
-def test_the_picture_of_the_house_names_what_is_there() -> None:
-    picture = README[README.index("```\nsrc/puna/") :].partition("\n```")[0]
-    for name in re.findall(r"[\w]+\.py", picture):
-        assert list((ROOT / "src" / "puna").rglob(name)) or (ROOT / "tools" / name).exists(), name
-    drawn = set(re.findall(r"\w+", picture))
-    missing = [path.stem for path in (ROOT / "src" / "puna").rglob("*.py") if not path.stem.startswith("__") and path.parent.name not in
-               ("generate", "evaluate", "plan", "report", "model") and path.stem not in (*drawn, "settings")]  # fmt: skip
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_picture_of_the_house_is_the_tree() -> None:
+    """Every file of the package stands in it, and nothing else does."""
+    package = ROOT / "src" / "puna"
+    drawn: set[str] = set()
+    section = folder = ""
+    for line in ARCHITECTURE.splitlines():
+        if line.startswith("## "):
+            section = line[3:].partition(":")[0]
+            folder = f"{section}/" if (package / section).is_dir() else ""
+        elif found := re.match(r"\| (\w+/) \|", line):
+            folder = f"{section}/{found[1]}"
+        elif line.startswith("| `"):
+            named = re.findall(r"`([\w/.]+\.(?:py|cpp|json|css))`", line.split("|")[1])
+            family = folder + named[0].rpartition("/")[0] if "/" in named[0] else folder.rstrip("/")
+            for name in named:
+                whole = f"{family}/{name.rpartition('/')[2]}" if family else name
+                assert (package / whole).is_file(), whole
+                drawn.add(whole)
+    there = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    missing = sorted(name for name in there - drawn if not name.rpartition("/")[2].startswith("__"))
     assert not missing, f"not in the picture: {missing}"
+    assert len(drawn) > 100
+
+
+def test_the_picture_of_the_house_names_the_floors() -> None:
+    """As the contracts of the linter have them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    floors = [[name.strip() for name in re.split("[|:]", layer)] for layer in contracts[0]["layers"]]
+    picture = ARCHITECTURE.partition("```\n")[2].partition("```")[0].splitlines()
+    drawn = [[name.strip() for name in re.split(r"\|", line.partition("  ")[0])] for line in picture]
+    assert drawn == floors
+    assert " -> ".join(", ".join(floor) for floor in floors) in README

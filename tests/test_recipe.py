@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -62,16 +63,19 @@ def test_all_problems_at_once(path: Path) -> None:
         ('size = "tiny"', 'size = "tiny"\nn_kv_heads = 3|model: '),
         (
             "[tokens]",
-            "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}|tokens.mixture.cod: no such source",
+            "[tokens]\nmixture = {stories = {epochs = 1}, cod = {epochs = 2}}"
+            "|tokens.mixture.cod: no such source",
         ),
         (
             "[tokens]",
-            "[tokens]\nmixture = {stories = {epochs = 1}}|tokens.mixture: source code has neither share nor epochs",
+            "[tokens]\nmixture = {stories = {epochs = 1}}"
+            "|tokens.mixture: source code has neither share nor epochs",
         ),
         ('name = "code"', 'name = "stories"|corpus: two sources have the same name: stories'),
         (
-            "batch_sequences = 4",
-            "batch_sequences = 4\nmicro_batch_sequences = 3|train: micro_batch_sequences 3 does not divide",
+            "[execution]",
+            "[execution]\nmicro_batch_sequences = 3"
+            "|execution.micro_batch_sequences: 3 does not divide train.batch_sequences 4",
         ),
         ("warmup_steps = 4", "warmup_steps = 20|train: warmup_steps 20 is not below steps 20"),
         ("seed = 3", 'seed = 3\nname = "../evil"|name: String should match pattern'),
@@ -95,14 +99,14 @@ def test_problems_between_keys(path: Path, change: str, told: str) -> None:
             'corpus.language_score: a number is needed, such as 0.5 (it is "0.6")',
         ),
         (
-            "[corpus]",
-            '[corpus]\nworkers = "2"',
-            'corpus.workers: a whole number is needed, such as 100 (it is "2")',
+            "[execution]",
+            '[execution]\nworkers = "2"',
+            'execution.workers: a whole number is needed, such as 100 (it is "2")',
         ),
         (
-            "[corpus]",
-            "[corpus]\nworkers = 2.0",
-            "corpus.workers: a whole number is needed, such as 100 (it is 2.0)",
+            "[execution]",
+            "[execution]\nworkers = 2.0",
+            "execution.workers: a whole number is needed, such as 100 (it is 2.0)",
         ),
         (
             "[corpus]",
@@ -181,9 +185,9 @@ def test_a_whole_number_is_a_number_and_a_list_a_tuple(path: Path) -> None:
             '[corpus]\nlanguage_score = 1\nperplexity = {train_on = ["code"], percentiles = [2, 5.5]}',
         )
     )
-    corpus = recipe.load(path, ("corpus.near_duplicates=1",)).corpus
-    assert (corpus.language_score, corpus.near_duplicates) == (1.0, 1.0) and isinstance(
-        corpus.near_duplicates, float
+    corpus = recipe.load(path, ("corpus.near_duplicate_threshold=1",)).corpus
+    assert (corpus.language_score, corpus.near_duplicate_threshold) == (1.0, 1.0) and isinstance(
+        corpus.near_duplicate_threshold, float
     )
     assert corpus.perplexity and corpus.perplexity.percentiles == (2.0, 5.5)
 
@@ -194,7 +198,8 @@ def test_no_digit_of_a_number_is_lost(value: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.toml"
         path.write_text(RECIPE)
-        assert recipe.load(path, (f"corpus.near_duplicates={value!r}",)).corpus.near_duplicates == value
+        loaded = recipe.load(path, (f"corpus.near_duplicate_threshold={value!r}",))
+        assert loaded.corpus.near_duplicate_threshold == value
 
 
 ALONE = RECIPE[: RECIPE.index("[tokenizer]")]
@@ -209,10 +214,11 @@ def test_a_recipe_of_a_corpus_alone(path: Path) -> None:
         alone.corpus.minimum_characters,
     ) == ("small", 3, 9)
     with pytest.raises(UserError, match="recipe small is one of a corpus alone"):
-        alone.whole()
+        alone.require_training()
     path.write_text(RECIPE)
     both = recipe.load_corpus(path)
-    assert both == recipe.load(path) == both.whole() and both.corpus.sources == alone.corpus.sources
+    assert both == recipe.load(path) == both.require_training()
+    assert both.corpus.sources == alone.corpus.sources
 
 
 @pytest.mark.parametrize("missing", [["train"], ["tokenizer", "model"], ["tokenizer", "model", "train"]])
@@ -313,3 +319,28 @@ def test_every_shipped_recipe_loads() -> None:
     for path in shipped:
         loaded = recipe.load(recipe.find(path.stem))
         assert loaded.name == path.stem and loaded.llama_config().parameters() > 0
+
+
+OLD_KEYS = sorted(recipe.RENAMED)
+
+
+@pytest.mark.parametrize("old", OLD_KEYS)
+def test_a_renamed_key_is_refused_with_its_new_name(path: Path, old: str) -> None:
+    new = recipe.RENAMED[old].partition(",")[0]
+    table = ("train_on" if "perplexity" in old else "citations_from") if old.count(".") == 2 else ""
+    section = old.rpartition(".")[0]
+    extra = (f'{section}={{{table} = ["code"], {old.rpartition(".")[2]} = 9}}',) if table else (f"{old}=9",)
+    with pytest.raises(UserError) as caught:
+        recipe.load(path, extra)
+    assert f"{old}: is called {new}" in str(caught.value)
+    assert "unknown key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("old", OLD_KEYS)
+def test_new_names_of_keys_exist(old: str) -> None:
+    model: Any = recipe.Recipe
+    *sections, last = recipe.RENAMED[old].partition(",")[0].split(".")
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        model = next((one for one in get_args(annotation) if hasattr(one, "model_fields")), annotation)
+    assert last in model.model_fields

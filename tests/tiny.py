@@ -42,8 +42,10 @@ WHEN = [
 
 RECIPE = """
 seed = 3
-[corpus]
+[execution]
 group_bytes = 4000
+checkpoint_steps = 4
+[corpus]
 [[corpus.sources]]
 name = "stories"
 reader = "lines"
@@ -57,7 +59,7 @@ uris = ["project"]
 [tokenizer]
 vocab_size = 320
 [tokens]
-held_out = 0.1
+held_out_fraction = 0.1
 maximum_epochs = 100
 [model]
 size = "tiny"
@@ -67,7 +69,6 @@ batch_sequences = 4
 sequence_length = 32
 learning_rate = 5e-3
 warmup_steps = 4
-checkpoint_steps = 4
 validation_steps = 10
 validation_tokens = 200
 [evaluate]

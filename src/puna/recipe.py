@@ -14,7 +14,7 @@ from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
 from puna.evaluate.settings import EvaluateSettings
 from puna.model.config import LlamaConfig, config
-from puna.run.settings import EnergySettings
+from puna.run.settings import EnergySettings, ExecutionSettings
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 from puna.train.settings import TrainSettings
 
@@ -30,6 +30,24 @@ NEEDED = {
     "model_type": "a section is needed, with keys of its own",
     "dict_type": "a section is needed, with keys of its own",
     "too_short": "at least one entry is needed",
+}
+RENAMED = {  # keys of earlier versions, and what they are called now
+    "corpus.known": "corpus.deduplicate_against",
+    "corpus.near_duplicates": "corpus.near_duplicate_threshold",
+    "corpus.line_memory_bytes": "corpus.remembered_lines, in lines of 16 bytes each",
+    "corpus.perplexity.pieces": "corpus.perplexity.vocab_size",
+    "corpus.reference.dumps": "corpus.reference.citations_from",
+    "corpus.group_bytes": "execution.group_bytes",
+    "corpus.workers": "execution.workers",
+    "corpus.ray": "execution.ray",
+    "tokens.held_out": "tokens.held_out_fraction",
+    "train.minimum_learning_rate": "train.final_learning_rate_fraction, a fraction of the peak",
+    "train.decay_share": "train.decay_fraction",
+    "train.micro_batch_sequences": "execution.micro_batch_sequences",
+    "train.remat": "execution.remat",
+    "train.device": "execution.device",
+    "train.compile": "execution.compile",
+    "train.checkpoint_steps": "execution.checkpoint_steps",
 }
 TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
@@ -61,8 +79,9 @@ class CorpusRecipe(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
     seed: int = Field(1, ge=0, lt=1 << 63)
     corpus: CorpusSettings
+    execution: ExecutionSettings = ExecutionSettings()
 
-    def whole(self) -> "Recipe":
+    def require_training(self) -> "Recipe":
         """This recipe as one that trains, too. Raises UserError where it is one of a corpus alone."""
         if not isinstance(self, Recipe):
             raise UserError(
@@ -105,6 +124,12 @@ class Recipe(CorpusRecipe):
                 f"tokens.mixture: source {name} has neither share nor epochs"
                 for name in sorted(names - mixture)
             ]
+        micro_batch = self.train.micro_batch(self.execution)
+        if self.train.batch_sequences % micro_batch:
+            found.append(
+                f"execution.micro_batch_sequences: {micro_batch} does not divide train.batch_sequences "
+                f"{self.train.batch_sequences}"
+            )
         try:
             self.llama_config()
         except (UserError, ValidationError) as error:
@@ -130,8 +155,9 @@ def find(name: str) -> Path:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     known = sorted({path.stem for folder in shipped for path in folder.glob("*.toml")})
+    shipped_names = ", ".join(known) or "none"
     raise UserError(
-        f"no recipe named {name}; shipped recipes: {', '.join(known) or 'none'}; or give the path of a .toml file"
+        f"no recipe named {name}; shipped recipes: {shipped_names}; or give the path of a .toml file"
     )
 
 
@@ -152,12 +178,15 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     recipe, problems, missing = _read(path, overrides)
     if missing:
-        from puna.corpus.sources.discover import SMALL
+        from puna.corpus.sources.discover import SMALL_MODEL
 
-        told = f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); for a small model, write"
+        told = (
+            f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); "
+            "for a small model, write"
+        )
         problems.append(
             "\n    ".join(
-                [told, *(line for section in missing for line in (f"[{section}]", *SMALL[section]))]
+                [told, *(line for section in missing for line in (f"[{section}]", *SMALL_MODEL[section]))]
             )
         )
     if problems or not isinstance(recipe, Recipe):
@@ -203,7 +232,7 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
         # As JSON, where a list may stand for a tuple and nothing else is taken for what it is not.
         try:
             recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
-            problems += recipe.whole().problems()
+            problems += recipe.require_training().problems()
         except ValidationError as error:
             found = [
                 problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)
@@ -250,7 +279,10 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
             else None
         )
     if not isinstance(node, dict):
-        return f"{key}: cannot be set: there is no such section (a source is named by its name, as in corpus.sources.code.reader)"
+        return (
+            f"{key}: cannot be set: there is no such section (a source is named by its name, as in "
+            "corpus.sources.code.reader)"
+        )
     node[last] = parsed
     return None
 
@@ -305,7 +337,8 @@ def _explain(problem: Any, tree: Any) -> str:
     key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = f"unknown key{_nearest(problem['loc'])}"
+        now = RENAMED.get(".".join(map(str, problem["loc"])))
+        message = f"is called {now} now" if now else f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":
         message = "missing"
     elif problem["type"] == "tuple_type":

@@ -1,6 +1,7 @@
 """The whole way on a tiny recipe: same digests whatever happens, and every command on what it leaves."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -17,16 +18,6 @@ from tests.tiny import puna
 STAGES = ["fetch", "documents", "tokenizer", "tokens", "train", "scores"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: folder with small.toml, raw files and out/small."""
-    folder = tmp_path_factory.mktemp("finished")
-    recipe = tiny.write(folder)
-    result = puna("run", recipe, "--out", folder / "out")
-    assert "report: " in result.stdout
-    return folder
-
-
 def changed_copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of the raw files and the recipe alone."""
     shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("out"))
@@ -35,44 +26,48 @@ def changed_copy(finished: Path, tmp_path: Path) -> Path:
 
 def test_summary_has_every_figure(finished: Path) -> None:
     figures = json.loads((finished / "out" / "small" / "summary.json").read_text())
-    assert figures["sources"]["stories"]["steps"]["found"]["documents"] == 42
-    assert figures["sources"]["stories"]["steps"]["kept"] == {
-        "documents": 36,
-        "bytes": figures["sources"]["stories"]["steps"]["kept"]["bytes"],
-    }
+    steps = figures["sources"]["stories"]["steps"]
+    assert steps["found"]["documents"] == 42
+    assert steps["kept"].keys() == {"documents", "bytes"} and steps["kept"]["documents"] == 36
     assert figures["dropped"]["stories"] == {"exact duplicate": 3, "too short": 3}
     assert figures["licences"] == {"stories": {"CC0-1.0": 36}, "code": {"MIT": 8}}
     assert figures["documents"] == 44 and figures["tokens"] == 20 * 4 * 32
     for source in ("stories", "code"):
         scores = figures["bits_per_byte"][source]
-        assert set(scores) == {"model", "xz", "unigram", "five_gram"} and all(
-            0 < score < 12 for score in scores.values()
-        )
+        assert set(scores) == {"model", "xz", "unigram", "five_gram"}
+        assert all(0 < score < 12 for score in scores.values())
     assert set(figures["seconds"]) == set(STAGES) and all(value > 0 for value in figures["seconds"].values())
-    assert (
-        figures["tokens_per_second"] > 0
-        and 0 < figures["matmul_peak_share"] < 1.2
-        and figures["peak_memory_bytes"] > 1e8
-    )
+    assert figures["tokens_per_second"] > 0 and 0 < figures["matmul_peak_share"] < 1.2
+    assert figures["peak_memory_bytes"] > 1e8
     assert figures["energy"]["kwh"] > 0 and figures["energy"]["kg_co2"] > 0
     assert [stage["stage"] for stage in figures["stages"]] == STAGES
 
 
-def test_metrics_have_a_line_a_step(finished: Path) -> None:
+def test_metrics_have_a_line_a_step_and_one_a_validation(finished: Path) -> None:
     (path,) = finished.glob("out/small/logs/train-*/metrics.jsonl")
-    steps = [json.loads(line) for line in path.read_text().splitlines() if "learning_rate" in line]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [line for line in lines if "learning_rate" in line]
     assert [line["step"] for line in steps] == list(range(1, 21))
-    wanted = {
-        "loss",
-        "learning_rate",
-        "gradient_norm",
-        "tokens_per_second",
-        "matmul_peak_share",
-        "peak_memory_bytes",
-        "estimated_joules",
-    }
-    assert wanted <= set(steps[0])
+    figures = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "matmul_peak_share"}
+    assert figures | {"peak_memory_bytes"} <= set(steps[0]) and "estimated_joules" not in steps[0]
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.3
+    validations = [line for line in lines if line.get("kind") == "validation"]
+    assert [line["step"] for line in validations] == [10, 20]
+    assert all(line["losses"].keys() == {"stories", "code"} for line in validations)
+
+
+def test_artifacts_hold_nothing_of_how_often_a_run_was_validated_or_what_it_cost(finished: Path) -> None:
+    (train,) = finished.glob("out/small/train-*")
+    assert not list(train.glob("validation*"))
+    assert "validation" not in json.loads((train / "artifact.json").read_bytes())["metrics"]
+    run = finished / "out" / "small"
+    seconds = json.loads((run / "summary.json").read_text())["seconds"]
+    for stage in STAGES:
+        (attempt,) = run.glob(f"logs/{stage}-*/attempts/*.json")
+        account = json.loads(attempt.read_bytes())
+        assert account["seconds"] == seconds[stage] and "joules" in account
+        assert account["execution"]["checkpoint_steps"] == 4
+        assert not list(run.glob(f"{stage}-*/attempts"))
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
@@ -84,32 +79,52 @@ def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
     started = time.monotonic()
     result = puna("run", finished / "small.toml", "--out", finished / "out")
     assert time.monotonic() - started < 20
-    assert "nothing to do" in result.stderr
+    assert "nothing to do: every stage exists" in result.stderr
+    assert result.stderr.count("exists already") == 6
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_show_names_what_would_run(finished: Path) -> None:
-    rows = json.loads(puna("show", finished / "small.toml", "--out", finished / "out", "--json").stdout)
-    assert [row["stage"] for row in rows] == STAGES and {row["state"] for row in rows} == {"there"}
-    change = ["-s", "train.learning_rate=1e-3"]
-    rows = json.loads(
-        puna("show", finished / "small.toml", "--out", finished / "out", "--json", *change).stdout
-    )
-    assert [row["state"] for row in rows] == ["there"] * 4 + ["would run"] * 2
-    assert "would run" in puna("show", finished / "small.toml", "--out", finished / "nowhere").stdout
+def test_another_execution_is_nothing_to_do(finished: Path) -> None:
+    changes = ["-s", "execution.micro_batch_sequences=2", "-s", "execution.remat=full"]
+    result = puna("run", finished / "small.toml", "--out", finished / "out", *changes, "--json")
+    assert "nothing to do: every stage exists" in result.stderr
+    assert json.loads(result.stdout) == json.loads((finished / "out/small/summary.json").read_text())
+
+
+def test_show_names_what_will_run(finished: Path) -> None:
+    arguments = ("show", finished / "small.toml", "--out", finished / "out", "--json")
+    rows = json.loads(puna(*arguments).stdout)
+    assert [row["stage"] for row in rows] == STAGES and {row["state"] for row in rows} == {"exists"}
+    assert [row["inputs"] for row in rows][1:3] == [["fetch"], ["documents"]]
+    assert all((Path(row["folder"]) / "artifact.json").is_file() for row in rows)
+    rows = json.loads(puna(*arguments, "-s", "train.learning_rate=1e-3").stdout)
+    assert [row["state"] for row in rows] == ["exists"] * 4 + ["will run"] * 2
+    plain = puna("show", finished / "small.toml", "--out", finished / "nowhere").stdout
+    assert plain.count("will run") == 6 and "exists" not in plain
+
+
+def test_show_reads_no_data(finished: Path, tmp_path: Path) -> None:
+    """Content that changes under the same size, time and inode is not noticed: what is cached is enough."""
+    copy = changed_copy(finished, tmp_path)
+    arguments = ("show", copy / "small.toml", "--out", finished / "out", "--json")
+    time.sleep(0.2)  # digests of files that have just changed are not cached
+    before = puna(*arguments).stdout
+    assert {row["state"] for row in json.loads(before)} == {"exists"}
+    for path in copy.glob("*.txt"):
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.write(b"X")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert puna(*arguments).stdout == before
+    (copy / "stories-0.txt").touch()
+    assert "will run" in puna(*arguments).stdout
 
 
 def test_a_change_redoes_only_what_hangs_on_it(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     before = tiny.digests(tmp_path / "copy" / "out")
-    puna(
-        "run",
-        tmp_path / "copy" / "small.toml",
-        "--out",
-        tmp_path / "copy" / "out",
-        "-s",
-        "evaluate.sample_tokens=5",
-    )
+    change = ("-s", "evaluate.sample_tokens=5")
+    puna("run", tmp_path / "copy" / "small.toml", "--out", tmp_path / "copy" / "out", *change)
     after = tiny.digests(tmp_path / "copy" / "out")
     assert {name.partition("-")[0] for name in after.keys() - before.keys()} == {"scores"}
 
@@ -130,8 +145,9 @@ def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, t
     folder = changed_copy(finished, tmp_path)
     recipe, wished = folder / "small.toml", 'tokens.small_sources="leave out"'
     (folder / "one.txt").write_text(
-        "Vicuñas live above the last houses, where the grass is short and the wind never rests for long. Nobody owns them, and when the "
-        "people of the valley come up once in a year to shear their wool, they are let go again before it gets dark.\n"
+        "Vicuñas live above the last houses, where the grass is short and the wind never rests for long. "
+        "Nobody owns them, and when the people of the valley come up once in a year to shear their wool, "
+        "they are let go again before it gets dark.\n"
     )
     (folder / "none.txt").write_text("too short\n")
     for name in ("one", "none"):
@@ -141,23 +157,10 @@ def test_sources_too_small_to_train_on_are_refused_or_left_out(finished: Path, t
     told = puna("run", recipe, "--out", folder / "out", "-s", wished).stderr
     assert "left out, with fewer than two documents: none, one" in told
     figures = json.loads((folder / "out" / "small" / "summary.json").read_text())
-    assert list(figures["bits_per_byte"]) == ["stories", "code"] and list(figures["sources"]) == [
-        "stories",
-        "code",
-        "one",
-        "none",
-    ]
-    shares = [f"tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
-    refused = puna(
-        "run",
-        recipe,
-        "--out",
-        folder / "out",
-        "-s",
-        wished,
-        *(word for share in shares for word in ("-s", share)),
-        code=2,
-    )
+    assert list(figures["bits_per_byte"]) == ["stories", "code"]
+    assert list(figures["sources"]) == ["stories", "code", "one", "none"]
+    shares = [f"--set=tokens.mixture.{name}={{share=0.25}}" for name in figures["sources"]]
+    refused = puna("run", recipe, "--out", folder / "out", "-s", wished, *shares, code=2)
     assert "tokens.mixture names none, which has fewer than two documents" in refused.stderr
 
 
@@ -173,19 +176,15 @@ def test_a_damaged_summary_is_told_and_made_anew(finished: Path, tmp_path: Path)
 
 def test_an_output_folder_that_cannot_be(finished: Path) -> None:
     for out in (finished / "small.toml", Path("/dev/null"), Path("/proc/x")):
-        assert (
-            f"cannot make the folder {out}/small"
-            in puna("run", finished / "small.toml", "--out", out, code=2).stderr
-        )
+        refused = puna("run", finished / "small.toml", "--out", out, code=2).stderr
+        assert f"cannot make the folder {out}/small" in refused
 
 
 def test_two_fresh_folders_have_the_same_digests(finished: Path, tmp_path: Path) -> None:
     copy = changed_copy(finished, tmp_path)
     puna("run", copy / "small.toml", "--out", tmp_path / "elsewhere")
-    assert (
-        tiny.digests(tmp_path / "elsewhere") == tiny.digests(finished / "out")
-        and len(tiny.digests(finished / "out")) == 6
-    )
+    expected = tiny.digests(finished / "out")
+    assert len(expected) == 6 and tiny.digests(tmp_path / "elsewhere") == expected
 
 
 @pytest.mark.slow
@@ -215,13 +214,11 @@ def test_ten_kills_at_random_moments_change_nothing(finished: Path, tmp_path: Pa
         if process.returncode == 0:  # came to its end: begin again with what is left of the ten
             assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
             shutil.rmtree(copy / "out")
-        whole = tiny.digests(finished / "out")
-        assert tiny.digests(copy / "out").items() <= whole.items()
+        assert tiny.digests(copy / "out").items() <= tiny.digests(finished / "out").items()
     puna("run", copy / "small.toml", "--out", copy / "out")
     assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
-    assert not list((copy / "out" / "small" / ".work").iterdir()) and not list(
-        (copy / "out" / "small" / ".scratch").iterdir()
-    )
+    assert not list((copy / "out" / "small" / ".work").iterdir())
+    assert not list((copy / "out" / "small" / ".scratch").iterdir())
     puna("verify", copy / "out")
 
 
@@ -230,18 +227,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     finished: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     copy = changed_copy(finished, tmp_path)
-    arguments = [
-        "run",
-        copy / "small.toml",
-        "--out",
-        copy / "out",
-        "-s",
-        "train.steps=4000",
-        "-s",
-        "train.checkpoint_steps=100000",
-    ]
+    changes = ["-s", "train.steps=4000", "-s", "execution.checkpoint_steps=100000"]
     process = subprocess.Popen(
-        tiny.command(*arguments),
+        tiny.command("run", copy / "small.toml", "--out", copy / "out", *changes),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -270,62 +258,60 @@ def test_a_damaged_artifact_is_named_and_refused(finished: Path, tmp_path: Path)
     result = puna("verify", out, "--json", code=2)
     assert [row["sound"] for row in json.loads(result.stdout)].count(False) == 1
     for again in (result, puna("run", tmp_path / "copy" / "small.toml", "--out", out, code=2)):
-        assert (
-            "stories.train.bin does not match its digest; remove the folder" in again.stderr
-            and "Traceback" not in again.stderr
-        )
+        assert "stories.train.bin does not match its digest; remove the folder" in again.stderr
+        assert "Traceback" not in again.stderr
 
 
-def test_trace_leads_to_the_document(finished: Path) -> None:
-    run = finished / "out" / "small"
-    seen = set()
-    for step, row, position in ((1, 0, 0), (20, 3, 31), (7, 1, 20), (12, 2, 9)):
-        found = json.loads(puna("trace", run, step, row, position, "--json").stdout)
-        seen.add(found["source"])
-        assert (
-            found["licence"] in ("CC0-1.0", "MIT")
-            and found["url"]
-            and found["file"]
-            and "language_score" in found
-        )
-        raw = (
-            (finished / found["file"]).read_text()
-            if found["source"] == "stories"
-            else (finished / "project" / found["title"]).read_text()
-        )
-        assert found["text"][:100] in raw
-        assert found["token"] in found["around"] or found["token"].startswith("<")
-    assert "licence" in puna("trace", run, 1, 0, 0).stdout
-    assert "step 21 is outside this run: it has steps 1 to 20" in puna("trace", run, 21, 0, 0, code=2).stderr
+def test_verify_reads_everything(finished: Path, tmp_path: Path) -> None:
+    """Also files that by size, time and inode have not changed since they were digested."""
+    shutil.copytree(finished, tmp_path / "copy")
+    out = tmp_path / "copy" / "out"
+    puna("run", tmp_path / "copy" / "small.toml", "--out", out)  # the digests of the copies are cached
+    (path,) = out.glob("small/tokens-*/stories.train.bin")
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes([path.read_bytes()[0] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for folder in (path.parent, out / "small", out):
+        refused = puna("verify", folder, code=2)
+        assert "stories.train.bin does not match its digest" in refused.stderr
+        assert "damaged" in refused.stdout
 
 
-def test_generate_goes_on(finished: Path) -> None:
-    run = finished / "out" / "small"
-    plain = puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0).stdout
-    told = json.loads(
-        puna("generate", run, "The old llama", "--tokens", 10, "--temperature", 0, "--json").stdout
-    )
-    assert plain == f"The old llama{told['text']}\n" and 0 < told["tokens"] <= 10
-    assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
+def test_verify_names_what_is_gone(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "out", tmp_path / "out")
+    run = tmp_path / "out" / "small"
+    (tokens,) = run.glob("tokens-*")
+    shutil.rmtree(tokens)
+    (run / "report.html").unlink()
+    for folder in (run, tmp_path / "out"):
+        refused = puna("verify", folder, "--json", code=2)
+        rows = [row for row in json.loads(refused.stdout) if not row["sound"]]
+        assert [(row["artifact"], row["state"]) for row in rows] == [
+            (str(tokens), "gone"),
+            (str(run / "report.html"), "gone"),
+        ]
+        assert len(json.loads(refused.stdout)) == 7
+        assert refused.stderr == f"puna: {rows[0]['problem']}\n{rows[1]['problem']}\n"
+        assert f"{tokens} is gone, and {run}/summary.json lists it; run the recipe again" in refused.stderr
+    assert puna("verify", run, code=2).stdout.count(" gone\n") == 2
+    (run / "summary.json").write_text("{")
+    assert "summary.json is damaged" in puna("verify", run, code=2).stderr
 
 
 def test_report_and_its_figures(finished: Path) -> None:
     run = finished / "out" / "small"
     assert json.loads(puna("report", run, "--json").stdout) == json.loads((run / "summary.json").read_text())
     page = (run / "report.html").read_text()
-    for told in (
-        "stories",
-        "CC0-1.0",
-        "exact duplicate",
-        "The old llama",
-        "5-gram",
-        "kWh",
-        "checkpoint_steps = 4",
-        "<svg",
-    ):
-        assert told in page
+    content = ("stories", "CC0-1.0", "exact duplicate", "The old llama", "5-gram", "kWh", "<svg")
+    for text in (*content, "checkpoint_steps = 4"):
+        assert text in page
     for source in ("http://", "https://", "src=", "<script", "@import", "url("):
         assert source not in page.replace("http://www.w3.org", "")
+    printed = puna("report", run).stdout
+    assert printed.endswith(f"report: {run.resolve()}/report.html\n") and "44 documents" in printed
+    assert "/nope: no such folder" in puna("report", "/nope", code=2).stderr
+    assert "holds no finished run" in puna("report", finished, code=2).stderr
 
 
 def break_recipe(folder: Path, old: str, new: str) -> None:
@@ -361,7 +347,11 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "batch too large": (
         lambda f: break_recipe(f, "batch_sequences = 4", "batch_sequences = 100000000"),
-        "does not fit; lower train.micro_batch",
+        "does not fit; lower execution.micro_batch",
+    ),
+    "little memory": (
+        lambda f: break_recipe(f, "group_bytes = 4000", "group_bytes = 4000\nmemory_bytes = 20_000_000"),
+        "a micro-batch of 4 sequences of 32 tokens does not fit",
     ),
     "too many epochs": (
         lambda f: break_recipe(f, "maximum_epochs = 100", "maximum_epochs = 0.1"),
@@ -406,24 +396,19 @@ def test_a_full_disk(finished: Path, tmp_path: Path) -> None:
 
     result = puna("run", copy / "small.toml", "--out", copy / "out", code=2, preexec_fn=limit)
     check_refused(result, copy, "cannot write")
-    assert {path.name.partition("-")[0] for path in copy.glob("out/small/*-*")} == {
-        "fetch",
-        "documents",
-        "tokenizer",
-        "tokens",
-    }
+    made = {path.name.partition("-")[0] for path in copy.glob("out/small/*-*")}
+    assert made == {"fetch", "documents", "tokenizer", "tokens"}
     puna("run", copy / "small.toml", "--out", copy / "out")
     assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
 
 
 def check_refused(result: subprocess.CompletedProcess[str], folder: Path, message: str) -> None:
     """One message that says what; no traceback; only whole artifacts and logs are left."""
-    assert (
-        message in result.stderr and "Traceback" not in result.stderr and result.stderr.count("puna: ") == 1
-    )
-    assert result.stdout == ""
+    assert message in result.stderr and result.stderr.count("puna: ") == 1
+    assert "Traceback" not in result.stderr and result.stdout == ""
     run = folder / "out" / "small"
     if run.exists():
         assert not list((run / ".work").glob("*")) and not (run / "summary.json").exists()
         assert all((path / "artifact.json").is_file() for path in run.glob("*-*"))
-        puna("verify", folder / "out") if list(run.glob("*-*")) else None
+        if list(run.glob("*-*")):
+            puna("verify", folder / "out")

@@ -15,31 +15,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus.cards import card
+from puna.corpus.cards import public_summary
 from puna.corpus.dedup.sentences import REPEATED
 from puna.corpus.filters import heuristics
 from puna.corpus.record import digest
 from puna.corpus.settings import SourceSettings
 
-from .test_merge import content
+from .driver import STOPPED
+from .test_pipeline import content
 
 ROOT = Path(__file__).parents[2]
-NAMES = (
-    "hill",
-    "lake",
-    "river",
-    "village",
-    "bridge",
-    "school",
-    "market",
-    "garden",
-    "tower",
-    "road",
-    "mill",
-    "field",
-    "forest",
-    "harbour",
-)
+NAMES = ["hill", "lake", "river", "village", "bridge", "school", "market"]
+NAMES += ["garden", "tower", "road", "mill", "field", "forest", "harbour"]
 SENTENCES = (
     "The {0} was built in the year {2} by people of the {1}, who carried every stone on their backs.",
     "Nobody in the {1} remembers who first crossed the {0} at night, but the story is told to children.",
@@ -53,23 +40,36 @@ SENTENCES = (
 
 def text(number: int, sentences: int = 9) -> str:
     chance = random.Random(number)
-    pick = lambda: SENTENCES[chance.randrange(len(SENTENCES))].format(
-        *chance.sample(NAMES, 2), chance.randrange(1000, 2000)
-    )  # noqa: E731
-    return " ".join(pick() for _ in range(sentences))
+    picked = []
+    for _ in range(sentences):
+        pattern = SENTENCES[chance.randrange(len(SENTENCES))]
+        picked.append(pattern.format(*chance.sample(NAMES, 2), chance.randrange(1000, 2000)))
+    return " ".join(picked)
 
 
-def job(folder: Path, name: str, files: dict[str, list[Path]], **settings: Any) -> Path:
-    """A job for the driver. Sources are read as lines unless said otherwise."""
+def job(
+    folder: Path,
+    name: str,
+    files: dict[str, list[Path]],
+    execution: dict[str, Any] | None = None,
+    stop_at: tuple[str, int] | None = None,
+    **settings: Any,
+) -> Path:
+    """A job for the driver. Sources are read as lines unless said otherwise.
+
+    stop_at: the process ends at once when its progress comes there.
+    """
     sources = settings.pop("sources", {})
     listed = [
         {"name": source, "reader": "lines", "uris": ["*"], "licence": "CC0", **sources.get(source, {})}
         for source in files
     ]
     made = {
-        "settings": {"sources": listed, "group_bytes": 1, "workers": 1, **settings},
+        "settings": {"sources": listed, **settings},
+        "execution": {"group_bytes": 1, "workers": 1, **(execution or {})},
+        "stop_at": stop_at,
         "files": {source: [str(path) for path in paths] for source, paths in files.items()},
-        "parts": str(folder / f"{name}-parts"),
+        "scratch": str(folder / f"{name}-scratch"),
         "out": str(folder / name),
     }
     path = folder / f"{name}.json"
@@ -126,7 +126,7 @@ def village(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     again = write(folder / "again.txt", [text(1000), text(1001).replace("feast", "party"), text(5000)])
     sources = {"pages": {"reader": "jsonl", "ccnet": "on", "perplexity": True}}
-    settings = {"sources": sources, "perplexity": {"train_on": ["good"], "pieces": 400, "order": 3}}
+    settings = {"sources": sources, "perplexity": {"train_on": ["good"], "vocab_size": 400, "order": 3}}
     return folder, {"good": good, "pages": pages, "again": [again]}, settings
 
 
@@ -168,21 +168,43 @@ def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_give_the_same_bytes(whole: Any, village: Any, workers: int) -> None:
     folder, files, settings = village
-    _, out = run(job(folder, f"workers{workers}", files, **settings, **{"workers": workers}))
+    _, out = run(job(folder, f"workers{workers}", files, {"workers": workers}, **settings))
+    assert content(out) == whole[1]
+
+
+@pytest.mark.parametrize("group_bytes", [30_000, 1 << 30])
+def test_groups_of_any_size_give_the_same_bytes(whole: Any, village: Any, group_bytes: int) -> None:
+    folder, files, settings = village
+    funnel, out = run(job(folder, f"groups{group_bytes}", files, {"group_bytes": group_bytes}, **settings))
+    assert funnel == whole[0] and content(out) == whole[1]
+
+
+def test_a_stopped_run_goes_on_in_groups_of_another_size(whole: Any, village: Any) -> None:
+    """Stopped in each step, every time after some groups, and continued in another cut by other workers."""
+    folder, files, settings = village
+    stops = [("reading", 7), ("filtering", 2), ("scoring", 3), ("reading", 4), ("pages: lines", 1)]
+    cuts = [1, 30_000, 1, 40_000, 30_000]
+    for number, (stop_at, group_bytes) in enumerate(zip(stops, cuts, strict=True)):
+        execution = {"group_bytes": group_bytes, "workers": 1 + number % 2}
+        process = start(job(folder, "recut", files, execution, stop_at, **settings))
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == STOPPED, (stop_at, err)
+        assert list((folder / "recut-scratch").glob("*.filtered.parquet"))
+    _, out = run(job(folder, "recut", files, {"group_bytes": 40_000, "workers": 2}, **settings))
     assert content(out) == whole[1]
 
 
 def test_a_ray_cluster_gives_the_same_bytes(whole: Any, village: Any) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'puna[ray]'")
     folder, files, settings = village
-    _, out = run(job(folder, "ray", files, **settings, **{"ray": "local", "workers": 2}))
+    _, out = run(job(folder, "ray", files, {"ray": "local", "workers": 2}, **settings))
     assert content(out) == whole[1]
 
 
 @pytest.mark.slow
 def test_twenty_kills_give_the_same_bytes(whole: Any, village: Any) -> None:
     folder, files, settings = village
-    path = job(folder, "killed", files, **settings, **{"workers": 2})
+    path = job(folder, "killed", files, {"workers": 2}, **settings)
     chance = random.Random(7)
     kills = 0
     for _ in range(200):
@@ -195,9 +217,9 @@ def test_twenty_kills_give_the_same_bytes(whole: Any, village: Any) -> None:
         process.communicate()
         if process.returncode == 0:  # it was through: begin again, so that every kill meets work
             assert content(folder / "killed") == whole[1]
-            for part in (folder / "killed-parts").iterdir():
-                if part.is_file():
-                    part.unlink()
+            for path_in_scratch in (folder / "killed-scratch").iterdir():
+                if path_in_scratch.is_file():
+                    path_in_scratch.unlink()
         if kills == 20:
             break
         time.sleep(0.05)
@@ -220,7 +242,7 @@ def test_exact_ccnet_keeps_no_copy_of_a_repeated_line(village: Any) -> None:
 def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> None:
     folder, _, _ = village
     later = write(folder / "later.txt", [text(1003), text(7000), text(1004)])
-    funnel, out = run(job(folder, "later", {"later": [later]}, known=str(folder / "whole")))
+    funnel, out = run(job(folder, "later", {"later": [later]}, deduplicate_against=str(folder / "whole")))
     assert (
         funnel["dropped"]["later"] == {"near duplicate": 2}
         and funnel["sources"]["later"]["kept"]["documents"] == 1
@@ -271,13 +293,17 @@ def test_the_public_summary_lists_a_source_where_its_recipe_says(
 
 def test_where_a_source_stands_without_a_word_of_its_recipe() -> None:
     near, far = "page.html", f"https://example.org/page.html#sha256={'0' * 64}"
-    cases = [("html", near, ""), ("html", far, "crawled"), ("warc", "a.warc", "crawled"), ("lines", near, ""), ("lines", far, "public"),
-             ("wikipedia", "dump.xml", "public")]  # fmt: skip
+    cases = [
+        ("html", near, ""),
+        ("html", far, "crawled"),
+        ("warc", "a.warc", "crawled"),
+        ("lines", near, ""),
+        ("lines", far, "public"),
+        ("wikipedia", "dump.xml", "public"),
+    ]
     for reader, uri, origin in cases:
-        assert (
-            card._origin(SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]}))
-            == origin
-        )
+        source = SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]})
+        assert public_summary._origin(source) == origin
 
 
 def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:
@@ -308,7 +334,7 @@ def test_a_book_in_two_editions_is_kept_once(tmp_path: Path) -> None:
         "out",
         {"books": [first, second, other]},
         sources={"books": {"reader": "book", "books": True}},
-        near_duplicates=1,
+        near_duplicate_threshold=1,
     )
     funnel, out = run(made)
     assert funnel["dropped"]["books"] == {"overlaps with an earlier book": 1}
@@ -375,13 +401,7 @@ def test_spans_of_three_sentences_over_all_sources_under_c4(tmp_path: Path) -> N
     assert kept[0]["alphanumeric_fraction"] == pytest.approx(heuristics.measure(own[1]).alphanumeric_fraction)
     assert funnel["sources"]["second"]["kept"] == {"documents": 2, "bytes": len(own[1]) + len(own[2])}
     dropped = [row for row in pq.read_table(out / "dropped.parquet").to_pylist() if row["source"] == "second"]
-    reasons = [
-        REPEATED,
-        "too short",
-        REPEATED,
-        "near duplicate",
-        REPEATED,
-    ]
+    reasons = [REPEATED, "too short", REPEATED, "near duplicate", REPEATED]
     assert [row["reason"] for row in dropped] == reasons
     assert (
         dropped[0]["excerpt"].startswith(notice[3])
@@ -396,7 +416,7 @@ def test_spans_of_three_sentences_over_all_sources_under_c4(tmp_path: Path) -> N
         f"{funnel['spans']['removed']} of {funnel['spans']['found']} removed, scopes: 1"
         in (out / "data_card.md").read_text()
     )
-    again, elsewhere = run(job(tmp_path, "workers", files, sources=sources, workers=2))
+    again, elsewhere = run(job(tmp_path, "workers", files, {"workers": 2}, sources=sources))
     assert again == funnel and content(elsewhere) == content(out)
 
 
@@ -404,13 +424,14 @@ def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) 
     """Cited pages speak of towers and mills, the others of cheap offers; the dump names the first by their
     addresses, written otherwise."""
     chance = random.Random(5)
-    offers = "Buy the best cheap offer of today, click here and win a free prize with every order, sale now, discount, subscribe. "
+    offers = (
+        "Buy the best cheap offer of today, click here and win a free prize with every order, sale now, "
+        "discount, subscribe. "
+    )
 
     def other() -> str:
-        return (
-            " ".join(chance.sample((offers + text(chance.randrange(10**6), 2)).split(), 30))
-            + f" Order number {chance.randrange(10**6)}."
-        )
+        words = chance.sample((offers + text(chance.randrange(10**6), 2)).split(), 30)
+        return " ".join(words) + f" Order number {chance.randrange(10**6)}."
 
     cited = [{"url": f"https://www.cited{n}.org/page", "text": text(60_000 + n)} for n in range(400)]
     others = [
@@ -422,12 +443,14 @@ def test_the_classifier_learns_from_the_pages_that_a_dump_cites(tmp_path: Path) 
         for n in range(400)
     )
     dump = tmp_path / "dump.xml"
-    page = f"<page><title>Tower</title><ns>0</ns><revision><text>{refs.replace('<', '&lt;')}{text(1)}</text></revision></page>"
+    wikitext = refs.replace("<", "&lt;") + text(1)
+    page = f"<page><title>Tower</title><ns>0</ns><revision><text>{wikitext}</text></revision></page>"
     dump.write_text(f"<mediawiki>{page}</mediawiki>")
     broken = write(tmp_path / "broken.xml", ["<mediawiki><page><title>"])
     sources = {"rows": {"reader": "jsonl", "reference": True}, "wiki": {"reader": "wikipedia"}}
     files = {"rows": [rows], "wiki": [broken, dump]}
-    settings = {"reference": {"dumps": ["wiki"]}, "near_duplicates": 1, "on_damaged_file": "skip"}
+    reference = {"citations_from": ["wiki"]}
+    settings = {"reference": reference, "near_duplicate_threshold": 1, "on_damaged_file": "skip"}
     funnel, out = run(job(tmp_path, "out", files, sources=sources, **settings))
     assert funnel["dropped"]["wiki"]["damaged file"] == 1
     kept = pq.read_table(out / "rows.parquet").to_pylist()

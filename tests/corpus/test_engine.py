@@ -25,7 +25,7 @@ def refuse(number: int) -> None:
 
 def test_one_worker_works_in_this_process(tmp_path: Path) -> None:
     told: list[int] = []
-    Engine(1).each(note, [tmp_path / str(number) for number in range(4)], told.append)
+    told += Engine(1).each(note, [tmp_path / str(number) for number in range(4)])
     assert told == [1, 2, 3, 4] and {path.read_text() for path in tmp_path.iterdir()} == {str(os.getpid())}
 
 
@@ -33,7 +33,7 @@ def test_one_worker_works_in_this_process(tmp_path: Path) -> None:
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # Daft leaves its workers' pipes to the collector
 def test_two_workers_are_processes_of_their_own(tmp_path: Path) -> None:
-    Engine(2).each(note, [tmp_path / str(number) for number in range(4)])
+    list(Engine(2).each(note, [tmp_path / str(number) for number in range(4)]))
     assert (
         str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()}
         and len(list(tmp_path.iterdir())) == 4
@@ -42,13 +42,13 @@ def test_two_workers_are_processes_of_their_own(tmp_path: Path) -> None:
 
 def test_errors_come_back_as_they_were() -> None:
     with pytest.raises(UserError, match=r"^row 2: mend it$"):
-        Engine(1).each(refuse, [1, 2, 3])
+        list(Engine(1).each(refuse, [1, 2, 3]))
     with pytest.raises(OSError) as found:
-        Engine(1).each(refuse, [5])
+        list(Engine(1).each(refuse, [5]))
     assert (found.value.errno, found.value.filename) == (errno.ENOSPC, "/a/file")
     with pytest.raises(OSError, match=r"^words alone$"):
-        Engine(1).each(refuse, [3])
-    Engine(2).each(refuse, [])
+        list(Engine(1).each(refuse, [3]))
+    list(Engine(2).each(refuse, []))
 
 
 def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +56,4 @@ def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="Ray is not installed"):
-        Engine(1, "local").each(refuse, [1])
+        list(Engine(1, "local").each(refuse, [1]))

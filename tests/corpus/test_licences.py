@@ -62,26 +62,17 @@ def test_expressions(expression: str, allowed: bool) -> None:
 
 
 def tree() -> st.SearchStrategy[tuple[str, bool]]:
-    """Expressions and whether the kept licences suffice, by the truth tables of OR and AND."""
-    leaves = st.sampled_from(
-        [
-            ("MIT", True),
-            ("Apache-2.0 WITH LLVM-exception", True),
-            ("GPL-2.0", False),
-            ("GPL-2.0 WITH GCC-exception-3.1", False),
-        ]
-    )
+    """Expressions and whether the permitted licences suffice, by the truth tables of OR and AND."""
+    permitted = ("MIT", "Apache-2.0 WITH LLVM-exception")
+    others = ("GPL-2.0", "GPL-2.0 WITH GCC-exception-3.1")
+    leaves = st.sampled_from([(name, name in permitted) for name in permitted + others])
 
-    def joined(inner: st.SearchStrategy[tuple[str, bool]]) -> st.SearchStrategy[tuple[str, bool]]:
-        pairs = st.tuples(inner, inner, st.booleans())
-        return pairs.map(
-            lambda t: (
-                f"({t[0][0]}) {'AND' if t[2] else 'OR'} ({t[1][0]})",
-                t[0][1] and t[1][1] if t[2] else t[0][1] or t[1][1],
-            )
-        )
+    def joined(one: tuple[str, bool], other: tuple[str, bool], both: bool) -> tuple[str, bool]:
+        if both:
+            return f"({one[0]}) AND ({other[0]})", one[1] and other[1]
+        return f"({one[0]}) OR ({other[0]})", one[1] or other[1]
 
-    return st.recursive(leaves, joined, max_leaves=12)
+    return st.recursive(leaves, lambda inner: st.builds(joined, inner, inner, st.booleans()), max_leaves=12)
 
 
 @given(tree())
@@ -92,9 +83,8 @@ def test_any_expression(case: tuple[str, bool]) -> None:
 @given(st.text(alphabet="()MITGPL-2.0 ANDORWITH\n+", max_size=60))
 def test_no_expression_ends_in_an_error(text: str) -> None:
     assert licences.allowed(text) in (True, False)
-    assert isinstance(licences.named(text), str) and isinstance(
-        licences.declared(f"SPDX-License-Identifier: {text}"), str
-    )
+    assert isinstance(licences.named(text), str)
+    assert isinstance(licences.declared(f"SPDX-License-Identifier: {text}"), str)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +109,10 @@ def test_declared(line: str, expression: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expression"),
     [
-        *[
-            (key, key.upper().replace("APACHE", "Apache").replace("CLAUSE", "Clause"))
-            for key in ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause")
-        ],
+        ("mit", "MIT"),
+        ("apache-2.0", "Apache-2.0"),
+        ("bsd-2-clause", "BSD-2-Clause"),
+        ("bsd-3-clause", "BSD-3-Clause"),
         ("The MIT License (MIT)", "MIT"),
         ("MIT/X11", "MIT"),
         ("Apache License, Version 2.0", "Apache-2.0"),
@@ -145,26 +135,12 @@ def test_named(name: str, expression: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "gpl-3.0",
-        "agpl-3.0",
-        "lgpl-2.1",
-        "mpl-2.0",
-        "unlicense",
-        "isc",
-        "cc0-1.0",
-        "epl-1.0",
-        "artistic-2.0",
-        "Apache License 1.1",
-        "MIT and Commons Clause",
-        "MIT License with additional restrictions",
-        "not MIT",
-        "Proprietary",
-        "BSD 4-Clause",
-        "mit-0",
-        "GPL",
-        "BSD and GPL",
+        "gpl-3.0", "agpl-3.0", "lgpl-2.1", "mpl-2.0", "unlicense", "isc", "cc0-1.0", "epl-1.0",
+        "artistic-2.0", "Apache License 1.1", "MIT and Commons Clause",
+        "MIT License with additional restrictions", "not MIT",
+        "Proprietary", "BSD 4-Clause", "mit-0", "GPL", "BSD and GPL",
     ],
-)
+)  # fmt: skip
 def test_other_names_are_not_allowed(name: str) -> None:
     assert not licences.allowed(licences.named(name))
 
@@ -185,7 +161,8 @@ def test_texts_however_they_are_wrapped(expression: str, mark: str, width: int) 
 @pytest.mark.parametrize(
     "addition",
     [
-        '"Commons Clause" License Condition v1.0\nThe Software is provided to you under the License with this condition.',
+        '"Commons Clause" License Condition v1.0\n'
+        "The Software is provided to you under the License with this condition.",
         "The Software may be used for non-commercial purposes only.",
         "It falls under the GNU Affero General Public License.",
         "Parts are under the GNU Lesser General Public License.",
@@ -204,25 +181,19 @@ def test_additions_are_never_overlooked(expression: str, addition: str) -> None:
 def test_conditions_within_a_licence(expression: str) -> None:
     paragraphs = licence_text(expression).split("\n\n")
     paragraphs.insert(len(paragraphs) - 1, "The names of llamas must be kept.")
-    for whole in (True, False):
-        assert not licences.allowed(licences.recognised("\n\n".join(paragraphs), whole)) or (
-            expression == "Apache-2.0" and not whole
-        )
+    text = "\n\n".join(paragraphs)
+    assert not licences.allowed(licences.recognised(text))
+    assert expression == "Apache-2.0" or not licences.allowed(licences.recognised(text, whole=False))
     header = licence_text(expression) + "\n\nThe herd must be counted first."
-    assert (
-        licences.recognised(header, whole=False) == expression and licences.recognised(header) != expression
-    )
+    assert licences.recognised(header, whole=False) == expression
+    assert licences.recognised(header) != expression
 
 
 def test_a_text_cut_short_is_not_the_licence() -> None:
     text = licence_text("MIT")
     assert licences.recognised(text[: text.index("subject to")]) == "MIT-0"
-    assert (
-        licences.recognised(
-            licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it"
-        )
-        != "BSD-3-Clause"
-    )
+    longer = licence_text("BSD-3-Clause") + "All advertising materials mentioning features or use of it"
+    assert licences.recognised(longer) != "BSD-3-Clause"
 
 
 def test_several_licences_in_one_text() -> None:
@@ -230,7 +201,8 @@ def test_several_licences_in_one_text() -> None:
     assert licences.recognised(both) == "MIT AND BSD-3-Clause"
     assert licences.recognised("Dual licensed under the MIT license or GPL Version 2.") == "MIT OR GPL"
     assert licences.recognised("Under the MIT license and, in part, under the GPL.") == "MIT AND GPL"
-    either = "Either version 2 of the GNU General Public License, or (at your option) any later version. Parts under the MIT license."
+    gpl = "Either version 2 of the GNU General Public License, or (at your option) any later version."
+    either = f"{gpl} Parts under the MIT license."
     assert licences.recognised(either) == "GPL AND MIT"
 
 
@@ -253,6 +225,5 @@ def test_texts_of_the_system() -> None:
     if not folder.is_dir():
         pytest.skip("no licence texts of Debian's here")
     for path in sorted(folder.iterdir()):
-        assert licences.allowed(licences.recognised(path.read_text("utf-8", "replace"))) == (
-            path.name in ("Apache-2.0", "BSD")
-        ), path.name
+        allowed = licences.allowed(licences.recognised(path.read_text("utf-8", "replace")))
+        assert allowed == (path.name in ("Apache-2.0", "BSD")), path.name

@@ -29,22 +29,19 @@ def shard(sizes: list[int]) -> Shard:
 def test_windows_charge_each_token_once_with_its_own_context(sizes: list[int], length: int) -> None:
     item = shard(sizes)
     tokens, targets = bits._windows(item, length)
-    charged = targets[targets != IGNORED].tolist()
-    assert charged == [
-        token for number in range(item.documents) for token in item.document(number)[1:].tolist()
-    ]
-    for row, goal in zip(tokens, targets, strict=True):
-        for place in np.flatnonzero(goal != IGNORED):
-            assert row[place] in (goal[place] - 1, 1)  # the token just before it; 1 begins a document
-            assert (
-                place >= length // 2 - 1 or row[0] == 1
-            )  # at least half a window of context, or all there is
+    documents = [item.document(number).tolist() for number in range(item.documents)]
+    assert targets[targets != IGNORED].tolist() == [token for ids in documents for token in ids[1:]]
+    for row, row_targets in zip(tokens, targets, strict=True):
+        for position in np.flatnonzero(row_targets != IGNORED):
+            # The token just before it; 1 begins a document.
+            assert row[position] in (row_targets[position] - 1, 1)
+            # At least half a window of context, or all there is.
+            assert position >= length // 2 - 1 or row[0] == 1
 
 
 def test_model_bits_of_short_documents_are_the_plain_sum() -> None:
-    model = Llama(
-        LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=32)
-    ).double()
+    config = LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=32)
+    model = Llama(config).double()
     model.init_weights(1)
     item = shard([5, 20, 33])
     total = 0.0

@@ -14,9 +14,8 @@ VOCABULARY = 9
 
 
 def flat(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([token for document in documents for token in document]), np.cumsum(
-        [0, *map(len, documents)]
-    )
+    tokens = np.array([token for document in documents for token in document])
+    return tokens, np.cumsum([0, *map(len, documents)])
 
 
 DOCUMENTS = st.lists(

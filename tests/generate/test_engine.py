@@ -14,9 +14,8 @@ PROMPTS = [[1, 5, 9], [1], [1, 7, 7, 2, 30, 11, 4]]
 
 @pytest.fixture(scope="module")
 def model() -> Llama:
-    built = Llama(
-        LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, ffn_dim=64, vocab_size=50, max_seq_len=40)
-    ).double()
+    shape = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 64}
+    built = Llama(LlamaConfig(**shape, vocab_size=50, max_seq_len=40)).double()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -34,14 +33,10 @@ def test_greedy_equals_reading_everything_again(model: Llama) -> None:
 
 
 def test_rows_do_not_depend_on_their_neighbours(model: Llama) -> None:
-    together = generate(model, PROMPTS, max_new_tokens=15, temperature=0.9, top_p=0.9, top_k=20, seed=3)
-    assert (
-        generate(model, PROMPTS[:1], max_new_tokens=15, temperature=0.9, top_p=0.9, top_k=20, seed=3)
-        == together[:1]
-    )
-    assert (
-        generate(model, PROMPTS, max_new_tokens=15, temperature=0.9, top_p=0.9, top_k=20, seed=4) != together
-    )
+    options = {"max_new_tokens": 15, "temperature": 0.9, "top_p": 0.9, "top_k": 20}
+    together = generate(model, PROMPTS, **options, seed=3)
+    assert generate(model, PROMPTS[:1], **options, seed=3) == together[:1]
+    assert generate(model, PROMPTS, **options, seed=4) != together
 
 
 def test_a_row_ends_at_the_end_token(model: Llama) -> None:

@@ -19,17 +19,18 @@ def test_parameters_are_those_of_the_built_model(size: str) -> None:
     assert shape.parameters() == built == PAPER.get(size, built)
 
 
-def test_shapes_of_the_paper() -> None:
-    shapes = [
-        (config(s).dim, config(s).n_heads, config(s).n_layers, config(s).ffn_dim)
-        for s in ("7b", "13b", "33b", "65b")
-    ]
-    assert shapes == [
-        (4096, 32, 32, 11008),
-        (5120, 40, 40, 13824),
-        (6656, 52, 60, 17920),
-        (8192, 64, 80, 22016),
-    ]
+@pytest.mark.parametrize(
+    ("size", "dim", "heads", "layers", "ffn_dim"),
+    [
+        ("7b", 4096, 32, 32, 11008),
+        ("13b", 5120, 40, 40, 13824),
+        ("33b", 6656, 52, 60, 17920),
+        ("65b", 8192, 64, 80, 22016),
+    ],
+)
+def test_shapes_of_the_paper(size: str, dim: int, heads: int, layers: int, ffn_dim: int) -> None:
+    shape = config(size)
+    assert (shape.dim, shape.n_heads, shape.n_layers, shape.ffn_dim) == (dim, heads, layers, ffn_dim)
 
 
 def test_flops_are_six_a_weight_and_the_causal_half_of_attention() -> None:

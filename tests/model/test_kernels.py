@@ -25,15 +25,15 @@ SHAPES = st.tuples(
 )
 
 
-def starts_of(rows: int, length: int, share: float) -> torch.Tensor:
-    """Where each position's document begins, documents ending anywhere with the given chance."""
+def random_document_starts(rows: int, length: int, probability: float) -> torch.Tensor:
+    """Where each position's document begins; each position begins one with the given probability."""
     steps = torch.arange(length)
-    begins = torch.rand(rows, length) < share
-    return (steps * begins).cummax(1).values.int()
+    is_start = torch.rand(rows, length) < probability
+    return (steps * is_start).cummax(1).values.int()
 
 
 def close(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 2e-6, floor: float = 0.1) -> None:
-    """Within a share of the largest entry, or of `floor` where all cancel out."""
+    """Assert a difference below tolerance times the largest entry, or times `floor` where all cancel out."""
     scale = exact.abs().max().clamp(min=floor)
     assert ours.shape == exact.shape and ((ours.double() - exact).abs().max() / scale).item() < tolerance
 
@@ -42,11 +42,11 @@ def close(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 2e-6, floo
 @settings(max_examples=60)
 @given(SHAPES, st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.integers(0, 1000))
 def test_attention_and_its_gradients(
-    shape: tuple[int, int, tuple[int, int], int], share: float, seed: int
+    shape: tuple[int, int, tuple[int, int], int], probability: float, seed: int
 ) -> None:
     rows, length, (heads, kv_heads), width = shape
     torch.manual_seed(seed)
-    starts = starts_of(rows, length, share) if share else None
+    starts = random_document_starts(rows, length, probability) if probability else None
     q, gradient = torch.randn(rows, length, heads, width) * 3, torch.randn(rows, length, heads, width)
     k, v = torch.randn(rows, length, kv_heads, width), torch.randn(rows, length, kv_heads, width)
     ours = [x.clone().requires_grad_() for x in (q, k, v)]
@@ -90,16 +90,15 @@ def test_element_wise_parts(rows: int, width: int, seed: int) -> None:
     torch.manual_seed(seed)
     x, gradient, residual = (torch.randn(rows, width) * 4 for _ in range(3))
     weight = torch.rand(width) + 0.5
-    wide = [part.double() for part in (x, weight, gradient, residual)]
+    wide = [tensor.double() for tensor in (x, weight, gradient, residual)]
     close(kernels.rms_norm(x, weight, 1e-5), kernels.rms_norm(wide[0], wide[1], 1e-5))
-    summed = (
-        (wide[2] * wide[1] * (wide[0].square().mean(-1, keepdim=True) + 1e-5).rsqrt()).abs().max().item()
-    )  # what may cancel out
-    for beside in (residual, None):
-        found = kernels.rms_norm_backward(x, weight, gradient, beside, 1e-5)
-        exactly = kernels.rms_norm_backward(*wide[:3], None if beside is None else wide[3], 1e-5)
+    scale = (wide[0].square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    largest_term = (wide[2] * wide[1] * scale).abs().max().item()  # terms may cancel out
+    for addend, wide_addend in ((residual, wide[3]), (None, None)):
+        found = kernels.rms_norm_backward(x, weight, gradient, addend, 1e-5)
+        exactly = kernels.rms_norm_backward(*wide[:3], wide_addend, 1e-5)
         for ours, exact in zip(found, exactly, strict=True):
-            close(ours, exact, floor=max(summed, 0.1))
+            close(ours, exact, floor=max(largest_term, 0.1))
     close(kernels.swiglu(x, gradient), kernels.swiglu(wide[0], wide[2]))
     found = kernels.swiglu_backward(x, residual, gradient.clone())
     for ours, exact in zip(found, kernels.swiglu_backward(wide[0], wide[3], wide[2]), strict=True):
@@ -110,11 +109,11 @@ def test_the_formulas_are_the_derivatives() -> None:
     """torch's own operations in float64, through autograd."""
     torch.manual_seed(1)
     x, gate, up = (torch.randn(5, 12, dtype=torch.double, requires_grad=True) for _ in range(3))
-    gain = torch.randn(12, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(12, dtype=torch.double, requires_grad=True)
     gradient, residual = torch.randn(5, 12, dtype=torch.double), torch.randn(5, 12, dtype=torch.double)
-    by_x, by_gain = torch.autograd.grad(kernels.rms_norm(x, gain, 1e-5), (x, gain), gradient)
-    ours = kernels.rms_norm_backward(x.detach(), gain.detach(), gradient, residual, 1e-5)
-    torch.testing.assert_close(ours, (by_x + residual, by_gain))
+    dx, dweight = torch.autograd.grad(kernels.rms_norm(x, weight, 1e-5), (x, weight), gradient)
+    ours = kernels.rms_norm_backward(x.detach(), weight.detach(), gradient, residual, 1e-5)
+    torch.testing.assert_close(ours, (dx + residual, dweight))
     product = kernels.swiglu(gate, up)
     expected = (product.detach(), *torch.autograd.grad(product, (gate, up), gradient))
     torch.testing.assert_close(kernels.swiglu_backward(gate.detach(), up.detach(), gradient), expected)
@@ -124,15 +123,14 @@ def test_the_formulas_are_the_derivatives() -> None:
     st.integers(1, 3), st.integers(1, 20), st.integers(1, 4), st.sampled_from([2, 6, 16, 48]), st.booleans()
 )
 @torch.no_grad()
-def test_rotation(rows: int, length: int, heads: int, width: int, shared: bool) -> None:
+def test_rotary(rows: int, length: int, heads: int, width: int, shared: bool) -> None:
     x = torch.randn(rows, length, heads, width)
     angles = torch.randn(1 if shared else rows, length, 1, width // 2)
-    turned = kernels.rotate(x, angles.cos(), angles.sin())
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).double().contiguous()) * torch.polar(
-        torch.ones(()).double(), angles.double()
-    )
-    close(turned, torch.view_as_real(pairs).flatten(-2))
-    close(kernels.rotate(turned, angles.cos(), angles.sin(), backward=True), x.double())
+    rotated = kernels.apply_rotary(x, angles.cos(), angles.sin())
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).double().contiguous())
+    pairs = pairs * torch.polar(torch.ones(()).double(), angles.double())
+    close(rotated, torch.view_as_real(pairs).flatten(-2))
+    close(kernels.apply_rotary(rotated, angles.cos(), angles.sin(), backward=True), x.double())
 
 
 @given(
@@ -147,11 +145,8 @@ def test_cross_entropy(rows: int, vocabulary: int, z: float, scale: float, seed:
     logits = torch.randn(rows, vocabulary) * 5
     targets = torch.randint(-1, vocabulary, (rows,))
     exact = logits.double().requires_grad_()
-    losses = (
-        exact.logsumexp(-1)
-        - exact.gather(-1, targets.clamp(min=0)[:, None])[:, 0]
-        + z * exact.logsumexp(-1) ** 2
-    )
+    log_sums = exact.logsumexp(-1)
+    losses = log_sums - exact.gather(-1, targets.clamp(min=0)[:, None])[:, 0] + z * log_sums**2
     total = (losses * (targets >= 0)).sum()
     (total * scale).backward()
     assert exact.grad is not None
@@ -165,40 +160,38 @@ def test_cross_entropy(rows: int, vocabulary: int, z: float, scale: float, seed:
 
 
 @compiled
-def test_results_do_not_hang_on_timing() -> None:
+def test_results_do_not_depend_on_timing() -> None:
     torch.manual_seed(2)
     q, k, v = (torch.randn(4, 200, 4, 32, requires_grad=True) for _ in range(3))
     results = []
     for _ in range(5):
         out = kernels.attention(q, k, v, None)
-        results.append(
-            torch.cat([part.flatten() for part in (out, *torch.autograd.grad(out.square().sum(), (q, k, v)))])
-        )
+        gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
+        results.append(torch.cat([tensor.flatten() for tensor in (out, *gradients)]))
     assert all(torch.equal(results[0], other) for other in results)
 
 
-def test_packed_documents_on_a_graphics_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which documents flash attention is given, its own part played by one dense call a document."""
+def test_packed_documents_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which documents flash attention gets; it is replaced by one dense call a document."""
     from torch.nn.attention import varlen
 
     signature = inspect.signature(varlen.varlen_attn)
 
     def document_by_document(*arguments: Any, **options: Any) -> torch.Tensor:
         given = signature.bind(*arguments, **options).arguments
-        q, k, v, bounds = (given[name] for name in ("query", "key", "value", "cu_seq_q"))
-        assert (
-            given["window_size"] == (-1, 0) and given["enable_gqa"] and torch.equal(bounds, given["cu_seq_k"])
-        )
-        assert given["max_q"] == given["max_k"] >= bounds.diff().max() and bounds.dtype == torch.int32
-        parts = [
-            kernels.attention(*(x[None, a:b] for x in (q, k, v)), None)[0]
-            for a, b in itertools.pairwise(bounds.tolist())
-        ]
-        return torch.cat(parts)
+        q, k, v, cu_seqlens = (given[name] for name in ("query", "key", "value", "cu_seq_q"))
+        assert given["window_size"] == (-1, 0) and given["enable_gqa"]
+        assert cu_seqlens.dtype == torch.int32 and torch.equal(cu_seqlens, given["cu_seq_k"])
+        assert given["max_q"] == given["max_k"] >= cu_seqlens.diff().max()
+        outputs = []
+        for start, end in itertools.pairwise(cu_seqlens.tolist()):
+            document = (x[None, start:end] for x in (q, k, v))
+            outputs.append(kernels.attention(*document, None)[0])
+        return torch.cat(outputs)
 
     monkeypatch.setattr(varlen, "varlen_attn", document_by_document)
     torch.manual_seed(3)
     q, (k, v) = torch.randn(3, 40, 4, 16).bfloat16(), torch.randn(2, 3, 40, 2, 16).bfloat16()
-    starts = starts_of(3, 40, 0.15)
+    starts = random_document_starts(3, 40, 0.15)
     expected = kernels.attention(*(x.double() for x in (q, k, v)), starts)
-    close(kernels.attention(q, k, v, starts, kernels.bounds_of(starts)).float(), expected, 2e-2)
+    close(kernels.attention(q, k, v, starts, kernels.cu_seqlens_of(starts)).float(), expected, 2e-2)

@@ -19,17 +19,9 @@ SHAPES = {
 
 
 def random_model(seed: int = 0, **changes: Any) -> Llama:
-    shape = {
-        "dim": 48,
-        "n_layers": 3,
-        "n_heads": 4,
-        "ffn_dim": 80,
-        "vocab_size": 97,
-        "max_seq_len": 160,
-        **changes,
-    }
+    shape = {"dim": 48, "n_layers": 3, "n_heads": 4, "ffn_dim": 80, "vocab_size": 97, "max_seq_len": 160}
     torch.manual_seed(seed)
-    model = Llama(LlamaConfig(**shape)).double()
+    model = Llama(LlamaConfig(**{**shape, **changes})).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 1.0))
@@ -37,8 +29,10 @@ def random_model(seed: int = 0, **changes: Any) -> Llama:
 
 
 def their_model(described: dict[str, Any]) -> Any:
-    """transformers' model in float64 throughout: its norms and rotations, which round to float32 whatever the
-    weights, do not."""
+    """transformers' model in float64 throughout.
+
+    Its norms and rotary angles, which are rounded to float32 for weights of any precision, are replaced.
+    """
     from transformers import LlamaConfig as TheirConfig
     from transformers import LlamaForCausalLM
 
@@ -59,9 +53,8 @@ def their_model(described: dict[str, Any]) -> Any:
         if type(module).__name__ == "LlamaRotaryEmbedding":
             rounded = module(torch.zeros(1), torch.arange(128)[None])
             exact = rotations(torch.zeros(1), torch.arange(128)[None])
-            assert all(
-                (a - b).abs().max() < 2e-5 for a, b in zip(rounded, exact, strict=True)
-            )  # the same angles, but for rounding
+            for ours, theirs_rounded in zip(exact, rounded, strict=True):
+                assert (ours - theirs_rounded).abs().max() < 2e-5  # the same angles, but for rounding
             module.forward = rotations
     return theirs
 
@@ -92,19 +85,17 @@ def test_logits_and_gradients_equal_transformers(name: str) -> None:
 def test_packed_documents_give_what_each_gives_alone(name: str) -> None:
     model = random_model(**SHAPES[name])
     documents = [tokens(1, length, length) for length in (5, 1, 17, 9)]
-    segments = torch.cat(
-        [torch.full((1, document.shape[1]), number) for number, document in enumerate(documents)], 1
-    )
-    packed = model(torch.cat(documents, 1), segments=segments)
+    ids = [torch.full((1, document.shape[1]), number) for number, document in enumerate(documents)]
+    packed = model(torch.cat(documents, 1), document_ids=torch.cat(ids, 1))
     alone = torch.cat([model(document) for document in documents], 1)
     assert (packed - alone).abs().max() < 1e-12
 
 
-def test_segments_differ_between_rows() -> None:
+def test_documents_differ_between_rows() -> None:
     model = random_model()
     read = tokens(2, 12)
-    segments = torch.tensor([[0] * 12, [0] * 5 + [1] * 7])
-    both = model(read, segments=segments)
+    document_ids = torch.tensor([[0] * 12, [0] * 5 + [1] * 7])
+    both = model(read, document_ids=document_ids)
     assert (both[0] - model(read[:1])[0]).abs().max() < 1e-12
     assert (both[1, 5:] - model(read[1:, 5:])[0]).abs().max() < 1e-12
 
@@ -115,14 +106,9 @@ def test_cached_reading_equals_reading_at_once(name: str, pieces: list[int]) -> 
     model = random_model(**SHAPES[name])
     read = tokens(3, 20)
     cache = KVCache(model.config, 3, 20, torch.float64)
-    parts = [model(part, cache=cache) for part in read.split(pieces, 1)]
-    assert (torch.cat(parts, 1) - model(read)).abs().max() < 1e-12
+    logits = torch.cat([model(piece, cache=cache) for piece in read.split(pieces, 1)], 1)
+    assert (logits - model(read)).abs().max() < 1e-12
     assert cache.lengths.tolist() == [20] * 3
-
-
-def test_last_only_is_the_last_position() -> None:
-    model = random_model()
-    assert (model(tokens(2, 9), last_only=True) - model(tokens(2, 9))[:, -1:]).abs().max() < 1e-12
 
 
 def test_weights_depend_on_the_seed_alone() -> None:

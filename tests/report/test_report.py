@@ -56,7 +56,8 @@ def checked(text: str) -> set[str]:
         (duration(0.42), "0.42\xa0s"), (duration(200), "3\xa0min 20\xa0s"),
         (duration(7500), "2\xa0h 05\xa0min"), (duration(10**6), "11\xa0d 14\xa0h"),
         (figures(0.012345), "0.0123"), (figures(1234.5), "1,234"), (percent(0.1234), "12.3\xa0%"),
-        (energy(0.00377), "3.77\xa0Wh"), (energy(12.3), "12.3\xa0kWh"), (energy(449_000), "449\xa0MWh"), (energy(None), "–"),
+        (energy(0.00377), "3.77\xa0Wh"), (energy(12.3), "12.3\xa0kWh"),
+        (energy(449_000), "449\xa0MWh"), (energy(None), "–"),
     ],
 )  # fmt: skip
 def test_numbers_as_people_write_them(told: str, expected: str) -> None:

@@ -115,7 +115,11 @@ def test_removal_takes_the_manifest_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
-    code = "import sys, pathlib\nfrom puna import artifact\nwith artifact.locked(pathlib.Path(sys.argv[1])): pass"
+    code = (
+        "import sys, pathlib\n"
+        "from puna.run import artifact\n"
+        "with artifact.locked(pathlib.Path(sys.argv[1])): pass"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with artifact.locked(tmp_path):
         held = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -134,3 +138,17 @@ def test_small_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space"):
         artifact.write_atomically(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_manifest_inside_an_artifact_is_a_file_of_it(tmp_path: Path) -> None:
+    """As where one artifact is copied into another."""
+    (tmp_path / "work" / "inner").mkdir(parents=True)
+    (tmp_path / "work" / "inner" / artifact.MANIFEST).write_text("{}")
+    made = artifact.commit(
+        tmp_path / "work", tmp_path / "made", stage="s", fingerprint="f", inputs={}, metrics={}
+    )
+    made.verify()
+    assert list(made.files) == [f"inner/{artifact.MANIFEST}"]
+    (made.folder / "inner" / artifact.MANIFEST).write_text("[]")
+    with pytest.raises(UserError, match="does not match its digest"):
+        made.verify()

@@ -8,7 +8,7 @@ import pytest
 from puna.run import compiled
 
 
-@pytest.mark.skipif(compiled.compiler() is None, reason="no C++ compiler")
+@pytest.mark.skipif(not compiled.compiler(), reason="no C++ compiler")
 def test_a_changed_header_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source, header = tmp_path / "answer.cpp", tmp_path / "answer.h"
@@ -21,3 +21,38 @@ def test_a_changed_header_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.M
         kinds.append(compiled.kind(source))
     assert kinds[0] != kinds[1] == kinds[2]
     assert len(list((tmp_path / "cache").rglob("*.so"))) == 2
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "one.cpp"
+    path.write_text('extern "C" long long one() { return 1; }\n')
+    return path
+
+
+@pytest.mark.skipif(not compiled.compiler(), reason="no C++ compiler")
+def test_a_compiler_may_have_words_behind_it(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = " ".join(compiled.compiler())
+    monkeypatch.setenv("CXX", f"env LANG=C {command} -O1")
+    assert compiled.compiler() == ["env", "LANG=C", *command.split(), "-O1"]
+    assert compiled.load(source, {"one": "->n"}).one() == 1
+    assert compiled.kind(source) != "torch" and not compiled.problem(source)
+
+
+@pytest.mark.parametrize("cause", ["no such compiler", "it fails", "cache cannot be written", "no library"])
+def test_a_library_that_does_not_load_is_not_what_computes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    if cause == "cache cannot be written":
+        (tmp_path / "occupied").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "occupied"))
+    elif cause == "no library":
+        (tmp_path / "compiler").write_text('#!/bin/sh\nfor last; do :; done\necho x > "$last"\n')
+        (tmp_path / "compiler").chmod(0o755)
+        monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    else:
+        monkeypatch.setenv("CXX", "false" if cause == "it fails" else "/no/such/compiler")
+    assert compiled.kind(source) == "torch"
+    assert compiled.load(source, {"one": "->n"}) is None
+    assert compiled.problem(source)

@@ -66,12 +66,9 @@ class Reference:
         return (0.5, 1.0, 1.5)
 
     def backoff(self, context: Gram) -> float:
-        counts = (
-            self.followers[len(context) + 1].get(context, [])
-            if len(context) + 1 < len(self.followers)
-            else []
-        )
-        kept = sum(self.discounts[len(context) + 1][min(c, 3)] for c in counts)
+        n = len(context) + 1
+        counts = self.followers[n].get(context, []) if n < len(self.followers) else []
+        kept = sum(self.discounts[n][min(c, 3)] for c in counts)
         return (kept + self.lost[context]) / (sum(counts) + self.lost[context]) if counts else 1.0
 
     def probability(self, context: Gram, token: int) -> float:
@@ -81,10 +78,8 @@ class Reference:
             return lower
         gram = (*context, token)
         count = 0 if gram in self.pruned else self.counts[n].get(gram, 0)
-        seen = (count - self.discounts[n][min(count, 3)]) / (
-            sum(self.followers[n][context]) + self.lost[context]
-        )
-        return seen + self.backoff(context) * lower
+        total = sum(self.followers[n][context]) + self.lost[context]
+        return (count - self.discounts[n][min(count, 3)]) / total + self.backoff(context) * lower
 
 
 def estimate(
@@ -110,7 +105,7 @@ def drawn(seed: int, vocab_size: int, size: int) -> Array:
 
 
 def arpa(path: Path) -> tuple[list[int], dict[Gram, tuple[float, float]]]:
-    """Sizes that an ARPA file tells, and its n-grams."""
+    """Read the sizes that an ARPA file states, and its n-grams."""
     head, *parts = path.read_text(encoding="utf-8").removesuffix("\n\\end\\\n").split("\n\\")
     sizes = [int(line.split("=")[1]) for line in head.split("\n") if line.startswith("ngram")]
     grams = {}
@@ -119,10 +114,8 @@ def arpa(path: Path) -> tuple[list[int], dict[Gram, tuple[float, float]]]:
         assert name == f"{n}-grams:"
         for line in lines:
             probability, words, backoff = [*line.split("\t"), "0"][:3]
-            grams[tuple(PIECES.index(word) for word in words.split(" "))] = (
-                float(probability),
-                float(backoff),
-            )
+            ids = tuple(PIECES.index(word) for word in words.split(" "))
+            grams[ids] = float(probability), float(backoff)
     return sizes, grams
 
 
@@ -148,20 +141,16 @@ def test_every_ngram_is_the_formulas(
     path = tmp_path_factory.mktemp("arpa") / "model.arpa"
     estimate(documents, order, seen, prune).write_arpa(path, PIECES)
     sizes, grams = arpa(path)
-    expected = {gram for counts in reference.counts for gram in counts} | {
-        (token,) for token in range(VOCABULARY)
-    }
-    expected -= reference.pruned
-    assert grams.keys() == expected
-    assert sizes == [sum(len(gram) == n for gram in grams) for n in range(1, len(sizes) + 1)] and sum(
-        sizes
-    ) == len(grams)
+    expected = {gram for counts in reference.counts for gram in counts}
+    expected |= {(token,) for token in range(VOCABULARY)}
+    assert grams.keys() == expected - reference.pruned
+    assert sizes == [sum(len(gram) == n for gram in grams) for n in range(1, len(sizes) + 1)]
+    assert sum(sizes) == len(grams)
     for gram, (probability, backoff) in grams.items():
         wanted = 0.0 if gram == (BEGIN,) else math.log10(reference.probability(gram[:-1], gram[-1]))
         assert probability == pytest.approx(wanted, rel=2e-7, abs=1e-7), gram
-        assert backoff == pytest.approx(
-            math.log10(reference.backoff(gram)) if len(gram) < order else 0.0, rel=2e-7, abs=1e-7
-        ), gram
+        wanted = math.log10(reference.backoff(gram)) if len(gram) < order else 0.0
+        assert backoff == pytest.approx(wanted, rel=2e-7, abs=1e-7), gram
 
 
 @settings(max_examples=60)
@@ -170,16 +159,14 @@ def test_scores_of_another_text_are_the_formulas(
     training: list[list[int]], text: list[list[int]], order: int, prune: tuple[int, ...]
 ) -> None:
     reference = Reference(training, order, prune=prune)
-    expected = [
-        math.log10(reference.probability(tuple(document[max(0, at - order + 1) : at]), document[at]))
-        if at
-        else 0.0
-        for document in text
-        for at in range(len(document))
-    ]
-    np.testing.assert_allclose(
-        estimate(training, order, prune=prune).scores(flat(text)), expected, rtol=1e-6, atol=1e-6
-    )
+    expected = []
+    for document in text:
+        expected.append(0.0)  # the begin token
+        for at in range(1, len(document)):
+            context = tuple(document[max(0, at - order + 1) : at])
+            expected.append(math.log10(reference.probability(context, document[at])))
+    scores = estimate(training, order, prune=prune).scores(flat(text))
+    np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6)
 
 
 @settings(max_examples=40)
@@ -208,23 +195,19 @@ def test_lmplz_gives_the_same_model(tmp_path: Path) -> None:
     text = flat([[BEGIN, *letters[at : at + 15].tolist(), END] for at in range(0, 600, 15)])
     model = ngram.estimate([text], vocab_size=15, begin=BEGIN, order=3)
     assert model.discounts[0] == (0.5, 1.0, 1.5)
-    assert model.discounts[1:] == (
-        pytest.approx((0.0909091, 1.5, 2.78182), rel=1e-5),
-        pytest.approx((0.54262, 1.63003, 2.65272), rel=1e-5),
-    )
+    assert model.discounts[1] == pytest.approx((0.0909091, 1.5, 2.78182), rel=1e-5)
+    assert model.discounts[2] == pytest.approx((0.54262, 1.63003, 2.65272), rel=1e-5)
+    assert len(model.discounts) == 3
     assert [len(order.last_tokens) for order in model.orders[1:]] == [140, 405]
     model.write_arpa(tmp_path / "model.arpa", ["<unk>", "<s>", "</s>", *"abcdefghijkl"])
     lines = [line.split("\t") for line in (tmp_path / "model.arpa").read_text().split("\n") if "\t" in line]
-    found = {
-        words: tuple(map(float, values))
-        for probability, words, *rest in lines
-        for values in [(probability, *rest)]
-    }
+    found = {words: tuple(map(float, (probability, *rest))) for probability, words, *rest in lines}
     expected = {
-        "<unk>": (-2.0369835, 0), "<s>": (0, -0.17821857), "</s>": (-1.1132791, 0), "a": (-1.0747721, -0.10836284),
-        "e": (-1.1555356, -0.10124989), "h": (-1.1132791, -0.11264656), "d b": (-0.9619302, -0.35786155),
-        "c b": (-1.1680145, -0.16824673), "g g": (-1.1003734, -0.09462013), "d i": (-1.2030795, -0.16824673),
-        "k e c": (-0.90517974,), "c d i": (-0.8044518,), "g i k": (-0.8513757,), "h d d": (-0.93831915,), "f g a": (-0.8160392,),
+        "<unk>": (-2.0369835, 0), "<s>": (0, -0.17821857), "</s>": (-1.1132791, 0),
+        "a": (-1.0747721, -0.10836284), "e": (-1.1555356, -0.10124989), "h": (-1.1132791, -0.11264656),
+        "d b": (-0.9619302, -0.35786155), "c b": (-1.1680145, -0.16824673),
+        "g g": (-1.1003734, -0.09462013), "d i": (-1.2030795, -0.16824673), "k e c": (-0.90517974,),
+        "c d i": (-0.8044518,), "g i k": (-0.8513757,), "h d d": (-0.93831915,), "f g a": (-0.8160392,),
     }  # fmt: skip
     for words, values in expected.items():
         assert found[words] == pytest.approx(values, abs=5e-7), words
@@ -233,22 +216,19 @@ def test_lmplz_gives_the_same_model(tmp_path: Path) -> None:
 def test_pruned_models_are_whole_and_smaller(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm")
     text = drawn(8, 60, 20_000)
-    whole, pruned = (
-        ngram.estimate([text], vocab_size=60, begin=BEGIN, prune=prune) for prune in ((), (0, 0, 1))
-    )
+    whole = ngram.estimate([text], vocab_size=60, begin=BEGIN)
+    pruned = ngram.estimate([text], vocab_size=60, begin=BEGIN, prune=(0, 0, 1))
     sizes = [[len(order.last_tokens) for order in model.orders] for model in (whole, pruned)]
-    assert sizes[0][:2] == sizes[1][:2] and all(
-        less < more for more, less in zip(*sizes, strict=True) if more > sizes[0][1]
-    )
+    assert sizes[0][:2] == sizes[1][:2]
+    assert all(less < more for more, less in zip(*sizes, strict=True) if more > sizes[0][1])
     pruned.save(tmp_path / "model")
     np.testing.assert_array_equal(ngram.load(tmp_path / "model").scores(text), pruned.scores(text))
     pieces = ["<unk>", "<s>", "</s>", *(f"p{number}" for number in range(3, 60))]
     pruned.write_arpa(tmp_path / "model.arpa", pieces)
     sentence = text[1 : np.flatnonzero(text == BEGIN)[1]]
     words = " ".join(pieces[token] for token in sentence)
-    theirs = [
-        score for score, _, _ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores(words, eos=False)
-    ]
+    peer = kenlm.Model(str(tmp_path / "model.arpa"))
+    theirs = [score for score, _, _ in peer.full_scores(words, eos=False)]
     np.testing.assert_allclose(pruned.scores(text)[1 : len(sentence) + 1], theirs, rtol=1e-5, atol=1e-6)
     for prune in ((1,), (0, 2, 1)):
         with pytest.raises(ValueError, match="prune"):
@@ -258,9 +238,8 @@ def test_pruned_models_are_whole_and_smaller(tmp_path: Path) -> None:
 def test_discounts_by_hand() -> None:
     counts = np.repeat([1, 2, 3, 4, 9], [8, 4, 2, 1, 5])
     y = 8 / (8 + 2 * 4)
-    assert ngram._discounts(counts) == pytest.approx(
-        (1 - 2 * y * 4 / 8, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2)
-    )
+    expected = 1 - 2 * y * 4 / 8, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2
+    assert ngram._discounts(counts) == pytest.approx(expected)
     for without in (1, 2, 3):
         assert ngram._discounts(counts[counts != without]) == (0.5, 1.0, 1.5)
     assert ngram._discounts(np.repeat([1, 2, 3], [8, 1, 9])) == (0.5, 1.0, 1.5)  # 2 - 3 y 9 < 0
@@ -297,10 +276,7 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm")
     vocab_size = 300
     pieces = ["<unk>", "<s>", "</s>", *(f"p{number}" for number in range(3, vocab_size))]
-    text, other = (
-        drawn(4, 200, 20_000),
-        drawn(5, vocab_size, 5_000),
-    )  # the ids from 200 are not in the training text
+    text, other = drawn(4, 200, 20_000), drawn(5, vocab_size, 5_000)  # ids from 200 are not in the text
     model = ngram.estimate([text], vocab_size=vocab_size, begin=BEGIN)
     model.write_arpa(tmp_path / "model.arpa", pieces)
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
@@ -313,30 +289,26 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours[1:], theirs, rtol=1e-5, atol=1e-6)
         if words:
             perplexity = 10.0 ** (-ours.sum() / (len(sentence) - 1))
-            assert perplexity == pytest.approx(
-                10.0 ** (-peer.score(words, bos=True, eos=False) / len(words.split())), rel=1e-5
-            )
+            expected = 10.0 ** (-peer.score(words, bos=True, eos=False) / len(words.split()))
+            assert perplexity == pytest.approx(expected, rel=1e-5)
 
 
 def test_kenlm_reads_words_outside_of_the_vocabulary_as_the_unseen_token(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm")
     model = estimate([[BEGIN, 3, 4, 3, END], [BEGIN, 5, 3, END]], 3)
     model.write_arpa(tmp_path / "model.arpa", ["?", *PIECES[1:]])
-    scores = [
-        score for score, _, _ in kenlm.Model(str(tmp_path / "model.arpa")).full_scores("a zebra", eos=False)
-    ]
+    peer = kenlm.Model(str(tmp_path / "model.arpa"))
+    scores = [score for score, _, _ in peer.full_scores("a zebra", eos=False)]
     np.testing.assert_allclose(scores, model.scores(np.array([BEGIN, 3, 8]))[1:], rtol=1e-5)
     assert (tmp_path / "model.arpa").read_text().count("<unk>") == 1
 
 
 def test_logarithm() -> None:
-    values = np.concatenate(
-        [10.0 ** np.random.default_rng(0).uniform(-30, 0, 20_000), [1.0, 0.5, 0.5**0.5, 5e-324]]
-    )
-    found, expected = ngram._log10(values), np.array([math.log10(value) for value in values])
-    np.testing.assert_array_less(
-        np.abs(found - expected), np.spacing(np.abs(expected).astype(np.float32)) * 0.501 + 1e-13
-    )
+    drawn = 10.0 ** np.random.default_rng(0).uniform(-30, 0, 20_000)
+    values = np.concatenate([drawn, [1.0, 0.5, 0.5**0.5, 5e-324]])
+    expected = np.array([math.log10(value) for value in values])
+    half_a_unit = np.spacing(np.abs(expected).astype(np.float32)) * 0.501 + 1e-13
+    np.testing.assert_array_less(np.abs(ngram._log10(values) - expected), half_a_unit)
 
 
 def test_saved_and_loaded_the_model_is_the_same(tmp_path: Path) -> None:
@@ -345,12 +317,8 @@ def test_saved_and_loaded_the_model_is_the_same(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = ngram.load(tmp_path / "model")
     assert isinstance(loaded.orders[1].last_tokens.base, np.memmap)
-    assert (loaded.vocab_size, loaded.begin, loaded.log10_unseen, loaded.discounts) == (
-        100,
-        BEGIN,
-        model.log10_unseen,
-        model.discounts,
-    )
+    assert (loaded.vocab_size, loaded.begin) == (100, BEGIN)
+    assert (loaded.log10_unseen, loaded.discounts) == (model.log10_unseen, model.discounts)
     np.testing.assert_array_equal(loaded.scores(text), model.scores(text))
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
@@ -364,17 +332,9 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     edges = whole.index(model.orders[1].first_child.tobytes())
     wrong_edges = whole[: edges + 8] + struct.pack("<I", 1 << 31) + whole[edges + 12 :]
     line = whole.index(b"\n", len(ngram.MAGIC)) + 1
-    broken = [
-        b"",
-        b"text\n",
-        whole[:-4],
-        whole + b"0000",
-        whole[:40],
-        whole[:line],
-        wrong_edges,
-        whole.replace(b"50, ", b"60, ", 1),
-    ]
-    for content in broken:
+    cut = [b"", whole[:40], whole[:line], whole[:-4]]
+    changed = [b"text\n", whole + b"0000", wrong_edges, whole.replace(b"50, ", b"60, ", 1)]
+    for content in cut + changed:
         (tmp_path / "broken").write_bytes(content)
         with pytest.raises(UserError, match="broken"):
             ngram.load(tmp_path / "broken")

@@ -21,9 +21,8 @@ def tokenizer() -> Tokenizer:
 
 
 def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    counts = shards.write(
-        "s", ((f"id{n}", text) for n, text in enumerate(TEXTS)), tokenizer, 0.2, 2, tmp_path
-    )
+    documents = ((f"id{n}", text) for n, text in enumerate(TEXTS))
+    counts = shards.write("s", documents, tokenizer, 0.2, 2, tmp_path)
     opened = {split: shards.load(tmp_path, "s", split, 300) for split in shards.SPLITS}
     rows = sorted(row for shard in opened.values() for row in shard.rows.tolist())
     assert rows == list(range(60))
@@ -41,19 +40,19 @@ def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: 
 
 
 def test_where_a_token_is_and_the_first_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    shards.write("s", ((f"id{n}", text) for n, text in enumerate(TEXTS)), tokenizer, 0.1, 1, tmp_path)
+    documents = ((f"id{n}", text) for n, text in enumerate(TEXTS))
+    shards.write("s", documents, tokenizer, 0.1, 1, tmp_path)
     shard = shards.load(tmp_path, "s", "train", 300)
     for number in range(shard.documents):
         start, end = shard.offsets[number], shard.offsets[number + 1]
         assert shard.document_at(np.array([start, end - 1])).tolist() == [number, number]
-    for room in (1, 40, 200, 10**9):
-        part = shard.first(room)
-        assert part.documents == 1 or len(part.tokens) <= room
-        assert (
-            part.documents == shard.documents
-            or len(shard.first(10**9).tokens[: shard.offsets[part.documents + 1]]) > room
-        )
-        assert part.rows.tolist() == shard.rows[: part.documents].tolist()
+    for maximum in (1, 40, 200, 10**9):
+        first = shard.first(maximum)
+        count = first.documents
+        assert count == 1 or len(first.tokens) <= maximum
+        assert count == shard.documents or shard.offsets[count + 1] > maximum
+        assert first.tokens.tolist() == shard.tokens[: shard.offsets[count]].tolist()
+        assert first.rows.tolist() == shard.rows[:count].tolist()
 
 
 def test_one_document_is_too_few(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -62,7 +61,7 @@ def test_one_document_is_too_few(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=50, unique=True), st.floats(0.01, 0.49))
-def test_being_held_out_hangs_on_the_document_alone(names: list[str], share: float) -> None:
+def test_being_held_out_depends_on_the_document_alone(names: list[str], share: float) -> None:
     chosen = shards.choose_held_out(names, share)
     assert 1 <= chosen.sum() < len(names)
     again = shards.choose_held_out(names[::-1], share)

@@ -30,16 +30,16 @@ def main() -> None:
     parallel = parallelize(model, mesh if data > 1 else mesh["tensor"], dtype)
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer = build(model, options)
-    found = []
+    results = []
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
         loss = loss_and_gradients(model, batch, 2, remat=policy, z_loss=1e-3, parallel=parallel, dtype=dtype)
-        found.append([loss, update(model, optimizer, step, options)])
-    print(json.dumps(found), flush=True)
+        results.append([loss, update(model, optimizer, step, options)])
+    print(json.dumps(results), flush=True)
     dist.destroy_process_group()
-    # Gloo's threads live on after that and may hold the last tensors: one that lets go of them while the
-    # interpreter ends is stopped inside a destructor and aborts the process, one time in thirty. All work is
-    # done, so leave without ending it.
+    # Gloo's threads outlive the group and may hold the last tensors: a thread that frees them while the
+    # interpreter shuts down is stopped inside a destructor and aborts the process, one time in thirty. All
+    # work is done, so exit without that shutdown.
     os._exit(0)
 
 

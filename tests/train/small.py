@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from puna.model.config import LlamaConfig
+from puna.run.settings import ExecutionSettings
 from puna.tokens.batches import Batch, Batches, rows_of, sequences_in
-from puna.tokens.mixture import BLOCK, plan
+from puna.tokens.mixture import BLOCK_SEQUENCES, plan
 from puna.tokens.settings import TokensSettings
 from puna.tokens.shards import Shard
 from puna.train.settings import TrainSettings
@@ -28,8 +29,9 @@ def shard(seed: int = 0, documents: int = 30) -> Shard:
 def batches(seed: int = 1) -> Batches:
     item = shard()
     count = sequences_in(len(item.tokens), 16)
-    parts = plan({"s": len(item.tokens)}, {"s": count}, TokensSettings(maximum_epochs=1e9), BLOCK)
-    return Batches([item], parts, seed=seed, batch_sequences=4, length=16)
+    settings = TokensSettings(maximum_epochs=1e9)
+    mixture = plan({"s": len(item.tokens)}, {"s": count}, settings, BLOCK_SEQUENCES)
+    return Batches([item], mixture, seed=seed, batch_sequences=4, length=16)
 
 
 def held_out() -> dict[str, Batch]:
@@ -37,6 +39,7 @@ def held_out() -> dict[str, Batch]:
 
 
 def settings(**changes: Any) -> TrainSettings:
+    """Settings of 12 steps with some changed."""
     base = {
         "steps": 12,
         "batch_sequences": 4,
@@ -44,4 +47,9 @@ def settings(**changes: Any) -> TrainSettings:
         "learning_rate": 1e-2,
         "warmup_steps": 3,
     }
-    return TrainSettings.model_validate({**base, "checkpoint_steps": 5, "validation_steps": 6, **changes})
+    return TrainSettings.model_validate({**base, "validation_steps": 6, **changes})
+
+
+def execution(**changes: Any) -> ExecutionSettings:
+    """A checkpoint every five steps, and changes."""
+    return ExecutionSettings.model_validate({"checkpoint_steps": 5, **changes})

@@ -37,27 +37,27 @@ def test_warm_up_stable_decay_by_its_formula() -> None:
         warmup_steps=10,
         learning_rate=2.0,
         schedule="wsd",
-        decay_share=0.3,
-        minimum_learning_rate=0.1,
+        decay_fraction=0.3,
+        final_learning_rate_fraction=0.1,
     )
     rates = [learning_rate(step, options) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10:70] == [2.0] * 60
     assert rates[70:] == pytest.approx([2.0 - 1.8 * count / 30 for count in range(1, 31)])
-    assert learning_rate(99, options.model_copy(update={"decay_share": 0.0})) == 2.0
-    assert learning_rate(99, options.model_copy(update={"minimum_learning_rate": 0.0})) == pytest.approx(
-        0.0, abs=1e-12
-    )
+    without_decay = options.model_copy(update={"decay_fraction": 0.0})
+    assert learning_rate(99, without_decay) == 2.0
+    to_zero = options.model_copy(update={"final_learning_rate_fraction": 0.0})
+    assert learning_rate(99, to_zero) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_warm_up_and_decay_may_touch_and_not_overlap() -> None:
-    settings(steps=100, warmup_steps=70, schedule="wsd", decay_share=0.3)
-    settings(steps=100, warmup_steps=71, decay_share=0.3)
+    settings(steps=100, warmup_steps=70, schedule="wsd", decay_fraction=0.3)
+    settings(steps=100, warmup_steps=71, decay_fraction=0.3)
     with pytest.raises(
         ValidationError,
-        match=r"warmup_steps 71 and 30 steps of decay \(decay_share 0\.3\) are more than steps 100",
+        match=r"warmup_steps 71 and 30 steps of decay \(decay_fraction 0\.3\) are more than steps 100",
     ):
-        settings(steps=100, warmup_steps=71, schedule="wsd", decay_share=0.3)
+        settings(steps=100, warmup_steps=71, schedule="wsd", decay_fraction=0.3)
 
 
 class Reference:
@@ -84,8 +84,10 @@ class Reference:
 
 
 def newton_schulz(matrix: np.ndarray) -> np.ndarray:
-    """Five times the odd polynomial of Jordan et al. 2024, on the singular values: they are all that an
-    iteration changes."""
+    """Apply the odd polynomial of Jordan et al. 2024 five times to the singular values.
+
+    They are all that an iteration changes.
+    """
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     values = values / np.sqrt((values**2).sum())
     for _ in range(5):
@@ -104,10 +106,8 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
     reference = Reference(weights, muon=name == "muon")
     chance = np.random.default_rng(0)
     for step in range(10):
-        gradients = {
-            name: chance.normal(size=weight.shape) * 10.0 ** (step % 3 - 2)
-            for name, weight in weights.items()
-        }
+        size = 10.0 ** (step % 3 - 2)
+        gradients = {name: chance.normal(size=weight.shape) * size for name, weight in weights.items()}
         for name, parameter in model.named_parameters():
             parameter.grad = torch.from_numpy(gradients[name].copy())
         norm = update(model, optimizer, step, options)
@@ -115,42 +115,35 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
         assert norm == pytest.approx(expected)
         assert optimizer.param_groups[0]["lr"] == learning_rate(step, options)
         scale = min(1.0, 0.5 / (expected + 1e-6))
-        reference.step(
-            {name: gradient * scale for name, gradient in gradients.items()},
-            step + 1,
-            learning_rate(step, options),
-            0.1,
-        )
+        clipped = {name: gradient * scale for name, gradient in gradients.items()}
+        reference.step(clipped, step + 1, learning_rate(step, options), 0.1)
         assert not any(parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(
-            parameter.detach().numpy(), weights[name], rtol=1e-9, atol=1e-12, err_msg=name
-        )
+        found = parameter.detach().numpy()
+        np.testing.assert_allclose(found, weights[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("shape", [(192, 192), (512, 192), (192, 512)])
-def test_orthogonal_keeps_the_directions_and_evens_out_their_sizes(shape: tuple[int, int]) -> None:
+def test_orthogonal_keeps_singular_vectors_and_evens_out_the_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = orthogonal(matrix * 1e-6)
     np.testing.assert_allclose(found.numpy(), newton_schulz(matrix.double().numpy()), atol=2e-5)
-    sizes = np.linalg.svd(found.double().numpy(), compute_uv=False)
-    assert sizes.max() < 1.21 and abs(np.median(sizes) - 1) < 0.2
-    assert sizes.min() > 0.68 or shape == (
-        192,
-        192,
-    )  # a square random matrix has some near zero, which stay small
+    values = np.linalg.svd(found.double().numpy(), compute_uv=False)
+    assert values.max() < 1.21 and abs(np.median(values) - 1) < 0.2
+    square = shape[0] == shape[1]  # a square random matrix has values near zero, which stay small
+    assert values.min() > 0.68 or square
     assert not orthogonal(torch.zeros(shape)).any()
 
 
 def test_an_update_of_muon_is_as_large_as_adamw_s() -> None:
-    """0.2 times the rate in root mean square (Liu et al. 2025, section 2.2), whatever the shape and the size
-    of the gradient."""
+    """Its root mean square is 0.2 times the rate (Liu et al. 2025, section 2.2), for any shape and size of
+    the gradient."""
     model = Llama(CONFIG.model_copy(update={"dim": 64, "ffn_dim": 176}))
     model.init_weights(1)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     generator = torch.Generator().manual_seed(0)
-    for size, parameter in enumerate(model.parameters()):
-        parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** (size % 4 - 4)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 10.0 ** (number % 4 - 4)
     options = settings(optimizer="muon", weight_decay=0.0, warmup_steps=0)
     update(model, build(model, options), 0, options)
     for name, parameter in model.named_parameters():
@@ -160,7 +153,7 @@ def test_an_update_of_muon_is_as_large_as_adamw_s() -> None:
 
 
 def test_embedding_head_and_norms_go_on_with_adamw() -> None:
-    """From the same weights and gradients, one step with Muon and one without give them the same bits."""
+    """One step with Muon and one without give them the same bits."""
     after: dict[str, dict[str, torch.Tensor]] = {}
     for name in ("adamw", "muon"):
         model = Llama(CONFIG)
@@ -170,9 +163,8 @@ def test_embedding_head_and_norms_go_on_with_adamw() -> None:
         update(model, build(model, options), 0, options)
         after[name] = model.state_dict()
     same = {key for key, value in after["adamw"].items() if torch.equal(value, after["muon"][key])}
-    assert same == {
-        key for key, value in after["adamw"].items() if value.dim() < 2 or not key.startswith("layers.")
-    }
+    shape = {key: value.dim() for key, value in after["adamw"].items()}
+    assert same == {key for key in shape if shape[key] < 2 or not key.startswith("layers.")}
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -191,19 +183,15 @@ def test_a_resumed_run_takes_the_same_steps_bit_for_bit(tmp_path: Path, name: st
 
     model, optimizer = begin(1)
     steps(model, optimizer, 0, 5)
-    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5, [], []))
+    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5, []))
     other, resumed = begin(2)
-    progress, _ = checkpoint.resume(tmp_path, other, resumed)
+    progress, _ = checkpoint.resume(tmp_path, other, resumed, most_steps=5)
     assert progress.step == 5
     state, again = optimizer.state_dict()["state"], resumed.state_dict()["state"]
-    assert {number: set(entry) for number, entry in state.items()} == {
-        number: set(entry) for number, entry in again.items()
-    }
-    assert all(
-        torch.equal(value, again[number][key])
-        for number, entry in state.items()
-        for key, value in entry.items()
-    )
+    assert state.keys() == again.keys()
+    for number, entry in state.items():
+        assert entry.keys() == again[number].keys()
+        assert all(torch.equal(value, again[number][key]) for key, value in entry.items())
     steps(model, optimizer, 5, 12)
     steps(other, resumed, 5, 12)
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())

@@ -28,11 +28,11 @@ def alone(tied: bool) -> list[list[float]]:
     model.init_weights(1)
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer = build(model, options)
-    found = []
+    results = []
     for step in range(5):
         loss = loss_and_gradients(model, batches().batch(step), 4, remat="llama", z_loss=1e-3)
-        found.append([loss, update(model, optimizer, step, options)])
-    return found
+        results.append([loss, update(model, optimizer, step, options)])
+    return results
 
 
 def together(processes: int, *arguments: object) -> list[list[float]]:
@@ -64,9 +64,9 @@ def together(processes: int, *arguments: object) -> list[list[float]]:
         for process in running:
             process.kill()
     assert all(process.returncode == 0 for process in running), outputs
-    found = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
-    assert all(other == found[0] for other in found)
-    return found[0]
+    results = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    assert all(other == results[0] for other in results)
+    return results[0]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_several_processes_equal_one(data: int, tensor: int, policy: str, tied: 
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
 
 
-def test_bfloat16_under_fsdp_and_a_split() -> None:
+def test_bfloat16_under_fsdp_and_tensor_parallelism() -> None:
     """Five steps, near those in float32."""
     expected, found = alone(False), together(4, 2, 2, "llama", "untied", "bfloat16")
     assert found != expected
@@ -95,9 +95,9 @@ def test_a_mesh_without_names_is_refused() -> None:
             parallelize(Llama(CONFIG), SimpleNamespace(mesh_dim_names=names))
 
 
-def test_what_a_split_model_cannot_do_is_told() -> None:
+def test_what_a_split_model_cannot_do_is_refused() -> None:
     model = Llama(CONFIG)
-    model.split = SimpleNamespace(size=3)
+    model.tensor_parallel = SimpleNamespace(size=3)
     tokens = torch.zeros(2, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="needs a policy and no cache"):
         model(tokens)
@@ -105,12 +105,12 @@ def test_what_a_split_model_cannot_do_is_told() -> None:
         model.loss(tokens, tokens, remat="llama")
 
 
-class Three:
+class MeshOfThree:
     def size(self) -> int:
         return 3
 
 
-def test_a_shape_that_does_not_divide_is_told() -> None:
+def test_a_shape_that_does_not_divide_is_refused() -> None:
     config = LlamaConfig(dim=24, n_layers=1, n_heads=6, n_kv_heads=2, ffn_dim=30, vocab_size=30)
     with pytest.raises(ValueError, match="over 3 processes: n_kv_heads 2 does not divide by 3"):
-        distribute(Llama(config), Three())
+        distribute(Llama(config), MeshOfThree())

@@ -18,29 +18,28 @@ def model() -> Llama:
 
 
 def gradients(built: Llama) -> torch.Tensor:
-    return torch.cat(
-        [parameter.grad.flatten() for parameter in built.parameters() if parameter.grad is not None]
-    )
+    present = [parameter.grad for parameter in built.parameters() if parameter.grad is not None]
+    return torch.cat([gradient.flatten() for gradient in present])
 
 
-def by_hand(built: Llama, batch: Batch) -> float:
-    """Each document of each row alone, in log-probabilities."""
+def loss_by_document(built: Llama, batch: Batch) -> float:
+    """Mean loss from each document of each row alone, in log-probabilities."""
     total = count = 0.0
     for row in range(len(batch.tokens)):
-        for segment in range(batch.segments[row].max() + 1):
-            here = np.flatnonzero(batch.segments[row] == segment)
+        for document in range(batch.document_ids[row].max() + 1):
+            here = np.flatnonzero(batch.document_ids[row] == document)
             logits = built(torch.from_numpy(batch.tokens[row : row + 1, here]))[0].log_softmax(-1)
-            for place, target in enumerate(batch.targets[row, here]):
+            for position, target in enumerate(batch.targets[row, here]):
                 if target != IGNORED:
-                    total -= logits[place, target].item()
+                    total -= logits[position, target].item()
                     count += 1
     return total / count
 
 
 def test_packed_loss_is_that_of_each_document_alone() -> None:
     built, batch = model(), batches().batch(3)
-    assert batch.segments.max() > 0
-    expected = by_hand(built, batch)
+    assert batch.document_ids.max() > 0
+    expected = loss_by_document(built, batch)
     assert loss_and_gradients(built, batch, 4) == pytest.approx(expected, rel=1e-12)
     assert mean_loss(built, batch, 4) == pytest.approx(expected, rel=1e-12)
 
@@ -74,12 +73,11 @@ def test_gradient_against_finite_differences() -> None:
 def test_padding_changes_nothing() -> None:
     item = shard(3, 1)
     tokens = item.tokens[:9].astype(np.int64)
-    short = Batch(tokens[None, :8], tokens[None, 1:], np.zeros((1, 8), np.int64), np.zeros(1, np.int64))
+    short = Batch(tokens[None, :8], tokens[None, 1:], np.zeros((1, 8), np.int64))
     padded = Batch(
         np.pad(short.tokens, ((0, 0), (0, 8))),
         np.pad(short.targets, ((0, 0), (0, 8)), constant_values=IGNORED),
-        np.pad(short.segments, ((0, 0), (0, 8)), constant_values=1),
-        short.sources,
+        np.pad(short.document_ids, ((0, 0), (0, 8)), constant_values=1),
     )
     one, other = model(), model()
     assert loss_and_gradients(one, short, 1) == pytest.approx(loss_and_gradients(other, padded, 1), rel=1e-13)

@@ -9,20 +9,30 @@ import pytest
 import torch
 
 from puna.errors import Stopped, UserError
+from puna.run.settings import ExecutionSettings
 from puna.train import checkpoint
 from puna.train.trainer import Event, Notice, StepEvent, ValidationEvent, train
 
-from .small import CONFIG, batches, held_out, settings
+from .small import CONFIG, batches, execution, held_out, settings
 
 
 def run(
-    folder: Path, events: list[Event] | None = None, **changes: Any
+    folder: Path, events: list[Event] | None = None, before_decay: Path | None = None, **changes: Any
 ) -> tuple[dict[str, torch.Tensor], checkpoint.Progress]:
     stop = changes.pop("should_stop", lambda: False)
+    how = {name: changes.pop(name) for name in list(changes) if name in ExecutionSettings.model_fields}
     model, progress = train(
-        CONFIG, batches(), held_out(), settings(**changes), seed=1, checkpoints=folder, should_stop=stop,
+        CONFIG,
+        batches(),
+        held_out(),
+        settings(**changes),
+        execution(**how),
+        seed=1,
+        checkpoints=folder,
+        before_decay=before_decay,
+        should_stop=stop,
         on_event=(events if events is not None else []).append,
-    )  # fmt: skip
+    )
     return model.state_dict(), progress
 
 
@@ -79,9 +89,84 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, after: int) -> None:
     assert isinstance(events[0], Notice) and f"step {after}" in events[0].text
 
 
-def test_only_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
-    run(tmp_path, checkpoint_steps=2)
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000008", "step-00000010"]
+def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
+    for kept, left in ((2, ["step-00000008", "step-00000010"]), (1, ["step-00000010"])):
+        run(tmp_path / str(kept), checkpoint_steps=2, checkpoints_kept=kept)
+        assert sorted(path.name for path in (tmp_path / str(kept)).glob("step-*")) == left
+
+
+def half_way(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Stopped after half the steps and gone on with under other settings: weights and losses."""
+    with pytest.raises(Stopped, match="step 20"):
+        run(folder, steps=40, should_stop=stop_after(20))
+    weights, progress = run(folder, steps=40, **changes)
+    return weights, [entry["loss"] for entry in progress.losses]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"remat": "full"},
+        {"remat": "none"},
+        {"checkpoint_steps": 3},
+        {"checkpoints_kept": 1},
+        {"validation_steps": 4},
+        {"validation_tokens": 64},
+    ],
+    ids=str,
+)
+def test_how_may_change_half_way_bit_for_bit(tmp_path: Path, change: dict[str, Any]) -> None:
+    whole, progress = run(tmp_path / "whole", steps=40)
+    weights, losses = half_way(tmp_path / "changed", **change)
+    assert equal(whole, weights) and losses == [entry["loss"] for entry in progress.losses]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_the_micro_batch_may_change_half_way(tmp_path: Path, micro_batch: int) -> None:
+    _, progress = run(tmp_path / "whole", steps=40)
+    whole = [entry["loss"] for entry in progress.losses]
+    _, losses = half_way(tmp_path / "changed", micro_batch_sequences=micro_batch)
+    assert losses[:20] == whole[:20]
+    assert losses[20] == pytest.approx(whole[20], rel=1e-6) and losses[-1] == pytest.approx(
+        whole[-1], rel=1e-4
+    )
+
+
+WSD = {"schedule": "wsd", "decay_fraction": 0.25}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_more_steps_go_on_from_where_the_decay_begins(tmp_path: Path, optimizer: str) -> None:
+    shared = tmp_path / "shared"
+    run(tmp_path / "short", before_decay=shared, steps=16, optimizer=optimizer, **WSD)
+    assert [path.name for path in shared.glob("step-*")] == ["step-00000012"]
+    events: list[Event] = []
+    longer, progress = run(
+        tmp_path / "longer", events, before_decay=shared, steps=32, optimizer=optimizer, **WSD
+    )
+    assert isinstance(events[0], Notice)
+    assert events[0].text == "going on from step 12, where the decay of an earlier training began"
+    assert [event.step for event in events if isinstance(event, StepEvent)] == list(range(13, 33))
+    whole, expected = run(tmp_path / "whole", steps=32, optimizer=optimizer, **WSD)
+    assert equal(whole, longer) and vars(progress) == vars(expected)
+    assert sorted(path.name for path in shared.glob("step-*")) == ["step-00000012", "step-00000024"]
+
+
+def test_fewer_steps_take_none_from_behind_their_decay(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    run(tmp_path / "long", before_decay=shared, steps=32, **WSD)
+    short, _ = run(tmp_path / "short", before_decay=shared, steps=16, **WSD)
+    whole, _ = run(tmp_path / "whole", steps=16, **WSD)
+    assert equal(whole, short)
+
+
+def test_its_own_checkpoint_goes_before_that_of_another(tmp_path: Path) -> None:
+    shared, events = tmp_path / "shared", []
+    run(tmp_path / "short", before_decay=shared, steps=16, **WSD)
+    with pytest.raises(Stopped):
+        run(tmp_path / "own", before_decay=shared, steps=32, should_stop=stop_after(3), **WSD)
+    run(tmp_path / "own", events, before_decay=shared, steps=32, **WSD)
+    assert events[0].text == "going on from the checkpoint of step 15"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "manifest"])
@@ -154,6 +239,11 @@ def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest
         [entry["loss"] for entry in other.losses], rel=1e-5
     )
     assert isinstance(events[0], Notice) and "compiled the blocks in" in events[0].text
+    whole = [entry["loss"] for entry in run(tmp_path / "whole", steps=40)[1].losses]
+    _, losses = half_way(tmp_path / "changed", compile=True)
+    assert losses[20] == pytest.approx(whole[20], rel=1e-6) and losses[-1] == pytest.approx(
+        whole[-1], rel=1e-4
+    )
     assert any((tmp_path / "cache").rglob("*.so"))
 
 

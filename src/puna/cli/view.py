@@ -1,10 +1,11 @@
-"""What a person sees while a recipe runs: a line a stage, a bar inside it, the training's figures as they
-come."""
+"""What a person sees while a recipe runs: a line a stage, a bar inside it, the figures of the training."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -36,52 +37,52 @@ class ConsoleView:
         self.total_steps = total_steps
         self._smooth: float | None = None
 
+    def begin(self, source: str | Path, folder: Path) -> None:
+        """Say at once what is read and where results go: libraries and digests may take seconds."""
+        self._line(f"[dim]{escape(f'{source} → {folder}')}[/]")
+
     def stage(self, name: str, state: str, detail: str = "") -> None:
-        """See build.View."""
+        """See run.stage.Reporter."""
         self.close()
-        label = f"{name:<10}"
+        label, described = f"{name:<10}", f"{detail}  {MEANING[name]}"
         if state == "reuse":
-            self.console.print(
-                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, already there[/]", soft_wrap=True
-            )
+            self._line(f"[green]✓[/] {label} [dim]{described}, exists already[/]")
         elif state == "start":
             self._started = time.monotonic()
-            self.console.print(f"[cyan]▸[/] {label} [dim]{detail}  {MEANING[name]} ...[/]", soft_wrap=True)
+            self._line(f"[cyan]▸[/] {label} [dim]{described} ...[/]")
         else:
-            self.console.print(
-                f"[green]✓[/] {label} [dim]{detail}  {MEANING[name]}, {time.monotonic() - self._started:.1f} s[/]",
-                soft_wrap=True,
-            )
+            self._line(f"[green]✓[/] {label} [dim]{described}, {time.monotonic() - self._started:.1f} s[/]")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """See build.View."""
+        """See run.stage.Reporter."""
         self._bar(what, done, total)
 
     def note(self, text: str) -> None:
-        """See build.View."""
-        self.console.print(f"  {text}", soft_wrap=True)
+        """See run.stage.Reporter."""
+        self._line(f"  {escape(text)}")
 
     def event(self, event: Any) -> None:
         """Show an event of the training loop."""
         from puna.train.trainer import Notice, StepEvent, ValidationEvent
 
         if isinstance(event, Notice):
-            self.console.print(f"  {event.text}", soft_wrap=True)
+            self.note(event.text)
         elif isinstance(event, ValidationEvent):
-            told = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
-            self.console.print(f"  step {event.step:>5}  held-out nats per token: {told}", soft_wrap=True)
+            losses = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
+            self._line(f"  step {event.step:>5}  held-out nats per token: {losses}")
         elif isinstance(event, StepEvent):
             self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
             speed = event.tokens / event.step / event.seconds
-            told = f"loss {self._smooth:.3f}  {speed:,.0f} tokens/s"
-            self._bar(told, event.step, self.total_steps)
+            figures = f"loss {self._smooth:.3f}  {speed:,.0f} tokens/s"
+            self._bar(figures, event.step, self.total_steps)
             now = time.monotonic()
             if not self.console.is_terminal and now - self._last_line > LINE_SECONDS:
                 self._last_line = now
-                self.console.print(
-                    f"  step {event.step:>5} of {self.total_steps}  {told}  rate {event.learning_rate:.2e}",
-                    soft_wrap=True,
-                )
+                steps = f"step {event.step:>5} of {self.total_steps}"
+                self._line(f"  {steps}  {figures}  rate {event.learning_rate:.2e}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
     def _bar(self, what: str, done: int, total: int) -> None:
         if not self.console.is_terminal:

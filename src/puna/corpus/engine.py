@@ -6,32 +6,30 @@ not depend on the engine. What comes back through Daft is only that a job is don
 
 import contextlib
 import ctypes
-import functools
 import gc
 import logging
 import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from puna.errors import UserError
+from puna.run import machine
 
 M_ARENA_MAX = -8  # of malloc.h
-_ONE_AT_A_TIME = (
-    threading.Lock()
-)  # Daft calls from several threads where it stays in this process; memory is meant for one job
+# Daft calls from several threads where it stays in this process; memory is meant for one job.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def prepare() -> None:
-    """Set this process up for the work: before Arrow and Daft are loaded, which read their part then."""
+    """Set up this process' allocator and libraries; call it before Arrow and Daft are imported."""
     # Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if (
-        "MALLOC_ARENA_MAX" not in os.environ
-    ):  # one heap for all threads, for malloc_trim does not give back the end of the others
+    # One heap for all threads, since malloc_trim does not release the end of the others.
+    if "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(OSError, AttributeError):  # only glibc has it
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -41,24 +39,26 @@ def prepare() -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """Where jobs run. workers: processes at a time, 0 for one a processor; ray: address of a Ray cluster,
-    "local" for one started here, "" for none."""
+    """Where jobs run.
+
+    workers: processes at a time, 0 for one a core. ray: address of a Ray cluster, "local" for one started
+    here, "" for none.
+    """
 
     workers: int = 0
     ray: str = ""
 
     @property
     def processes(self) -> int:
-        """How many work at a time, where there are jobs enough."""
-        return self.workers or len(os.sched_getaffinity(0))
+        """How many processes work at a time, where there are jobs enough."""
+        return self.workers or machine.cores()
 
     def each(
         self,
-        work: Callable[[Any], None],
+        function: Callable[[Any], None],
         jobs: Sequence[Any],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> None:
-        """Call `work` with every job, in any order; both must be picklable. progress(jobs done).
+    ) -> Iterator[int]:
+        """Call `function` with every job, in any order; both must be picklable. Yields how many are done.
 
         Raises UserError or OSError where a job did; jobs that are done by then stay done.
         """
@@ -68,25 +68,24 @@ class Engine:
         import daft
 
         workers = min(self.processes, len(jobs))
+        # One worker works in this process; several are processes of their own, which Daft starts and feeds.
+        options: dict[str, Any] = {"use_process": False}
         if self.ray:
             _connect(self.ray)
-        # One worker works in this process; several are processes of their own, which Daft starts and feeds.
-        options: dict[str, Any] = (
-            {"max_concurrency": workers} if workers > 1 or self.ray else {"use_process": False}
-        )
-        if workers > 1 and not self.ray:
-            options["use_process"] = True
-        call = daft.cls(_Worker, **options)(work)
+            options = {"max_concurrency": workers}
+        elif workers > 1:
+            options = {"max_concurrency": workers, "use_process": True}
+        call = daft.cls(_Worker, **options)(function)
         plan = daft.from_pydict({"job": [pickle.dumps(job) for job in jobs]})
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("job")).alias("problem"))
         done = 0
-        give_back()
+        machine.release_memory()
         try:
             for row in plan.iter_rows(results_buffer_size=1):
                 _raise(row["problem"])
                 done += 1
-                progress(done)
+                yield done
         finally:
             gc.unfreeze()
         if done < len(jobs):  # Daft takes an interrupt for itself and ends
@@ -94,10 +93,10 @@ class Engine:
 
 
 class _Worker:
-    """Has the function, which Daft sends to each process once."""
+    """Holds the function, which Daft sends to each process once."""
 
-    def __init__(self, work: Callable[[Any], None]) -> None:
-        self.work, self.parent, self.watched = work, os.getpid(), False
+    def __init__(self, function: Callable[[Any], None]) -> None:
+        self.function, self.parent, self.watched = function, os.getpid(), False
 
     def __call__(self, job: bytes) -> str:
         if not self.watched and os.getpid() != self.parent:
@@ -106,9 +105,9 @@ class _Worker:
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
-                _settle()
-                self.work(pickle.loads(job))
-                give_back()
+                _freeze()
+                self.function(pickle.loads(job))
+                machine.release_memory()
         except UserError as error:
             return f"user\0{error}"
         except OSError as error:
@@ -116,31 +115,18 @@ class _Worker:
         return ""
 
 
-def _settle() -> None:
-    """Set aside what is there for good: modules, models. What a job leaves for the garbage collector is then
-    a large part of what is counted, and collected early."""
+def _freeze() -> None:
+    """Set aside what stays for good: modules, models.
+
+    What a job leaves for the garbage collector is then a large part of what is counted, and collected early.
+    """
     gc.collect()
     gc.freeze()
     gc.collect()  # which counts anew; it has nothing to look at
 
 
-def give_back() -> None:
-    """Give freed memory back to the system, so that what a process holds does not grow with the jobs it has
-    done."""
-    if trim := _malloc_trim():
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim() -> Any:
-    try:
-        return ctypes.CDLL(None).malloc_trim  # only glibc has it
-    except (OSError, AttributeError):
-        return None
-
-
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended: a killed run must not go on behind the back of the next."""
+    """End this process when its parent has ended: a killed run must not go on beside the next one."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
@@ -152,20 +138,21 @@ def _raise(problem: str) -> None:
         raise UserError(rest)
     if kind:
         text, _, filename = rest.rpartition("\0")
-        raise (
-            OSError(int(kind), text, filename or None) if kind.isdigit() else OSError(text)
-        )  # which libraries raise with words alone
+        # Libraries raise some with words alone.
+        raise OSError(int(kind), text, filename or None) if kind.isdigit() else OSError(text)
 
 
 def _connect(address: str) -> None:
-    """Have Daft run on a Ray cluster. Raises UserError where Ray is not installed or the cluster cannot be
-    reached."""
+    """Have Daft run on a Ray cluster.
+
+    Raises UserError where Ray is not installed or the cluster cannot be reached.
+    """
     import daft
 
     try:
         import ray
     except ImportError as error:
-        raise UserError("corpus.ray is set and Ray is not installed: pip install 'puna[ray]'") from error
+        raise UserError("execution.ray is set and Ray is not installed: pip install 'puna[ray]'") from error
     try:
         if not ray.is_initialized():
             ray.init(
@@ -175,5 +162,5 @@ def _connect(address: str) -> None:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"corpus.ray: no Ray cluster at {address}: {error}") from error
+        raise UserError(f"execution.ray: no Ray cluster at {address}: {error}") from error
     daft.set_runner_ray(noop_if_initialized=True)

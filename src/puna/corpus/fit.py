@@ -1,83 +1,59 @@
-"""What the quality filters learn from the corpus at hand: the n-gram model, the classifier, the
-percentiles."""
+"""What the quality filters learn from the corpus at hand: an n-gram model, a classifier, and their limits."""
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from puna.corpus import steps
-from puna.corpus.settings import CorpusSettings
-from puna.corpus.steps import Group
+from puna.corpus.settings import CorpusSettings, PerplexitySettings, ReferenceSettings
+from puna.corpus.steps import FilterThresholds, Group, reference_model
+from puna.corpus.tables import rows_of
 from puna.errors import UserError
 
 
-@dataclass(frozen=True)
-class Learnt:
-    """thresholds: per source, the perplexities at the two percentiles; reference_threshold: scores below are
-    dropped."""
+def train_models(
+    settings: CorpusSettings, groups: list[Group], folder: Path, progress: Callable[[str, int, int], None]
+) -> None:
+    """Train the models that sources ask for, into `folder/perplexity` and `folder/reference`, where missing.
 
-    thresholds: dict[str, tuple[float, float]] = field(default_factory=dict)
-    reference_threshold: float = 0.0
-
-    def told_bounds(self, source: str) -> str:
-        """Where head and tail of a source begin, in words."""
-        head, tail = self.thresholds[source]
-        return f"head below {head:.1f}, tail above {tail:.1f}"
-
-    def bucket(self, source: str, perplexity: float) -> str:
-        from puna.corpus.filters.perplexity import bucket
-
-        return bucket(perplexity, self.thresholds[source])
-
-    def told(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "perplexity": {name: list(values) for name, values in self.thresholds.items()}
-        }
-        return found | ({"reference": self.reference_threshold} if self.reference_threshold else {})
-
-
-def models(settings: CorpusSettings, work: list[Group], parts: Path, progress: Any) -> None:
-    """Train the models that sources ask for, into `parts/perplexity` and `parts/reference`, unless they are
-    there."""
-    if (
-        settings.perplexity
-        and any(source.perplexity for source in settings.sources)
-        and not (parts / "perplexity").is_dir()
-    ):
-        from puna.corpus.filters import perplexity
-
+    Raises UserError where there is too little text to learn from.
+    """
+    perplexity_folder, reference_folder = folder / "perplexity", folder / "reference"
+    wants_perplexity = any(source.perplexity for source in settings.sources)
+    if settings.perplexity and wants_perplexity and not perplexity_folder.is_dir():
         progress("learning the n-gram model", 0, 1)
-        wanted = settings.perplexity
-        own = [group for group in work if group.source.name in wanted.train_on]
         exact = any(source.perplexity and source.ccnet == "exact" for source in settings.sources)
-        texts = _Texts(own, wanted.training_bytes)
-        perplexity.train(texts, vocab_size=wanted.pieces, order=wanted.order, ccnet=exact).save(
-            parts / "perplexity"
-        )
-    if (
-        settings.reference
-        and any(source.reference for source in settings.sources)
-        and not (parts / "reference").is_dir()
-    ):
-        _reference(settings, work, parts, progress)
+        _train_perplexity(settings.perplexity, groups, exact, perplexity_folder)
+    wants_reference = any(source.reference for source in settings.sources)
+    if settings.reference and wants_reference and not reference_folder.is_dir():
+        progress("learning which pages are cited", 0, 1)
+        _train_reference(settings.reference, groups, reference_folder)
+
+
+def _train_perplexity(settings: PerplexitySettings, groups: list[Group], exact: bool, folder: Path) -> None:
+    from puna.corpus.filters import perplexity
+
+    good = [group for group in groups if group.source.name in settings.train_on]
+    texts = _Texts(good, settings.training_bytes)
+    model = perplexity.train(texts, vocab_size=settings.vocab_size, order=settings.order, ccnet=exact)
+    model.save(folder)
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """The first texts of some groups that are still in, as often as they are asked for."""
+    """The first texts of some groups that are still in, up to `most_bytes`; can be read several times."""
 
-    own: list[Group]
+    groups: list[Group]
     most_bytes: int
 
     def __iter__(self) -> Iterator[str]:
         room = self.most_bytes
-        for group in self.own:
-            for row in steps.rows_of(group.path("judged"), ["text", "reason", "size"]):
+        for group in self.groups:
+            for row in rows_of(group.path("filtered"), ["text", "reason", "size"]):
                 if not row["reason"]:
                     room -= row["size"]
                     if room < 0:
@@ -85,57 +61,58 @@ class _Texts:
                     yield row["text"]
 
 
-def _reference(settings: CorpusSettings, work: list[Group], parts: Path, progress: Any) -> None:
+def _train_reference(settings: ReferenceSettings, groups: list[Group], folder: Path) -> None:
     from puna.corpus.filters import reference
-    from puna.corpus.readers.wiki.references import Citations, cited
+    from puna.corpus.readers.wiki.references import Citations
 
-    wanted = settings.reference
-    assert wanted is not None
-    progress("learning which pages are cited", 0, 1)
+    cited = Citations(_cited_addresses(settings, groups))
+    asking = [group for group in groups if group.source.reference]
 
-    def addresses() -> Iterator[str]:
-        for file in (file for group in work if group.source.name in wanted.dumps for file in group.files):
-            with contextlib.suppress(
-                UserError, OSError
-            ):  # of a damaged file, which was told when it was read
-                yield from (url for _, url in cited(file.path))
-
-    urls = Citations(addresses())
-    asking = [group for group in work if group.source.reference]
-
-    def pages(is_cited: bool) -> Iterator[tuple[str, str]]:
+    def pages(are_cited: bool) -> Iterator[tuple[str, str]]:
         for group in asking:
-            for row in steps.rows_of(group.path("judged"), ["url", "text", "reason"]):
-                if not row["reason"] and (row["url"] in urls) == is_cited:
+            for row in rows_of(group.path("filtered"), ["url", "text", "reason"]):
+                if not row["reason"] and (row["url"] in cited) == are_cited:
                     yield row["url"], row["text"]
 
     try:
         model = reference.train(
-            pages(True), pages(False), recall=wanted.recall, most_negatives=wanted.negatives
+            pages(True), pages(False), recall=settings.recall, most_negatives=settings.negatives
         )
     except UserError as error:
         raise UserError(f"corpus.reference: {error}; or leave reference out of the sources") from error
-    made = parts / "reference-new"
-    model.save(made)
-    (made / "model_card.md").write_text(model.card())
-    os.replace(made, parts / "reference")
+    unfinished = folder.with_name(f"{folder.name}-new")
+    model.save(unfinished)
+    (unfinished / "model_card.md").write_text(model.card())
+    os.replace(unfinished, folder)
 
 
-def learnt(settings: CorpusSettings, asking: list[Group], parts: Path) -> Learnt:
-    """The percentiles of the scores at hand, and the classifier's threshold."""
-    thresholds: dict[str, tuple[float, float]] = {}
+def _cited_addresses(settings: ReferenceSettings, groups: list[Group]) -> Iterator[str]:
+    """URLs that articles of the sources named cite."""
+    from puna.corpus.readers.wiki.references import cited
+
+    for group in groups:
+        if group.source.name in settings.citations_from:
+            for file in group.files:
+                with contextlib.suppress(UserError, OSError):  # damage, which was reported when it was read
+                    yield from (url for _, url in cited(file.path))
+
+
+def thresholds(settings: CorpusSettings, scored: list[Group], folder: Path) -> FilterThresholds:
+    """Return the percentiles of the perplexities of each source, and the classifier's threshold.
+
+    scored: groups whose source asks for a score. folder: where `train_models` left the models.
+    """
+    by_source: dict[str, tuple[float, float]] = {}
     if settings.perplexity:
-        from puna.corpus.filters.perplexity import thresholds as at
+        from puna.corpus.filters import perplexity
 
-        for source in dict.fromkeys(group.source for group in asking if group.source.perplexity):
-            found = [_perplexities(group) for group in asking if group.source == source]
-            thresholds[source.name] = at(np.concatenate(found), settings.perplexity.percentiles)
-    threshold = (
-        steps.reference_model(parts / "reference").threshold
-        if any(group.source.reference for group in asking)
-        else 0.0
-    )
-    return Learnt(thresholds, threshold)
+        for source in dict.fromkeys(group.source for group in scored if group.source.perplexity):
+            values = [_perplexities(group) for group in scored if group.source == source]
+            by_source[source.name] = perplexity.thresholds(
+                np.concatenate(values), settings.perplexity.percentiles
+            )
+    classified = any(group.source.reference for group in scored)
+    return FilterThresholds(by_source, reference_model(folder / "reference").threshold if classified else 0.0)
 
 
 def _perplexities(group: Group) -> Any:

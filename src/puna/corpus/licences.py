@@ -1,8 +1,7 @@
-"""Which licence a name or a text means, as an SPDX expression, and whether it lets source code into the
-corpus.
+"""Licences by name or text as SPDX expressions, and whether they let source code into the corpus.
 
 The paper (section 2.1): "projects that are distributed under the Apache, BSD and MIT licenses". Everything in
-doubt counts as not among them: a text with a licence we know and another one needs both, and one with
+doubt counts as not among them: a text with a known licence and another one needs both, and one with
 conditions of its own is not that licence.
 """
 
@@ -11,25 +10,23 @@ import re
 
 from puna.corpus.record import digest
 
-KEPT = {
-    key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")
-}  # "BSD": two or three clauses, untold
+# By their names in lower case; "BSD" means two or three clauses, it is not said which.
+PERMITTED = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}
 UNKNOWN = "LicenseRef-unknown"
 _IDENTIFIER = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,80}[A-Za-z0-9])?\+?"
-_EXCEPTION = re.compile(
-    r"exception|^linux-syscall-note$|^shl-", re.IGNORECASE
-)  # SPDX exceptions, which only add rights
+# SPDX exceptions, which only add rights.
+_EXCEPTION = re.compile(r"exception|^linux-syscall-note$|^shl-", re.IGNORECASE)
 _SPDX_LINE = re.compile(r"SPDX-License-Identifier:[ \t]{0,8}([^\n]{1,300})")
 _SPDX_START = re.compile(
-    rf"[( \t]{{0,8}}{_IDENTIFIER}[) \t]{{0,8}}(?:(?<=[ \t)])(?:AND|OR|WITH|and|or|with)[( \t]{{1,8}}{_IDENTIFIER}[) \t]{{0,8}}){{0,20}}"
+    rf"[( \t]{{0,8}}{_IDENTIFIER}[) \t]{{0,8}}"
+    rf"(?:(?<=[ \t)])(?:AND|OR|WITH|and|or|with)[( \t]{{1,8}}{_IDENTIFIER}[) \t]{{0,8}}){{0,20}}"
 )
 
 
 def allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met with the kept licences alone: one side of each OR, both sides of
-    each AND.
+    """Whether the permitted licences satisfy an SPDX expression: one side of each OR, both sides of each AND.
 
-    WITH binds before AND, AND before OR (SPDX 2.3, annex D). What is no expression is not allowed.
+    WITH binds before AND, AND before OR (SPDX 2.3, annex D). Text that is no expression is not allowed.
     """
     words = re.findall(r"[()]|[^\s()]+", expression)
     if len(words) > 200:
@@ -54,7 +51,7 @@ def allowed(expression: str) -> bool:
         if word == "(":
             result = alternatives()
             return bool(words) and words.pop(0) == ")" and result
-        result = word.removesuffix("+").lower() in KEPT
+        result = word.removesuffix("+").lower() in PERMITTED
         if words and words[0] in ("WITH", "with"):
             words.pop(0)
             result = bool(words) and bool(_EXCEPTION.search(words.pop(0))) and result
@@ -64,8 +61,7 @@ def allowed(expression: str) -> bool:
 
 
 def declared(text: str) -> str:
-    """The SPDX expression that a file's header states, several of them joined by AND; "" where it states
-    none."""
+    """Return the SPDX expression that a file's header states; several are joined by AND, "" means none."""
     found = []
     for line in _SPDX_LINE.finditer(text, 0, 8_000):
         start = _SPDX_START.match(line[1])
@@ -80,42 +76,35 @@ def declared(text: str) -> str:
 # Short names, with everything but letters, digits and dots made spaces.
 _NAMES = (
     ("MIT", r"(?:the )?(?:mit|expat)(?: x11)?(?: licen[cs]e)?(?: mit)?"),
-    (
-        "Apache-2.0",
-        r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)? ?v?2(?:\.0)?(?: licen[cs]e)?",
-    ),
+    ("Apache-2.0", r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)?"
+     r" ?v?2(?:\.0)?(?: licen[cs]e)?"),
     ("Apache-2.0", r"(?:the )?apache(?: software)?(?: licen[cs]e)?"),
     ("BSD-3-Clause", r"(?:the )?(?:new|modified|revised|(?:3|three) ?clause) bsd(?: licen[cs]e)?"),
-    (
-        "BSD-3-Clause",
-        r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)(?: licen[cs]e| clauses?)?",
-    ),
+    ("BSD-3-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)"
+     r"(?: licen[cs]e| clauses?)?"),
     ("BSD-2-Clause", r"(?:the )?(?:simplified|freebsd|(?:2|two) ?clause)(?: bsd)?(?: licen[cs]e)?"),
-    (
-        "BSD-2-Clause",
-        r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)(?: licen[cs]e| clauses?)?",
-    ),
+    ("BSD-2-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)"
+     r"(?: licen[cs]e| clauses?)?"),
     ("BSD", r"(?:the )?bsd(?: style| like)?(?: licen[cs]e)?"),
-)
+)  # fmt: skip
 
 
 def named(name: str) -> str:
-    """SPDX expression of a licence's short name: an expression, BigQuery's keys ("bsd-3-clause"), a package's
-    field; "" for "".
+    """Convert a licence's short name, as in a package's field, to an SPDX expression; "" for "".
 
-    Names joined by "or", "/" give OR, by "and", "," or "&" give AND. A name we do not know stays as it is,
-    its spaces made hyphens.
+    It may be an expression, or a key of BigQuery's ("bsd-3-clause"). Names joined by "or" or "/" give OR, by
+    "and", "," or "&" give AND. An unknown name stays as it is, its spaces made hyphens.
     """
-    if declared(f"SPDX-License-Identifier: {name}") == name.strip() and re.search(
-        r" (?:AND|OR|WITH) |^\S+$", name.strip()
-    ):
-        return re.sub(r"[\w.+-]+", lambda word: KEPT.get(word[0].lower(), word[0]), name.strip())
+    expression = name.strip()
+    is_spdx = declared(f"SPDX-License-Identifier: {name}") == expression
+    if is_spdx and re.search(r" (?:AND|OR|WITH) |^\S+$", expression):
+        return re.sub(r"[\w.+-]+", lambda word: PERMITTED.get(word[0].lower(), word[0]), expression)
     name = re.sub(r"(?i),\s*(?=v(?:ersion)?\b)", " ", name)
-    sides = [
-        [_single(part) for part in re.split(r"(?i)\s+and\s+|[,;&]", side) if part.strip()]
-        for side in re.split(r"(?i)\s+or\s+|\s*/\s*(?!x11)|\|", name)
-    ]
-    terms = [" AND ".join(dict.fromkeys(side)) for side in sides if side]
+    terms = []
+    for side in re.split(r"(?i)\s+or\s+|\s*/\s*(?!x11)|\|", name):
+        names = [part for part in re.split(r"(?i)\s+and\s+|[,;&]", side) if part.strip()]
+        if names:
+            terms.append(" AND ".join(dict.fromkeys(map(_single, names))))
     if len(terms) < 2:
         return "".join(terms)
     return " OR ".join(f"({term})" if " " in term else term for term in dict.fromkeys(terms))
@@ -128,9 +117,11 @@ def _single(name: str) -> str:
 
 
 # Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A
-# text may hold several.
-_GRANT = "permission is hereby granted free of charge to any person obtaining a copy of this software and associated documentation files"
-_GRANT += " the software to deal in the software without restriction"
+# text may contain several.
+_GRANT = (
+    "permission is hereby granted free of charge to any person obtaining a copy of this software and"
+    " associated documentation files the software to deal in the software without restriction"
+)
 _KEEP_NOTICE = ".{0,900}permission notice.{0,60} shall be included"
 _BINARY_FORM = (
     ".{0,900}redistributions? (?:of source code|in source form).{0,900}redistributions? in binary form"
@@ -145,7 +136,8 @@ _TEXTS = tuple(
     for name, pattern in (
         ("AGPL", r"affero general public licen[cs]e|\bagpl"),
         ("LGPL", r"(?:lesser|library) general public licen[cs]e|\blgpl"),
-        ("GPL", r"(?<!affero )(?<!lesser )(?<!library )general public licen[cs]e|\bgpl\b|\bgplv?[123]|\bcopyleft"),
+        ("GPL", r"(?<!affero )(?<!lesser )(?<!library )general public licen[cs]e|\bgpl\b|\bgplv?[123]"
+         r"|\bcopyleft"),
         ("MPL", r"mozilla public licen[cs]e"),
         ("EPL", r"eclipse public licen[cs]e|common public licen[cs]e"),
         ("CDDL", r"common development and distribution licen[cs]e"),
@@ -160,7 +152,8 @@ _TEXTS = tuple(
         ("Hippocratic", r"hippocratic licen[cs]e|do no harm|universal declaration of human rights"),
         ("Artistic", r"artistic licen[cs]e"),
         ("Unlicense", r"this is free and unencumbered software"),
-        ("ISC", r"permission to use copy modify and or distribute this software for any purpose with or without fee is hereby granted"),
+        ("ISC", r"permission to use copy modify and or distribute this software for any purpose with or"
+         r" without fee is hereby granted"),
         ("HPND", r"permission to use copy modify and distribute this software and its documentation"),
         ("Zlib", r"altered source versions must be plainly marked"),
         ("BSL-1.0", r"boost software licen[cs]e"),
@@ -173,10 +166,11 @@ _TEXTS = tuple(
         ("BSD-3-Clause-Clear", r"no express or implied licenses to any party s patent rights"),
         ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
         ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
-        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)|military"
-         r"|not (?:be )?(?:sell|resell)|(?:academic|research|evaluation|educational) (?:use|purposes) only"
-         r"|may not be (?:sold|redistributed)|additional restrictions?|with the following (?:additional|extra)"
-         r"|proprietary and confidential|all use (?:is|must)"),
+        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)"
+         r"|military|not (?:be )?(?:sell|resell)"
+         r"|(?:academic|research|evaluation|educational) (?:use|purposes) only"
+         r"|may not be (?:sold|redistributed)|additional restrictions?"
+         r"|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
         ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0"
          r"|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
         ("BSD-3-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?={_NO_ENDORSEMENT})"),
@@ -184,18 +178,21 @@ _TEXTS = tuple(
         ("BSD-Source-Code", f"{_SOURCE_AND_BINARY}(?!{_BINARY_FORM})"),
         ("BSD-3-Clause", r"(?:new|modified|revised|3 clause) bsd licen[cs]e|bsd 3 clause|bsd new licen[cs]e"),
         ("BSD-2-Clause", r"(?:simplified|2 clause) bsd licen[cs]e|bsd 2 clause"),
-        ("BSD", rf"{_UNDER}bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b|licen[cs]e bsd\b"),
+        ("BSD", rf"{_UNDER}bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b"
+         r"|licen[cs]e bsd\b"),
         ("MIT", f"{_GRANT}(?={_KEEP_NOTICE})"),
         ("MIT-0", f"{_GRANT}(?!{_KEEP_NOTICE})"),
-        ("MIT", rf"{_UNDER}(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b"
-         r"|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)|\bmit licen[cs]e (?:see|http)"),
+        ("MIT", rf"{_UNDER}(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e"
+         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b"
+         r"|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)"
+         r"|\bmit licen[cs]e (?:see|http)"),
     )
 )  # fmt: skip
 _CHOICE = re.compile(
-    r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)|licen[cs]e of your choice"
-    r"|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"
+    r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)"
+    r"|licen[cs]e of your choice|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"
 )
-# What MIT, BSD and Apache texts consist of; the rest of a text must not set conditions of its own.
+# The sentences of MIT, BSD and Apache texts; the rest of a text must not set conditions of its own.
 _SOURCE_FORM = "redistributions? (?:of source code|in source form)"
 _LIST = "this list of conditions and the following disclaimer"
 _PROMOTE = (
@@ -207,47 +204,45 @@ _STANDARD = re.compile(
             f"{_GRANT}.{{0,260}}subject to the following conditions?",
             "the above copyright notices? and this permission notice(?: including the next paragraph)?"
             " shall be included in all copies or substantial portions of the software",
-            "the software is provided as is without warranty of any kind.{0,180}in no event shall.{0,160}be liable for any claim"
-            ".{0,260}dealings in the software",
+            "the software is provided as is without warranty of any kind.{0,180}in no event shall.{0,160}"
+            "be liable for any claim.{0,260}dealings in the software",
             f"{_SOURCE_AND_BINARY}.{{0,100}}provided that the following conditions are met",
             f"{_SOURCE_FORM} must retain the(?: above| accompanying) copyright notices? {_LIST}",
-            f"redistributions? in binary form must reproduce the(?: above| accompanying) copyright notices? {_LIST}"
-            " in the documentation and or other materials provided with the distribution",
+            "redistributions? in binary form must reproduce the(?: above| accompanying) copyright notices?"
+            f" {_LIST} in the documentation and or other materials provided with the distribution",
             f"neither the names? of.{{0,300}}?may be used {_PROMOTE}",
             f"the names? of.{{0,120}}?may not be used {_PROMOTE}",
             "this software is provided by.{0,200}?as is.{0,400}?in no event shall.{0,260}?be liable for any"
             ".{0,500}?possibility of such damages?",
-            "you may not use this file except in compliance with the license.{0,160}unless required by applicable law"
-            " or agreed to in writing.{0,260}limitations under the license",
+            "you may not use this file except in compliance with the license.{0,160}"
+            "unless required by applicable law or agreed to in writing.{0,260}limitations under the license",
             "the text should be enclosed in the appropriate comment syntax",
         )
     )
 )
 _CONDITION = re.compile(
-    r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited|you agree)\b"
+    r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited"
+    r"|you agree)\b"
 )
 # The terms of Apache-2.0, from "definitions" to the end of section 9, by the digest of their words.
 _APACHE_TERMS = re.compile(
     r"1 definitions license shall mean.{5000,20000}?accepting any such warranty or additional liability"
 )
 _APACHE_DIGEST = "9d6ffee88fef15058256aa822373d159"
-ADDITIONS = (
-    "Commons-Clause",
-    "LicenseRef-restricted",
-    "LicenseRef-conditions",
-)  # on top of a licence, never an alternative to it
+# On top of a licence, never an alternative to it.
+ADDITIONS = ("Commons-Clause", "LicenseRef-restricted", "LicenseRef-conditions")
 _ABOUT_RIGHTS = re.compile(r"licen[cs]|permission|redistribut|copyright|gpl|commons", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=4096)
 def recognised(text: str, whole: bool = True) -> str:
-    """SPDX expression of the licences that a text holds or speaks of, in order; "" when none is recognised.
+    """Recognise the licences that a text contains or names, in order, as an SPDX expression; "" for none.
 
     Several licences are joined by AND; by OR where a short text offers a choice ("dual licensed",
-    "alternatively"). A licence with conditions of its own is joined by AND to a LicenseRef that no one keeps.
-    Wrapping, comment marks, quotes and copyright lines make no difference. whole: the text is a LICENSE file,
-    and nothing else in it may set conditions; else it is a file's header, where that counts within the
-    licence only.
+    "alternatively"). A licence with conditions of its own is joined by AND to a LicenseRef that is not
+    permitted. Wrapping, comment marks, quotes and copyright lines make no difference. whole: the text is a
+    LICENSE file, and nothing else in it may set conditions; else it is a file's header, where that counts
+    within the licence only.
     """
     if not _ABOUT_RIGHTS.search(text):
         return ""
@@ -266,8 +261,7 @@ def recognised(text: str, whole: bool = True) -> str:
 
 
 def _rest(plain: str, whole: bool) -> str:
-    """What a text says besides the standard sentences: all of it, or between the first and the last of
-    them."""
+    """Text besides the standard sentences: all of it, or what is between the first and the last of them."""
     plain = _APACHE_TERMS.sub(lambda terms: "\n" if digest(terms[0]) == _APACHE_DIGEST else terms[0], plain)
     pieces = _STANDARD.sub("\n", plain).split("\n")
     return "\n".join(pieces if whole else pieces[1:-1])

@@ -1,376 +1,213 @@
-"""Raw files -> clean documents: the order of the steps.
+"""What looks at all groups in their order: lines, sentences, documents and books that came before.
 
-Raw files are worked on in groups (`groups`), wherever the engine runs them. Between the steps that a group
-goes through by itself stand those that look at all groups in their order: which lines were seen before, what
-the quality models learn, where the percentiles lie, which sentences of C4's pages came before, and which
-documents, near or exact. A killed run goes on at the first group without its file.
+Nothing here depends on where one group ends and the next begins.
 """
 
-import json
-import os
+import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from puna.corpus import fit, steps
-from puna.corpus.cards import card
-from puna.corpus.engine import Engine, prepare
-from puna.corpus.fit import Learnt
-from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, TAIL, UNLIKE, Tally
-from puna.corpus.record import DAMAGED, document_schema
+from puna.corpus.funnel import BOOK, DUPLICATE, NEAR, SourceStats
+from puna.corpus.record import document_schema, documents_folder
 from puna.corpus.settings import CorpusSettings, SourceSettings
-from puna.corpus.sources.fetch import RawFile
-from puna.corpus.steps import Group
-from puna.errors import UserError
+from puna.corpus.steps import EXCERPT, FilterThresholds, Group, text_fields
+from puna.corpus.tables import BATCH_CHARACTERS, Array, Writer, characters_of, rows_of
 
 MOST_TEXT_BYTES = 1 << 34  # of memory for the digests of all texts, 16 a text; taken as they come
-Progress = Callable[[str, int, int], None]
 
 
-def documents(
-    settings: CorpusSettings,
-    files: Mapping[str, Iterable[RawFile]],
-    parts: Path,
-    out: Path,
-    progress: Progress,
-    root: Path = Path(),
-) -> dict[str, Any]:
-    """Read, clean and filter every raw file; write `out/<source>.parquet` and `out/dropped.parquet`; return
-    the funnel.
-
-    files: of each source, taken one by one. parts: folder for finished groups, which a second call finds
-    again. progress(what, groups done, groups in all). root: what the paths in settings start from. Raises
-    UserError for a damaged file (policy "stop") and where no document is left.
-    """
-    prepare()
-    parts.mkdir(parents=True, exist_ok=True)
-    addresses, settings = settings, _without_addresses(settings)
-    work = [
-        Group(source, settings, number, parts.absolute(), root.absolute()).with_files(cut)
-        for source in settings.sources
-        for number, cut in enumerate(steps.groups(files[source.name], settings.group_bytes))
-    ]
-    engine = Engine(settings.workers, settings.ray)
-    lined = [group for group in work if group.source.ccnet != "off"]
-    _run(engine, steps.read, work, _after_reading, "reading", progress)
-    _stop_if_damaged(settings, work)
-    removed = _keep_lines(settings, lined, progress) if lined else {}
-    _run(engine, steps.judge, lined, lambda group: "judged", "judging", progress)
-    fit.models(settings, work, parts, progress)
-    asking = [group for group in work if group.source.perplexity or group.source.reference]
-    _run(engine, steps.score, asking, lambda group: "scores", "scoring", progress)
-    learnt = fit.learnt(settings, asking, parts)
-    progress("merging", len(work), len(work))
-    funnel = _merge(settings, work, learnt, out, root)
-    funnel["lines"] = removed
-    for name, text in (("data_card.md", card.data_card), ("public_summary.md", card.public_summary)):
-        (out / name).write_text(text(addresses, funnel))
-    (out / "learnt.json").write_text(json.dumps(funnel["learnt"], indent=1) + "\n")
-    for name in ("perplexity", "reference"):
-        if (parts / name).is_dir():
-            shutil.copytree(parts / name, out / name, copy_function=_link)
-    funnel["empty"] = {
-        name: _no_document(settings, funnel, name)
-        for name, steps in funnel["sources"].items()
-        if not steps["kept"]["documents"]
-    }
-    if len(funnel["empty"]) == len(settings.sources):
-        raise UserError("\n".join(funnel["empty"].values()))
-    return funnel
-
-
-def _without_addresses(settings: CorpusSettings) -> CorpusSettings:
-    """Settings as groups have them, which are sent to every worker: without the list of all files."""
-    bare = tuple(source.model_copy(update={"uris": ()}) for source in settings.sources)
-    return settings.model_copy(update={"sources": bare})
-
-
-def _run(
-    engine: Engine,
-    work: Callable[[Group], None],
-    jobs: list[Group],
-    result: Callable[[Group], str],
-    what: str,
-    progress: Progress,
-) -> None:
-    """Run a step on every group whose file is not there yet."""
-    waiting = [group for group in jobs if not group.path(result(group)).exists()]
-    progress(what, len(jobs) - len(waiting), len(jobs))
-    engine.each(work, waiting, lambda done: progress(what, len(jobs) - len(waiting) + done, len(jobs)))
-
-
-def memory_bytes(settings: CorpusSettings) -> int:
-    """What all processes together take at most, before quality models and but for single huge records: 300 MB
-    of the one that merges, 250 MB of each worker, and the memory of the lines seen under ccnet, which that of
-    the sentences seen under c4 follows. Beyond a few million documents 16 bytes come to that for each, and 10
-    kB for each book."""
-    lines = settings.line_memory_bytes * any(
-        source.ccnet != "off" or source.c4 for source in settings.sources
-    )
-    return 300_000_000 + 250_000_000 * Engine(settings.workers, settings.ray).processes + lines
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file, or a copy where there can be none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _after_reading(group: Group) -> str:
-    return "judged" if group.source.ccnet == "off" else "read"
-
-
-def _stop_if_damaged(settings: CorpusSettings, work: list[Group]) -> None:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    if settings.on_damaged_file == "skip":
-        return
-    for group in work:
-        path = group.path(_after_reading(group))
-        table = pq.read_table(path, columns=["file", "reason", "detail"])
-        if damaged := table.filter(pc.equal(table["reason"], DAMAGED)).to_pylist():
-            path.unlink()  # to be read again once it is mended
-            told = "\n  ".join(f"{row['file']}: {row['detail']}" for row in damaged)
-            raise UserError(
-                f"source {group.source.name}: {told}\nmend or remove the file, or set corpus.on_damaged_file to skip"
-            )
-
-
-def _keep_lines(
-    settings: CorpusSettings, lined: list[Group], progress: Progress
+def mark_lines(
+    settings: CorpusSettings, groups: list[Group], progress: Callable[[str, int, int], None]
 ) -> dict[str, dict[str, int]]:
-    """Write which lines of each group stay. The scope of a source is all its groups, as far as memory
-    reaches."""
+    """Write which lines of each group stay; return counts by source.
+
+    The scope of a source is all its groups, as far as `remembered_lines` reaches.
+    """
     from puna.corpus.dedup import lines
 
-    def hashes(group: Group) -> Any:
-        return np.load(group.path("lines"), allow_pickle=False)
-
     counts: dict[str, dict[str, int]] = {}
-    for source in dict.fromkeys(group.source for group in lined):
-        own = [group for group in lined if group.source == source]
-        found = removed = 0
-        if source.ccnet == "exact":
-            answers = lines.unrepeated(map(hashes, own), settings.line_memory_bytes)
+    for source in dict.fromkeys(group.source for group in groups):
+        own = [group for group in groups if group.source == source]
+        hashes = (np.load(group.path("lines"), allow_pickle=False) for group in own)
+        seen = None if source.ccnet == "exact" else lines.HashSet(settings.remembered_bytes)
+        if seen is None:
+            marks = lines.unrepeated(hashes, settings.remembered_bytes)
         else:
-            seen = lines.Seen(settings.line_memory_bytes)
-            answers = (seen.first_time(hashes(group)) for group in own)
-        for number, (group, keep) in enumerate(zip(own, answers, strict=True)):
+            marks = map(seen.mark_new, hashes)
+        found = removed = 0
+        for number, (group, keep) in enumerate(zip(own, marks, strict=True)):
             progress(f"{source.name}: lines", number, len(own))
             found, removed = found + len(keep), removed + int((~keep).sum())
-            with steps.Array(group.path("keep")) as kept:
-                kept.add(keep)
-        exact = -(-found // lines.scope_lines(settings.line_memory_bytes))
-        counts[source.name] = {
-            "found": found,
-            "removed": removed,
-            "scopes": exact if source.ccnet == "exact" else seen.scopes,
-        }
+            with Array(group.path("keep")) as file:
+                file.add(keep)
+        scopes = seen.scopes if seen else math.ceil(found / lines.scope_lines(settings.remembered_bytes))
+        counts[source.name] = {"found": found, "removed": removed, "scopes": scopes}
     return counts
 
 
-def _no_document(settings: CorpusSettings, funnel: dict[str, Any], source: str) -> str:
-    """What to tell about a source of which nothing is left."""
-    return (
-        f"no document is left of source {source} ({_reasons(funnel['dropped'][source])}); give other files, another reader for them, or "
-        f"loosen the filters (corpus.minimum_characters={settings.minimum_characters}, corpus.languages={list(settings.languages)}, "
-        f"corpus.near_duplicates={settings.near_duplicates}{f', corpus.known={settings.known}' * bool(settings.known)})"
-    )
-
-
-def _reasons(dropped: dict[str, int]) -> str:
-    return (
-        ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
-        or "no records found"
-    )
-
-
-def _merge(
-    settings: CorpusSettings, work: list[Group], learnt: Learnt, out: Path, root: Path
+def merge(
+    settings: CorpusSettings, groups: list[Group], thresholds: FilterThresholds, out: Path, root: Path
 ) -> dict[str, Any]:
-    """Take all groups in order: filter by quality, drop what was there before, the first one kept; write
-    documents and dropped."""
+    """Filter rows by their scores, drop those that came before, and write `out`'s Parquet files.
+
+    The first copy is kept, in the order of sources and files. Returns counts: of each source what came
+    through every step, reasons, licences, languages, buckets and hosts.
+    """
+    stats = {source.name: SourceStats() for source in settings.sources}
+    deduplicator = Deduplicator(settings, out, root)
+    with Writer(out / "dropped.parquet", _dropped_schema()) as dropped:
+        for source in settings.sources:
+            own = [group for group in groups if group.source.name == source.name]
+            with Writer(out / f"{source.name}.parquet", document_schema()) as documents:
+                for rows in _batches(own):
+                    for row in rows:
+                        thresholds.filter(row, settings)
+                    deduplicator.drop(rows, source)
+                    for row in rows:
+                        stats[source.name].add(row, row["reason"])
+                        if row["reason"]:
+                            excerpt = (row["text"] or "")[:EXCERPT]
+                            dropped.add({**row, "excerpt": excerpt, "text": None})
+                        else:
+                            documents.add(row)
+    return {**_counts(stats), **deduplicator.counts()}
+
+
+def _dropped_schema() -> Any:
     import pyarrow as pa
 
-    dropped_schema = pa.schema(
-        [(name, pa.string()) for name in ("source", "file", "url", "reason", "detail", "excerpt")]
-    )
-    dropped_schema = dropped_schema.insert(2, pa.field("offset", pa.int64()))
-    tallies = {source.name: Tally() for source in settings.sources}
-    earlier = _Earlier(settings, out, root)
-    with steps.Writer(out / "dropped.parquet", dropped_schema) as dropped:
-        for source in settings.sources:
-            own = [group for group in work if group.source == source]
-            with steps.Writer(out / f"{source.name}.parquet", document_schema()) as kept:
-                for group in own:
-                    for rows, signatures in _batches(group):
-                        _filter(rows, source, settings, learnt)
-                        earlier.drop(rows, signatures, source)
-                        for row in rows:
-                            tallies[source.name].add(row, row["reason"])
-                            if row["reason"]:
-                                dropped.add(
-                                    {**row, "excerpt": (row["text"] or "")[: steps.EXCERPT], "text": None}
-                                )
-                            else:
-                                kept.add(row)
-    names = [source.name for source in settings.sources]
-    spans = earlier.spans
-    return {
-        **(
-            {"spans": {"found": spans.found, "removed": spans.removed, "scopes": spans.scopes}}
-            if spans
-            else {}
-        ),
-        "sources": {name: tallies[name].funnel() for name in names},
-        **{
-            key: {name: dict(sorted(getattr(tallies[name], key).items())) for name in names}
-            for key in ("dropped", "licences", "languages")
-        },
-        "buckets": {
-            name: dict(sorted(tallies[name].buckets.items())) for name in names if tallies[name].buckets
-        },
-        "hosts": {
-            name: {"hosts": len(tallies[name].hosts), "top": tallies[name].top_hosts()}
-            for name in names
-            if tallies[name].hosts
-        },
-        "learnt": learnt.told(),
-    }
+    names = ("source", "file", "offset", "url", "reason", "detail", "excerpt")
+    return pa.schema([(name, pa.int64() if name == "offset" else pa.string()) for name in names])
 
 
-def _batches(group: Group) -> Iterator[tuple[list[dict[str, Any]], Any]]:
-    """The judged rows of a group with their scores, and the MinHash signatures of those that are still in, a
-    few at a time."""
-    signatures = (
-        np.load(group.path("near"), mmap_mode="r", allow_pickle=False) if group.settings.signs else None
-    )
-    scores = (
-        steps.rows_of(group.path("scores"), ["perplexity", "reference_score"])
-        if group.path("scores").exists()
-        else None
-    )
-    at = 0
-    for batch in steps.batches_of(group.path("judged")):
-        rows = [{**row, "signed": not row["reason"]} for row in batch]
+def _batches(groups: Iterable[Group]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a source's groups, about a megabyte at a time."""
+    batch: list[dict[str, Any]] = []
+    characters = 0
+    for group in groups:
+        for row in _scored_rows(group):
+            batch.append(row)
+            characters += characters_of(row)
+            if characters > BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _scored_rows(group: Group) -> Iterator[dict[str, Any]]:
+    """Filtered rows of a group with their scores and, where it is compared by it, their MinHash signature."""
+    signatures = scores = None
+    if group.settings.uses_minhash:
+        signatures = iter(np.asarray(np.load(group.path("minhash"), mmap_mode="r", allow_pickle=False)))
+    if group.path("scores").exists():
+        scores = rows_of(group.path("scores"), ["perplexity", "reference_score"])
+    for row in rows_of(group.path("filtered")):
         if scores is not None:
-            for row in rows:
-                row |= next(scores)
-        size = sum(row["signed"] for row in rows)
-        yield rows, None if signatures is None else signatures[at : at + size]
-        at += size
+            row |= next(scores)
+        row["signature"] = next(signatures) if signatures is not None and not row["reason"] else None
+        yield row
 
 
-def _filter(
-    rows: list[dict[str, Any]], source: SourceSettings, settings: CorpusSettings, learnt: Learnt
-) -> None:
-    """Give rows their bucket, and a reason to those that a quality filter drops."""
-    for row in rows:
-        if row["perplexity"] is not None and settings.perplexity:
-            row["bucket"] = learnt.bucket(source.name, row["perplexity"])
-            if row["bucket"] not in settings.perplexity.keep:
-                row |= {
-                    "reason": TAIL,
-                    "detail": f"{row['bucket']}: {row['perplexity']:.1f}, {learnt.told_bounds(source.name)}",
-                }
-        if (
-            not row["reason"]
-            and row["reference_score"] is not None
-            and row["reference_score"] < learnt.reference_threshold
-        ):
-            row |= {
-                "reason": UNLIKE,
-                "detail": f"score {row['reference_score']:.3f} of at least {learnt.reference_threshold:.3f}",
-            }
+def _counts(stats: dict[str, SourceStats]) -> dict[str, Any]:
+    """Counts of all sources, each by source."""
+    counts: dict[str, Any] = {"sources": {name: own.funnel() for name, own in stats.items()}}
+    for key in ("dropped", "licences", "languages"):
+        counts[key] = {name: dict(sorted(getattr(own, key).items())) for name, own in stats.items()}
+    counts["buckets"] = {
+        name: dict(sorted(own.buckets.items())) for name, own in stats.items() if own.buckets
+    }
+    counts["hosts"] = {
+        name: {"hosts": len(own.hosts), "top": own.top_hosts()} for name, own in stats.items() if own.hosts
+    }
+    return counts
 
 
-class _Earlier:
-    """What has been kept so far, of all sources and of the run that the settings name as known."""
+class Deduplicator:
+    """Remembers what was kept, of all sources and of a run that the settings name, and drops its repeats."""
 
     def __init__(self, settings: CorpusSettings, out: Path, root: Path) -> None:
         from puna.corpus.dedup.books import Books
         from puna.corpus.dedup.index import Index
-        from puna.corpus.dedup.lines import Seen
+        from puna.corpus.dedup.lines import HashSet
         from puna.corpus.dedup.sentences import Spans
 
-        self._settings, self._texts, self._books = settings, Seen(MOST_TEXT_BYTES), Books()
-        self.spans = (
-            Spans(settings.line_memory_bytes) if any(source.c4 for source in settings.sources) else None
-        )
+        self._settings = settings
+        self._texts, self._books = HashSet(MOST_TEXT_BYTES), Books()
+        uses_c4 = any(source.c4 for source in settings.sources)
+        self._spans = Spans(settings.remembered_bytes) if uses_c4 else None
         self._index = None
-        if settings.signs:
-            if settings.known:
-                shutil.copytree(documents_folder(root / settings.known) / "near", out / "near")
-            self._index = Index(out / "near", threshold=settings.near_duplicates)
+        if settings.uses_minhash:
+            if settings.deduplicate_against:
+                earlier = documents_folder(root / settings.deduplicate_against)
+                shutil.copytree(earlier / "near", out / "near")
+            self._index = Index(out / "near", threshold=settings.near_duplicate_threshold)
 
-    def drop(self, rows: list[dict[str, Any]], signatures: Any, source: SourceSettings) -> None:
-        """Give a reason to rows whose text, or nearly so, was kept before; under c4, once they lost the
-        sentences that came before.
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many sentences were compared and removed, where a source asks for that."""
+        spans = self._spans
+        if spans is None:
+            return {}
+        return {"spans": {"found": spans.found, "removed": spans.removed, "scopes": spans.scopes}}
 
-        signatures: of the rows that came in without a reason.
+    def drop(self, rows: list[dict[str, Any]], source: SourceSettings) -> None:
+        """Give a reason to rows whose text was kept before, or nearly so.
+
+        Under c4, they lose the sentences that came before first.
         """
-        own = [row for row in rows if row["signed"]]
-        shortened = self._shorten([row for row in rows if not row["reason"]]) if source.c4 else []
-        fresh = [row for row in rows if not row["reason"]]
-        first = self._texts.first_time(np.array([int(row["id"][:16], 16) for row in fresh], np.uint64))
-        for row, is_first in zip(fresh, first.tolist(), strict=True):
-            if not is_first:
-                row |= {"reason": DUPLICATE, "detail": f"of {row['id']}"}
-        if self._index is not None:
-            places = [place for place, row in enumerate(own) if not row["reason"]]
-            signatures = _signed_anew([own[place] for place in places], signatures[places], shortened)
-            found = self._index.add([own[place]["id"] for place in places], signatures)
-            again = np.flatnonzero(found >= 0)
-            for at, identity in zip(again.tolist(), self._index.ids(found[again]), strict=True):
-                own[places[at]] |= {"reason": NEAR, "detail": f"of {identity}"}
-        for row in fresh if source.books else ():
-            if not row["reason"] and (match := self._books.add(row["id"], row["text"])):
-                row |= {"reason": BOOK, "detail": f"{match[1]:.0%} of {match[0]}"}
+        if source.c4:
+            self._remove_sentences([row for row in rows if not row["reason"]])
+        self._drop_equal([row for row in rows if not row["reason"]])
+        self._drop_near([row for row in rows if not row["reason"]])
+        if source.books:
+            self._drop_books([row for row in rows if not row["reason"]])
 
-    def _shorten(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take out of pages the spans of sentences that came before: the rows of a new text, dropped where
-        that is too short. Their language and scores are those of the whole page."""
+    def _remove_sentences(self, rows: list[dict[str, Any]]) -> None:
+        """Take out the spans of sentences that came before, and drop pages of which too little is left.
+
+        Language and scores stay those of the whole page.
+        """
+        from puna.corpus.dedup import near
         from puna.corpus.dedup.sentences import REPEATED
         from puna.corpus.filters.c4 import MINIMUM_SENTENCES
 
-        assert self.spans is not None
+        assert self._spans is not None
         shortened = []
-        for row, (text, sentences) in zip(
-            rows, self.spans.unseen([row["text"] for row in rows]), strict=True
-        ):
+        unseen = self._spans.unseen([row["text"] for row in rows])
+        for row, (text, sentences) in zip(rows, unseen, strict=True):
             if text == row["text"]:
                 continue
             if sentences < MINIMUM_SENTENCES:
                 row["reason"] = REPEATED
             else:
-                row |= steps.measured(text, self._settings)
+                row |= text_fields(text, self._settings)
                 shortened.append(row)
-        return shortened
+        if self._index is not None:
+            signatures = near.signatures([row["text"] for row in shortened])
+            for row, signature in zip(shortened, signatures, strict=True):
+                row["signature"] = signature
 
+    def _drop_equal(self, rows: list[dict[str, Any]]) -> None:
+        digests = np.array([int(row["id"][:16], 16) for row in rows], np.uint64)
+        for row, is_new in zip(rows, self._texts.mark_new(digests).tolist(), strict=True):
+            if not is_new:
+                row |= {"reason": DUPLICATE, "detail": f"of {row['id']}"}
 
-def _signed_anew(rows: list[dict[str, Any]], signatures: Any, changed: list[dict[str, Any]]) -> Any:
-    """The rows' signatures, made again for those whose text has changed."""
-    from puna.corpus.dedup import near
+    def _drop_near(self, rows: list[dict[str, Any]]) -> None:
+        if self._index is None or not rows:
+            return
+        signatures = np.stack([row["signature"] for row in rows])
+        earlier = self._index.add([row["id"] for row in rows], signatures)
+        repeats = np.flatnonzero(earlier >= 0)
+        for number, identity in zip(repeats.tolist(), self._index.ids(earlier[repeats]), strict=True):
+            rows[number] |= {"reason": NEAR, "detail": f"of {identity}"}
 
-    those = set(map(id, changed))
-    places = [place for place, row in enumerate(rows) if id(row) in those]
-    if places:
-        signatures[places] = near.signatures([rows[place]["text"] for place in places])
-    return signatures
-
-
-def documents_folder(run: Path) -> Path:
-    """The documents artifact of a run's folder, or the folder itself where it is one. Raises UserError where
-    there is none."""
-    if (run / "dropped.parquet").is_file():
-        return run
-    found = sorted(run.glob("documents-*"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(f"{run.absolute()} holds no documents: name a run's folder, such as out/first")
-    return found[-1]
+    def _drop_books(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if match := self._books.add(row["id"], row["text"]):
+                identity, overlap = match
+                row |= {"reason": BOOK, "detail": f"{overlap:.0%} of {identity}"}

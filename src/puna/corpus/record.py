@@ -1,26 +1,27 @@
-"""The one schema of a document, with its lineage, and what a reader gives before it is cleaned."""
+"""What readers yield for a record of a raw file; Arrow schemas of a document with its lineage; its folder."""
 
 import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from puna.errors import UserError
+from puna.run import artifact
 
-DAMAGED = "damaged file"  # the reason of a record that its raw file's damage cost
-Refuses = (
-    Callable[[str], str] | None
-)  # url -> why it is opted out of, "" where it is not; None where nothing is
+DAMAGED = "damaged file"  # reason of the row that reports damage of a raw file
+# Returns the reason why a URL is opted out, "" for one that is not; None if nothing is opted out.
+Refuses = Callable[[str], str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One candidate document, as a reader found it in a raw file.
+class RawDocument:
+    """Text of one record of a raw file, before any cleaning or filtering.
 
-    url: where it was published, or a stable name inside its file. offset: where it starts in its raw file, in
-    bytes where the format has byte positions, else as a running number. raw_digest: digest of the raw record
-    the text was made from.
+    url: address where it was published, or a stable name inside its file. offset: start of the record in its
+    raw file, in bytes where the format has byte positions, else a running number. raw_digest: digest of the
+    raw record that the text was extracted from.
     """
 
     url: str
@@ -32,18 +33,20 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """A record that a reader could not or should not turn into a document; counted by `reason`, which is a
-    short fixed phrase."""
+class SkippedRecord:
+    """Record of a raw file that yields no document. reason: a short fixed phrase, by which it is counted."""
 
     reason: str
     url: str
     offset: int
 
 
-class BrokenOff(UserError):
-    """A raw file that cannot be read on inside a record, which is counted as the file's damage alone. url,
-    offset: of that record."""
+class TruncatedFile(UserError):
+    """Raised where a raw file ends, or cannot be read on, inside a record.
+
+    url and offset are those of that record. The reader yields no SkippedRecord for it, so that it is counted
+    once, as damage of the file.
+    """
 
     def __init__(self, message: str, url: str, offset: int) -> None:
         super().__init__(message)
@@ -51,17 +54,17 @@ class BrokenOff(UserError):
 
 
 def digest(raw: bytes | str) -> str:
-    """First 32 hex digits of SHA-256: enough to name a record or a document for good."""
-    return hashlib.sha256(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw).hexdigest()[
-        :32
-    ]
+    """Return the first 32 hex digits (128 bits) of SHA-256, the identity of a record or document."""
+    if isinstance(raw, str):
+        raw = raw.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(raw).hexdigest()[:32]
 
 
 @functools.cache
 def document_schema() -> Any:
-    """Arrow schema of a kept document.
+    """Return the Arrow schema of a document in the corpus.
 
-    id is the digest of the text, so equal texts have equal ids wherever they came from. `perplexity`,
+    `id` is the digest of the text, so equal texts have equal ids whatever their source. `perplexity`,
     `bucket` (head, middle, tail) and `reference_score` are null where the source does not ask for them.
     """
     import pyarrow as pa
@@ -90,10 +93,21 @@ def document_schema() -> Any:
 
 @functools.cache
 def row_schema() -> Any:
-    """Arrow schema of a record on its way: a document's, the bytes of its text, why it was dropped ("" while
-    it is not), and more about that or about what was replaced in it."""
+    """Return the Arrow schema of a record on its way through the steps: a document's columns and three more.
+
+    `size` is the bytes of the text, `reason` why the record was dropped ("" while it is not), and `detail`
+    says more about the reason, or what was replaced in the text.
+    """
     import pyarrow as pa
 
     return pa.schema(
         [*document_schema(), ("size", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
     )
+
+
+def documents_folder(run: Path) -> Path:
+    """Return the folder of a run's documents: of its last finished run, or `run` itself where it is one.
+
+    Raises UserError where there is none, and where it is not known which of several it is.
+    """
+    return run if (run / "dropped.parquet").is_file() else artifact.current(run, "documents")

@@ -4,14 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from puna.run.settings import not_hashed
+
+BYTES_PER_LINE = 16  # of memory, for a remembered line
 Reader = Literal[
     "warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "text", "code", "github", "lines", "jsonl"
 ]
 
 
 def _known_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises ValueError for codes that the language model does not have: a source would lose everything to
-    them."""
+    """Raise ValueError for codes that the language model does not have: they would drop a whole source."""
     if codes:
         from puna.corpus.filters import language
 
@@ -33,26 +35,29 @@ class SourceSettings(BaseModel):
     )
     reader: Reader
     uris: tuple[str, ...] = Field(
-        min_length=1, description="paths (globs), https://HOST/FILE#sha256=HEX or pypi:NAME==VERSION/WHEEL#sha256=HEX, each with !MEMBERS "
-        "(a glob) for files in an archive"
-    )  # fmt: skip
+        min_length=1,
+        description="paths (globs), https://HOST/FILE#sha256=HEX or pypi:NAME==VERSION/WHEEL#sha256=HEX, "
+        "each with !MEMBERS (a glob) for files in an archive",
+    )
     licence: str = Field("", description="licence of documents that do not name their own")
     origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
         "",
-        description="under what the public summary lists it; default: by its reader, and files of your own are left open",
+        description="under what the public summary lists it; default: by its reader, and files of your own "
+        "are left open",
     )
     languages: Languages | None = Field(
         None, description="languages kept in this source; default: corpus.languages; [] keeps all"
     )
     ccnet: Literal["off", "on", "exact"] = Field(
         "off",
-        description="CCNet's line deduplication before the language is told: on keeps the first copy of a line; exact does as CCNet's "
-        "code does: no copy of a repeated line stays, words are glued where lines end, and a document needs 300 characters",
+        description="CCNet's line deduplication before the language is identified: on keeps the first copy "
+        "of a line; exact does as CCNet's code does: no copy of a repeated line stays, words are glued where "
+        "lines end, and a document needs 300 characters",
     )
     c4: bool = Field(
         False,
-        description="the page heuristics of C4; of three sentences in a row that come again, in any such source, the "
-        "first copy stays (but where it overlaps with its own repeat)",
+        description="the page heuristics of C4; of three sentences in a row that come again, in any such "
+        "source, the first copy stays (but where it overlaps with its own repeat)",
     )
     perplexity: bool = Field(False, description="filter by corpus.perplexity")
     reference: bool = Field(False, description="filter by corpus.reference")
@@ -62,8 +67,7 @@ class SourceSettings(BaseModel):
 
 
 class PerplexitySettings(BaseModel):
-    """CCNet's quality filter: a Kneser-Ney n-gram model over SentencePiece pieces, trained on good text of
-    one's own."""
+    """CCNet's quality filter: a Kneser-Ney n-gram model over SentencePiece pieces, trained on your text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -71,7 +75,7 @@ class PerplexitySettings(BaseModel):
         min_length=1, description="sources whose documents the model learns from, such as wikipedia"
     )
     training_bytes: int = Field(1_000_000_000, ge=1, description="most text taken for that")
-    pieces: int = Field(
+    vocab_size: int = Field(
         65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them"
     )
     order: int = Field(5, ge=1, le=6)
@@ -98,7 +102,7 @@ class ReferenceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    dumps: tuple[str, ...] = Field(
+    citations_from: tuple[str, ...] = Field(
         min_length=1, description="sources with the reader wikipedia whose articles name the cited pages"
     )
     recall: float = Field(0.9, gt=0, le=1, description="share of cited pages that the threshold keeps")
@@ -106,8 +110,10 @@ class ReferenceSettings(BaseModel):
 
 
 class OptOutSettings(BaseModel):
-    """Files that say whose pages are not to be used. The text of a refused page in a web archive, a dump or
-    GitHub's rows is not even taken out."""
+    """Files that say whose pages are not to be used.
+
+    The text of such a page in a web archive, a dump or GitHub's rows is not even extracted.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -128,27 +134,32 @@ class CorpusSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    root: str = Field(
+    root: str = not_hashed(
         ".", description="folder that relative file URIs start from, itself relative to the recipe's folder"
     )
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
     languages: Languages = Field(("en",), description="languages kept (fastText lid.176 codes); [] keeps all")
     language_score: float = Field(0.5, ge=0, le=1, description="smallest language score kept (CCNet: 0.5)")
     minimum_characters: int = Field(200, ge=1, description="shorter documents are dropped")
-    near_duplicates: float = Field(
-        0.8, gt=0, le=1, description="documents that share this much (Jaccard, of word 5-grams) with an earlier one of any source are "
-        "dropped; 1: equal ones only"
-    )  # fmt: skip
-    known: str = Field(
+    near_duplicate_threshold: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="documents that share this much (Jaccard, of word 5-grams) with an earlier one of any "
+        "source are dropped; 1: equal ones only",
+    )
+    deduplicate_against: str = Field(
         "",
-        description="a run whose documents, and those that it knew, count as earlier ones; from corpus.root, such as out/first-dump",
+        description="a run whose documents, and those that it knew, count as earlier ones; from corpus.root, "
+        "such as out/first-dump",
     )
     perplexity: PerplexitySettings | None = None
     reference: ReferenceSettings | None = None
     opt_out: OptOutSettings = OptOutSettings()
     bad_words: str = Field(
         "",
-        description="file of words, one a line; under c4, a page with one of them is dropped. None comes with Puna",
+        description="file of words, one a line; under c4, a page with one of them is dropped. None comes "
+        "with Puna",
     )
     privacy: tuple[Literal["email", "phone", "ip"], ...] = Field(
         (), description="what is replaced by a placeholder in every text"
@@ -156,24 +167,22 @@ class CorpusSettings(BaseModel):
     on_damaged_file: Literal["stop", "skip"] = Field(
         "stop", description="a truncated or unreadable raw file ends the run, or is counted"
     )
-    group_bytes: int = Field(32_000_000, ge=1, description="raw bytes worked on and committed together")
-    line_memory_bytes: int = Field(
-        500_000_000, ge=1_000_000,
-        description="memory for lines seen, under ccnet, and then for sentences seen, under c4: 16 bytes for each; what is full is "
-        "forgotten, and a new scope begins",
-    )  # fmt: skip
-    workers: int = Field(
-        0, ge=0, description="processes at work; 0: one a processor. The result does not depend on it"
-    )
-    ray: str = Field(
-        "",
-        description="address of a Ray cluster that does the work, local for one started here; folders must be shared",
+    remembered_lines: int = Field(
+        31_250_000,
+        ge=62_500,
+        description="lines, under ccnet, and sentences, under c4, that are known as seen; then all are "
+        "forgotten and a new scope begins. 16 bytes of memory each",
     )
 
     @property
-    def signs(self) -> bool:
+    def uses_minhash(self) -> bool:
         """Whether near-duplicates are looked for."""
-        return self.near_duplicates < 1
+        return self.near_duplicate_threshold < 1
+
+    @property
+    def remembered_bytes(self) -> int:
+        """Memory of the remembered lines."""
+        return BYTES_PER_LINE * self.remembered_lines
 
     @model_validator(mode="after")
     def _consistent(self) -> "CorpusSettings":
@@ -185,11 +194,12 @@ class CorpusSettings(BaseModel):
             raise ValueError(f"two sources have the same name: {', '.join(twice)}")
         for key, named in (
             ("perplexity", self.perplexity and self.perplexity.train_on),
-            ("reference", self.reference and self.reference.dumps),
+            ("reference", self.reference and self.reference.citations_from),
         ):
             if unknown := sorted(set(named or ()) - set(names)):
                 raise ValueError(
-                    f"{key} names no source of the corpus: {', '.join(unknown)}; sources are {', '.join(names)}"
+                    f"{key} names no source of the corpus: {', '.join(unknown)}; "
+                    f"sources are {', '.join(names)}"
                 )
             if not named and (asking := [source.name for source in self.sources if getattr(source, key)]):
                 raise ValueError(

@@ -1,6 +1,6 @@
-"""Bits per byte of held-out documents: what a model, or a baseline, would need to send them, over their size.
+"""Bits per byte of held-out documents: what a model, or a baseline, needs to encode them, over their size.
 
-All methods are given the same documents and are charged for the same events: every token and the end of each
+All methods get the same documents and are charged for the same events: every token and the end of each
 document.
 """
 
@@ -20,17 +20,18 @@ WINDOWS = 16
 
 
 def model_bits(model: Llama, shard: Shard, length: int) -> float:
-    """Bits a model needs for a split's documents. Long documents are read in windows of `length` tokens that
-    overlap by half, so every token but the first ones sees at least length / 2 tokens before it."""
+    """Bits a model needs for a split's documents.
+
+    Long documents are read in windows of `length` tokens that overlap by half, so every token but the first
+    ones has at least length / 2 tokens of context.
+    """
     tokens, targets = _windows(shard, length)
     nats = 0.0
     with torch.inference_mode():
         for start in range(0, len(tokens), WINDOWS):
-            logits = model(torch.from_numpy(tokens[start : start + WINDOWS]))
-            goal = torch.from_numpy(targets[start : start + WINDOWS]).flatten()
-            nats += F.cross_entropy(
-                logits.flatten(0, 1).double(), goal, ignore_index=IGNORED, reduction="sum"
-            ).item()
+            logits = model(torch.from_numpy(tokens[start : start + WINDOWS])).flatten(0, 1).double()
+            target = torch.from_numpy(targets[start : start + WINDOWS]).flatten()
+            nats += F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum").item()
     return nats / math.log(2)
 
 
@@ -44,11 +45,11 @@ def _windows(shard: Shard, length: int) -> tuple[Array, Array]:
         while scored < len(document) - 1:
             start = 0 if not scored else scored + stride - length
             end = min(start + length, len(document) - 1)
-            row, goal = np.zeros(length, np.int64), np.full(length, IGNORED)
+            row, row_targets = np.zeros(length, np.int64), np.full(length, IGNORED)
             row[: end - start] = document[start:end]
-            goal[scored - start : end - start] = document[scored + 1 : end + 1]
+            row_targets[scored - start : end - start] = document[scored + 1 : end + 1]
             tokens.append(row)
-            targets.append(goal)
+            targets.append(row_targets)
             scored = end
     return np.stack(tokens), np.stack(targets)
 
@@ -68,5 +69,5 @@ def ngram_bits(model: NGram, shard: Shard) -> float:
 
 
 def xz_bits(texts: list[str]) -> float:
-    """Bits of all texts, one after the other, packed by `xz -9`."""
+    """Bits of all texts, one after the other, compressed by `xz -9`."""
     return 8.0 * len(lzma.compress("".join(texts).encode(), preset=9))

@@ -22,11 +22,11 @@ def generate(
     eos_id: int | None = None,
     on_token: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[list[int]]:
-    """New tokens of each prompt, without the prompt and without `eos_id`, where a row ends.
+    """Generate the tokens that follow each prompt, up to `eos_id`, without the prompt and `eos_id`.
 
-    A row's tokens depend on its prompt, the seed and its place alone, not on the other prompts. on_token(row,
-    token) is called as they come. Raises UserError for an empty prompt and for one that does not fit the
-    model's context.
+    A row's tokens depend on its prompt, the seed and its row number alone, not on the other prompts.
+    on_token(row, token) is called for each new token. Raises UserError for an empty prompt and for one that
+    does not fit the model's context.
     """
     longest = model.config.max_seq_len
     for number, prompt in enumerate(prompts):
@@ -34,21 +34,22 @@ def generate(
             raise UserError(f"prompt {number + 1} is empty: give it at least the begin token")
         if len(prompt) + max_new_tokens > longest:
             raise UserError(
-                f"prompt {number + 1} has {len(prompt)} tokens; with {max_new_tokens} new ones it passes the model's {longest}"
+                f"prompt {number + 1} has {len(prompt)} tokens; with {max_new_tokens} new ones "
+                f"it passes the model's {longest}"
             )
-    generators = [
-        torch.Generator().manual_seed((seed * 1_000_003 + row) % (1 << 63)) for row in range(len(prompts))
-    ]
+    seeds = [(seed * 1_000_003 + row) % (1 << 63) for row in range(len(prompts))]
+    generators = [torch.Generator().manual_seed(row_seed) for row_seed in seeds]
     weight = model.tok_embeddings.weight
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
-    room = int(lengths.max())
-    # Shorter prompts are filled up at the right: no real token sees the filling, and the first new tokens
+    device = weight.device
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    width = int(lengths.max())
+    # Shorter prompts are padded at the right: no real token attends to the padding, and the first new tokens
     # overwrite it in the cache.
-    tokens = torch.tensor([prompt + [0] * (room - len(prompt)) for prompt in prompts], device=weight.device)
-    cache = KVCache(model.config, len(prompts), room + max_new_tokens, weight.dtype, str(weight.device))
+    tokens = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts], device=device)
+    cache = KVCache(model.config, len(prompts), width + max_new_tokens, weight.dtype, str(device))
     hidden = model.hidden(tokens, cache=cache)
     cache.lengths = lengths
-    logits = model.output(hidden[torch.arange(len(prompts), device=weight.device), lengths - 1])
+    logits = model.output(hidden[torch.arange(len(prompts), device=device), lengths - 1])
     results: list[list[int]] = [[] for _ in prompts]
     running = set(range(len(prompts)))
     for turn in range(max_new_tokens):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
-    """Probabilities [b, vocabulary] that a token is drawn from; temperature 0 puts all on the largest logit.
+    """Probabilities [b, vocabulary] to draw a token from; temperature 0 puts all on the largest logit.
 
     top_k: only the k likeliest (0: all). top_p: only the smallest set of likeliest tokens whose probability
     reaches top_p (Holtzman et al. 2019), after temperature and top_k.
@@ -25,12 +25,9 @@ def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) 
 def sample(
     logits: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]
 ) -> Tensor:
-    """One token [b] a row. generators: one a row, so a row's tokens do not depend on the rows beside it."""
+    """Draw one token a row, [b]. generators: one a row, so that no row depends on the other rows."""
     if temperature == 0:
         return logits.argmax(-1)
-    chances = probabilities(logits, temperature, top_p, top_k)
-    drawn = [
-        torch.multinomial(row, 1, generator=generator)
-        for row, generator in zip(chances, generators, strict=True)
-    ]
-    return torch.cat(drawn)
+    rows = probabilities(logits, temperature, top_p, top_k)
+    pairs = zip(rows, generators, strict=True)
+    return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in pairs])

@@ -33,7 +33,7 @@ class LlamaConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _plain_attention(cls, values: Any) -> Any:
-        """Without n_kv_heads, every head has its own keys and values."""
+        """Set n_kv_heads to n_heads where it is missing: every head has its own keys and values."""
         if isinstance(values, dict) and values.get("n_kv_heads") is None:
             values = {**values, "n_kv_heads": values.get("n_heads")}
         return values
@@ -49,8 +49,10 @@ class LlamaConfig(BaseModel):
         return self
 
     def matrix_parameters(self) -> int:
-        """Weights that a token is multiplied with: all linear layers and the head, not the embedding (a
-        look-up) nor the norms."""
+        """Number of weights that a token is multiplied with: those of all linear layers and the head.
+
+        The embedding, which is a look-up, and the norms do not count.
+        """
         attention = 2 * self.dim * self.dim + 2 * self.dim * self.n_kv_heads * self.head_dim
         return self.n_layers * (attention + 3 * self.dim * self.ffn_dim) + self.dim * self.vocab_size
 
@@ -60,9 +62,11 @@ class LlamaConfig(BaseModel):
         return self.matrix_parameters() + embedding + (2 * self.n_layers + 1) * self.dim
 
     def flops_per_token(self, sequence_length: int) -> float:
-        """Floating-point operations to train on one token: 6 a matrix weight, and 6 dim per layer and
-        position attended to, of which a causal sequence has (sequence_length + 1) / 2 on average, for scores
-        and again for the weighted sum."""
+        """Floating-point operations to train on one token.
+
+        6 a matrix weight, and 6 dim per layer and position attended to, of which a causal sequence has
+        (sequence_length + 1) / 2 on average, for scores and again for the weighted sum.
+        """
         attention = 12 * self.n_layers * self.dim * (sequence_length + 1) / 2
         return 6.0 * self.matrix_parameters() + attention
 
@@ -76,19 +80,24 @@ SIZES: dict[str, dict[str, Any]] = {
     # For laptops; the name counts the weights of the layers, without embedding and head. 260k, 15m, 110m are
     # llama2.c's shapes.
     "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
-    "260k": {"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "ffn_dim": 172, "vocab_size": 512, "max_seq_len": 512,
-             "norm_eps": 1e-5, "tie_embeddings": True},
+    "260k": {"dim": 64, "n_layers": 5, "n_heads": 8, "ffn_dim": 172, "vocab_size": 512, "max_seq_len": 512,
+             "n_kv_heads": 4, "norm_eps": 1e-5, "tie_embeddings": True},
     "2m": {"dim": 192, "n_layers": 4, "n_heads": 6, "ffn_dim": 512, "vocab_size": 4096, "max_seq_len": 512},
     "5m": {"dim": 256, "n_layers": 6, "n_heads": 8, "ffn_dim": 704, "vocab_size": 8192, "max_seq_len": 512},
-    "15m": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 32000, "max_seq_len": 256, "tie_embeddings": True},
-    "25m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000, "max_seq_len": 1024},
-    "110m": {"dim": 768, "n_layers": 12, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 32000, "max_seq_len": 1024},
+    "15m": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 32000, "max_seq_len": 256,
+            "tie_embeddings": True},
+    "25m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000,
+            "max_seq_len": 1024},
+    "110m": {"dim": 768, "n_layers": 12, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 32000,
+             "max_seq_len": 1024},
 }  # fmt: skip
 
 
 def config(size: str, vocab_size: int | None = None, **overrides: Any) -> LlamaConfig:
-    """A size of the table with what differs from it. Raises UserError for an unknown size, pydantic's error
-    for a wrong value."""
+    """Return a size of the table with changed values.
+
+    Raises UserError for an unknown size, pydantic's ValidationError for a wrong value.
+    """
     if size not in SIZES:
         close = difflib.get_close_matches(size, SIZES, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""

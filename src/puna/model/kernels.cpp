@@ -1,7 +1,9 @@
-// Kernels of the decoder for processors, in float32: the parts between the matrix products, and causal attention inside documents.
+// Kernels of the decoder for CPUs, in float32: the parts between the matrix products, and causal attention
+// inside documents.
 //
-// Every function works on plain arrays, splits its work over OpenMP's threads (torch's own, since the library is already loaded) and
-// writes each result by exactly one thread, so nothing hangs on timing. Only `rms_norm_backward` sums over threads, in a fixed order.
+// Every function takes plain arrays, splits its work over OpenMP's threads (torch's own, since the library is
+// already loaded) and writes each result from exactly one thread, so no result depends on timing. Only
+// `rms_norm_backward` sums over threads, in a fixed order.
 
 #include <omp.h>
 
@@ -18,15 +20,16 @@ constexpr int WIDTH = 8, COLUMNS = 2;
 #else
 constexpr int WIDTH = 4, COLUMNS = 2;
 #endif
-constexpr int ROWS = 6;     // ROWS x COLUMNS vectors of a product's result are held in registers
-constexpr int BLOCK = 64;   // queries and keys that are worked on together: scores of 16 KB stay in the nearest cache
+constexpr int ROWS = 6;     // a tile of ROWS x COLUMNS vectors of a product's result is held in registers
+constexpr int BLOCK = 64;   // queries and keys computed together: scores of 16 KB stay in the L1 cache
 typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
 constexpr int PART = 4096;  // elements of a long array that a thread takes at once
 typedef int64_t Size;
 
 namespace {
 
-// A thread's working memory, kept from call to call: pages that are given back would have to be cleared again.
+// A thread's scratch memory, kept from call to call: pages returned to the system would have to be cleared
+// again.
 class Room {
 public:
     explicit Room(Size floats) {
@@ -44,12 +47,13 @@ private:
 };
 thread_local std::vector<float> Room::kept;
 
-// exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes' polynomial). Beyond 60 it stays
-// as it is there: 9e-27 vanishes beside 1 in float32, while numbers near the smallest of all would cost a hundred times the time.
+// exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes'
+// polynomial). x is clamped to [-60, 60]: 9e-27 vanishes beside 1 in float32, while subnormal numbers would
+// cost a hundred times the time.
 inline float exponential(float x) {
     x = x < -60.0f ? -60.0f : x;
     x = x > 60.0f ? 60.0f : x;
-    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
     const float whole = shifted - 12582912.0f;
     const float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -62,7 +66,8 @@ inline float exponential(float x) {
     return p * __builtin_bit_cast(float, (static_cast<int32_t>(whole) + 127) << 23);
 }
 
-// One tile of c [R, C * WIDTH] (+)= a [R, depth] b [depth, C * WIDTH]; element (i, k) of a is a[i * ai + k * ak].
+// One tile of c [R, C * WIDTH] (+)= a [R, depth] b [depth, C * WIDTH]; element (i, k) of a is
+// a[i * ai + k * ak].
 template <int R, int C>
 inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
     Vector sums[R][C] = {};
@@ -107,7 +112,7 @@ inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak
 
 inline Size padded(Size width) { return (width + WIDTH - 1) / WIDTH * WIDTH; }
 
-// The same where one side is a block of scores on the diagonal, of which only column <= row counts.
+// The same where one operand is a block of scores on the diagonal, of which only column <= row counts.
 enum Triangle {
     NONE,
     RESULT,  // c is the block: columns beyond the last row of a tile are not computed (nor written)
@@ -125,7 +130,7 @@ inline void product(Triangle triangle, Size m, Size n, Size depth, const float* 
     }
 }
 
-// Rows of one head, filled up with zeros: out [length, padded(width)].
+// Copy the rows of one head, padded with zeros: out [length, padded(width)].
 void pack(const float* x, Size stride, Size length, Size width, float* out) {
     const Size wide = padded(width);
     for (Size t = 0; t < length; ++t) {
@@ -134,7 +139,7 @@ void pack(const float* x, Size stride, Size length, Size width, float* out) {
     }
 }
 
-// The same transposed block by block: out [blocks, width, BLOCK], zeros behind the last row.
+// The same, transposed block by block: out [blocks, width, BLOCK], zeros after the last row.
 void pack_transposed(const float* x, Size stride, Size length, Size width, float* out) {
     const Size blocks = (length + BLOCK - 1) / BLOCK;
     for (Size block = 0; block < blocks; ++block) {
@@ -184,7 +189,8 @@ void rms_norm(const float* x, const float* weight, float* out, Size rows, Size w
     }
 }
 
-// gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width]. partial: [threads, width] of scratch.
+// gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width].
+// partial: [threads, width] of scratch.
 void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual, float* gradient_x,
                        float* gradient_weight, float* partial, Size threads, Size rows, Size width, float eps) {
 #pragma omp parallel num_threads(threads)
@@ -227,7 +233,7 @@ void swiglu(const float* gate, const float* up, float* out, Size count) {
         swiglu_part(gate + begin, up + begin, out + begin, std::min<Size>(PART, count - begin));
 }
 
-// The product again, in the memory of its gradient, and the gradients by gate and up.
+// silu(gate) * up again, in the memory of its gradient, and the gradients of gate and up.
 void swiglu_backward(const float* gate, const float* up, float* gradient, float* gradient_gate, float* gradient_up, Size count) {
 #pragma omp parallel for schedule(static)
     for (Size begin = 0; begin < count; begin += PART)
@@ -235,8 +241,8 @@ void swiglu_backward(const float* gate, const float* up, float* gradient, float*
                              std::min<Size>(PART, count - begin));
 }
 
-// Turn neighbouring pairs of x [tokens, heads, width] by the angles of cos, sin [positions, width / 2], where token i stands at
-// position i % positions; direction -1 turns back. out may be x.
+// Rotate neighbouring pairs of x [tokens, heads, width] by the angles of cosine, sine [positions, width / 2],
+// where token i has position i % positions; direction -1 rotates by the negative angle. out may be x.
 void rotate(const float* x, const float* cosine, const float* sine, float* out, Size tokens, Size positions, Size heads, Size width,
             float direction) {
 #pragma omp parallel for schedule(static)
@@ -255,9 +261,10 @@ void rotate(const float* x, const float* cosine, const float* sine, float* out, 
     }
 }
 
-// Causal attention inside documents. q, out: [rows, length, heads, width]; k, v: [rows, length, kv_heads, width]; log_sums: [rows,
-// heads, length]. start [rows, length]: the first position that a position may look at, never falling along a row. Blocks of scores
-// that no position may look at are not computed, and no scores are kept (Dao et al. 2022, algorithm 1).
+// Causal attention inside documents. q, out: [rows, length, heads, width]; k, v: [rows, length, kv_heads,
+// width]; log_sums: [rows, heads, length]. start [rows, length]: the first position that a position attends
+// to, never decreasing along a row. Blocks of scores that no position attends to are not computed, and no
+// scores are kept (Dao et al. 2022, algorithm 1).
 void attention(const float* q, const float* k, const float* v, const int32_t* start, float* out, float* log_sums, Size rows, Size length,
                Size heads, Size kv_heads, Size width, float scale) {
     const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
@@ -288,7 +295,8 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                         for (Size i = 0; i < count; ++i) {
                             float* score = scores + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
-                            const Size known = std::min<Size>(padded(high), BLOCK);  // of the row, in whole vectors
+                            // Scores of the row that are computed, in whole vectors.
+                            const Size known = std::min<Size>(padded(high), BLOCK);
                             float top = highest[i], sum = 0.0f;
                             if (low >= high) {
                                 std::fill(score, score + BLOCK, 0.0f);
@@ -326,7 +334,8 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
     }
 }
 
-// Gradients of `attention`: the scores are computed again block by block from the saved log-sums (Dao et al. 2022, algorithm 4).
+// Gradients of `attention`: the scores are computed again block by block from the saved log-sums (Dao et al.
+// 2022, algorithm 4).
 void attention_backward(const float* gradient, const float* q, const float* k, const float* v, const float* out, const float* log_sums,
                         const int32_t* start, float* gradient_q, float* gradient_k, float* gradient_v, Size rows, Size length, Size heads,
                         Size kv_heads, Size width, float scale) {
@@ -401,8 +410,8 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
     }
 }
 
-// losses[r] = lse - logit of the target + z * lse^2, 0 where the target is below zero. With a gradient wanted, the logits are
-// overwritten by scale times the loss's gradient.
+// losses[r] = lse - logit of the target + z * lse^2, 0 where the target is below zero. With want_gradient the
+// logits are overwritten by scale times the loss's gradient.
 void cross_entropy(float* logits, const int64_t* targets, double* losses, Size rows, Size vocabulary, float scale, float z, int want_gradient) {
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
@@ -418,7 +427,8 @@ void cross_entropy(float* logits, const int64_t* targets, double* losses, Size r
         for (Size i = 0; i < vocabulary; ++i) top = std::max(top, row[i]);
         const double chosen = row[target];
         double sum = 0.0;
-        for (Size begin = 0; begin < vocabulary; begin += 1024) {  // partial sums keep float32 exact enough for any vocabulary
+        // Partial sums keep float32 exact enough for any vocabulary.
+        for (Size begin = 0; begin < vocabulary; begin += 1024) {
             const Size end = std::min<Size>(begin + 1024, vocabulary);
             float part = 0.0f;
             if (want_gradient) {

@@ -5,9 +5,12 @@ layers", and computes the others again. A block is y = h + W2(silu(W1 n2) * W3 n
 attention(rope(Wq n1), rope(Wk n1), Wv n1), with n1 = norm(x) and n2 = norm(h). It is cut at the attention
 into two functions:
 
-    Projections   x -> q, k, v     saves x                          computes n1 again
-    (attention)                    saves q, k, v, out, log-sums     nothing twice but scores, block by block
-    Outputs       x, out -> y      saves out (shared), h, W1 n2, W3 n2   computes n2 and the SwiGLU product again
+    QKVProjection           x -> q, k, v     saves x
+                                             computes n1 again
+    (attention)                              saves q, k, v, out, log-sums
+                                             computes nothing twice but scores, block by block
+    AttentionOutputAndFFN   x, out -> y      saves out (shared), h, W1 n2, W3 n2
+                                             computes n2 and the SwiGLU product again
 
 x, h and y are sums of outputs of linear layers, so in floats a token and layer: x (d), q, k, v (d + 2 k e),
 out (d), log-sums (h), h (d), W1 n2 and W3 n2 (2 f): for as many key and value heads as heads
@@ -19,39 +22,39 @@ keeps n1 and n2 too (the SwiGLU product comes with its gradient in one pass over
 it would save nothing), and `full` keeps x alone and runs a block's forward again. The operations and their
 order are the same: the three give the same bits.
 
-Backward of Outputs, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; dW2 = dy' g, dg = dy W2; da =
-dg b silu'(a), db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy + dnorm(h) dn2; dWo =
-dh' out, dout = dh Wo, dx = dh. Backward of Projections, given dq, dk, dv: turn dq and dk back; dWq = dq' n1
-and so on; dn1 = dq Wq + dk Wk + dv Wv; dx = dnorm(x) dn1. The two dx are added by autograd.
+Backward of AttentionOutputAndFFN, given dy: g = silu(a) * b again with a = W1 n2, b = W3 n2; dW2 = dy' g, dg
+= dy W2; da = dg b silu'(a), db = dg silu(a); dW1 = da' n2, dW3 = db' n2, dn2 = da W1 + db W3; dh = dy +
+dnorm(h) dn2; dWo = dh' out, dout = dh Wo, dx = dh. Backward of QKVProjection, given dq, dk, dv: rotate dq and
+dk back; dWq = dq' n1 and so on; dn1 = dq Wq + dk Wk + dv Wv; dx = dnorm(x) dn1. The two dx are added by
+autograd.
 
 Weights may be of a higher precision than activations (bfloat16 beside float32 on GPUs): they are rounded
 where they are multiplied, and their gradients come out in their own. Under tensor and sequence parallelism
-(`placement`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3 n2 its heads and columns of all
-tokens.
+(`tensor_parallel`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3 n2 its heads and columns
+of all tokens.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from puna.model import kernels
 from puna.model.config import LlamaConfig
-from puna.model.tensor_parallel import Split, gather, scatter, summed
+from puna.model.tensor_parallel import TensorParallelGroup, all_gather, all_reduce, reduce_scatter
 
 POLICIES = ("none", "llama", "full")
 
 
 def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
-    """Floats that a block holds per token between forward and backward; llama: 6 d + 2 f + heads without
-    grouped queries."""
+    """Floats that a block saves per token for backward; llama: 6 d + 2 f + heads without grouped queries."""
     if policy == "full":
         return config.dim
-    by_hand = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
-    return by_hand + (2 * config.dim if policy == "none" else 0)
+    saved = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
+    return saved + (2 * config.dim if policy == "none" else 0)
 
 
-def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+def weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """gradient' x, the gradient of a linear layer's weight, in the weight's dtype; on CUDA bfloat16 products
     are summed in it."""
     if gradient.dtype != dtype and gradient.device.type == "cuda":
@@ -59,125 +62,191 @@ def by_weight(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.mm(gradient.t(), x).to(dtype)
 
 
-def added(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
-    """The same for autograd; None where the weight has a gradient already, to which it is added at once,
-    without memory of its own.
+def accumulate_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
+    """Return gradient' x for autograd, or add it to `weight.grad` where that exists, and return None.
 
-    So gradients are for `.backward()`: torch.autograd.grad finds None for weights that have one. Under the
-    policy `full` weights come without theirs.
+    Added in place, it takes no memory of its own. So gradients are for `.backward()`: torch.autograd.grad
+    finds None for weights that have one. Under the policy `full` weights come without theirs.
     """
     if torch.compiler.is_compiling() or not (weight.is_leaf and weight.requires_grad) or weight.grad is None:
-        return by_weight(gradient, x, weight.dtype)
-    add_by_weight(weight.grad, gradient, x)
+        return weight_gradient(gradient, x, weight.dtype)
+    add_weight_gradient(weight.grad, gradient, x)
     return None
 
 
-def add_by_weight(total: Tensor, gradient: Tensor, x: Tensor) -> None:
+def add_weight_gradient(total: Tensor, gradient: Tensor, x: Tensor) -> None:
     """total += gradient' x."""
     if gradient.dtype == total.dtype:
         total.addmm_(gradient.t(), x)
     else:
-        total += by_weight(gradient, x, total.dtype)
+        total += weight_gradient(gradient, x, total.dtype)
+
+
+def row_parallel_add(
+    residual: Tensor, x: Tensor, weight: Tensor, group: TensorParallelGroup | None
+) -> Tensor:
+    """residual + x weight', where each process of the group holds some of the inputs."""
+    if group is None:
+        return kernels.linear(x, weight, residual)
+    return residual + group.reduce_scatter(kernels.linear(x, weight))()
+
+
+class BlockWeights(NamedTuple):
+    """The weights of one block that this process holds, by Meta's names, and the epsilon of its norms."""
+
+    attention_norm: Tensor
+    wq: Tensor
+    wk: Tensor
+    wv: Tensor
+    wo: Tensor
+    ffn_norm: Tensor
+    w1: Tensor
+    w2: Tensor
+    w3: Tensor
+    eps: float
 
 
 class Norm(torch.autograd.Function):
     """RMSNorm of x [..., d]; saves x alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, split: Split | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, group: TensorParallelGroup | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.eps, ctx.split = eps, split
+        ctx.eps, ctx.group = eps, group
         return kernels.rms_norm(x, weight, eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         dx, dweight = kernels.rms_norm_backward(x, weight, gradients[0].contiguous(), None, ctx.eps)
-        return dx, summed(dweight, ctx.split), None, None
+        return dx, all_reduce(dweight, ctx.group), None, None
 
 
-class Projections(torch.autograd.Function):
-    """q, k, v [rows, t, heads, e] of x [..., d], queries and keys rotated."""
+def qkv_projection(
+    x: Tensor,
+    weights: BlockWeights,
+    *,
+    cos: Tensor,
+    sin: Tensor,
+    rows: int,
+    save_norm: bool,
+    group: TensorParallelGroup | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v [rows, t, heads, e] of a block's input x [..., d]: norm, projections, rotary positions.
+
+    cos, sin: [rows or 1, t, 1, e / 2]. save_norm: save norm(x) for backward instead of computing it again.
+    """
+    norm, wq, wk, wv = weights.attention_norm, weights.wq, weights.wk, weights.wv
+    return QKVProjection.apply(x, norm, wq, wk, wv, cos, sin, rows, weights.eps, save_norm, group)
+
+
+class QKVProjection(torch.autograd.Function):
+    """See `qkv_projection`."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, cos: Tensor, sin: Tensor, rows: int, eps: float,
-        keep: bool, split: Split | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        normed = gather(kernels.rms_norm(x, norm, eps).view(-1, x.shape[-1]), split)
+        ctx: Any,
+        x: Tensor,
+        norm: Tensor,
+        wq: Tensor,
+        wk: Tensor,
+        wv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        rows: int,
+        eps: float,
+        save_norm: bool,
+        group: TensorParallelGroup | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        normed = all_gather(kernels.rms_norm(x, norm, eps).view(-1, x.shape[-1]), group)
         shape = (rows, len(normed) // rows, -1, 2 * cos.shape[-1])
-        q, k, v = (kernels.product(normed, weight.to(x.dtype)).view(shape) for weight in (wq, wk, wv))
-        q, k = kernels.rotate(q, cos, sin, in_place=True), kernels.rotate(k, cos, sin, in_place=True)
-        ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin, normed if keep else None)
-        ctx.eps, ctx.split = eps, split
+        q, k, v = (kernels.linear(normed, weight.to(x.dtype)).view(shape) for weight in (wq, wk, wv))
+        q = kernels.apply_rotary(q, cos, sin, in_place=True)
+        k = kernels.apply_rotary(k, cos, sin, in_place=True)
+        ctx.save_for_backward(x, norm, wq, wk, wv, cos, sin, normed if save_norm else None)
+        ctx.eps, ctx.group = eps, group
         return q, k, v
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, norm, wq, wk, wv, cos, sin, normed = ctx.saved_tensors
         dq, dk, dv = (gradient.contiguous() for gradient in gradients)
-        dq, dk = kernels.rotate(dq, cos, sin, backward=True), kernels.rotate(dk, cos, sin, backward=True)
+        dq = kernels.apply_rotary(dq, cos, sin, backward=True)
+        dk = kernels.apply_rotary(dk, cos, sin, backward=True)
         dq, dk, dv = (gradient.flatten(2).flatten(0, 1) for gradient in (dq, dk, dv))
-        dn = kernels.product(dq, wq.to(x.dtype).t())
-        dn = kernels.product(dk, wk.to(x.dtype).t(), dn)
+        dnormed = kernels.linear(dq, wq.to(x.dtype).t())
+        dnormed = kernels.linear(dk, wk.to(x.dtype).t(), dnormed)
         if normed is None:
-            normed = gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.split)
-        arriving = scatter(kernels.product(dv, wv.to(x.dtype).t(), dn), ctx.split)
-        dwq, dwk, dwv = added(dq, normed, wq), added(dk, normed, wk), added(dv, normed, wv)
-        dx, dnorm = kernels.rms_norm_backward(x, norm, arriving().view_as(x), None, ctx.eps)
-        return dx, summed(dnorm, ctx.split), dwq, dwk, dwv, None, None, None, None, None, None
+            normed = all_gather(kernels.rms_norm(x, norm, ctx.eps).view(-1, x.shape[-1]), ctx.group)
+        reduced = reduce_scatter(kernels.linear(dv, wv.to(x.dtype).t(), dnormed), ctx.group)
+        dwq = accumulate_weight_gradient(dq, normed, wq)
+        dwk = accumulate_weight_gradient(dk, normed, wk)
+        dwv = accumulate_weight_gradient(dv, normed, wv)
+        dx, dnorm = kernels.rms_norm_backward(x, norm, reduced().view_as(x), None, ctx.eps)
+        return dx, all_reduce(dnorm, ctx.group), dwq, dwk, dwv, None, None, None, None, None, None
 
 
-class Outputs(torch.autograd.Function):
-    """y [..., d] of the block's input x [..., d] and its attention's result [rows, t, heads, e]."""
+def attention_output_and_ffn(
+    x: Tensor,
+    attended: Tensor,
+    weights: BlockWeights,
+    *,
+    save_norm: bool,
+    group: TensorParallelGroup | None,
+) -> Tensor:
+    """h + W2(silu(W1 n2) * W3 n2), h = x + Wo attended, n2 = norm(h): a block's output y [..., d].
+
+    x: the block's input [..., d]; attended: what attention gives [rows, t, heads, e]. save_norm: save n2 for
+    backward instead of computing it again.
+    """
+    wo, norm, w1, w2, w3 = weights.wo, weights.ffn_norm, weights.w1, weights.w2, weights.w3
+    return AttentionOutputAndFFN.apply(x, attended, wo, norm, w1, w2, w3, weights.eps, save_norm, group)
+
+
+class AttentionOutputAndFFN(torch.autograd.Function):
+    """See `attention_output_and_ffn`."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, attended: Tensor, wo: Tensor, norm: Tensor, w1: Tensor, w3: Tensor, w2: Tensor, eps: float,
-        keep: bool, split: Split | None,
-    ) -> Tensor:  # fmt: skip
-        h = _onto(x.view(-1, x.shape[-1]), attended.flatten(2).flatten(0, 1), wo.to(x.dtype), split)
-        normed = gather(kernels.rms_norm(h, norm, eps), split)
-        gate, up = kernels.product(normed, w1.to(x.dtype)), kernels.product(normed, w3.to(x.dtype))
-        y = _onto(h, kernels.swiglu(gate, up), w2.to(x.dtype), split)
-        ctx.save_for_backward(attended, wo, norm, w1, w3, w2, h, gate, up, normed if keep else None)
-        ctx.eps, ctx.split = eps, split
+        ctx: Any,
+        x: Tensor,
+        attended: Tensor,
+        wo: Tensor,
+        norm: Tensor,
+        w1: Tensor,
+        w2: Tensor,
+        w3: Tensor,
+        eps: float,
+        save_norm: bool,
+        group: TensorParallelGroup | None,
+    ) -> Tensor:
+        heads = attended.flatten(2).flatten(0, 1)
+        h = row_parallel_add(x.view(-1, x.shape[-1]), heads, wo.to(x.dtype), group)
+        normed = all_gather(kernels.rms_norm(h, norm, eps), group)
+        gate, up = kernels.linear(normed, w1.to(x.dtype)), kernels.linear(normed, w3.to(x.dtype))
+        y = row_parallel_add(h, kernels.swiglu(gate, up), w2.to(x.dtype), group)
+        ctx.save_for_backward(attended, wo, norm, w1, w2, w3, h, gate, up, normed if save_norm else None)
+        ctx.eps, ctx.group = eps, group
         return y.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        attended, wo, norm, w1, w3, w2, h, gate, up, normed = ctx.saved_tensors
+        attended, wo, norm, w1, w2, w3, h, gate, up, normed = ctx.saved_tensors
         dy = gradients[0].contiguous().view_as(h)
-        whole = gather(dy, ctx.split)
-        product, dgate, dup = kernels.swiglu_backward(gate, up, kernels.product(whole, w2.to(h.dtype).t()))
-        dw2 = added(whole, product, w2)
-        del product, whole
-        dn = kernels.product(dgate, w1.to(h.dtype).t())
+        gathered = all_gather(dy, ctx.group)
+        product, dgate, dup = kernels.swiglu_backward(gate, up, kernels.linear(gathered, w2.to(h.dtype).t()))
+        dw2 = accumulate_weight_gradient(gathered, product, w2)
+        del product, gathered
+        dnormed = kernels.linear(dgate, w1.to(h.dtype).t())
         if normed is None:
-            normed = gather(kernels.rms_norm(h, norm, ctx.eps), ctx.split)
-        arriving = scatter(kernels.product(dup, w3.to(h.dtype).t(), dn), ctx.split)
-        dw1, dw3 = added(dgate, normed, w1), added(dup, normed, w3)
-        del dgate, dup, normed, dn
-        dh, dnorm = kernels.rms_norm_backward(h, norm, arriving(), dy, ctx.eps)
-        whole = gather(dh, ctx.split)
-        dattended = kernels.product(whole, wo.to(h.dtype).t()).view_as(attended)
-        dwo = added(whole, attended.flatten(2).flatten(0, 1), wo)
-        return (
-            dh.view_as(gradients[0]),
-            dattended,
-            dwo,
-            summed(dnorm, ctx.split),
-            dw1,
-            dw3,
-            dw2,
-            None,
-            None,
-            None,
-        )
-
-
-def _onto(x: Tensor, part: Tensor, weight: Tensor, split: Split | None) -> Tensor:
-    """x + part weight', the parts of all processes added up."""
-    if split is None:
-        return kernels.product(part, weight, x)
-    return x + split.scatter(kernels.product(part, weight))()
+            normed = all_gather(kernels.rms_norm(h, norm, ctx.eps), ctx.group)
+        reduced = reduce_scatter(kernels.linear(dup, w3.to(h.dtype).t(), dnormed), ctx.group)
+        dw1 = accumulate_weight_gradient(dgate, normed, w1)
+        dw3 = accumulate_weight_gradient(dup, normed, w3)
+        del dgate, dup, normed, dnormed
+        dh, dnorm = kernels.rms_norm_backward(h, norm, reduced(), dy, ctx.eps)
+        gathered = all_gather(dh, ctx.group)
+        dattended = kernels.linear(gathered, wo.to(h.dtype).t()).view_as(attended)
+        dwo = accumulate_weight_gradient(gathered, attended.flatten(2).flatten(0, 1), wo)
+        dx, dnorm = dh.view_as(gradients[0]), all_reduce(dnorm, ctx.group)
+        return dx, dattended, dwo, dnorm, dw1, dw2, dw3, None, None, None

@@ -1,17 +1,20 @@
-"""Tensor and sequence parallelism: where each weight lies, and what the processes that share one model
-exchange.
+"""Tensor and sequence parallelism: which part of each weight a process holds, and what the processes that
+share one model exchange.
 
 The paper (section 2.4) splits the model and the sequence as Korthikanti et al. 2022 do. With p processes, n
 tokens of a forward pass and a weight [outputs, inputs]:
 
-    wq, wk, wv, w1, w3, output    outputs split: each process has whole heads, columns of the SwiGLU, a range of the vocabulary
+    wq, wk, wv, w1, w3, output    outputs split (column-parallel): each process has whole heads, columns of
+                                  the SwiGLU, a range of the vocabulary
     tok_embeddings                a range of the vocabulary
-    wo, w2                        inputs split: each process makes a part of the sum
-    norms                         whole; between the products each process holds n / p of the tokens, so their gradients are summed
+    wo, w2                        inputs split (row-parallel): each process computes one term of the sum
+    norms                         replicated; between the matrix products each process holds n / p of the
+                                  tokens, so the gradients of the norms are summed
 
-Tokens are gathered before a product whose outputs are split (`gather`), and the parts of the sums are added
-up and handed out again after one whose inputs are split (`scatter`); backward does the same the other way
-round. In the backward of `remat` the handing out runs while the gradients of the weights are computed.
+Tokens are gathered before a product whose outputs are split (`all_gather`), and the terms of the sum are
+added up and scattered again after one whose inputs are split (`reduce_scatter`); backward does the same the
+other way round. In the backward of `remat` the reduce-scatter runs while the gradients of the weights are
+computed.
 """
 
 from collections.abc import Callable
@@ -24,7 +27,7 @@ OUTPUTS = ("wq", "wk", "wv", "w1", "w3", "output", "tok_embeddings")
 INPUTS = ("wo", "w2")
 
 
-class Split:
+class TensorParallelGroup:
     """The processes of one group of torch.distributed that share a model, seen from one of them."""
 
     def __init__(self, group: Any) -> None:
@@ -32,101 +35,103 @@ class Split:
 
         self.group, self.rank, self.size = group, dist.get_rank(group), dist.get_world_size(group)
 
-    def gather(self, part: Tensor) -> Tensor:
-        """All processes' parts [n / p, ...], one after another: [n, ...]."""
+    def all_gather(self, shard: Tensor) -> Tensor:
+        """Concatenate the shards [n / p, ...] of all processes: [n, ...]."""
         import torch.distributed as dist
 
-        whole = part.new_empty(len(part) * self.size, *part.shape[1:])
-        dist.all_gather_into_tensor(whole, part.contiguous(), group=self.group)
-        return whole
+        gathered = shard.new_empty(len(shard) * self.size, *shard.shape[1:])
+        dist.all_gather_into_tensor(gathered, shard.contiguous(), group=self.group)
+        return gathered
 
-    def scatter(self, whole: Tensor) -> Callable[[], Tensor]:
-        """Start to add up all processes' [n, ...]; what is returned waits for this process's share [n / p,
-        ...]."""
+    def reduce_scatter(self, value: Tensor) -> Callable[[], Tensor]:
+        """Start to sum the values [n, ...] of all processes. Return a function that waits for this process's
+        rows [n / p, ...] of the sum."""
         import torch.distributed as dist
 
-        whole = whole.contiguous()
-        part = whole.new_empty(len(whole) // self.size, *whole.shape[1:])
-        work = dist.reduce_scatter_tensor(part, whole, group=self.group, async_op=True)
+        value = value.contiguous()
+        shard = value.new_empty(len(value) // self.size, *value.shape[1:])
+        handle = dist.reduce_scatter_tensor(shard, value, group=self.group, async_op=True)
 
-        def finish() -> Tensor:
-            work.wait()
-            return part
+        def wait() -> Tensor:
+            handle.wait()
+            return shard
 
-        return finish
+        return wait
 
-    def sum(self, value: Tensor, largest: bool = False) -> Tensor:
-        """The sum, or the largest, of all processes' values, in place."""
+    def all_reduce(self, value: Tensor, largest: bool = False) -> Tensor:
+        """Sum the values of all processes, or take the largest, in place."""
         import torch.distributed as dist
 
         dist.all_reduce(value, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.group)
         return value
 
 
-def gather(part: Tensor, split: Split | None) -> Tensor:
-    return part if split is None else split.gather(part)
+def all_gather(shard: Tensor, group: TensorParallelGroup | None) -> Tensor:
+    """Gather over a group; without one the value itself."""
+    return shard if group is None else group.all_gather(shard)
 
 
-def scatter(whole: Tensor, split: Split | None) -> Callable[[], Tensor]:
-    return (lambda: whole) if split is None else split.scatter(whole)
+def reduce_scatter(value: Tensor, group: TensorParallelGroup | None) -> Callable[[], Tensor]:
+    """Start to reduce and scatter over a group; without one the function returns the value itself."""
+    return (lambda: value) if group is None else group.reduce_scatter(value)
 
 
-def summed(value: Tensor, split: Split | None) -> Tensor:
-    return value if split is None else split.sum(value)
+def all_reduce(value: Tensor, group: TensorParallelGroup | None) -> Tensor:
+    """Sum over a group, in place; without one the value itself."""
+    return value if group is None else group.all_reduce(value)
 
 
 def local(parameter: Tensor) -> Tensor:
-    """The part of a parameter that lies in this process; its gradient goes back to the same place."""
+    """Return the part of a parameter that this process holds; its gradient goes back to the parameter."""
     if type(parameter) in (Tensor, nn.Parameter):
         return parameter
     from torch.distributed.tensor import DTensor
 
-    return (
-        parameter.to_local(grad_placements=parameter.placements)
-        if isinstance(parameter, DTensor)
-        else parameter
-    )
+    if isinstance(parameter, DTensor):
+        return parameter.to_local(grad_placements=parameter.placements)
+    return parameter
 
 
 def distribute(model: nn.Module, mesh: Any) -> None:
-    """Split the parameters of a model, the same in every process, over a mesh of one dimension, in place (as
-    DTensors).
+    """Split the parameters of a model, equal in every process, over a one-dimensional mesh, in place.
 
-    Raises ValueError when heads, ffn_dim or the vocabulary do not divide by the number of processes.
+    They become DTensors. Raises ValueError when heads, ffn_dim or the vocabulary are not multiples of the
+    number of processes.
     """
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
     config, size = model.config, mesh.size()
-    for what in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size"):
-        if getattr(config, what) % size:
+    for name in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size"):
+        if (value := getattr(config, name)) % size:
             raise ValueError(
-                f"tensor parallelism over {size} processes: {what} {getattr(config, what)} does not divide by {size}"
+                f"tensor parallelism over {size} processes: {name} {value} does not divide by {size}"
             )
-    places = {**dict.fromkeys(OUTPUTS, Shard(0)), **dict.fromkeys(INPUTS, Shard(1))}
-    made: dict[nn.Parameter, nn.Parameter] = {}  # a tied head stays tied
+    placements = {**dict.fromkeys(OUTPUTS, Shard(0)), **dict.fromkeys(INPUTS, Shard(1))}
+    distributed: dict[nn.Parameter, nn.Parameter] = {}  # a tied head stays tied
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False):
-            if parameter not in made:
-                place = places.get(name.rpartition(".")[2], Replicate())
-                made[parameter] = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [place]))
-            setattr(module, key, made[parameter])
+            if parameter not in distributed:
+                placement = placements.get(name.rpartition(".")[2], Replicate())
+                tensor = distribute_tensor(parameter.detach(), mesh, [placement])
+                distributed[parameter] = nn.Parameter(tensor)
+            setattr(module, key, distributed[parameter])
 
 
-class Embedding(torch.autograd.Function):
-    """Rows [n / p, d] of a table whose range of the vocabulary lies here, for tokens int64 [n], the same in
-    every process."""
+class VocabParallelEmbedding(torch.autograd.Function):
+    """Embedding rows [n / p, d] of tokens int64 [n], equal in every process; each holds a range of the
+    vocabulary."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, table: Tensor, split: Split) -> Tensor:
-        place = tokens - split.rank * len(table)
-        here = (place >= 0) & (place < len(table))
-        place = place.where(here, 0)
-        ctx.save_for_backward(place, here)
-        ctx.split, ctx.rows = split, len(table)
-        return split.scatter(table[place] * here[:, None])()
+    def forward(ctx: Any, tokens: Tensor, table: Tensor, group: TensorParallelGroup) -> Tensor:
+        row = tokens - group.rank * len(table)
+        here = (row >= 0) & (row < len(table))
+        row = row.where(here, 0)
+        ctx.save_for_backward(row, here)
+        ctx.group, ctx.rows = group, len(table)
+        return group.reduce_scatter(table[row] * here[:, None])()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        place, here = ctx.saved_tensors
-        gradient = ctx.split.gather(gradients[0]) * here[:, None]
-        return None, gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, place, gradient), None
+        row, here = ctx.saved_tensors
+        gradient = ctx.group.all_gather(gradients[0]) * here[:, None]
+        return None, gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, row, gradient), None

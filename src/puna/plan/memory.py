@@ -4,6 +4,7 @@ from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.loss import CHUNK_FLOATS
 from puna.model.remat import saved_floats
+from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.train.settings import TrainSettings
 
 FLOAT = 4
@@ -11,34 +12,39 @@ FLOAT = 4
 PROCESS = 190_000_000
 
 
-def tensor_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+def tensor_bytes(
+    config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings = DEFAULT_EXECUTION
+) -> int:
     """Bytes of all tensors at the fullest moment of a step, to 2% for policies `llama` and `full` with the
     kernels.
 
     Weights, gradients and the two moments of AdamW are there always: 16 bytes a parameter (12 for Muon's). To
     that comes the larger of
 
-        at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its gradient), one chunk of logits
-        in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`, L d, what one block holds
-                            under `llama`, d and 3 f, and new gradients of w1 and w3
+        at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its
+                            gradient), one chunk of logits
+        in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`,
+                            L d, what one block holds under `llama`, d and 3 f, and new gradients of w1, w3
 
     for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which
-    under a tied head waits for the embedding's. Activations take 2 bytes on graphics processors, else 4.
+    under a tied head waits for the embedding's. Activations take 2 bytes on GPUs, else 4.
     """
-    tokens, d, f = settings.micro_batch * settings.sequence_length, config.dim, config.ffn_dim
-    held, head = config.n_layers * saved_floats(config, settings.remat), config.vocab_size * d
-    width = 2 if settings.device == "cuda" and settings.precision != "float32" else FLOAT
+    tokens, d, f = settings.micro_batch(execution) * settings.sequence_length, config.dim, config.ffn_dim
+    held, head = config.n_layers * saved_floats(config, execution.remat), config.vocab_size * d
+    width = 2 if execution.device == "cuda" and settings.precision == "bfloat16" else FLOAT
     logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size))
     at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head
-    new = 2 * d * f if settings.remat == "full" else 0
-    again = saved_floats(config) if settings.remat == "full" else 0
+    new = 2 * d * f if execution.remat == "full" else 0
+    again = saved_floats(config) if execution.remat == "full" else 0
     in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * (new + head * config.tie_embeddings)
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
     return FLOAT * (4 * config.parameters() - muon) + max(at_the_head, in_the_block)
 
 
-def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
-    """Bytes that training adds to a process, or takes of a graphics processor, where nothing but tensors is
+def training_bytes(
+    config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings = DEFAULT_EXECUTION
+) -> int:
+    """Bytes that training adds to a process, or takes of a GPU, where nothing but tensors is
     counted.
 
     On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations,
@@ -46,21 +52,22 @@ def training_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
     activations come and go twice, 0.6 of what one block has in hand and as much as the head's gradient. Two
     runs of the same step differ by up to 7%, since it hangs on where things were put.
     """
-    if settings.device == "cuda":
-        return tensor_bytes(config, settings)
-    tokens, f = settings.micro_batch * settings.sequence_length, config.ffn_dim
-    unused = 0.16 * tokens * config.n_layers * saved_floats(config, settings.remat)
-    if settings.remat == "full":
+    if execution.device == "cuda":
+        return tensor_bytes(config, settings, execution)
+    tokens, f = settings.micro_batch(execution) * settings.sequence_length, config.ffn_dim
+    unused = 0.16 * tokens * config.n_layers * saved_floats(config, execution.remat)
+    if execution.remat == "full":
         unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
-    return tensor_bytes(config, settings) + PROCESS + int(FLOAT * unused)
+    return tensor_bytes(config, settings, execution) + PROCESS + int(FLOAT * unused)
 
 
-def check(config: LlamaConfig, settings: TrainSettings, available: int) -> None:
+def check(config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings, available: int) -> None:
     """Raises UserError when training needs more than `available` bytes."""
-    needed = training_bytes(config, settings)
+    needed = training_bytes(config, settings, execution)
     if needed > available:
+        micro_batch = settings.micro_batch(execution)
         raise UserError(
-            f"training needs about {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free: a micro-batch of {settings.micro_batch} "
-            f"sequences of {settings.sequence_length} tokens does not fit; lower train.micro_batch_sequences or train.sequence_length, "
-            "or take a smaller model.size"
+            f"training needs about {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free: a "
+            f"micro-batch of {micro_batch} sequences of {settings.sequence_length} tokens does not fit; "
+            "lower execution.micro_batch_sequences or train.sequence_length, or take a smaller model.size"
         )

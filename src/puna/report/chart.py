@@ -79,16 +79,16 @@ def legend(entries: Sequence[tuple[str, str, str]], shape: str = "line") -> Html
     """Names of series: (CSS class, name, value beside it or empty)."""
     mark = '<path d="M0 6H20"/>' if shape == "line" else '<rect y="1" width="11" height="11" rx="2"/>'
     items = (
-        f'<li><svg class="{look}" width="{20 if shape == "line" else 12}" height="12" aria-hidden="true">{mark}</svg>{escape(name)}'
-        + (f" <b>{escape(value)}</b>" if value else "")
-        + "</li>"
+        f'<li><svg class="{look}" width="{20 if shape == "line" else 12}" height="12" aria-hidden="true">'
+        f"{mark}</svg>{escape(name)}" + (f" <b>{escape(value)}</b>" if value else "") + "</li>"
         for look, name, value in entries
     )
     return Html(f'<ul class="legend">{"".join(items)}</ul>')
 
 
 def _svg(title: str, width: float, height: float, body: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img"><title>{escape(title)}</title>{"".join(body)}</svg>'
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img"><title>{escape(title)}</title>'
+    return f"{head}{''.join(body)}</svg>"
 
 
 def _text(x: float, y: float, value: Any, anchor: str = "start", look: str = "") -> str:
@@ -151,7 +151,8 @@ def line_chart(
         body.append(f'<path class="line {look}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in spots)}"/>')
         if len(points) <= MARKED_POINTS:
             body += [
-                f'<circle class="{look}" cx="{at_x:.1f}" cy="{at_y:.1f}" r="3"><title>{escape(name)}: {y:.4g} at {x:,.6g}</title></circle>'
+                f'<circle class="{look}" cx="{at_x:.1f}" cy="{at_y:.1f}" r="3">'
+                f"<title>{escape(name)}: {y:.4g} at {x:,.6g}</title></circle>"
                 for (at_x, at_y), (x, y) in zip(spots, points, strict=True)
             ]
     title = f"{y_label} over {x_label}: {', '.join(lines)}"
@@ -181,15 +182,17 @@ def bars(
     for group, members in groups.items():
         middle = y + thick * len(names) / 2 + 4
         body.append(
-            f"<g><title>{escape(group)}</title>{_text(left - 10, middle, _short(group, 15), 'end', 'name')}</g>"
+            f"<g><title>{escape(group)}</title>"
+            f"{_text(left - 10, middle, _short(group, 15), 'end', 'name')}</g>"
         )
         for index, name in enumerate(names):
             size = number(members.get(name))
             if size is not None and size >= 0:
                 long = size * scale
                 body.append(
-                    f'<g><title>{escape(group)}, {escape(name)}: {escape(told(size))}</title><rect class="c{index % COLOURS}" x="{left}"'
-                    f' y="{y + 1:.1f}" width="{long:.1f}" height="{thick - 3}" rx="1.5"/>{_text(left + long + 6, y + 12, told(size))}</g>'
+                    f"<g><title>{escape(group)}, {escape(name)}: {escape(told(size))}</title>"
+                    f'<rect class="c{index % COLOURS}" x="{left}" y="{y + 1:.1f}" width="{long:.1f}" '
+                    f'height="{thick - 3}" rx="1.5"/>{_text(left + long + 6, y + 12, told(size))}</g>'
                 )
             y += thick
         y += gap
@@ -198,7 +201,8 @@ def bars(
         [(f"c{index % COLOURS}", name, "") for index, name in enumerate(names)] if len(names) > 1 else []
     )
     return Html(
-        f'<div class="chart">{legend(entries, "box") if entries else ""}{_svg(title, width, y - gap + 6, body)}</div>'
+        f'<div class="chart">{legend(entries, "box") if entries else ""}'
+        f"{_svg(title, width, y - gap + 6, body)}</div>"
     )
 
 
@@ -220,7 +224,8 @@ def funnel(
         body.append(_text(left - 8, y + 15, _short(step, 12), "end", "name"))
         if before > long:
             body.append(
-                f'<rect class="ghost" x="{left}" y="{y + 3}" width="{before:.1f}" height="{thick - 6}" rx="1.5"/>'
+                f'<rect class="ghost" x="{left}" y="{y + 3}" width="{before:.1f}" height="{thick - 6}" '
+                'rx="1.5"/>'
             )
         body.append(
             f'<rect class="c1" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>'
@@ -257,15 +262,18 @@ def graph(inputs: Mapping[str, Sequence[str]], title: str, width: int = 760) -> 
             shift = min(half * 0.5, 20)
             start, end, tip_y = start + shift, end - shift, middle - 14
             body.append(
-                f'<path class="arrow" d="M{start:.1f} {tip_y}C{start + 14:.1f} {peak} {end - 14:.1f} {peak} {end:.1f} {tip_y - 6}"/>'
+                f'<path class="arrow" d="M{start:.1f} {tip_y}C{start + 14:.1f} {peak} '
+                f'{end - 14:.1f} {peak} {end:.1f} {tip_y - 6}"/>'
             )
             tip, angle = (end, tip_y), 90
         body.append(
-            f'<path class="tip" d="M0 0L-7 -3.5V3.5Z" transform="translate({tip[0]:.1f} {tip[1]}) rotate({angle})"/>'
+            '<path class="tip" d="M0 0L-7 -3.5V3.5Z" '
+            f'transform="translate({tip[0]:.1f} {tip[1]}) rotate({angle})"/>'
         )
     for name, x in place.items():
         body.append(
-            f'<rect class="node" x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28" rx="5"/>'
+            f'<rect class="node" x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28" '
+            'rx="5"/>'
         )
         body.append(_text(x, middle + 4, _short(name, max(4, int(half / 4))), "middle", "name"))
     return Html(f'<div class="chart wide">{_svg(title, width, middle + 18, body)}</div>')

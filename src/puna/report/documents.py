@@ -9,7 +9,7 @@ from typing import Any
 
 from puna.corpus import inspect
 from puna.corpus.funnel import FUNNEL
-from puna.corpus.steps import rows_of
+from puna.corpus.tables import rows_of
 from puna.report.markup import Html, count, escape, figures, size
 from puna.report.page import corpus, frame
 
@@ -79,9 +79,8 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
         cards = []
         for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            kept = (
-                f" ({inspect.told(places[identity, reason])})" if (identity := inspect.repeated(row)) else ""
-            )
+            identity = inspect.repeated_id(row)
+            kept = f" ({inspect.describe(places[identity, reason])})" if identity else ""
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
         parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")
@@ -108,7 +107,8 @@ def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
     for source, steps in funnel["sources"].items():
         found = steps["kept"]
         told = Html(
-            f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn by their digests:</p>"
+            f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn "
+            "by their digests:</p>"
         )
         if found["documents"] and (folder / f"{source}.parquet").is_file():
             sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
@@ -118,8 +118,9 @@ def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
     kept_of_all = [steps["kept"] for steps in funnel["sources"].values()]
     lead = (
         f"<p class='lead'>{count(sum(entry['documents'] for entry in kept_of_all))} documents, "
-        f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text. People judge filters by looking at what they keep and what they "
-        f"drop. Which filters these were: <a href='{escape(folder.name)}/data_card.md'>data card</a>, and for the law: "
+        f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text. People judge filters by looking at "
+        "what they keep and what they drop. Which filters these were: "
+        f"<a href='{escape(folder.name)}/data_card.md'>data card</a>, and for the law: "
         f"<a href='{escape(folder.name)}/public_summary.md'>public summary</a>.</p>"
     )
     return frame(name, "Puna corpus", Html(lead), sections)

@@ -8,7 +8,7 @@ from puna.errors import UserError
 from puna.report import summary
 from puna.tokens import tokenizer
 from puna.tokens.batches import BATCH_PLAN, Batches
-from puna.tokens.mixture import Part
+from puna.tokens.mixture import SourceShare
 from puna.tokens.shards import load
 
 AROUND = 16
@@ -23,6 +23,8 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     known = json.loads((summary.stage_folder(run, "train") / BATCH_PLAN).read_bytes())
+    if "mixture" not in known:
+        raise UserError(f"{run} was trained by an earlier version of Puna; run its recipe again to trace it")
     for name, value, first, last in (
         ("step", step, 1, known["steps"]),
         ("row", row, 0, known["batch_sequences"] - 1),
@@ -30,13 +32,11 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     ):
         if not first <= value <= last:
             raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
-    parts = [Part(**part) for part in known["parts"]]
-    shards = [
-        load(summary.stage_folder(run, "tokens"), part.source, "train", known["vocab_size"]) for part in parts
-    ]
+    mixture = [SourceShare(**share) for share in known["mixture"]]
+    tokens, vocab_size = summary.stage_folder(run, "tokens"), known["vocab_size"]
     batches = Batches(
-        shards,
-        parts,
+        [load(tokens, share.source, "train", vocab_size) for share in mixture],
+        mixture,
         seed=known["seed"],
         batch_sequences=known["batch_sequences"],
         length=known["sequence_length"],
@@ -60,10 +60,10 @@ def _here(run: Path, batches: Batches, step: int, row: int, position: int) -> di
     """The token, and the text of up to AROUND tokens of its document on each side of it in its sequence."""
     words = tokenizer.load(summary.stage_folder(run, "train") / "tokenizer.model")
     batch = batches.batch(step)
-    ids, segments = batch.tokens[row], batch.segments[row]
+    ids, document_ids = batch.tokens[row], batch.document_ids[row]
     near = [
         at
         for at in range(max(0, position - AROUND), min(len(ids), position + AROUND + 1))
-        if segments[at] == segments[position]
+        if document_ids[at] == document_ids[position]
     ]
     return {"token": words.piece(int(ids[position])), "around": words.decode([int(ids[at]) for at in near])}

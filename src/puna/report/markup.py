@@ -122,7 +122,8 @@ def table(
     names = "".join(f'<th scope="col"{look(place)}>{escape(name)}</th>' for place, name in enumerate(head))
     tail = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
     return Html(
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f"<table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{names}</tr></thead><tbody>{''.join(map(line, rows))}</tbody>{tail}</table></div>"
     )
 

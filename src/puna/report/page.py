@@ -7,6 +7,7 @@ type Html already is left as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from puna.report import chart
@@ -34,78 +35,7 @@ METHODS = {
 }  # in the order in which they are shown
 MOST_ROWS = 12  # of a table of counts; the rest is summed up in a last row
 
-STYLE = """
-:root{color-scheme:light dark;--paper:#fcfcfb;--ink:#1d2125;--soft:#5c646c;--rule:#dcdfe2;--wash:#f1f3f4;--accent:#0067a3;
---c0:#4a5157;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#b8608f;--c5:#2b9fd9;--c6:#c98500;--c7:#8a7d00}
-@media screen and (prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e3e6e8;--soft:#9aa3ab;--rule:#31373d;--wash:#1e2327;
---accent:#6bb5ea;--c0:#b9c1c8;--c1:#4ba3e3;--c2:#f0843a;--c3:#2cc29a;--c4:#dd93bb;--c5:#7fcdf5;--c6:#e8ae3c;--c7:#cfc24a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums lining-nums;-webkit-text-size-adjust:100%}
-.page{max-width:1100px;margin:0 auto;padding:28px 24px 48px}
-h1{font-size:27px;line-height:1.2;margin:2px 0 4px;letter-spacing:-.01em;overflow-wrap:anywhere}
-h2{font-size:18px;margin:0 0 10px}
-p{margin:0 0 10px;max-width:76ch}
-a{color:var(--accent)}
-section{border-top:1px solid var(--rule);margin-top:26px;padding-top:18px}
-.over{color:var(--soft);font-size:12px;letter-spacing:.08em;text-transform:uppercase;margin:0}
-.soft,figcaption,caption,dt{color:var(--soft);font-size:13px}
-.lead{font-size:17px;margin:18px 0 0}
-nav{margin-top:18px;font-size:13.5px}
-nav a{margin-right:14px;text-decoration:none;white-space:nowrap}
-nav a:hover{text-decoration:underline}
-dl{margin:0}dd{margin:0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:1px;margin-top:20px;background:var(--rule);
-border:1px solid var(--rule);border-radius:6px;overflow:hidden}
-.tiles div{background:var(--paper);padding:10px 14px}
-.tiles dd{font-size:22px;font-weight:600;line-height:1.25;white-space:nowrap}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px 22px;margin-bottom:14px}
-.facts dd{overflow-wrap:anywhere}
-.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:14px 36px;align-items:start}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:14px 28px;margin-bottom:14px}
-.columns>*,.cards>*{min-width:0}
-figure{margin:0 0 12px}
-figcaption{margin-bottom:4px}
-figcaption b,caption b{color:var(--ink);font-weight:600}
-.scroll{overflow-x:auto;margin:0 0 16px}
-table{border-collapse:collapse;min-width:min(100%,360px);font-size:13.5px}
-caption{text-align:left;padding-bottom:4px}
-th,td{padding:4px 0 4px 20px;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--rule);
-font-weight:400;white-space:nowrap}
-th:first-child{padding-left:0;text-align:left}
-.word{text-align:left}
-tbody th{white-space:normal;overflow-wrap:anywhere;min-width:7em;max-width:24em}
-thead th{color:var(--soft);font-size:12.5px;border-bottom-color:var(--soft)}
-tfoot th,tfoot td{border-bottom:0;border-top:1px solid var(--soft)}
-td strong{font-weight:700}
-.share{display:inline-block;min-width:110px;padding:0 4px;
-background:linear-gradient(90deg,color-mix(in srgb,var(--c1) 26%,transparent) var(--part),transparent 0)}
-code,pre,.sample,.pieces{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:12.5px}
-pre,.sample{background:var(--wash);border-radius:6px;padding:12px 14px;margin:6px 0 0;overflow-x:auto}
-.sample{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.55}
-.pieces{display:flex;flex-wrap:wrap;gap:5px;margin:0 0 12px;padding:0;list-style:none}
-.pieces li{background:var(--wash);border-radius:3px;padding:0 6px;white-space:pre-wrap;overflow-wrap:anywhere}
-summary{cursor:pointer;color:var(--accent)}
-svg{display:block;font-size:12px;fill:var(--ink)}
-.chart>svg{width:100%;height:auto;max-width:580px}
-.wide>svg{max-width:840px;min-width:600px}
-.legend{display:flex;flex-wrap:wrap;gap:0 16px;margin:0 0 2px;padding:0;list-style:none;font-size:12.5px}
-.legend li{display:flex;align-items:center;gap:6px;overflow-wrap:anywhere}
-.legend b{font-weight:600}
-.legend path,.line{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
-.line.faint{stroke-width:1}.faint{opacity:.38}
-.legend rect,circle,rect{fill:var(--c)}
-.axis{fill:var(--soft)}
-.grid{stroke:var(--rule);fill:none}.tick,.arrow{stroke:var(--soft);fill:none}.tip{fill:var(--soft)}
-.ghost{fill:var(--c1);opacity:.2}
-.node{fill:var(--wash);stroke:var(--soft)}
-.c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:var(--c6)}.c7{--c:var(--c7)}
-@media (max-width:600px){.page{padding:18px 16px 32px}.chart>svg{font-size:15px}.wide>svg,.cards .chart>svg{font-size:12.5px}
-h1{font-size:23px}.tiles{grid-template-columns:1fr 1fr}.tiles dd{font-size:18px}.facts{grid-template-columns:1fr 1fr}.lead{font-size:16px}}
-@media print{nav{display:none}body{font-size:11px}.page{max-width:none;padding:0}h2{break-after:avoid}
-figure,table,.sample,.tiles{break-inside:avoid}.scroll{overflow:visible}details::details-content{content-visibility:visible;display:block}
-pre{white-space:pre-wrap}}
-"""
+STYLE = Path(__file__).with_name("page.css")
 
 
 def _part(value: Any) -> Html:
@@ -207,7 +137,8 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
         )
     if against_five:
         clauses.append(
-            f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of {len(against_five)}"
+            f"{'it' if clauses else 'the model'} beats the 5-gram on {sum(against_five)} of "
+            f"{len(against_five)}"
         )
     if not clauses:
         return ""
@@ -260,15 +191,13 @@ def tokens(data: Mapping[str, Any]) -> Html:
     shown = "".join(f"<li>{escape(piece.replace(' ', '·'))}</li>" for piece in pieces)
     names = list(dict.fromkeys([*mixture, *per_token]))
     parts = {name: mixture.get(name) or {} for name in names}
-    rows = [
-        [name, count(part.get("documents")), count(part.get("held_out_documents")), count(part.get("train_tokens")), count(part.get("held_out_tokens")),
-         figures(per_token.get(name)), _part(part.get("share")), figures(part.get("epochs"))]
-        for name, part in parts.items()
-    ]  # fmt: skip
-    sums = (
-        count(total(part.get(key) for part in parts.values()))
-        for key in ("documents", "held_out_documents", "train_tokens", "held_out_tokens")
-    )
+    counted = ("documents", "held_out_documents", "train_tokens", "held_out_tokens")
+    rows = []
+    for name, part in parts.items():
+        counts = [count(part.get(key)) for key in counted]
+        share, epochs = _part(part.get("share")), figures(part.get("epochs"))
+        rows.append([name, *counts, figures(per_token.get(name)), share, epochs])
+    sums = (count(total(part.get(key) for part in parts.values())) for key in counted)
     return _join(
         facts(
             {
@@ -294,7 +223,8 @@ def tokens(data: Mapping[str, Any]) -> Html:
         )
         if names
         else "",
-        f'<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p><ul class="pieces">{shown}</ul>'
+        '<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p>'
+        f'<ul class="pieces">{shown}</ul>'
         if pieces
         else "",
     )
@@ -303,8 +233,15 @@ def tokens(data: Mapping[str, Any]) -> Html:
 def model(data: Mapping[str, Any]) -> Html:
     """The shape of the model."""
     shape = data.get("model") or {}
-    names = {"layers": "n_layers", "width": "dim", "heads": "n_heads", "key/value heads": "n_kv_heads", "SwiGLU width": "ffn_dim",
-             "vocabulary": "vocab_size", "context, tokens": "sequence_length"}  # fmt: skip
+    names = {
+        "layers": "n_layers",
+        "width": "dim",
+        "heads": "n_heads",
+        "key/value heads": "n_kv_heads",
+        "SwiGLU width": "ffn_dim",
+        "vocabulary": "vocab_size",
+        "context, tokens": "sequence_length",
+    }
     return facts(
         {
             "size": shape.get("size"),
@@ -389,8 +326,9 @@ def scores(data: Mapping[str, Any]) -> Html:
         source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
     }
     return _join(
-        '<p class="soft">What each method needs to send the held-out documents, over their size; lower is better, the best of a row is bold.'
-        " All but xz learned from the training documents; xz sees nothing but the text it packs.</p>",
+        '<p class="soft">What each method needs to send the held-out documents, over their size; lower is '
+        "better, the best of a row is bold. All but xz learned from the training documents; xz sees nothing "
+        "but the text it packs.</p>",
         table(
             "Bits per byte of held-out documents",
             ["source", "text", *labels.values(), "model / 5-gram"],
@@ -464,7 +402,6 @@ def lineage(data: Mapping[str, Any]) -> Html:
     if not stages:
         return Html("")
     whole = total(stage.get("seconds") for stage in stages)
-    reused = any("reused" in stage for stage in stages)
 
     def cells(stage: Mapping[str, Any]) -> list[Any]:
         inputs = (
@@ -479,20 +416,10 @@ def lineage(data: Mapping[str, Any]) -> Html:
             duration(seconds),
             _part(seconds / whole if seconds is not None and whole else None),
             size(stage.get("bytes")),
-            *(["reused" if stage.get("reused") else "made"] if reused else []),
             Html(f"<code>{escape(str(stage.get('digest') or NONE)[:12])}</code>"),
         ]
 
-    head = [
-        "stage",
-        "fingerprint",
-        "made from",
-        "time",
-        "share of time",
-        "size",
-        *(["this run"] if reused else []),
-        "digest",
-    ]
+    head = ["stage", "fingerprint", "made from", "time", "share of time", "size", "digest"]
     return _join(
         figure(
             "What is made from what",
@@ -501,8 +428,9 @@ def lineage(data: Mapping[str, Any]) -> Html:
                 "stages and their inputs",
             ),
         ),
-        table("Artifacts", head, map(cells, stages), words=(1, 2, *((6, 7) if reused else (6,)))),
-        '<p class="soft">A fingerprint is of settings, code version and inputs; a digest is of the bytes that came out.</p>',
+        table("Artifacts", head, map(cells, stages), words=(1, 2, 6)),
+        '<p class="soft">A fingerprint is of settings, code version and inputs; a digest is of the bytes '
+        "that came out.</p>",
     )
 
 
@@ -530,8 +458,13 @@ SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
 def render(data: dict[str, Any]) -> str:
     """The whole page. data: the figures of `summary.json` and the curves; any key may be absent."""
     machine, versions = data.get("machine") or {}, data.get("versions") or {}
-    where = [data.get("date"), f"Puna {data['puna']}" if data.get("puna") else None, machine.get("cpu"),
-             f"{machine['cores']} cores" if machine.get("cores") else None, f"torch {versions['torch']}" if versions.get("torch") else None]  # fmt: skip
+    where = [
+        data.get("date"),
+        f"Puna {data['puna']}" if data.get("puna") else None,
+        machine.get("cpu"),
+        f"{machine['cores']} cores" if machine.get("cores") else None,
+        f"torch {versions['torch']}" if versions.get("torch") else None,
+    ]
     told = verdict(data.get("bits_per_byte") or {})
     head = _join(
         f'<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>\n',
@@ -552,7 +485,8 @@ def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, H
     bodies = [(escape(key), escape(title), body) for key, title, body in sections if body]
     links = "\n".join(f'<a href="#{key}">{title}</a>' for key, title, _ in bodies)
     told = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}'
+        "</section>\n"
         for key, title, body in bodies
     )
     return f"""<!doctype html>
@@ -562,7 +496,8 @@ def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, H
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{escape(name)} · {escape(over)}</title>
-<style>{STYLE}</style>
+<style>
+{STYLE.read_text("utf-8")}</style>
 </head>
 <body><div class="page">
 <header>

@@ -11,78 +11,31 @@ from puna.errors import UserError
 from puna.run import machine, meter
 from puna.run.artifact import Artifact, write_atomically
 from puna.run.build import Build, cost
+from puna.run.settings import EnergySettings
 
 SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
 
 
-def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict[str, Any]:
-    """Gather the figures of all stages and write both files; the figures."""
+def write(
+    build: Build, finished: dict[str, Artifact], recipe_text: str, energy: EnergySettings
+) -> dict[str, Any]:
+    """Gather the figures of all stages and write summary.json and the pages; the figures."""
     from puna.report import documents, page
     from puna.train import metrics
 
-    recipe, folder = build.recipe.whole(), build.folder
-    planned = build.plan()
+    folder, planned = build.folder, build.plan()
     costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
-    seconds = sum(entry["seconds"] for entry in costs.values())
-    metered = all(entry["joules"] > 0 for entry in costs.values())
-    speed = metrics.read(folder / "logs" / finished["train"].folder.name / "metrics.jsonl")
-    found, scored, trained, sharded = (
-        finished[name].metrics for name in ("documents", "scores", "train", "tokens")
-    )
-    config = recipe.llama_config()
-    names = [
-        source.name for source in recipe.corpus.sources
-    ]  # in the recipe's order; artifacts keep theirs sorted
-    trained_on = [name for name in names if name in sharded]
+    log = folder / "logs" / finished["train"].folder.name / "metrics.jsonl"
     figures = {
-        "recipe": recipe.name,
+        "recipe": folder.name,
         "puna": puna.__version__,
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": machine.versions(),
-        "sources": {
-            name: {"steps": {step: found["sources"][name][step] for step in FUNNEL}} for name in names
-        },
-        **{key: {name: found[key][name] for name in names} for key in ("dropped", "licences", "languages")},
-        "documents": sum(steps["kept"]["documents"] for steps in found["sources"].values()),
-        "tokenizer": {
-            **finished["tokenizer"].metrics,
-            "bytes_per_token": {
-                name: sum(split["bytes"] for split in sharded[name].values())
-                / sum(split["tokens"] for split in sharded[name].values())
-                for name in trained_on
-            },
-        },
-        "mixture": {
-            name: {
-                "documents": sum(split["documents"] for split in sharded[name].values()),
-                "train_tokens": sharded[name]["train"]["tokens"],
-                "held_out_tokens": sharded[name]["held_out"]["tokens"],
-                "held_out_documents": sharded[name]["held_out"]["documents"],
-                **trained["mixture"][name],
-            }
-            for name in trained_on
-        },
-        "model": {
-            **config.model_dump(),
-            "size": recipe.model.size,
-            "parameters": config.parameters(),
-            "sequence_length": recipe.train.sequence_length,
-            "tokens_per_parameter": trained["tokens"] / config.parameters(),
-        },
-        "tokens": trained["tokens"],
-        "loss": trained["loss"],
-        **{
-            key: {name: scored[key][name] for name in trained_on}
-            for key in ("bits_per_byte", "held_out_bytes")
-        },
-        "samples": scored["samples"],
-        **speed,
-        "seconds": {name: entry["seconds"] for name, entry in costs.items()},
-        "energy": meter.energy(
-            seconds, recipe.energy, sum(entry["joules"] for entry in costs.values()) if metered else None
-        ),
-        "energy_settings": recipe.energy.model_dump(),
+        **_corpus_figures(finished),
+        **_training_figures(finished),
+        **metrics.read(log),
+        **_cost_figures(costs, energy),
         "stages": [
             {
                 "stage": item.stage.name,
@@ -96,15 +49,80 @@ def write(build: Build, finished: dict[str, Artifact], recipe_text: str) -> dict
         ],
     }
     write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
-    curves = {name: _lines(finished["train"].path(f"{name}.jsonl")) for name in ("losses", "validation")}
-    shown = {**figures, **curves, "speed": speed, "recipe_toml": recipe_text}
-    write_atomically(folder / REPORT, page.render(shown))
-    write_atomically(folder / CORPUS, documents.render(finished["documents"].folder, found, recipe.name))
+    losses = [json.loads(line) for line in finished["train"].path("losses.jsonl").read_text().splitlines()]
+    curves = {"losses": losses, "validation": metrics.validation(log)}
+    write_atomically(folder / REPORT, page.render({**figures, **curves, "recipe_toml": recipe_text}))
+    made = finished["documents"]
+    write_atomically(folder / CORPUS, documents.render(made.folder, made.metrics, folder.name))
     return figures
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _corpus_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
+    """What became of the raw files, by source in the recipe's order (artifacts keep theirs sorted)."""
+    documents, sources = finished["documents"].metrics, finished["train"].settings["sources"]
+    funnel = documents["sources"]
+    return {
+        "sources": {name: {"steps": {step: funnel[name][step] for step in FUNNEL}} for name in sources},
+        **{
+            key: {name: documents[key][name] for name in sources}
+            for key in ("dropped", "licences", "languages")
+        },
+        "documents": sum(steps["kept"]["documents"] for steps in funnel.values()),
+    }
+
+
+def _training_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
+    """Tokenizer, mixture, model and scores."""
+    scores, trained, shards = (finished[name].metrics for name in ("scores", "train", "tokens"))
+    settings = finished["train"].settings
+    sources = [name for name in settings["sources"] if name in shards]
+    config, parameters = settings["model"], trained["parameters"]
+    return {
+        "tokenizer": {
+            **finished["tokenizer"].metrics,
+            "bytes_per_token": {
+                name: _sum(shards[name], "bytes") / _sum(shards[name], "tokens") for name in sources
+            },
+        },
+        "mixture": {
+            name: {
+                "documents": _sum(shards[name], "documents"),
+                "train_tokens": shards[name]["train"]["tokens"],
+                "held_out_tokens": shards[name]["held_out"]["tokens"],
+                "held_out_documents": shards[name]["held_out"]["documents"],
+                **trained["mixture"][name],
+            }
+            for name in sources
+        },
+        "model": {
+            **config,
+            "size": settings["size"],
+            "parameters": parameters,
+            "sequence_length": settings["train"]["sequence_length"],
+            "tokens_per_parameter": trained["tokens"] / parameters,
+        },
+        "tokens": trained["tokens"],
+        "loss": trained["loss"],
+        **{key: {name: scores[key][name] for name in sources} for key in ("bits_per_byte", "held_out_bytes")},
+        "samples": scores["samples"],
+    }
+
+
+def _sum(splits: dict[str, dict[str, int]], key: str) -> int:
+    return sum(split[key] for split in splits.values())
+
+
+def _cost_figures(costs: dict[str, dict[str, Any]], energy: EnergySettings) -> dict[str, Any]:
+    """Time, energy and carbon of all stages; the energy is measured where every attempt at each was
+    metered."""
+    seconds = sum(entry["seconds"] for entry in costs.values())
+    joules = [entry["joules"] for entry in costs.values()]
+    metered = None if None in joules else sum(joules)
+    return {
+        "seconds": {name: entry["seconds"] for name, entry in costs.items()},
+        "energy": meter.energy(seconds, energy, metered),
+        "energy_settings": energy.model_dump(),
+    }
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -123,19 +141,24 @@ def read(run: Path) -> dict[str, Any]:
     )
 
 
-def current(build: Build) -> bool:
-    """Whether both files are there and tell of the artifacts that the recipe asks for now."""
+def current(build: Build, energy: EnergySettings) -> bool:
+    """Whether the files exist and tell of the artifacts that the recipe asks for now."""
     try:
         known = read(build.folder)
         told = {entry["stage"]: entry["fingerprint"] for entry in known["stages"]}
     except UserError:
         return False
-    energy_settings = build.recipe.whole().energy.model_dump()
-    same = (
-        told == {item.stage.name: item.fingerprint for item in build.plan()}
-        and known.get("energy_settings") == energy_settings
-    )
+    planned = {item.stage.name: item.fingerprint for item in build.plan()}
+    same = told == planned and known.get("energy_settings") == energy.model_dump()
     return same and (build.folder / REPORT).is_file() and (build.folder / CORPUS).is_file()
+
+
+def missing(run: Path) -> list[str]:
+    """What summary.json lists and is gone; nothing where a folder has no summary."""
+    if not (run / SUMMARY).is_file():
+        return []
+    folders = [f"{entry['stage']}-{entry['fingerprint']}" for entry in read(run)["stages"]]
+    return [name for name in (*folders, REPORT, CORPUS) if not (run / name).exists()]
 
 
 def stage_folder(run: Path, stage: str) -> Path:

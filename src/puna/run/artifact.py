@@ -20,15 +20,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from puna.errors import UserError
+from puna.run.digests import cached_digest, file_digest, remember
+from puna.run.settings import HASHED
 
 MANIFEST = "artifact.json"
+CURRENT = "stages.json"  # in a run's folder: stage name -> folder of its artifact
 
 
 def canonical(value: Any) -> Any:
     """`value` as plain JSON types in a fixed form. Raises TypeError for what cannot be hashed by its content
     (never guesses)."""
     if isinstance(value, BaseModel):
-        return canonical(value.model_dump(mode="python"))
+        return {name: canonical(getattr(value, name)) for name in _hashed_fields(type(value))}
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -38,6 +41,11 @@ def canonical(value: Any) -> Any:
     raise TypeError(f"cannot fingerprint a {type(value).__name__}: {value!r}")
 
 
+def _hashed_fields(model: type[BaseModel]) -> list[str]:
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return [name for name, extra in extras.items() if not isinstance(extra, dict) or extra.get(HASHED, True)]
+
+
 def fingerprint(value: Any) -> str:
     """First 12 hex digits of the SHA-256 of `value`'s canonical JSON: equal settings have equal fingerprints
     on every machine."""
@@ -45,16 +53,13 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact. files: path inside the folder -> {"bytes": int, "sha256": hex}. digest: of
-    everything above it."""
+    """A finished artifact.
+
+    inputs: fingerprints of what it was made from. settings: those that made it, as they were hashed. files:
+    path inside the folder -> {"bytes": int, "sha256": hex}. digest: of everything above it.
+    """
 
     folder: Path
     stage: str
@@ -62,6 +67,7 @@ class Artifact:
     inputs: dict[str, str]
     files: dict[str, dict[str, Any]]
     metrics: dict[str, Any] = field(default_factory=dict)
+    settings: Any = None
     digest: str = ""
 
     def path(self, name: str) -> Path:
@@ -78,31 +84,32 @@ class Artifact:
             "inputs": self.inputs,
             "files": self.files,
             "metrics": self.metrics,
+            **({} if self.settings is None else {"settings": self.settings}),
         }
         return {**body, "digest": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
 
-    def verify(self) -> None:
-        """Re-digest every file. Raises UserError naming the first file that is missing, changed or
-        unknown."""
+    def verify(self, read: bool = True) -> None:
+        """Digest every file again. Raises UserError naming the first that is missing, changed or unknown.
+
+        read: also those that, by size, time and inode, have not changed since they were last digested.
+        """
+        digest_of = file_digest if read else cached_digest
+        damaged = f"artifact {self.folder} is damaged"
         remedy = f"remove the folder {self.folder} and run again to rebuild it"
         for name, entry in self.files.items():
             path = self.folder / name
             if not path.is_file():
-                raise UserError(f"artifact {self.folder} is damaged: {name} is missing; {remedy}")
-            if path.stat().st_size != entry["bytes"]:
-                raise UserError(
-                    f"artifact {self.folder} is damaged: {name} has {path.stat().st_size} bytes instead of {entry['bytes']}; {remedy}"
-                )
-            if file_digest(path) != entry["sha256"]:
-                raise UserError(
-                    f"artifact {self.folder} is damaged: the content of {name} does not match its digest; {remedy}"
-                )
+                raise UserError(f"{damaged}: {name} is missing; {remedy}")
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise UserError(f"{damaged}: {name} has {size} bytes instead of {entry['bytes']}; {remedy}")
+            if digest_of(path) != entry["sha256"]:
+                raise UserError(f"{damaged}: the content of {name} does not match its digest; {remedy}")
         known = {*self.files, MANIFEST}
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and path.relative_to(self.folder).as_posix() not in known:
-                raise UserError(
-                    f"artifact {self.folder} holds a file it does not know: {path.name}; {remedy}"
-                )
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name not in known:
+                raise UserError(f"artifact {self.folder} holds a file it does not know: {name}; {remedy}")
 
 
 def load(folder: Path) -> Artifact:
@@ -111,38 +118,38 @@ def load(folder: Path) -> Artifact:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}")
+    damaged, remedy = f"artifact {folder} is damaged: {MANIFEST}", "remove the folder and run again"
+    keys = ("stage", "fingerprint", "inputs", "files", "metrics", "digest")
     try:
         manifest = json.loads(path.read_bytes())
-        artifact = Artifact(
-            folder,
-            **{
-                key: manifest[key] for key in ("stage", "fingerprint", "inputs", "files", "metrics", "digest")
-            },
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"artifact {folder} is damaged: {MANIFEST} cannot be read ({error}); remove the folder and run again"
-        ) from error
+        artifact = Artifact(folder, settings=manifest.get("settings"), **{key: manifest[key] for key in keys})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{damaged} cannot be read ({error}); {remedy}") from error
     if artifact.manifest()["digest"] != artifact.digest:
-        raise UserError(
-            f"artifact {folder} is damaged: {MANIFEST} does not match its own digest; remove the folder and run again"
-        )
+        raise UserError(f"{damaged} does not match its own digest; {remedy}")
     return artifact
 
 
 def commit(
-    work: Path, folder: Path, *, stage: str, fingerprint: str, inputs: dict[str, str], metrics: dict[str, Any]
+    work: Path,
+    folder: Path,
+    *,
+    stage: str,
+    fingerprint: str,
+    inputs: dict[str, str],
+    metrics: dict[str, Any],
+    settings: Any = None,
 ) -> Artifact:
     """Turn the files under `work` into the artifact `folder`: digests, fsync, one rename. All or nothing."""
     files = {}
     for path in sorted(work.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path != work / MANIFEST:
             sync(path)
             files[path.relative_to(work).as_posix()] = {
                 "bytes": path.stat().st_size,
                 "sha256": file_digest(path),
             }
-    artifact = Artifact(folder, stage, fingerprint, inputs, files, canonical(metrics))
+    artifact = Artifact(folder, stage, fingerprint, inputs, files, canonical(metrics), canonical(settings))
     manifest = artifact.manifest()
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for child in [path for path in work.rglob("*") if path.is_dir()]:
@@ -152,6 +159,8 @@ def commit(
         remove(folder)
     os.replace(work, folder)
     sync(folder.parent)
+    for name, entry in files.items():
+        remember(folder / name, str(entry["sha256"]))
     return load(folder)
 
 
@@ -199,3 +208,32 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another run is at work in {folder}; wait for it, or give this one another folder with --out"
             ) from error
         yield
+
+
+def set_current(run: Path, artifacts: Mapping[str, Path]) -> None:
+    """Record the artifacts, by stage name, that the last finished run in a folder made or found."""
+    path = run / CURRENT
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    changed = {**known, **{name: folder.name for name, folder in artifacts.items()}}
+    if changed != known:
+        write_atomically(path, json.dumps(changed, indent=1) + "\n")
+
+
+def current(run: Path, stage: str) -> Path:
+    """The folder of a stage's artifact of the last finished run in a run's folder.
+
+    Raises UserError where there is none, and where it is not known which of several it is.
+    """
+    try:
+        return run / json.loads((run / CURRENT).read_bytes())[stage]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = sorted(path.parent for path in run.glob(f"{stage}-*/{MANIFEST}"))
+    if not found:
+        raise UserError(f"{run.absolute()} holds no {stage}: name a run's folder, such as out/first")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{run.absolute()} holds several {stage}: name one of {names}")
+    return found[0]

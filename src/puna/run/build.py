@@ -1,59 +1,37 @@
-"""A recipe as stages; runs what is missing, skips what is there.
+"""The stages of a run: makes what is missing, skips what exists.
 
-A stage's fingerprint hashes its own settings, its code's version number and the fingerprints of its inputs.
-Its artifact is `<out>/<recipe>/<stage>-<fingerprint>/`, so running a recipe again does nothing, and changing
-one setting redoes what depends on it. What differs between two equal runs (times, speeds, the report) lies
-beside the artifacts, never in them.
+A stage's fingerprint hashes its own settings, its code's version number, the content of files that its
+settings name, and the fingerprints of its inputs. Its artifact is `<out>/<recipe>/<stage>-<fingerprint>/`, so
+running a recipe again does nothing, and changing one setting redoes what depends on it. What differs between
+two equal runs (times, speeds, the report) lies beside the artifacts, never in them.
 """
 
+import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from puna.run import artifact, meter
+from puna.run import artifact
 from puna.run.artifact import Artifact
+from puna.run.meter import Meter
+from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
+from puna.run.stage import Context, Reporter, Stage
 
-
-class View(Protocol):
-    """What a build tells the person who watches it."""
-
-    def stage(self, name: str, state: str, detail: str = "") -> None:
-        """A stage starts ("start"), is there already ("reuse") or has finished ("done")."""
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def note(self, text: str) -> None:
-        """One line about what is about to happen."""
-
-    def event(self, event: Any) -> None:
-        """An event of the training loop (see train.loop.Event)."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One arrow of the way of the data.
-
-    settings: everything of the recipe that its result depends on. work: fills the folder it is given and
-    returns the metrics that go into the artifact.
-    """
-
-    name: str
-    version: int
-    inputs: tuple[str, ...]
-    settings: Any
-    work: Callable[["Context"], dict[str, Any]]
+ATTEMPT_SECONDS = 5.0  # between two entries of what an attempt has cost: a kill loses so much at most
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage with its fingerprint and the folder its artifact has or will have."""
+    """A stage with its fingerprint, those of its inputs, and the folder its artifact has or will have."""
 
-    stage: Stage
+    stage: Stage[Any]
     fingerprint: str
+    inputs: Mapping[str, str]
     folder: Path
 
     @property
@@ -62,64 +40,40 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a stage's work is given. work: the folder that becomes the artifact; scratch: finished parts that
-    a next attempt finds again; logs: for what differs between equal runs; pausable: a block in which a stop
-    is asked for, not forced."""
-
-    recipe: Any
-    root: Path
-    inputs: dict[str, Artifact]
-    work: Path
-    scratch: Path
-    logs: Path
-    view: View
-    should_stop: Callable[[], bool] = lambda: False
-    pausable: Callable[[], AbstractContextManager[None]] = nullcontext
-
-
-@dataclass(frozen=True)
 class Build:
-    """One recipe with its output folder. root: the folder that local files of the corpus are relative to."""
+    """The stages of one run, in an order in which each comes after its inputs, with their output folder."""
 
-    recipe: Any
-    root: Path
     folder: Path
-    stages: list[Stage]
+    stages: Sequence[Stage[Any]]
+    execution: ExecutionSettings = DEFAULT_EXECUTION
     should_stop: Callable[[], bool] = lambda: False
     pausable: Callable[[], AbstractContextManager[None]] = nullcontext
     _planned: list[Planned] = field(default_factory=list)
 
-    def until(self, last: str) -> "Build":
-        """The same build, ended after a stage."""
-        place = next(number for number, stage in enumerate(self.stages) if stage.name == last)
-        return Build(
-            self.recipe, self.root, self.folder, self.stages[: place + 1], self.should_stop, self.pausable
-        )
-
     def plan(self) -> list[Planned]:
-        """Every stage in order, with its fingerprint. Raises UserError when the recipe's local files are not
-        there."""
+        """Every stage in order, with its fingerprint. Raises UserError when files or inputs are not there."""
         if not self._planned:
             known: dict[str, str] = {}
             for stage in self.stages:
-                inputs = {name: known[name] for name in stage.inputs}
+                inputs = {role: _fingerprint_of(source, known) for role, source in stage.inputs.items()}
                 known[stage.name] = artifact.fingerprint(
                     {
-                        "stage": stage.name,
+                        "stage": stage.kind,
                         "version": stage.version,
                         "settings": stage.settings,
+                        "content": stage.content(),
                         "inputs": inputs,
                     }
                 )
-                self._planned.append(
-                    Planned(stage, known[stage.name], self.folder / f"{stage.name}-{known[stage.name]}")
-                )
+                folder = self.folder / f"{stage.name}-{known[stage.name]}"
+                self._planned.append(Planned(stage, known[stage.name], inputs, folder))
         return self._planned
 
-    def run(self, view: View) -> dict[str, Artifact]:
-        """Make every artifact that is missing; all of them by stage name. Raises UserError for what a person
-        can put right."""
+    def run(self, reporter: Reporter) -> dict[str, Artifact]:
+        """Make every artifact that is missing; all of them by stage name.
+
+        Raises UserError for what a person can put right, Stopped where a stage was asked to stop.
+        """
         planned = self.plan()
         finished: dict[str, Artifact] = {}
         complete = all(item.done for item in planned)
@@ -128,59 +82,92 @@ class Build:
                 name = item.stage.name
                 if item.done:
                     finished[name] = artifact.load(item.folder)
-                    finished[name].verify()
-                    view.stage(name, "reuse", item.fingerprint)
+                    finished[name].verify(read=False)
+                    reporter.stage(name, "reuse", item.fingerprint)
                     continue
-                view.stage(name, "start", item.fingerprint)
-                finished[name] = self._make(item, finished, view)
-                view.stage(name, "done", item.fingerprint)
+                reporter.stage(name, "start", item.fingerprint)
+                finished[name] = self._make(item, finished, reporter)
+                reporter.stage(name, "done", item.fingerprint)
+        artifact.set_current(self.folder, {item.stage.name: item.folder for item in planned})
         return finished
 
-    def _make(self, item: Planned, finished: dict[str, Artifact], view: View) -> Artifact:
-        name = f"{item.stage.name}-{item.fingerprint}"
-        scratch, work, logs = (self.folder / folder / name for folder in (".scratch", ".work", "logs"))
-        artifact.remove(work)
-        for folder in (scratch, work, logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        inputs = {name: finished[name] for name in item.stage.inputs}
-        context = Context(
-            self.recipe, self.root, inputs, work, scratch, logs, view, self.should_stop, self.pausable
+    def _make(self, item: Planned, finished: Mapping[str, Artifact], reporter: Reporter) -> Artifact:
+        stage = item.stage
+        scratch, work, logs = (
+            self.folder / kind / item.folder.name for kind in (".scratch", ".work", "logs")
         )
-        started, joules = time.monotonic(), meter.joules_counted()
+        shared = self.folder / ".shared" / stage.name
+        artifact.remove(work)
+        for folder in (scratch, work, shared, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        inputs = {
+            role: finished[source] if isinstance(source, str) else artifact.load(source)
+            for role, source in stage.inputs.items()
+        }
+        context = Context(
+            self.execution, work, scratch, shared, logs, reporter, self.should_stop, self.pausable
+        )
         try:
-            metrics = item.stage.work(context)
-            result = artifact.commit(
-                work,
-                item.folder,
-                stage=item.stage.name,
-                fingerprint=item.fingerprint,
-                inputs={name: finished[name].fingerprint for name in item.stage.inputs},
-                metrics=metrics,
-            )
+            with _attempt(logs / "attempts", self.execution):
+                metrics = stage.function(stage.settings, inputs, context)
+                result = artifact.commit(
+                    work,
+                    item.folder,
+                    stage=stage.kind,
+                    fingerprint=item.fingerprint,
+                    inputs=dict(item.inputs),
+                    metrics=metrics,
+                    settings=stage.settings,
+                )
         finally:
             artifact.remove(work)
-            _add_cost(logs / "cost.json", time.monotonic() - started, joules)
         artifact.remove(scratch)
         return result
 
 
-def _add_cost(path: Path, seconds: float, joules_before: float | None) -> None:
-    """Add an attempt's time and energy to a stage's log."""
-    try:
-        before = cost(path.parent)
-        joules = meter.joules_counted()
-        used = joules - joules_before if joules is not None and joules_before is not None else 0.0
-        artifact.write_atomically(
-            path,
-            json.dumps({"seconds": before["seconds"] + seconds, "joules": before["joules"] + max(0.0, used)}),
-        )
-    except OSError:
-        pass  # a log that cannot be written (a full disk) must not hide why the stage ended
+def _fingerprint_of(source: str | Path, known: Mapping[str, str]) -> str:
+    return known[source] if isinstance(source, str) else artifact.load(source).fingerprint
 
 
-def cost(logs: Path) -> dict[str, float]:
-    """Seconds and measured joules (0 where there is no meter) of all attempts of a stage."""
+@contextlib.contextmanager
+def _attempt(folder: Path, execution: ExecutionSettings) -> Iterator[None]:
+    """Keep account of one attempt at a stage while the block runs: how it is executed, and its time and
+    energy so far, every few seconds, since a killed process cannot tell them any more."""
+    folder.mkdir(exist_ok=True)
+    path, meter, started = folder / f"{time.time_ns()}.json", Meter(), time.monotonic()
+    ended = threading.Event()
+
+    def record() -> None:
+        account = {
+            "seconds": time.monotonic() - started,
+            "joules": meter.joules(),
+            "execution": execution.model_dump(),
+        }
+        with contextlib.suppress(OSError):  # a full disk must not hide why the stage ends
+            artifact.write_atomically(path, json.dumps(account) + "\n")
+
+    def keep_recording() -> None:
+        while not ended.wait(ATTEMPT_SECONDS):
+            record()
+
+    thread = threading.Thread(target=keep_recording, daemon=True)
+    thread.start()
     try:
-        return json.loads((logs / "cost.json").read_bytes())
-    except (OSError, ValueError):
-        return {"seconds": 0.0, "joules": 0.0}
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        record()
+
+
+def cost(logs: Path) -> dict[str, float | None]:
+    """Seconds and joules of all attempts at a stage; joules are None where not every attempt was metered."""
+    seconds, joules = 0.0, 0.0
+    metered = True
+    for path in sorted((logs / "attempts").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            account = json.loads(path.read_bytes())
+            seconds += account["seconds"]
+            joules += account["joules"] or 0.0
+            metered &= account["joules"] is not None
+    return {"seconds": seconds, "joules": joules if metered else None}

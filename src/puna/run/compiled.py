@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -32,21 +33,42 @@ KINDS = {
     "i": ctypes.c_int,
 }  # pointer, size, float, int
 INCLUDE = re.compile('^#include "(.+)"', re.MULTILINE)
+_PROBLEMS: dict[Path, str] = {}  # why a library could not be built
 SWITCH = "PUNA_KERNELS"  # "off" in the environment: the slower code that is always there
 
 
-def compiler() -> str | None:
-    """The C++ compiler that would build the kernels; None where there is none, or where they are switched
-    off."""
+def compiler() -> list[str]:
+    """The command of the C++ compiler, which may have words behind it as in CXX="ccache g++"; [] where there
+    is none, or where kernels are switched off."""
     if os.environ.get(SWITCH) == "off" or platform.system() != "Linux":
-        return None
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+        return []
+    named = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    return shlex.split(named) if named else []
 
 
 def kind(source: Path) -> str:
-    """Which code computes here, for the fingerprint of what is computed: a digest of the source, or
-    "torch"."""
-    return hashlib.sha256(_text(source).encode()).hexdigest()[:12] if compiler() else "torch"
+    """Which code computes here, for the fingerprint of what is computed: a digest of the source where its
+    library can be built and loaded, else "torch"."""
+    return hashlib.sha256(_text(source).encode()).hexdigest()[:12] if _opened(source) else "torch"
+
+
+def _opened(source: Path) -> Any:
+    """The library of a C++ source, through ctypes; None where it cannot be built or loaded."""
+    path = library(source)
+    try:
+        return ctypes.CDLL(str(path)) if path else None
+    except OSError:
+        return None
+
+
+def problem(source: Path) -> str:
+    """Why the library of a C++ source cannot be used here, for people; "" where it can, or is switched
+    off."""
+    if os.environ.get(SWITCH) == "off" or _opened(source):
+        return ""
+    if not compiler():
+        return "there is no C++ compiler"
+    return _PROBLEMS.get(source, "the library does not load")
 
 
 def _text(source: Path) -> str:
@@ -73,28 +95,33 @@ def library(source: Path) -> Path | None:
     """The shared library of a C++ source for this compiler and processor, from the cache or built now; None
     where that fails."""
     command = compiler()
-    if command is None:
+    if not command:
         return None
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-        version = subprocess.run([command, "--version"], capture_output=True, check=True, text=True).stdout
-        mark = hashlib.sha256(
-            "\0".join([_text(source), *FLAGS, version, platform.machine(), processor]).encode()
-        ).hexdigest()[:16]
-        folder = cache()
-        path = folder / f"{source.stem}-{mark}.so"
+        path = cache() / f"{source.stem}-{_mark(source, command)}.so"
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 part = Path(scratch) / "library.so"
                 subprocess.run(
-                    [command, *FLAGS, str(source), "-o", str(part)], capture_output=True, check=True
+                    [*command, *FLAGS, str(source), "-o", str(part)], capture_output=True, check=True
                 )
                 os.replace(part, path)
-        return path
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        output = getattr(error, "stderr", b"") or b""
+        last = output.decode(errors="replace").strip().splitlines()[-1:]
+        _PROBLEMS[source] = f"{shlex.join(command)} does not build it: {last[0] if last else error}"
         return None
+    return path
+
+
+def _mark(source: Path, command: list[str]) -> str:
+    """Names what a library is built from and for: source, compiler and processor."""
+    version = subprocess.run([*command, "--version"], capture_output=True, check=True, text=True).stdout
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    parts = [_text(source), *FLAGS, version, platform.machine(), processor]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def load(source: Path, signatures: dict[str, str]) -> Any:
@@ -104,10 +131,9 @@ def load(source: Path, signatures: dict[str, str]) -> Any:
     signatures: a letter of KINDS for each argument. A function gives back nothing; one whose signature ends
     in "->n", a size.
     """
-    path = library(source)
-    if path is None:
+    found = _opened(source)
+    if found is None:
         return None
-    found = ctypes.CDLL(str(path))
     for name, signature in signatures.items():
         arguments, _, result = signature.partition("->")
         function = getattr(found, name)

@@ -1,6 +1,51 @@
-"""Settings of what a run costs."""
+"""How a run is executed, and what it costs: settings that are no part of what it computes."""
+
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+HASHED = "hashed"
+
+
+def not_hashed(default: Any = ..., **options: Any) -> Any:
+    """A pydantic field that is no part of a fingerprint: a check, a place, what is measured and not
+    computed."""
+    return Field(default, json_schema_extra={HASHED: False}, **options)
+
+
+class ExecutionSettings(BaseModel):
+    """How the work is done. May change in the middle of a run: it goes on in the same folder.
+
+    The same result, bit for bit, for any value of remat, checkpoint_steps, checkpoints_kept, workers, ray,
+    group_bytes and memory_bytes; the same within rounding for device, threads, compile and
+    micro_batch_sequences.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where a model is trained; cuda: a GPU")
+    threads: int = Field(0, ge=0, description="threads of training and encoding; 0: one a core")
+    micro_batch_sequences: int | None = Field(
+        None, ge=1, description="sequences in memory at once; default: the whole batch"
+    )
+    remat: Literal["none", "llama", "full"] = Field(
+        "llama", description="activations kept for the backward (paper, section 2.4), see model/remat.py"
+    )
+    compile: bool = Field(False, description="torch.compile each block; minutes at the first start, for GPUs")
+    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
+    checkpoints_kept: int = Field(2, ge=1, description="newest checkpoints kept while a training runs")
+    workers: int = Field(0, ge=0, description="processes that read and clean raw files; 0: one a core")
+    ray: str = Field(
+        "",
+        description="address of a Ray cluster that cleans; local: one started here; folders must be shared",
+    )
+    group_bytes: int = Field(32_000_000, ge=1, description="raw bytes cleaned and committed together")
+    memory_bytes: int = Field(
+        0, ge=0, description="a stage that may take more is refused before it starts; 0: all that is free"
+    )
+
+
+DEFAULT_EXECUTION = ExecutionSettings()
 
 
 class EnergySettings(BaseModel):

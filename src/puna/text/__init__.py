@@ -1,1 +1,1 @@
-"""What several rooms know of text: characters, sentences, addresses."""
+"""What several rooms know of text: characters, sentences, URLs, hashing, encoders and n-gram models."""

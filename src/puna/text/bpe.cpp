@@ -1,8 +1,10 @@
-// SentencePiece's BPE encoder for models without text normalisation (Sennrich et al. 2016; Kudo and Richardson 2018), with the same ids.
+// SentencePiece's BPE encoder for models without text normalisation (Sennrich et al. 2016; Kudo and
+// Richardson 2018), with the same ids.
 //
-// A text is cut wherever no piece of the model holds the two neighbouring characters side by side: no merge can reach over such a
-// place, so what lies between two of them is encoded by itself and, when short, remembered. Inside, the pair that makes the piece of
-// the highest score is merged first, the leftmost among equals. Spaces stand for the space mark U+2581 in texts and pieces here.
+// A text is cut wherever no piece of the model has the two neighbouring characters side by side: no merge can
+// cross such a boundary, so what lies between two of them, a word, is encoded by itself and, when short,
+// cached. Inside, the pair that makes the piece of the highest score is merged first, the leftmost among
+// equals. Spaces stand for the space mark U+2581 in texts and pieces here.
 
 #include <algorithm>
 #include <atomic>
@@ -23,20 +25,22 @@ namespace {
 typedef int64_t Size;
 typedef uint8_t Byte;
 constexpr uint32_t NONE = 0xFFFFFFFF;
-constexpr Size SLACK = 32;           // bytes behind a text that may be read, ids behind those of a text that may be written
-constexpr Size WORD_BYTES = 31;      // longer words are not remembered
+constexpr Size SLACK = 32;           // bytes behind a text that may be read, and ids that may be written
+constexpr Size WORD_BYTES = 31;      // longer words are not cached
 constexpr uint32_t WORD_IDS = 7;     // nor those of more ids
-constexpr uint32_t SLOTS = 1 << 16;  // words a thread remembers: 4 MB
+constexpr uint32_t SLOTS = 1 << 16;  // words that a thread caches: 4 MB
 constexpr uint32_t JOIN_BITS = 1 << 18;
-constexpr Byte NORMAL = 1, USER_DEFINED = 2;  // kinds of pieces: made by merging, found before it; no text becomes one of another kind
+// Kinds of pieces: made by merging, and found before it. No text becomes a piece of another kind.
+constexpr Byte NORMAL = 1, USER_DEFINED = 2;
 const char SPACE_MARK[] = "\xe2\x96\x81";
 
 inline uint64_t mixed(uint64_t a, uint64_t b) {
-    const unsigned __int128 product = static_cast<unsigned __int128>(a ^ 0x9E3779B97F4A7C15u) * (b ^ 0xD1B54A32D192ED03u);
+    const unsigned __int128 left = a ^ 0x9E3779B97F4A7C15u;
+    const unsigned __int128 product = left * (b ^ 0xD1B54A32D192ED03u);
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-// Whole numbers by whole numbers, once filled never changed.
+// A hash table of integers by integers; once filled it never changes.
 class Table {
 public:
     void fill(const std::vector<std::pair<uint64_t, uint32_t>>& entries) {
@@ -81,7 +85,7 @@ struct Symbol {
 };
 
 struct Pair {
-    uint64_t order;  // rank of the piece, then place of the left symbol: the smallest goes first
+    uint64_t order;  // rank of the piece, then index of the left symbol: the smallest goes first
     uint32_t id, length;
     bool operator>(const Pair& other) const { return order > other.order; }
 };
@@ -92,7 +96,7 @@ struct alignas(64) Slot {
     uint32_t count;
 };
 
-// What a thread works with, kept from call to call.
+// The memory of a thread, kept from call to call.
 struct Worker {
     std::vector<Slot> slots = std::vector<Slot>(SLOTS);
     std::vector<Symbol> symbols;
@@ -102,25 +106,30 @@ struct Worker {
 
 class Model {
 public:
-    Model(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count, const int32_t* byte_ids,
-          int32_t unknown, bool prefix)
+    Model(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count,
+          const int32_t* byte_ids, int32_t unknown, bool prefix)
         : pieces(count), unknown(unknown), prefix(prefix), rank(count), joined(JOIN_BITS / 64) {
         if (byte_ids) bytes_of.assign(byte_ids, byte_ids + 256);
         std::vector<uint32_t> order(count);
         std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
-        for (Size i = 1; i < count; ++i) rank[order[i]] = rank[order[i - 1]] + (scores[order[i]] < scores[order[i - 1]]);
+        const auto higher = [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; };
+        std::stable_sort(order.begin(), order.end(), higher);
+        for (Size i = 1; i < count; ++i) rank[order[i]] = rank[order[i - 1]] + higher(order[i - 1], order[i]);
 
         const std::string all = std::string(bytes, starts[count]) + std::string(SLACK, '\0');
-        const auto piece = [&](Size id) { return std::string_view(all).substr(starts[id], starts[id + 1] - starts[id]); };
+        const auto piece = [&](Size id) {
+            return std::string_view(all).substr(starts[id], starts[id + 1] - starts[id]);
+        };
         std::unordered_map<std::string_view, uint32_t> symbols;
         for (Size id = 0; id < count; ++id) {
             if (kinds[id] == NORMAL) symbols.emplace(piece(id), id);
-            if (kinds[id] == USER_DEFINED) user_defined[Byte(piece(id)[0])].push_back({std::string(piece(id)), id});
-            any_user_defined |= kinds[id] == USER_DEFINED;
+            if (kinds[id] == USER_DEFINED) {
+                user_defined[Byte(piece(id)[0])].push_back({std::string(piece(id)), id});
+                any_user_defined = true;
+            }
         }
-        for (auto& same_start : user_defined)
-            std::sort(same_start.begin(), same_start.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+        const auto longer = [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); };
+        for (auto& same_start : user_defined) std::sort(same_start.begin(), same_start.end(), longer);
 
         std::vector<std::pair<uint64_t, uint32_t>> merges, singles;
         uint32_t next_symbol = count;
@@ -133,7 +142,8 @@ public:
             for (const Byte* at = first; at < end; at += before.length) {
                 const Character here = character(at, end);
                 const std::string_view text(reinterpret_cast<const char*>(at), here.length);
-                if (symbols.emplace(text, next_symbol).second) singles.push_back({here.code, next_symbol++});  // has no piece of its own
+                // A character without a piece of its own becomes a symbol behind the pieces.
+                if (symbols.emplace(text, next_symbol).second) singles.push_back({here.code, next_symbol++});
                 if (at > first) join(before.code, here.code);
                 before = here;
             }
@@ -145,14 +155,16 @@ public:
             for (size_t at = 1; at < whole.size(); ++at) {
                 if ((Byte(whole[at]) & 0xC0) == 0x80) continue;
                 const auto left = symbols.find(whole.substr(0, at)), right = symbols.find(whole.substr(at));
-                if (left != symbols.end() && right != symbols.end()) merges.push_back({uint64_t(left->second) << 32 | right->second, id});
+                if (left == symbols.end() || right == symbols.end()) continue;
+                merges.push_back({uint64_t(left->second) << 32 | right->second, id});
             }
         }
         merged.fill(merges);
         single.fill(singles);
     }
 
-    // Ids of one text to `out`, which has room for `factor()` of every byte and of a space before them, and SLACK more. Returns their end.
+    // Writes the ids of a text to `out`, which has room for `factor()` of every byte and of a space before
+    // them, and SLACK more. Returns their end.
     int32_t* encode(Worker& worker, const Byte* from, Size size, int32_t* out) const {
         if (size == 0) return out;
         const int32_t* first = out;
@@ -184,7 +196,7 @@ public:
         return std::unique(const_cast<int32_t*>(first), out, both);
     }
 
-    // Ids that a byte of text gives at most: a space without a piece becomes the three bytes of the mark.
+    // Returns most ids of a byte of text: a space without a piece becomes the three bytes of the mark.
     Size factor() const { return bytes_of.empty() || single.find(' ') < pieces ? 1 : 3; }
 
     std::unique_ptr<Worker> take() {
@@ -205,8 +217,9 @@ private:
     const bool prefix;
     std::vector<int32_t> bytes_of;  // of each byte, empty without byte fallback
     std::vector<uint32_t> rank;     // of each piece by score, equal for equal scores
-    Table merged;                   // left symbol, right symbol -> piece; symbols are pieces and, behind them, characters that are none
-    Table single;                   // character -> symbol
+    // Symbols are the pieces and, behind them, the characters that are no pieces.
+    Table merged;  // left symbol, right symbol -> piece
+    Table single;  // character -> symbol
     uint64_t ascii_joined[128][2] = {};
     std::vector<uint64_t> joined;  // by hash: a bit too many only makes a word longer
     std::vector<std::pair<std::string, int32_t>> user_defined[256];  // by first byte, longest first
@@ -228,7 +241,8 @@ private:
         return joined[bit >> 6] >> (bit & 63) & 1;
     }
 
-    // The text with its dummy prefix, space marks as spaces and SLACK zeros behind it, in the worker's memory.
+    // Copies a text into the worker's memory, with its dummy prefix, space marks as spaces and SLACK zeros
+    // behind it.
     const Byte* copy(Worker& worker, const Byte* from, Size size) const {
         const Byte* end = from + size;
         worker.text.resize(prefix + size + SLACK);
@@ -249,12 +263,14 @@ private:
     }
 
     const std::pair<std::string, int32_t>* user_defined_at(const Byte* at, const Byte* end) const {
-        for (const auto& symbol : user_defined[*at])
-            if (Size(symbol.first.size()) <= end - at && !std::memcmp(symbol.first.data(), at, symbol.first.size())) return &symbol;
+        for (const auto& symbol : user_defined[*at]) {
+            const Size size = symbol.first.size();
+            if (size <= end - at && !std::memcmp(symbol.first.data(), at, size)) return &symbol;
+        }
         return nullptr;
     }
 
-    // Ids of a word, from memory where it was seen before.
+    // Writes the ids of a word, from the cache where it is there.
     int32_t* word(Worker& worker, const Byte* start, const Byte* end, int32_t* out) const {
         const Size length = end - start;
         if (length > WORD_BYTES) return merge(worker, start, end, out);
@@ -278,7 +294,7 @@ private:
         return out + slot.count;
     }
 
-    // Byte pair encoding of a word, by a heap of pairs.
+    // Encodes a word by merging pairs, from a heap.
     int32_t* merge(Worker& worker, const Byte* start, const Byte* end, int32_t* out) const {
         auto& symbols = worker.symbols;
         auto& pairs = worker.pairs;
@@ -293,32 +309,34 @@ private:
         };
         for (const Byte* at = start; at < end; at += symbols.back().length) {
             const Character here = character(at, end);
-            const uint32_t place = symbols.size();
-            symbols.push_back({single.find(here.code), here.length, place - 1, at + here.length < end ? place + 1 : NONE});
-            if (place > 0) pair_at(place - 1);
+            const uint32_t index = symbols.size(), next = at + here.length < end ? index + 1 : NONE;
+            symbols.push_back({single.find(here.code), here.length, index - 1, next});
+            if (index > 0) pair_at(index - 1);
         }
         std::make_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
         while (!pairs.empty()) {
             std::pop_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
             const Pair best = pairs.back();
             pairs.pop_back();
-            const uint32_t place = uint32_t(best.order);
-            Symbol& left = symbols[place];
+            const uint32_t index = uint32_t(best.order);
+            Symbol& left = symbols[index];
             // One of the two was merged with another meanwhile: lengths only grow, so they no longer add up.
-            if (left.length == 0 || left.next == NONE || left.length + symbols[left.next].length != best.length) continue;
+            if (left.length == 0 || left.next == NONE) continue;
+            if (left.length + symbols[left.next].length != best.length) continue;
             Symbol& right = symbols[left.next];
             left.id = best.id;
             left.length = best.length;
             left.next = right.next;
             right.length = 0;
             if (left.next != NONE) {
-                symbols[left.next].previous = place;
-                if (pair_at(place)) std::push_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
+                symbols[left.next].previous = index;
+                if (pair_at(index)) std::push_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
             }
-            if (left.previous != NONE && pair_at(left.previous)) std::push_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
+            if (left.previous != NONE && pair_at(left.previous))
+                std::push_heap(pairs.begin(), pairs.end(), std::greater<Pair>());
         }
-        for (uint32_t place = 0; place != NONE; place = symbols[place].next) {
-            const Symbol& symbol = symbols[place];
+        for (uint32_t index = 0; index != NONE; index = symbols[index].next) {
+            const Symbol& symbol = symbols[index];
             if (symbol.id < pieces) {
                 *out++ = symbol.id;
             } else if (bytes_of.empty()) {
@@ -338,10 +356,11 @@ private:
 
 extern "C" {
 
-// A model of `count` pieces, to be closed again: piece i is bytes[starts[i]:starts[i + 1]], never empty. byte_ids: of the 256 bytes, or
-// null without byte fallback. prefix: whether a space goes before every text. Returns null when memory runs out.
-Model* pieces_open(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count, const int32_t* byte_ids,
-                   Size unknown, Size prefix) {
+// Opens a model of `count` pieces, to be closed again; piece i is bytes[starts[i]:starts[i + 1]], not empty.
+// byte_ids: of the 256 bytes, or null without byte fallback. prefix: whether a space goes before every text.
+// Returns null when memory runs out.
+Model* pieces_open(const char* bytes, const Size* starts, const Byte* kinds, const float* scores, Size count,
+                   const int32_t* byte_ids, Size unknown, Size prefix) {
     try {
         return new Model(bytes, starts, kinds, scores, count, byte_ids, unknown, prefix);
     } catch (...) {
@@ -351,20 +370,26 @@ Model* pieces_open(const char* bytes, const Size* starts, const Byte* kinds, con
 
 void pieces_close(Model* model) { delete model; }
 
-// Elements that `pieces_encode` needs for ids of `count` texts of `size` bytes together.
-Size pieces_room(const Model* model, Size size, Size count) { return model->factor() * (size + count) + SLACK * count; }
+// Returns the room, in ids, that `pieces_encode` needs for `count` texts of `size` bytes together.
+Size pieces_room(const Model* model, Size size, Size count) {
+    return model->factor() * (size + count) + SLACK * count;
+}
 
-// Ids of texts, text i = bytes[starts[i]:starts[i + 1]], one after the other; those of text i begin at offsets[i]. Returns how many they
-// are, -1 when memory runs out.
-Size pieces_encode(Model* model, const Byte* bytes, const Size* starts, Size count, Size threads, int32_t* ids, Size* offsets) {
+// Encodes texts, text i = bytes[starts[i]:starts[i + 1]], one after the other; the ids of text i begin at
+// offsets[i]. Returns how many ids there are, -1 when memory runs out.
+Size pieces_encode(Model* model, const Byte* bytes, const Size* starts, Size count, Size threads,
+                   int32_t* ids, Size* offsets) {
     std::atomic<Size> next{0};
     std::atomic<bool> failed{false};
     const auto room = [&](Size text) { return ids + pieces_room(model, starts[text], text); };
     const auto work = [&] {
         try {
             std::unique_ptr<Worker> worker = model->take();
-            for (Size text; (text = next++) < count && !failed;)
-                offsets[text + 1] = model->encode(*worker, bytes + starts[text], starts[text + 1] - starts[text], room(text)) - room(text);
+            for (Size text; (text = next++) < count && !failed;) {
+                const Size size = starts[text + 1] - starts[text];
+                int32_t* first = room(text);
+                offsets[text + 1] = model->encode(*worker, bytes + starts[text], size, first) - first;
+            }
             model->give_back(std::move(worker));
         } catch (...) {
             failed = true;

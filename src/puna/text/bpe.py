@@ -1,8 +1,7 @@
-"""Text -> token ids for SentencePiece models: SentencePiece's own ids, and much sooner for BPE models that do
-not normalise the text.
+"""Text -> token ids with SentencePiece models: SentencePiece's ids, much faster for most BPE models.
 
-`bpe.cpp` does the work for those. SentencePiece itself encodes with every other model, and where there is no
-C++ compiler.
+`bpe.cpp` encodes with BPE models that do not normalise the text. SentencePiece itself encodes with every
+other model, and where there is no C++ compiler.
 """
 
 import functools
@@ -27,34 +26,32 @@ SIGNATURES = {
 }
 SPACE_MARK = "\u2581".encode()
 NORMAL, UNKNOWN, USER_DEFINED, UNUSED, BYTE = 1, 2, 4, 5, 6  # types of pieces in sentencepiece_model.proto
-KINDS = {NORMAL: 1, USER_DEFINED: 2}  # the same in bpe.cpp; of others, no text is made
-BPE = 2  # a type of model there
-PIECE_CHARACTERS = (
-    1_000  # SentencePiece trains 16 at most; building the tables takes the square of a piece's length
-)
+KINDS = {NORMAL: 1, USER_DEFINED: 2}  # the same in bpe.cpp; no text becomes a piece of another type
+BPE = 2  # a type of model in sentencepiece_model.proto
+# SentencePiece trains 16 at most. Building the tables takes time by the square of a piece's length.
+PIECE_CHARACTERS = 1_000
 Array = np.ndarray[Any, Any]
 
 
 @functools.cache
 def library() -> Any:
-    """The compiled encoder; None where it cannot be built or is switched off."""
+    """Load the compiled encoder; None where it cannot be built or is switched off."""
     return compiled.load(SOURCE, SIGNATURES)
 
 
 class Encoder:
-    """A SentencePiece model that encodes. processor: SentencePiece's own form of it, which does everything
-    else."""
+    """A SentencePiece model that encodes. processor: the library's own, for everything else."""
 
     def __init__(self, model_proto: bytes) -> None:
-        """Raises RuntimeError when the bytes are not a SentencePiece model."""
+        """Read a model. Raises RuntimeError when the bytes are not a SentencePiece model."""
         import sentencepiece
 
         self.processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
 
     def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
-        """Ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts + 1].
+        """Encode texts: all ids one after the other, int32 [ids]; where each text's begin, int64 [texts + 1].
 
-        `threads` work on different texts. Raises UserError for a text that UTF-8 cannot hold.
+        `threads` work on different texts. Raises UserError for a text that UTF-8 cannot represent.
         """
         encoded = [_utf8(text) for text in texts]
         offsets = np.zeros(len(texts) + 1, np.int64)
@@ -76,7 +73,7 @@ class Encoder:
 
     @functools.cached_property
     def _compiled(self) -> tuple[Any, int] | None:
-        """The compiled encoder and the address of its form of the model; None where SentencePiece encodes."""
+        """The compiled encoder and the address of its copy of the model; None where SentencePiece encodes."""
         functions, plain = library(), _plain_bpe(self.processor.serialized_model_proto())
         if functions is None or plain is None:
             return None
@@ -84,18 +81,16 @@ class Encoder:
         starts = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=starts[1:])
         kinds = np.array([KINDS.get(kind, 0) for kind in types], np.uint8)
-        ranked = np.array(scores, np.float32)
-        byte_ids = np.array(
-            [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)] if BYTE in types else [],
-            np.int32,
-        )
+        arrays = starts, kinds, np.array(scores, np.float32)
+        byte_ids = None
+        if BYTE in types:
+            names = [f"<0x{byte:02X}>" for byte in range(256)]
+            byte_ids = np.array([self.processor.piece_to_id(name) for name in names], np.int32)
         address = functions.pieces_open(
             b"".join(pieces),
-            starts.ctypes.data,
-            kinds.ctypes.data,
-            ranked.ctypes.data,
+            *(array.ctypes.data for array in arrays),
             len(pieces),
-            byte_ids.ctypes.data if len(byte_ids) else None,
+            None if byte_ids is None else byte_ids.ctypes.data,
             self.processor.unk_id(),
             prefix,
         )
@@ -109,17 +104,17 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        what = f"the surrogate U+{ord(text[error.start]):04X} at character {error.start}"
+        surrogate = f"the surrogate U+{ord(text[error.start]):04X} at character {error.start}"
         raise UserError(
-            f"a text cannot be encoded: {what} is half of a character; text must hold whole ones"
+            f"a text cannot be encoded: {surrogate} is half of a character; text must hold whole ones"
         ) from error
 
 
 def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int], bool] | None:
-    """Pieces with spaces for space marks, their scores and types, and whether a space goes before a text.
+    """Read pieces with spaces for space marks, scores and types, and whether a space goes before a text.
 
-    None for models that the compiled encoder does not know: no BPE, normalised text, parts of texts named as
-    unused.
+    None for models that the compiled encoder does not support: not BPE, normalised text, parts of texts that
+    are declared as unused.
     """
     pieces: list[bytes] = []
     scores: list[float] = []
@@ -137,9 +132,8 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
         elif number == 3:
             normalizer.update(_fields(value))
     model_type, suffix = trainer.get(3, 1), trainer.get(24, 0)
-    charsmap, prefix, trimmed, escaped = (
-        normalizer.get(number, default) for number, default in ((2, b""), (3, 1), (4, 1), (5, 1))
-    )
+    charsmap, prefix = normalizer.get(2, b""), normalizer.get(3, 1)
+    trimmed, escaped = normalizer.get(4, 1), normalizer.get(5, 1)
     if model_type != BPE or suffix or charsmap or trimmed or not escaped or UNUSED in types:
         return None
     if not all(map(_is_plain, pieces)) or any(score != score for score in scores):
@@ -150,7 +144,7 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
             return None  # SentencePiece would find it before, or without, a piece that texts may become
         if kind == USER_DEFINED and (b" " in piece or SPACE_MARK in piece):
             return None  # it is looked for in the text as it was and again with space marks
-    # Texts have no spaces any more when pieces are looked for, so a piece with one is never found.
+    # Texts have no spaces left when pieces are looked for, so a piece with one is never found.
     types = [kind if b" " not in piece else UNKNOWN for piece, kind in zip(pieces, types, strict=True)]
     return [piece.replace(SPACE_MARK, b" ") for piece in pieces], scores, types, bool(prefix)
 
@@ -164,8 +158,7 @@ def _is_plain(piece: bytes) -> bool:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message that SentencePiece has read already: int, float,
-    or bytes."""
+    """Yield number and value (int, float or bytes) of each field of a protobuf message known to be valid."""
     at = 0
 
     def varint() -> int:

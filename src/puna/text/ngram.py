@@ -5,10 +5,9 @@ A text is one array of token ids in which a begin token (KenLM's <s>) stands bef
 context only and never predicted. What ends a document (</s>) is a token like any other. n-grams never cross
 documents.
 
-The n-grams of one order are kept in lexical order and named by their place. Those that begin with the same n
-- 1 tokens lie side by side, so an order is three arrays beside its values: the last token of each n-gram, and
-for each n-gram of the order below where its longer ones start. Of single tokens all have a place, seen or
-not, and their name is their id.
+The n-grams of one order are stored in lexical order and numbered. Those that begin with the same n - 1 tokens
+lie side by side, so an order is two arrays beside its values: the last token of each n-gram, and for each
+n-gram of the order below where its extensions start. All single tokens have a number, seen or not: their id.
 
 Where this differs from lmplz: |V| counts every token id but the begin token (lmplz: with --vocab_pad;
 `seen_only` is its default); discounts that are zero, and not only those below zero, are replaced; and the
@@ -34,8 +33,8 @@ from puna.run.artifact import sync
 Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
-CHUNK = 1 << 18  # n-grams worked on at once
-LINES = 1 << 14  # the same, where they become text
+CHUNK = 1 << 18  # n-grams processed at once
+LINES = 1 << 14  # the same where they become text
 MAGIC = b"puna kneser-ney 1\n"
 ALIGNMENT = 64  # bytes
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -44,16 +43,18 @@ SIGNATURES = {"extend": "pnnnppnppppppp->n", "score": "pnnpppppppi"}
 
 @functools.cache
 def library() -> Any:
-    """The compiled loops; None where they cannot be built or are switched off."""
+    """Load the compiled loops; None where they cannot be built or are switched off."""
     return compiled.load(SOURCE, SIGNATURES)
 
 
 @dataclass(frozen=True)
 class Order:
-    """The n-grams of one order, m of them. last_tokens: uint32 [m]. first_child: uint32 [n-grams of the order
-    below + 1]: those that go on from n-gram i below are first_child[i] : first_child[i + 1].
-    log10_probabilities, log10_backoffs: float32 [m]; of the highest order the backoffs are all 0, and
-    empty."""
+    """The n-grams of one order, m of them.
+
+    last_tokens: uint32 [m]. first_child: uint32 [n-grams of the order below + 1]; those that extend n-gram i
+    below are first_child[i] : first_child[i + 1]. log10_probabilities, log10_backoffs: float32 [m]; of the
+    highest order all backoffs are 0, and the array is empty.
+    """
 
     last_tokens: Array
     first_child: Array
@@ -63,8 +64,10 @@ class Order:
 
 @dataclass(frozen=True)
 class KneserNey:
-    """P(token | up to `order` - 1 tokens before it, inside the document). discounts: of each order, for
-    counts 1, 2, 3 and more."""
+    """P(token | up to `order` - 1 tokens before it, inside the document).
+
+    discounts: of each order, for counts 1, 2, 3 and more.
+    """
 
     vocab_size: int
     begin: int
@@ -73,61 +76,57 @@ class KneserNey:
     orders: tuple[Order, ...]
 
     def scores(self, tokens: Array, threads: int = 1) -> Array:
-        """log10 P of every token, float64; 0 for the begin tokens. tokens: ids, a begin token before every
-        document. The result does not depend on `threads`."""
+        """Compute log10 P of every token, float64; 0 for the begin tokens.
+
+        tokens: ids, a begin token before every document. The result does not depend on `threads`.
+        """
         tokens = check(tokens, self.vocab_size, self.begin)
-        found = tokens
+        longer = tokens
         scores = self.orders[0].log10_probabilities[tokens].astype(np.float64)
         compiled_loops = library()
         for below, order in zip(self.orders, self.orders[1:], strict=False):
-            contexts, found = found, np.empty_like(tokens)
+            contexts, longer = longer, np.empty_like(tokens)
             if compiled_loops is None:
-                _score(tokens, self.begin, order, below.log10_backoffs, contexts, found, scores)
+                _score(tokens, self.begin, order, below.log10_backoffs, contexts, longer, scores)
             else:
-                arrays = (
-                    order.first_child,
-                    order.last_tokens,
-                    order.log10_probabilities,
-                    below.log10_backoffs,
-                    contexts,
-                    found,
-                    scores,
-                )
+                ngrams = order.first_child, order.last_tokens, order.log10_probabilities
+                arrays = (*ngrams, below.log10_backoffs, contexts, longer, scores)
                 pointers = (array.ctypes.data for array in arrays)
                 compiled_loops.score(tokens.ctypes.data, len(tokens), self.begin, *pointers, threads)
         return scores
 
     def ngrams(self, n: int) -> Iterator[tuple[int, Array]]:
-        """The n-grams of order n in lexical order, as (name of the first, token ids [at most LINES, n])."""
+        """Yield the n-grams of order n in order, as (number of the first, token ids [at most LINES, n])."""
         size = len(self.orders[n - 1].last_tokens)
         for start in range(0, size, LINES):
-            names = np.arange(start, min(start + LINES, size))
+            numbers = np.arange(start, min(start + LINES, size))
             columns = []
             for order in reversed(self.orders[:n]):
-                columns.append(order.last_tokens[names])
-                # In its own type, or the whole list would be converted for every part.
-                names = (
-                    np.searchsorted(order.first_child, names.astype(order.first_child.dtype), side="right")
-                    - 1
-                )
+                columns.append(order.last_tokens[numbers])
+                # In the list's own type, or the whole list would be converted every time.
+                numbers = numbers.astype(order.first_child.dtype)
+                numbers = np.searchsorted(order.first_child, numbers, side="right") - 1
             yield start, np.stack(columns[::-1], axis=1)
 
     def write_arpa(self, path: Path, pieces: Sequence[str]) -> None:
-        """Write the model as an ARPA file, which KenLM and SRILM read. pieces: the word that stands for each
-        token id; the begin token is <s> whatever its piece. Raises UserError for pieces that cannot be told
-        apart in such a file."""
+        """Write the model as an ARPA file, which KenLM and SRILM read.
+
+        pieces: the word for each token id; the begin token is <s> whatever its piece. Raises UserError for
+        pieces that such a file cannot tell apart.
+        """
         words = np.array([*pieces, "<unk>"], object)
         words[self.begin] = "<s>"
         unfit = any(not word or set(word) & set(" \t\r\n\0") for word in words)
         if unfit or len(pieces) != self.vocab_size or len(set(words[:-1])) < self.vocab_size:
             raise UserError(
-                f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, one for each token id"
+                f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, "
+                "one for each token id"
             )
         unknown = "<unk>" not in pieces
         sizes = [len(order.last_tokens) for order in self.orders if len(order.last_tokens)]
         with _replacing(path) as file:
-            told = "".join(f"ngram {n}={size + (unknown and n == 1)}\n" for n, size in enumerate(sizes, 1))
-            file.write(f"\\data\\\n{told}".encode())
+            lines = "".join(f"ngram {n}={size + (unknown and n == 1)}\n" for n, size in enumerate(sizes, 1))
+            file.write(f"\\data\\\n{lines}".encode())
             for n, order in enumerate(self.orders[: len(sizes)], 1):
                 file.write(f"\n\\{n}-grams:\n".encode())
                 if unknown and n == 1:
@@ -143,13 +142,19 @@ class KneserNey:
             file.write(b"\n\\end\\\n")
 
     def save(self, path: Path) -> None:
-        """Write the model as one file: a line that names the format, one of JSON, then all arrays, little
-        endian, each at a multiple of ALIGNMENT bytes. Equal models are equal files."""
+        """Write the model as one file; equal models are equal files.
+
+        It has a line that names the format, one of JSON, then all arrays, little endian, each at a multiple
+        of ALIGNMENT bytes.
+        """
         arrays = [array for order in self.orders for array in vars(order).values()]
         header = {
-            "vocab_size": self.vocab_size, "begin": self.begin, "log10_unseen": self.log10_unseen, "discounts": self.discounts,
+            "vocab_size": self.vocab_size,
+            "begin": self.begin,
+            "log10_unseen": self.log10_unseen,
+            "discounts": self.discounts,
             "sizes": [len(array) for array in arrays],
-        }  # fmt: skip
+        }
         with _replacing(path) as file:
             file.write(MAGIC + json.dumps(header).encode() + b"\n")
             for array in arrays:
@@ -158,66 +163,65 @@ class KneserNey:
 
 
 def load(path: Path) -> KneserNey:
-    """Map a saved model; its arrays are read from the file when they are used. Raises UserError when the file
-    is none, or damaged."""
+    """Map a saved model; its arrays are read from the file when they are used.
+
+    Raises UserError where the file is no model, or a damaged one.
+    """
     try:
         with path.open("rb") as file:
             magic, line = file.readline(len(MAGIC)), file.readline()
-            place = file.tell()
+            offset = file.tell()
         if magic != MAGIC:
             raise ValueError("it does not start like one")
         header = json.loads(line)
-        everything = np.memmap(path, np.uint8, mode="r")
+        content = np.memmap(path, np.uint8, mode="r")
         arrays: list[Array] = []
         for number, size in enumerate(header["sizes"]):
-            place += -place % ALIGNMENT
-            part = everything[place : place + 4 * size]
-            arrays.append(part.view("<u4" if number % 4 < 2 else "<f4"))
-            place += 4 * size
+            offset += -offset % ALIGNMENT
+            array = content[offset : offset + 4 * size]
+            arrays.append(array.view("<u4" if number % 4 < 2 else "<f4"))
+            offset += 4 * size
         orders = tuple(Order(*arrays[at : at + 4]) for at in range(0, len(arrays), 4))
-        if place != len(everything) or not orders:
-            raise ValueError(f"it has {len(everything)} bytes, and {place} are expected")
-        below = 1
-        for number, order in enumerate(orders):
-            size = len(order.last_tokens)
-            edges = order.first_child
-            sizes = (
-                len(order.log10_probabilities),
-                len(order.log10_backoffs),
-                len(edges),
-                int(edges[0]),
-                int(edges[-1]),
-            )
-            if (
-                sizes != (size, size if number + 1 < len(orders) else 0, below + 1, 0, size)
-                or (edges[1:] < edges[:-1]).any()
-            ):
-                raise ValueError(f"its lists of order {number + 1} do not fit together")
-            below = size
-        if (
-            len(orders[0].last_tokens) != header["vocab_size"]
-            or not 0 <= header["begin"] < header["vocab_size"]
-        ):
+        if offset != len(content) or not orders:
+            raise ValueError(f"it has {len(content)} bytes, and {offset} are expected")
+        _check_orders(orders)
+        vocab_size, begin = header["vocab_size"], header["begin"]
+        if len(orders[0].last_tokens) != vocab_size or not 0 <= begin < vocab_size:
             raise ValueError("its vocabulary does not fit its lists")
         discounts = tuple(tuple(values) for values in header["discounts"])
-        return KneserNey(header["vocab_size"], header["begin"], header["log10_unseen"], discounts, orders)
+        return KneserNey(vocab_size, begin, header["log10_unseen"], discounts, orders)
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path} is no n-gram model, or is damaged ({error}); train it again") from error
 
 
+def _check_orders(orders: Sequence[Order]) -> None:
+    """Raise ValueError where the lists of an order do not fit each other, or those of the order below."""
+    size_below = 1
+    for number, order in enumerate(orders, 1):
+        size, edges = len(order.last_tokens), order.first_child
+        sizes = len(order.log10_probabilities), len(order.log10_backoffs), len(edges)
+        expected = size, size if number < len(orders) else 0, size_below + 1
+        bounds = int(edges[0]), int(edges[-1])
+        if sizes != expected or bounds != (0, size) or (edges[1:] < edges[:-1]).any():
+            raise ValueError(f"its lists of order {number} do not fit together")
+        size_below = size
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name only when it is whole."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    """Open a file to write that takes its name only when it is complete."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
         yield file
-    sync(part)
-    os.replace(part, path)
+    sync(partial)
+    os.replace(partial, path)
 
 
 def check(tokens: Array, vocab_size: int, begin: int) -> Array:
-    """Token ids as a uint32 array. Raises ValueError where a begin token does not come first, or an id is
-    none of the vocabulary."""
+    """Convert token ids to a uint32 array.
+
+    Raises ValueError where a begin token does not come first, or an id is not of the vocabulary.
+    """
     tokens = np.asarray(tokens)
     if len(tokens) and (tokens[0] != begin or tokens.min() < 0 or tokens.max() >= vocab_size):
         raise ValueError(f"token ids must start with the begin token {begin} and lie in 0..{vocab_size - 1}")
@@ -225,9 +229,9 @@ def check(tokens: Array, vocab_size: int, begin: int) -> Array:
 
 
 def _score(
-    tokens: Array, begin: int, order: Order, backoffs: Array, contexts: Array, found: Array, scores: Array
+    tokens: Array, begin: int, order: Order, backoffs: Array, contexts: Array, longer: Array, scores: Array
 ) -> None:
-    """`score` of ngram.cpp."""
+    """`score` of ngram.cpp, in numpy."""
     context = np.concatenate([[ABSENT], contexts[:-1]]).astype(np.uint32)
     at = np.flatnonzero((context != ABSENT) & (tokens != begin))
     context, wanted = context[at], tokens[at]
@@ -239,16 +243,19 @@ def _score(
         low, high = np.where(below, middle + 1, low), np.where(open_ & ~below, middle, high)
     hit = low < end
     hit[hit] = order.last_tokens[low[hit]] == wanted[hit]
-    found[:] = ABSENT
-    found[at[hit]] = low[hit]
+    longer[:] = ABSENT
+    longer[at[hit]] = low[hit]
     scores[at[hit]] = order.log10_probabilities[low[hit]]
     scores[at[~hit]] += backoffs[context[~hit]]
 
 
 @dataclass
 class _Counts:
-    """The n-grams of one order while they are counted. repeats: how often each stands in the text; suffixes:
-    name of the n-gram that is left without the first token; kept: which are not pruned, where any are."""
+    """The n-grams of one order while they are counted.
+
+    repeats: how often each occurs in the text; suffixes: number of the n-gram without its first token; kept:
+    which are not pruned, where any are.
+    """
 
     last_tokens: Array
     first_child: Array
@@ -266,30 +273,31 @@ def estimate(
     prune: Sequence[int] = (),
     seen_only: bool = False,
 ) -> KneserNey:
-    """Count a text and smooth its n-grams.
+    """Estimate a model from a text: count its n-grams and smooth the counts.
 
-    blocks: arrays of token ids, in each a begin token before every document. prune: n-grams that stand in the
+    blocks: arrays of token ids, in each a begin token before every document. prune: n-grams that occur in the
     text so often or less are left out, for each order, the last one for all higher orders; as in lmplz, but 0
     for single tokens. seen_only: the uniform distribution under the single tokens is over the tokens of the
     text and one unknown token, as in lmplz, and not over the vocabulary; probabilities of all ids of the
     vocabulary then add up to more than 1 where several are not in the text. Memory: 16 bytes a token and
-    about as many a different n-gram. Raises UserError for a text without tokens, ValueError for ids that are
-    none.
+    about as many a different n-gram. Raises UserError for a text without tokens, ValueError for ids outside
+    of the vocabulary.
     """
     limits = [*prune, *[prune[-1] if prune else 0] * order][:order]
     if limits[0] or limits != sorted(limits):
         raise ValueError(
             f"prune={tuple(prune)}: the first must be 0, and no one lower than the one before it"
         )
-    parts = [check(block, vocab_size, begin) for block in blocks]
-    tokens = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint32), *parts])
+    checked = [check(block, vocab_size, begin) for block in blocks]
+    tokens = checked[0] if len(checked) == 1 else np.concatenate([np.empty(0, np.uint32), *checked])
     if (tokens == begin).all():
         raise UserError("an n-gram model cannot be trained: the text has no tokens")
     if len(tokens) >= ABSENT:
         raise UserError(
-            f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; train it on a part of the text"
+            f"an n-gram model is trained on fewer than {ABSENT} tokens, here are {len(tokens)}; "
+            "train it on a part of the text"
         )
-    del parts
+    del checked
     levels, counts = _count(tokens, vocab_size, begin, limits)
     del tokens
     outcomes = int((counts[0] > 0).sum()) + 1 if seen_only else vocab_size - 1
@@ -307,8 +315,7 @@ def estimate(
             lower[begin] = 1.0
         else:
             orders[-1].log10_backoffs[:] = _log10(backoffs[kept])
-        # A pruned n-gram has no longer one that is kept, so the first children of the kept ones still bound
-        # them.
+        # No extension of a pruned n-gram is kept, so the first children of the kept ones still bound them.
         first_child, bounds, kept = level.first_child, kept, everything if level.kept is None else level.kept
         if level.kept is not None:
             first_child = np.concatenate([[0], np.cumsum(kept)]).astype(np.uint32)[first_child]
@@ -324,23 +331,24 @@ def estimate(
 def _count(
     tokens: Array, vocab_size: int, begin: int, limits: list[int]
 ) -> tuple[list[_Counts], list[Array]]:
-    """The n-grams of every order that `limits` has, and their adjusted counts: how many different tokens
-    stand before an n-gram; for the highest order and for n-grams that begin with the begin token, which have
-    nothing before them, how often they stand in the text."""
+    """Count the n-grams of every order that `limits` has; return them and their adjusted counts.
+
+    The adjusted count is how many different tokens come before an n-gram; for the highest order and for
+    n-grams that begin with the begin token, which have nothing before them, how often they occur in the text.
+    """
     repeats = np.bincount(tokens, minlength=vocab_size).astype(np.uint32)
-    alone = np.arange(vocab_size, dtype=np.uint32)
-    levels = [_Counts(alone, np.array([0, vocab_size], np.uint32), repeats, np.zeros_like(alone))]
+    single = np.arange(vocab_size, dtype=np.uint32)
+    levels = [_Counts(single, np.array([0, vocab_size], np.uint32), repeats, np.zeros_like(single))]
     counts = []
-    positions = np.argsort(
-        tokens.astype(np.uint16) if vocab_size <= 1 << 16 else tokens, kind="stable"
-    ).astype(np.uint32)
-    names = tokens
+    sortable = tokens.astype(np.uint16) if vocab_size <= 1 << 16 else tokens
+    positions = np.argsort(sortable, kind="stable").astype(np.uint32)
+    numbers = tokens
     first, end = begin, begin + 1  # the n-grams that begin with the begin token
     for length in range(1, len(limits)):
         below = levels[-1]
         adjusted = np.zeros_like(below.repeats)
-        level, names, positions = _extend(
-            tokens, vocab_size, begin, length, positions, below.repeats, names, adjusted
+        level, numbers, positions = _extend(
+            tokens, vocab_size, begin, length, positions, below.repeats, numbers, adjusted
         )
         adjusted[first:end] = below.repeats[first:end]
         below.kept = below.repeats > limits[length - 1] if limits[length - 1] else None
@@ -361,57 +369,63 @@ def _extend(
     length: int,
     positions: Array,
     repeats: Array,
-    names: Array,
+    numbers: Array,
     preceding: Array,
 ) -> tuple[_Counts, Array, Array]:
-    """`extend` of ngram.cpp: the n-grams one token longer than `length`, the n-gram that begins at each
-    place, and the places in the order of their n-grams. preceding: an array of zeros, which it fills."""
+    """Find the n-grams one token longer than `length`, as `extend` of ngram.cpp.
+
+    Returns the n-grams, the number of the one that begins at each position, and the positions sorted by
+    n-gram. preceding: an array of zeros, which is filled.
+    """
     contexts = len(repeats)
     if (compiled_loops := library()) is not None:
-        next_names, first_child = np.empty_like(tokens), np.empty(contexts + 1, np.uint32)
+        next_numbers, first_child = np.empty_like(tokens), np.empty(contexts + 1, np.uint32)
         outputs = [np.empty(len(positions), np.uint32) for _ in range(3)]
-        arrays = (names, next_names, first_child, *outputs, preceding)
-        count = compiled_loops.extend(tokens.ctypes.data, len(tokens), begin, length, positions.ctypes.data, repeats.ctypes.data, contexts,
-                               *(array.ctypes.data for array in arrays))  # fmt: skip
+        sizes = len(tokens), begin, length
+        arrays = (numbers, next_numbers, first_child, *outputs, preceding)
+        pointers = (array.ctypes.data for array in arrays)
+        count = compiled_loops.extend(
+            tokens.ctypes.data, *sizes, positions.ctypes.data, repeats.ctypes.data, contexts, *pointers
+        )
         for output in outputs:
             output.resize(count, refcheck=False)
         last_tokens, next_repeats, suffixes = outputs
-        return (
-            _Counts(last_tokens, first_child, next_repeats, suffixes),
-            next_names,
-            positions[: int(next_repeats.sum(dtype=np.int64))],
-        )
-    places = positions.astype(np.int64)
-    places = places[places + length < len(tokens)]
-    places = places[tokens[places + length] != begin]
-    keys = names[places].astype(np.int64) * vocab_size + tokens[places + length]
+        extended = positions[: int(next_repeats.sum(dtype=np.int64))]
+        return _Counts(last_tokens, first_child, next_repeats, suffixes), next_numbers, extended
+    starts = positions.astype(np.int64)
+    starts = starts[starts + length < len(tokens)]
+    starts = starts[tokens[starts + length] != begin]
+    keys = numbers[starts].astype(np.int64) * vocab_size + tokens[starts + length]
     unique, at, inverse, counted = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    next_names = np.zeros_like(tokens)
-    next_names[places] = inverse
+    next_numbers = np.zeros_like(tokens)
+    next_numbers[starts] = inverse
     first_child = np.concatenate([[0], np.cumsum(np.bincount(unique // vocab_size, minlength=contexts))])
-    suffixes = names[places[at] + 1]
+    suffixes = numbers[starts[at] + 1]
     np.add.at(preceding, suffixes, 1)
-    level = _Counts(
-        *(array.astype(np.uint32) for array in (unique % vocab_size, first_child, counted, suffixes))
-    )
-    return level, next_names, places.astype(np.uint32)
+    columns = (unique % vocab_size, first_child, counted, suffixes)
+    level = _Counts(*(array.astype(np.uint32) for array in columns))
+    return level, next_numbers, starts.astype(np.uint32)
 
 
 def _discounts(counts: Array) -> tuple[float, ...]:
-    """Discounts for counts 1, 2, 3 and more from the counts of counts (Chen and Goodman 1998, equation 26);
-    FALLBACK where a count of counts is zero or a discount is not positive."""
+    """Discounts for counts 1, 2, 3 and more from the counts of counts (Chen and Goodman 1998, equation 26).
+
+    FALLBACK where a count of counts is zero or a discount is not positive.
+    """
     n = [int((counts == times).sum()) for times in range(5)]
     if not (n[1] and n[2] and n[3]):
         return FALLBACK
     y = n[1] / (n[1] + 2 * n[2])
-    found = tuple(times - (times + 1) * y * n[times + 1] / n[times] for times in (1, 2, 3))
-    return found if min(found) > 0 else FALLBACK
+    discounts = tuple(times - (times + 1) * y * n[times + 1] / n[times] for times in (1, 2, 3))
+    return discounts if min(discounts) > 0 else FALLBACK
 
 
 def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tuple[Array, Array]:
-    """Probabilities of the n-grams of one order, interpolated with those of the order below, and the weight
-    that each context leaves for it (1 for what is no context); float64. Those of pruned n-grams mean nothing,
-    and no kept one hangs on them."""
+    """Compute probabilities of one order's n-grams, interpolated with the order below, and backoffs; float64.
+
+    A backoff is the weight that a context leaves for the order below, 1 for what is no context. The
+    probabilities of pruned n-grams mean nothing, and no kept one depends on them.
+    """
     probabilities = np.empty(len(counts))
     backoffs = np.ones(len(level.first_child) - 1)
     for start in range(0, len(backoffs), CHUNK):
@@ -422,23 +436,24 @@ def _smooth(counts: Array, level: _Counts, lower: Array, discounts: Array) -> tu
         edges = edges - edges[0]
         pruned = np.zeros(1, bool) if level.kept is None else ~level.kept[here]
         # Sums over the n-grams of each context, all in integers. What is pruned leaves all of its count.
-        parts = [count, *((times == value) & ~pruned for value in (1, 2, 3)), count * pruned]
-        total, *having, lost = (np.diff(np.concatenate([[0], np.cumsum(part)])[edges]) for part in parts)
-        left = discounts[1] * having[0] + discounts[2] * having[1] + discounts[3] * having[2] + lost
+        terms = [count, *((times == value) & ~pruned for value in (1, 2, 3)), count * pruned]
+        total, once, twice, more, lost = (
+            np.diff(np.concatenate([[0], np.cumsum(term)])[edges]) for term in terms
+        )
+        left = discounts[1] * once + discounts[2] * twice + discounts[3] * more + lost
         backoff = np.divide(left, total, out=backoffs[start : start + CHUNK], where=total > 0)
         context = np.repeat(np.arange(len(total)), np.diff(edges))
-        probabilities[here] = (count - discounts[times]) / total[context] + backoff[context] * lower[
-            level.suffixes[here]
-        ]
+        discounted = (count - discounts[times]) / total[context]
+        probabilities[here] = discounted + backoff[context] * lower[level.suffixes[here]]
     return probabilities, backoffs
 
 
 def _log10(values: Array) -> Array:
-    """log10 of numbers in (0, 1], float32, from operations that give the same bits on every machine (the C
-    library's do not).
+    """Compute log10 of numbers in (0, 1], float32, bitwise equal on every machine, as the C library's is not.
 
     values = m 2^e with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh s, s = (m - 1) / (m + 1), |s| < 0.172,
-    whose series is cut where its terms are below 1e-14."""
+    whose series is cut where its terms are below 1e-14.
+    """
     result = np.empty(len(values), np.float32)
     for start in range(0, len(values), CHUNK):
         mantissa, exponent = np.frexp(values[start : start + CHUNK])

@@ -3,20 +3,20 @@
 import re
 
 SENTENCE_END = re.compile(  # inside a line
-    r"[.!?。！？।॥؟۔።](?:(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)"
+    r"[.!?。！？।॥؟۔።]"
+    r"(?:(?<=[.!?])(?<!\b[A-Z]\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)"
     r"[\"'”’»)\]]{0,3}[^\S\n]+(?=[\"'“‘«(\[]{0,3}[^\W_a-z])"
     r"|(?<![.!?])[」』”’）]{0,3}[^\S\n]*(?=\S))"
 )
 
 
 def sentences(line: str) -> list[str]:
-    """The sentences of a line: split behind end marks that white space and a capital (or a letter without
-    case) follow."""
+    """Split a line into sentences: behind end marks before white space and a capital or caseless letter."""
     return [sentence for sentence in cut(line) if sentence.strip()]
 
 
 def cut(line: str) -> list[str]:
-    """The line in pieces that give it back when joined."""
+    """Split a line behind its sentences' ends; the pieces joined are the line."""
     pieces, start = [], 0
     for end in SENTENCE_END.finditer(line):
         pieces.append(line[start : end.end()])

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from puna.run.settings import not_hashed
+
 
 class TokenizerSettings(BaseModel):
     """SentencePiece BPE as in the paper, section 2.1: digits split, bytes for unknown characters."""
@@ -35,13 +37,13 @@ class TokensSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    held_out: float = Field(
+    held_out_fraction: float = Field(
         0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores"
     )
-    maximum_epochs: float = Field(
+    maximum_epochs: float = not_hashed(
         4.0, gt=0, description="a source asked to be seen more often than this is refused"
     )
-    small_sources: Literal["refuse", "leave out"] = Field(
+    small_sources: Literal["refuse", "leave out"] = not_hashed(
         "refuse",
         description="what becomes of sources with fewer than two documents, of which one would be held out",
     )

@@ -26,8 +26,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Shard:
-    """One split of one source. tokens: all its tokens; offsets: int64 [documents + 1]; rows: int64
-    [documents]."""
+    """One split of one source; see the module. offsets: int64 [documents + 1]; rows: int64 [documents]."""
 
     source: str
     tokens: Array
@@ -36,6 +35,7 @@ class Shard:
 
     @property
     def documents(self) -> int:
+        """Number of documents."""
         return len(self.rows)
 
     def document(self, number: int) -> Array:
@@ -45,9 +45,8 @@ class Shard:
     def first(self, maximum_tokens: int) -> "Shard":
         """The first whole documents, up to `maximum_tokens` tokens but at least one document."""
         count = max(1, int(np.searchsorted(self.offsets, maximum_tokens, side="right")) - 1)
-        return Shard(
-            self.source, self.tokens[: self.offsets[count]], self.offsets[: count + 1], self.rows[:count]
-        )
+        tokens = self.tokens[: self.offsets[count]]
+        return Shard(self.source, tokens, self.offsets[: count + 1], self.rows[:count])
 
     def document_at(self, position: int | Array) -> Array:
         """Number of the document that the token at `position` belongs to."""
@@ -55,23 +54,24 @@ class Shard:
 
 
 def choose_held_out(identities: list[str], share: float) -> Array:
-    """Which documents, named by their ids, are kept for validation: bool [documents].
+    """Choose the documents, named by their ids, that are held out for validation: bool [documents].
 
-    Each is decided by a hash of its own id, so it never moves when others come or go. Where none falls under
-    `share`, the nearest one is taken, and never all, so that every source with two documents can be trained
-    on and scored.
+    Each is decided by a hash of its own id, so it never moves when others come or go. Where no hash falls
+    under `share`, the lowest one is taken, and never all, so that every source with two documents can be
+    trained on and scored.
     """
-    places = np.array(
-        [
-            int.from_bytes(hashlib.sha256(b"held out " + name.encode()).digest()[:8], "big") / 2**64
-            for name in identities
-        ]
-    )
-    chosen = places < share
-    if len(places) > 1:
-        chosen[places.argmin()] = True
-        chosen[places.argmax()] = False
+    hashes = np.array([_unit_hash(identity) for identity in identities])
+    chosen = hashes < share
+    if len(hashes) > 1:
+        chosen[hashes.argmin()] = True
+        chosen[hashes.argmax()] = False
     return chosen
+
+
+def _unit_hash(identity: str) -> float:
+    """Hash an id to [0, 1)."""
+    digest = hashlib.sha256(b"held out " + identity.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def write(
@@ -82,7 +82,7 @@ def write(
     threads: int,
     out: Path,
 ) -> dict[str, Any]:
-    """Tokenize one source into both splits; documents, tokens and bytes of each.
+    """Tokenize one source into both splits; return documents, tokens and bytes of each.
 
     documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises
     UserError when a source has fewer than two documents: nothing could be held out.
@@ -90,33 +90,33 @@ def write(
     identities: list[str] = []
     sizes: list[int] = []
     lengths: list[Array] = []
-    width = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    # Which documents are held out is known when all have been seen; until then their tokens wait on the disk.
-    with tempfile.TemporaryFile(dir=out) as waiting:
-        for batch in _batches(documents):
-            ids, offsets = tokenizer.documents_flat([text for _, text in batch], threads)
-            waiting.write(ids.astype(width).tobytes())
+    dtype = _dtype(tokenizer.vocab_size)
+    # Which documents are held out is known when all have been read; until then their tokens wait on the disk.
+    with tempfile.TemporaryFile(dir=out) as spool:
+        for chunk in _chunks(documents):
+            ids, offsets = tokenizer.documents_flat([text for _, text in chunk], threads)
+            spool.write(ids.astype(dtype).tobytes())
             lengths.append(np.diff(offsets))
-            identities += [identity for identity, _ in batch]
-            sizes += [len(text.encode()) for _, text in batch]
+            identities += [identity for identity, _ in chunk]
+            sizes += [len(text.encode()) for _, text in chunk]
         if len(identities) < 2:
             raise UserError(
-                f"source {source} has {len(identities)} document: at least two are needed, since one is held out for scores"
+                f"source {source} has {len(identities)} document: at least two are needed, "
+                "since one is held out for scores"
             )
-        waiting.flush()
-        tokens = np.memmap(waiting, width, "r")
+        spool.flush()
+        tokens = np.memmap(spool, dtype, "r")
         starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        chosen = choose_held_out(identities, share)
+        held_out = choose_held_out(identities, share)
+        chosen = {"train": ~held_out, "held_out": held_out}
         return {
-            split: _write_split(
-                out / f"{source}.{split}", tokens, starts, chosen == (split == "held_out"), sizes
-            )
+            split: _write_split(out / f"{source}.{split}", tokens, starts, chosen[split], sizes)
             for split in SPLITS
         }
 
 
 def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes: list[int]) -> dict[str, int]:
-    """The three files of one split; its documents, tokens and bytes. chosen: bool [documents]."""
+    """Write the three files of one split; return its figures. chosen: bool [documents]."""
     rows = np.flatnonzero(chosen)
     with Path(f"{stem}.bin").open("wb") as file:
         for row in rows:
@@ -127,23 +127,27 @@ def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes:
     return {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": sum(sizes[row] for row in rows)}
 
 
-def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Documents in lots of about 4 MB: enough work for all threads, little memory."""
-    lot: list[tuple[str, str]] = []
+def _chunks(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Documents in chunks of about 4 million characters: enough work for all threads, little memory."""
+    chunk: list[tuple[str, str]] = []
     size = 0
     for document in documents:
-        lot.append(document)
+        chunk.append(document)
         size += len(document[1])
         if size > 4_000_000:
-            yield lot
-            lot, size = [], 0
-    if lot:
-        yield lot
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _dtype(vocab_size: int) -> type[np.unsignedinteger]:
+    """Type of the tokens in a shard."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 def load(folder: Path, source: str, split: str, vocab_size: int) -> Shard:
-    """Map one split of a source."""
-    width = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    """Map one split of a source into memory."""
     stem = os.path.join(folder, f"{source}.{split}")
-    tokens = np.memmap(f"{stem}.bin", dtype=width, mode="r")
+    tokens = np.memmap(f"{stem}.bin", dtype=_dtype(vocab_size), mode="r")
     return Shard(source, tokens, np.load(f"{stem}.offsets.npy"), np.load(f"{stem}.rows.npy"))

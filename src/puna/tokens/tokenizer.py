@@ -7,7 +7,6 @@ its three bytes.
 """
 
 import io
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,8 @@ class Tokenizer:
         """Token ids of a text, without begin and end tokens."""
         return self.encode_flat([text])[0].tolist()
 
-    def encode_many(self, texts: list[str], threads: int = 1) -> list[list[int]]:
-        """Token ids of each text; `threads` work on different texts."""
-        ids, offsets = self.encode_flat(texts, threads)
-        flat = ids.tolist()
-        return [flat[start:end] for start, end in itertools.pairwise(offsets.tolist())]
-
     def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
-        """Token ids of all texts one after the other, int32 [ids], and where each text's begin, int64 [texts
-        + 1].
+        """Token ids of all texts one after the other, int32 [ids], and their offsets, int64 [texts + 1].
 
         `threads` work on different texts. Raises UserError for a text that UTF-8 cannot hold.
         """
@@ -64,29 +56,29 @@ class Tokenizer:
         firsts = np.cumsum([0, *map(len, split)])  # number of each text's first part
         later = np.ones(len(parts) + 1, np.int64)
         later[firsts] = 0
-        at = offsets[later == 1]
-        ids[at], ids[at + 1] = self._space_bytes[:2]
-        ids = np.insert(ids, at + 2, self._space_bytes[2])
+        marks = offsets[later == 1]
+        ids[marks], ids[marks + 1] = self._space_bytes[:2]
+        ids = np.insert(ids, marks + 2, self._space_bytes[2])
         return ids, (offsets + np.cumsum(later))[firsts]
 
     def documents_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
         """`encode_flat` of whole documents for training: each with its begin and end token."""
         ids, offsets = self.encode_flat(texts, threads)
-        places = np.stack([offsets[:-1], offsets[1:]], axis=1).ravel()
-        marks = np.tile(np.array([self.bos_id, self.eos_id], np.int32), len(texts))
-        return np.insert(ids, places, marks), offsets + 2 * np.arange(len(offsets))
+        ends = np.stack([offsets[:-1], offsets[1:]], axis=1).ravel()
+        controls = np.tile(np.array([self.bos_id, self.eos_id], np.int32), len(texts))
+        return np.insert(ids, ends, controls), offsets + 2 * np.arange(len(offsets))
 
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids; begin and end tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
+        """Text of token ids; begin and end tokens are dropped, bytes that are not UTF-8 become U+FFFD."""
         return self._processor.decode(ids)
 
     def piece(self, token: int) -> str:
-        """A token as people read it: the space mark as a space."""
+        """Piece of a token, with SentencePiece's space mark as a space."""
         return self._processor.id_to_piece(token).replace(SPACE, " ")
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a SentencePiece model file. Raises UserError when it is none."""
+    """Read a SentencePiece model file. Raises UserError when the file is missing or not one."""
     if not path.is_file():
         raise UserError(f"no tokenizer at {path}")
     try:
@@ -96,7 +88,7 @@ def load(path: Path) -> Tokenizer:
 
 
 def lines(texts: Iterable[str]) -> Iterator[str]:
-    """Training lines of texts: no empty ones, long ones cut."""
+    """Split texts into training lines: empty ones left out, long ones cut."""
     for text in texts:
         for line in text.split("\n"):
             for start in range(0, len(line), LINE_CHARACTERS):
@@ -104,7 +96,7 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
 
 
 def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
-    """Train a tokenizer; the model file as bytes, equal for equal texts on every machine.
+    """Train a tokenizer; return its model file as bytes, equal for equal texts on every machine.
 
     Raises UserError when the texts cannot fill the vocabulary.
     """

@@ -17,20 +17,19 @@ from puna.errors import UserError
 from puna.model.llama import Llama
 from puna.run import artifact
 
-KEPT = 2
-
 
 @dataclass
 class Progress:
-    """What a run has done. step: optimizer steps taken; losses, validation: one entry per logged step."""
+    """What a run has done. step: optimizer steps taken; losses: one entry a step."""
 
     step: int
     losses: list[dict[str, Any]]
-    validation: list[dict[str, Any]]
 
 
-def save(folder: Path, model: Llama, optimizer: torch.optim.AdamW, progress: Progress) -> None:
-    """Write the checkpoint of `progress.step` and remove all but the last two."""
+def save(
+    folder: Path, model: Llama, optimizer: torch.optim.AdamW, progress: Progress, kept: int | None = None
+) -> None:
+    """Write the checkpoint of `progress.step`; remove all but the newest `kept`, where that is given."""
     work = folder / ".saving"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -45,15 +44,19 @@ def save(folder: Path, model: Llama, optimizer: torch.optim.AdamW, progress: Pro
     artifact.commit(
         work, target, stage="checkpoint", fingerprint="", inputs={}, metrics={"step": progress.step}
     )
-    for old in _saved(folder)[KEPT:]:
+    for old in _saved(folder)[kept:] if kept else ():
         artifact.remove(old)
 
 
-def resume(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> tuple[Progress, list[str]]:
-    """Load the newest checkpoint that verifies into model and optimizer; step 0 where there is none. Also
-    what was passed over."""
+def resume(
+    folder: Path, model: Llama, optimizer: torch.optim.AdamW, most_steps: int
+) -> tuple[Progress, list[str]]:
+    """Load the newest checkpoint of at most `most_steps` steps that verifies into model and optimizer; step 0
+    where there is none. Also what was passed over."""
     passed = []
     for path in _saved(folder):
+        if _step(path) > most_steps:
+            continue
         try:
             artifact.load(path).verify()
         except UserError as error:
@@ -70,7 +73,7 @@ def resume(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> tuple[Pr
                     value
                 )
         return Progress(**json.loads((path / "progress.json").read_text())), passed
-    return Progress(0, [], []), passed
+    return Progress(0, []), passed
 
 
 def _state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
@@ -79,6 +82,10 @@ def _state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _saved(folder: Path) -> list[Path]:

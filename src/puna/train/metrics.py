@@ -28,16 +28,10 @@ def peak_memory_bytes() -> int:
 
 
 class Metrics:
-    """Writes a run's lines. flops_per_token, peak_flops: for the share of the machine's matrix-product peak;
-    watts: assumed power."""
+    """Writes a run's lines. flops_per_token, peak_flops: for the share of the matrix-product peak."""
 
-    def __init__(self, path: Path, flops_per_token: float, peak_flops: float, watts: float) -> None:
-        self.path, self.flops_per_token, self.peak_flops, self.watts = (
-            path,
-            flops_per_token,
-            peak_flops,
-            watts,
-        )
+    def __init__(self, path: Path, flops_per_token: float, peak_flops: float) -> None:
+        self.path, self.flops_per_token, self.peak_flops = path, flops_per_token, peak_flops
         self._before = 0
 
     def write(self, event: Event) -> None:
@@ -54,7 +48,6 @@ class Metrics:
                 "peak_flops": self.peak_flops,
                 "matmul_peak_share": speed * self.flops_per_token / self.peak_flops,
                 "peak_memory_bytes": peak_memory_bytes(),
-                "estimated_joules": self.watts * event.seconds,
             }
         elif isinstance(event, ValidationEvent):
             line = {**vars(event), "kind": "validation"}
@@ -95,3 +88,9 @@ def read(path: Path) -> dict[str, Any]:
         "peak_memory_bytes": max(line["peak_memory_bytes"] for line in steps),
         "training_seconds": sum(line["seconds"] for line in steps),
     }
+
+
+def validation(path: Path) -> list[dict[str, Any]]:
+    """Held-out losses of a run, in order: step, tokens, and the losses by source."""
+    lines = _lines(path) if path.is_file() else []
+    return [line for line in lines if line.get("kind") == "validation"]

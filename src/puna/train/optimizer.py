@@ -1,4 +1,4 @@
-"""AdamW and the learning-rate schedule of the paper (section 2.3), and a younger choice for each: Muon, and
+"""AdamW and the learning-rate schedule of the paper (section 2.3), and a newer alternative to each: Muon, and
 warm-up-stable-decay."""
 
 import math
@@ -12,15 +12,15 @@ from puna.train.settings import TrainSettings
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of step `step` (from 0): a linear warm-up to the peak, then down to `minimum_learning_rate` of it
-    at the last step.
+    """Rate of step `step` (from 0): a linear warm-up to the peak, then a decay.
 
-    cosine: along half a period from the warm-up on. wsd: the peak first, then in the last `decay_steps` a
-    straight line (warm-up-stable-decay: Hu et al. 2024, MiniCPM, who let it fall exponentially).
+    The last step has `final_learning_rate_fraction` of the peak. cosine: half a period from the warm-up on.
+    wsd: the peak first, then in the last `decay_steps` a straight line (warm-up-stable-decay: Hu et al. 2024,
+    MiniCPM, whose decay is exponential).
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    floor = settings.minimum_learning_rate
+    floor = settings.final_learning_rate_fraction
     if settings.schedule == "wsd":
         decayed = max(0, step + 1 - (settings.steps - settings.decay_steps)) / max(1, settings.decay_steps)
         return settings.learning_rate * (1 - (1 - floor) * min(1.0, decayed))
@@ -29,25 +29,25 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices (the embedding and the head included) and none on the gains of the
-    norms.
+    """Make AdamW with weight decay on matrices, embedding and head included, and none on the norms' weights.
 
     With `optimizer` muon, the matrices of the layers take Muon's step instead, with the same rate and weight
-    decay. Gradients are given their memory here, for the whole run: made anew in every backward they would
-    lie between the activations and split what those leave.
+    decay. Gradients are allocated here, for the whole run: allocated anew in every backward they would lie
+    between the activations and fragment the memory that those free.
     """
     groups: dict[str, dict[str, Any]] = {
         "matrices": {"params": [], "weight_decay": settings.weight_decay},
-        "gains": {"params": [], "weight_decay": 0.0},
+        "no_decay": {"params": [], "weight_decay": 0.0},
         "muon": {"params": [], "weight_decay": settings.weight_decay, "muon": True},
     }
     for name, parameter in model.named_parameters():
         by_muon = settings.optimizer == "muon" and name.startswith("layers.")
-        group = "gains" if parameter.dim() < 2 else "muon" if by_muon else "matrices"
-        groups[group]["params"].append(parameter)
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    kind = Muon if settings.optimizer == "muon" else torch.optim.AdamW
-    return kind(
+        group = "muon" if by_muon else "matrices"
+        groups[group if parameter.dim() >= 2 else "no_decay"]["params"].append(parameter)
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer = Muon if settings.optimizer == "muon" else torch.optim.AdamW
+    return optimizer(
         list(groups.values()),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
@@ -57,8 +57,10 @@ def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
 
 
 def update(model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings) -> float:
-    """Clip the gradients, take one step at the schedule's rate, set the gradients to zero; the global
-    gradient norm before clipping."""
+    """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
+
+    Returns the global gradient norm before clipping.
+    """
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from puna.run.settings import ExecutionSettings, not_hashed
+
 
 class TrainSettings(BaseModel):
     """One training run. Defaults are the paper's where it gives one."""
@@ -12,19 +14,16 @@ class TrainSettings(BaseModel):
 
     steps: int = Field(ge=1, description="optimizer steps")
     batch_sequences: int = Field(ge=1, description="sequences an optimizer step")
-    micro_batch_sequences: int | None = Field(
-        None, ge=1, description="sequences at once; default: the whole batch"
-    )
     sequence_length: int = Field(2048, ge=2, description="tokens a sequence")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
-    minimum_learning_rate: float = Field(
+    final_learning_rate_fraction: float = Field(
         0.1, ge=0, le=1, description="last learning rate as a share of the peak"
     )
     warmup_steps: int = Field(2000, ge=0)
     schedule: Literal["cosine", "wsd"] = Field(
         "cosine", description="how the rate falls after the warm-up, see train/optimizer.py"
     )
-    decay_share: float = Field(
+    decay_fraction: float = Field(
         0.2, ge=0, le=1, description="share of the steps in which a wsd schedule's rate falls"
     )
     optimizer: Literal["adamw", "muon"] = Field(
@@ -39,23 +38,11 @@ class TrainSettings(BaseModel):
         ge=0,
         description="factor of the squared log-sum of the logits, added to the loss; 0 in the paper",
     )
-    remat: Literal["none", "llama", "full"] = Field(
-        "llama", description="activations kept for the backward (section 2.4), see model/remat.py"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of activations and products; weights, moments and sums are float32 always"
     )
-    device: Literal["cpu", "cuda"] = Field(
-        "cpu", description="where the model is trained; cuda: a graphics processor"
-    )
-    compile: bool = Field(
-        False,
-        description="torch.compile each block; minutes at the first start, for devices without our kernels",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="of activations and products, weights stay float32; auto: bfloat16 on graphics processors that have it",
-    )
-    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
-    validation_steps: int = Field(100, ge=1, description="steps between validations")
-    validation_tokens: int = Field(
+    validation_steps: int = not_hashed(100, ge=1, description="steps between validations")
+    validation_tokens: int = not_hashed(
         20_000, ge=1, description="held-out tokens a source that a validation reads"
     )
 
@@ -64,26 +51,29 @@ class TrainSettings(BaseModel):
         return self.batch_sequences * self.sequence_length
 
     @property
-    def micro_batch(self) -> int:
-        return self.micro_batch_sequences or self.batch_sequences
+    def decay_steps(self) -> int:
+        """Steps in which the rate of a wsd schedule falls."""
+        return round(self.decay_fraction * self.steps)
 
     @property
-    def decay_steps(self) -> int:
-        return round(self.decay_share * self.steps)
+    def decay_start(self) -> int:
+        """Steps that are done when the rate of a wsd schedule begins to fall."""
+        return self.steps - self.decay_steps
+
+    def micro_batch(self, execution: ExecutionSettings) -> int:
+        """Sequences in memory at once."""
+        return execution.micro_batch_sequences or self.batch_sequences
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainSettings":
-        if self.batch_sequences % self.micro_batch:
-            raise ValueError(
-                f"micro_batch_sequences {self.micro_batch} does not divide batch_sequences {self.batch_sequences}"
-            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} is not below steps {self.steps}: training would never reach its rate"
+                f"warmup_steps {self.warmup_steps} is not below steps {self.steps}: training would never "
+                "reach its rate"
             )
         if self.schedule == "wsd" and self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} and {self.decay_steps} steps of decay (decay_share {self.decay_share:g}) are more "
-                f"than steps {self.steps}: lower one of the two"
+                f"warmup_steps {self.warmup_steps} and {self.decay_steps} steps of decay (decay_fraction "
+                f"{self.decay_fraction:g}) are more than steps {self.steps}: lower one"
             )
         return self

@@ -1,4 +1,6 @@
-"""Loss and gradient of one step, and the same loss without gradient on held-out rows."""
+"""Loss and gradients of one step, and the same loss without gradients on held-out rows."""
+
+from collections.abc import Iterator
 
 import torch
 
@@ -10,11 +12,16 @@ ALONE = Parallel()
 
 
 def loss_and_gradients(
-    model: Llama, batch: Batch, micro_batch: int, *, remat: str = "none", z_loss: float = 0.0, dtype: torch.dtype | None = None,
+    model: Llama,
+    batch: Batch,
+    micro_batch: int,
+    *,
+    remat: str = "none",
+    z_loss: float = 0.0,
+    dtype: torch.dtype | None = None,
     parallel: Parallel = ALONE,
-) -> float:  # fmt: skip
-    """Add the gradients of the mean loss over the batch's targets to `.grad`; the loss in nats per target
-    token.
+) -> float:
+    """Add the gradients of the mean loss over the batch's targets to `.grad`; return it, in nats per token.
 
     Each micro-batch's loss is summed and divided by the number of targets in the whole batch, so
     accumulation, packing, padding and the number of processes do not change the number. batch: this data
@@ -22,14 +29,13 @@ def loss_and_gradients(
     loss. dtype: of activations and products, default: the weights'.
     """
     device = model.output.weight.device
-    targets = parallel.total(
-        torch.tensor(float(batch.target_count), dtype=torch.float64, device=device)
-    ).item()
+    targets = torch.tensor(float(batch.target_count), dtype=torch.float64, device=device)
+    scale = 1 / parallel.total(targets).item()
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(batch.tokens), micro_batch):
-        part = _summed_loss(model, batch, start, start + micro_batch, 1 / targets, remat, z_loss, dtype)
-        part.backward()
-        loss += part.detach()
+    for rows in _micro_batches(batch, micro_batch):
+        micro_loss = _summed_loss(model, rows, scale=scale, remat=remat, z_loss=z_loss, dtype=dtype)
+        micro_loss.backward()
+        loss += micro_loss.detach()
     return parallel.total(loss).item()
 
 
@@ -37,24 +43,24 @@ def loss_and_gradients(
 def mean_loss(model: Llama, batch: Batch, micro_batch: int, dtype: torch.dtype | None = None) -> float:
     """Mean loss over a batch's targets, in nats per token."""
     loss = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(batch.tokens), micro_batch):
-        loss += _summed_loss(model, batch, start, start + micro_batch, 1.0, "llama", 0.0, dtype).cpu()
+    for rows in _micro_batches(batch, micro_batch):
+        loss += _summed_loss(model, rows, scale=1.0, remat="llama", z_loss=0.0, dtype=dtype).cpu()
     return loss.item() / batch.target_count
 
 
+def _micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, len(batch.tokens), size):
+        rows = slice(start, start + size)
+        yield Batch(batch.tokens[rows], batch.targets[rows], batch.document_ids[rows])
+
+
 def _summed_loss(
-    model: Llama,
-    batch: Batch,
-    start: int,
-    end: int,
-    scale: float,
-    remat: str,
-    z_loss: float,
-    dtype: torch.dtype | None,
+    model: Llama, rows: Batch, *, scale: float, remat: str, z_loss: float, dtype: torch.dtype | None
 ) -> torch.Tensor:
     device = model.output.weight.device
-    tokens, segments, targets = (
-        torch.from_numpy(array[start:end]).to(device)
-        for array in (batch.tokens, batch.segments, batch.targets)
+    tokens = torch.from_numpy(rows.tokens).to(device)
+    targets = torch.from_numpy(rows.targets).to(device)
+    document_ids = torch.from_numpy(rows.document_ids).to(device)
+    return model.loss(
+        tokens, targets, document_ids=document_ids, scale=scale, remat=remat, z=z_loss, dtype=dtype
     )
-    return model.loss(tokens, targets, segments=segments, scale=scale, remat=remat, z=z_loss, dtype=dtype)

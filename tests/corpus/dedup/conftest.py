@@ -13,6 +13,6 @@ def either_code(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that run with the C++ source and without."""
     if request.param == "numpy":
         monkeypatch.setattr(lines, "library", lambda: None)
-        monkeypatch.setattr(lines, "PIECE", 50)
+        monkeypatch.setattr(lines, "CHUNK", 50)
     elif hashing.library() is None:
         pytest.skip("no C++ compiler here")

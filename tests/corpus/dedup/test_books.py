@@ -49,9 +49,8 @@ def changed(text: str, part: float, how: str, seed: int, other: str) -> str:
         own = paragraphs[at].split()
         start = int(rng.integers(max(1, len(words) - len(own))))
         shuffled = [own[place] for place in rng.permutation(len(own))]
-        paragraphs[at] = " ".join(
-            {"replaced": words[start : start + len(own)], "deleted": [], "shuffled": shuffled}[how]
-        )
+        new = {"replaced": words[start : start + len(own)], "deleted": [], "shuffled": shuffled}
+        paragraphs[at] = " ".join(new[how])
     return "\n\n".join(paragraphs)
 
 
@@ -60,9 +59,9 @@ def rewrapped(text: str) -> str:
 
 
 def without_accents(text: str) -> str:
-    return "".join(
-        part for part in unicodedata.normalize("NFD", text) if unicodedata.category(part) != "Mn"
-    ).translate(ASCII_QUOTES)
+    decomposed = unicodedata.normalize("NFD", text)
+    plain = "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
+    return plain.translate(ASCII_QUOTES)
 
 
 def test_pride_and_prejudice_in_two_encodings_is_one_book(data) -> None:
@@ -81,6 +80,7 @@ def test_other_editions_are_the_same_book(library, name) -> None:
     ours = Books()
     for other in NAMES:
         assert ours.add(other, library[other]) is None
+    pages = [f"{text[at : at + 2000]}\n[{at}]\n" for at in range(0, len(text), 2000)]
     editions = {
         "re-wrapped": rewrapped(text),
         "one line": " ".join(text.split()),
@@ -89,9 +89,7 @@ def test_other_editions_are_the_same_book(library, name) -> None:
         "decomposed": unicodedata.normalize("NFD", text),
         "Latin-1, what is lost replaced": text.encode("latin-1", "replace").decode("latin-1"),
         "ASCII, what is lost dropped": text.encode("ascii", "ignore").decode(),
-        "page numbers": "".join(
-            f"{text[at : at + 2000]}\n[Page {at}]\n" for at in range(0, len(text), 2000)
-        ).replace("Page ", ""),
+        "page numbers": "".join(pages),
         "front matter": front + "\n\n" + text,
         "all of it": front + rewrapped(without_accents(text)),
     }
@@ -106,9 +104,8 @@ def test_eight_in_a_hundred_paragraphs_may_change(library, how) -> None:
         ours = Books()
         ours.add("first", library[name])
         other = library[NAMES[seed - 1]]
-        found = ours.add(
-            "changed", changed(rewrapped(library[name]).replace("\r", ""), 0.08, how, seed, other)
-        )
+        text = rewrapped(library[name]).replace("\r", "")
+        found = ours.add("changed", changed(text, 0.08, how, seed, other))
         assert found is not None and found[1] > 0.9, name
         if how != "deleted":
             assert ours.add("much changed", changed(library[name], 0.25, how, seed, other)) is None
@@ -136,10 +133,8 @@ def test_parts_of_real_books(library) -> None:
         if other != name or abs(place - start) > length // 2:
             assert ours.add("another", library[other][place : place + length]) is None
         how = ("replaced", "shuffled", "deleted")[seed % 3]
-        found = ours.add(
-            "again",
-            changed(text[start : start + length], 0.05, how, seed, library[NAMES[NAMES.index(name) - 1]]),
-        )
+        source = library[NAMES[NAMES.index(name) - 1]]
+        found = ours.add("again", changed(text[start : start + length], 0.05, how, seed, source))
         assert found is not None and found[0] == "slice" and found[1] > 0.9
 
     check()
@@ -184,10 +179,8 @@ def test_what_many_books_share_is_not_content(monkeypatch) -> None:
     for seed in range(20, 30):  # nine parts of ten are the notice
         assert ours.add(str(seed), notice + synthetic(seed, 300)) is None
     assert ours.add("again", synthetic(25, 300) + notice)[0] == "25"
-    assert (
-        np.unique(np.concatenate([run for run, _ in ours.runs]), return_counts=True)[1].max()
-        == books.MOST_BOOKS + 1
-    )
+    _, counts = np.unique(np.concatenate([run for run, _ in ours.runs]), return_counts=True)
+    assert counts.max() == books.MOST_BOOKS + 1
 
 
 def test_collections_translations_and_anthologies(library) -> None:
@@ -214,14 +207,12 @@ def test_short_texts_and_wrong_thresholds() -> None:
 
 
 def test_numpy_finds_the_same(monkeypatch, library) -> None:
+    text, other = library["24675"][:100_000], library["972"]
+    editions = [changed(text, 0.03 * seed, "replaced", seed, other) for seed in range(6)]
+
     def found() -> list[object]:
         ours = Books()
-        return [
-            ours.add(
-                str(seed), changed(library["24675"][:100_000], 0.03 * seed, "replaced", seed, library["972"])
-            )
-            for seed in range(6)
-        ]
+        return [ours.add(str(number), edition) for number, edition in enumerate(editions)]
 
     ours = found()
     monkeypatch.setattr(hashing, "library", lambda: None)

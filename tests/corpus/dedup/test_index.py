@@ -47,7 +47,7 @@ def naive(signatures: np.ndarray, bands: int, rows: int, most: int, needed: int)
     return answers
 
 
-def test_the_answer_hangs_on_the_order_alone(tmp_path, monkeypatch) -> None:
+def test_the_answers_depend_on_the_order_alone(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(index, "MERGE_AT_ONCE", 16)
     monkeypatch.setattr(index, "PAIRS_AT_ONCE", 8)
     monkeypatch.setattr(index, "FAN_OUT", 3)
@@ -80,26 +80,24 @@ def test_the_answer_hangs_on_the_order_alone(tmp_path, monkeypatch) -> None:
 def test_near_duplicates_are_found_as_the_exact_index_says(tmp_path, data) -> None:
     made = pairs(data, 2500)
     ours = Index(tmp_path)
-    kept = (
-        ours.add([f"a{at}" for at in range(len(made))], near.signatures([a for a, _ in made])) < 0
-    )  # some pieces overlap
-    answers = ours.add([f"b{at}" for at in range(len(made))], near.signatures([b for _, b in made]))[kept]
+    first, second = ([f"{name}{at}" for at in range(len(made))] for name in "ab")
+    kept = ours.add(first, near.signatures([a for a, _ in made])) < 0  # some pieces overlap
+    answers = ours.add(second, near.signatures([b for _, b in made]))[kept]
     exact = np.array([jaccard(*pair) for pair in made])[kept]
     duplicate, truth = answers >= 0, exact >= 0.8
     assert (answers[duplicate] == np.flatnonzero(kept)[duplicate]).mean() > 0.99
     assert duplicate[exact >= 0.9].mean() >= 0.99 and (exact >= 0.9).sum() > 100
     assert duplicate[exact <= 0.65].mean() <= 0.01 and (exact <= 0.65).sum() > 100
-    assert (
-        duplicate & truth
-    ).sum() / truth.sum() > 0.9  # recall: half of the pairs at the very threshold are missed
-    assert (duplicate & truth).sum() / duplicate.sum() > 0.9  # precision
+    hits = (duplicate & truth).sum()
+    assert hits / truth.sum() > 0.9  # recall: half of the pairs at the very threshold are missed
+    assert hits / duplicate.sum() > 0.9  # precision
 
 
 ADD = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from puna import artifact
+from puna.run import artifact
 from puna.corpus.dedup import index
 left = int(sys.argv[2])
 def dying(call):
@@ -132,9 +130,8 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         ours = Index(folder, K, 0.75)
         assert ours.add(ids[0], old).tolist() == expected[0]
         arguments = [sys.executable, "-c", ADD, str(folder), str(step), str(tmp_path / "new.npy")]
-        code = subprocess.run(
-            arguments, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False
-        ).returncode
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        code = subprocess.run(arguments, env=environment, check=False).returncode
         assert code in (0, -signal.SIGKILL)
         ends.append((code, ours.documents))
         if ours.documents == 6:
@@ -146,12 +143,8 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         assert {path.name for path in folder.glob("run-*")} == {run["name"] for run in ours._state()["runs"]}
         if code == 0:
             break
-    assert (
-        ends[-1] == (0, 15)
-        and (-signal.SIGKILL, 6) in ends
-        and (-signal.SIGKILL, 15) in ends
-        and len(ends) > 8
-    )
+    assert ends[-1] == (0, 15) and len(ends) > 8
+    assert (-signal.SIGKILL, 6) in ends and (-signal.SIGKILL, 15) in ends
 
 
 def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
@@ -165,7 +158,7 @@ def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
     assert files == 300 * (128 + 16 + 32) + 12 * 200 * 16
 
 
-def test_what_does_not_fit_is_told(tmp_path) -> None:
+def test_what_does_not_fit_is_refused(tmp_path) -> None:
     ours = Index(tmp_path / "index", K, 0.75)
     ours.add(["a"], made_up([(0, 0)]))
     with pytest.raises(UserError, match=r"uint32 \[2, 32\], one row for each id, not uint32 \[1, 32\]"):

@@ -54,16 +54,12 @@ def test_hashes_are_those_of_python() -> None:
 
 
 def test_every_character_is_normalised_as_in_python() -> None:
-    text = "\n".join(
-        f"a{chr(code)}b" for code in (*range(0x1F000), *range(0x10FFF0, 0x110000)) if chr(code) != "\n"
-    )
+    characters = map(chr, (*range(0x1F000), *range(0x10FFF0, 0x110000)))
+    text = "\n".join(f"a{character}b" for character in characters if character != "\n")
     hashes, _ = lines.line_hashes([text])
     expected = [normalised(line) for line in text.split("\n")]
-    assert (
-        len(set(hashes.tolist()))
-        == len(set(expected))
-        == len(set(zip(hashes.tolist(), expected, strict=True)))
-    )
+    pairs = set(zip(hashes.tolist(), expected, strict=True))
+    assert len(set(hashes.tolist())) == len(set(expected)) == len(pairs)
 
 
 def test_real_lines_that_python_calls_equal_and_no_others(data) -> None:
@@ -99,8 +95,8 @@ def test_first_copies_are_kept_however_the_calls_are_cut(monkeypatch) -> None:
                 if len(seen) == most:
                     seen, scopes = set(), scopes + 1
                 seen.add(value)
-        ours = lines.Seen(most * lines.BYTES_PER_LINE)
-        assert np.concatenate([ours.first_time(part) for part in cut(values, cuts)]).tolist() == expected
+        ours = lines.HashSet(most * lines.BYTES_PER_LINE)
+        assert np.concatenate([ours.mark_new(part) for part in cut(values, cuts)]).tolist() == expected
         assert ours.scopes == scopes
 
     check()
@@ -110,16 +106,16 @@ def test_many_hashes_go_through_growing_tables() -> None:
     values = hashing.mix(np.random.default_rng(0).integers(1, 60_000, 100_000).astype(np.uint64))
     expected = np.zeros(len(values), bool)
     expected[np.unique(values, return_index=True)[1]] = True
-    ours = lines.Seen(1 << 20)
-    found = np.concatenate([ours.first_time(part) for part in np.array_split(values, 9)])
+    ours = lines.HashSet(1 << 20)
+    found = np.concatenate([ours.mark_new(part) for part in np.array_split(values, 9)])
     assert (found == expected).all() and ours.scopes == 1
     if hashing.library() is lines.library():
         assert 8 * len(ours.table) * 1.5 <= (1 << 20) + 64
 
 
-def test_too_little_memory_is_told() -> None:
+def test_too_little_memory_is_refused() -> None:
     with pytest.raises(UserError, match="give at least 65536"):
-        lines.Seen(1000)
+        lines.HashSet(1000)
 
 
 def test_unrepeated_drops_every_copy_of_a_scope() -> None:
@@ -138,10 +134,7 @@ def test_unrepeated_drops_every_copy_of_a_scope() -> None:
 def test_kept_lines_of_texts() -> None:
     texts = ["Menu 1\n\nOne.\nmenu 2", "MENU 3\n\nTwo.", ""]
     hashes, offsets = lines.line_hashes(texts)
-    assert lines.keep_lines(texts, offsets, lines.Seen(1 << 20).first_time(hashes)) == [
-        "Menu 1\n\nOne.",
-        "\nTwo.",
-        "",
-    ]
+    first = lines.HashSet(1 << 20).mark_new(hashes)
+    assert lines.keep_lines(texts, offsets, first) == ["Menu 1\n\nOne.", "\nTwo.", ""]
     (mask,) = lines.unrepeated([hashes], 1 << 20)
     assert lines.keep_lines(texts, offsets, mask) == ["\nOne.", "\nTwo.", ""]

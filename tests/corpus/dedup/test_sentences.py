@@ -27,9 +27,10 @@ def test_a_span_seen_before_goes_and_the_lines_stay_apart() -> None:
         ("One more is here.", 1),
     ]
     assert (seen.found, seen.removed, seen.scopes) == (16, 6, 1)
-    assert Spans(1 << 20).unseen([f"{own[1]}\n{own[1]}", "", "Only one.", "Two are here. And no more.", f"\n{own[0]}\n\n"]) == [
-        (own[1], 3), ("", 0), ("Only one.", 1), ("Two are here. And no more.", 2), (f"\n{own[0]}\n\n", 3),
-    ]  # fmt: skip
+    short = ["", "Only one.", "Two are here. And no more."]
+    texts = [f"{own[1]}\n{own[1]}", *short, f"\n{own[0]}\n\n"]
+    expected = [(own[1], 3), *zip(short, (0, 1, 2), strict=True), (f"\n{own[0]}\n\n", 3)]
+    assert Spans(1 << 20).unseen(texts) == expected
     assert Spans(1 << 20).unseen([]) == []
 
 

@@ -74,7 +74,8 @@ def test_sentences(line: str, count: int) -> None:
 
 def test_other_scripts() -> None:
     pages = {
-        "ja": "高い草原ではリャマが飼われています。谷や町よりずっと高いところです。冬には群れが山を下ります。",
+        "ja": "高い草原ではリャマが飼われています。谷や町よりずっと高いところです。"
+        "冬には群れが山を下ります。",
         "hi": "लामा ऊँचे मैदान पर रहते हैं। वे वहाँ छोटी घास खाते हैं। सर्दियों में झुंड नीचे जाता है।",
         "ur": "لاما اونچے میدان میں رہتے ہیں۔ وہ وہاں گھاس کھاتے ہیں۔ سردیوں میں ریوڑ نیچے جاتا ہے۔",
         "ru": "Ламы живут на высокой равнине. Они едят там короткую траву. Зимой стадо спускается вниз.",
@@ -82,21 +83,18 @@ def test_other_scripts() -> None:
     for page in pages.values():
         assert c4_clean(page, every_script=True) == (page, "")
     assert [language for language, page in pages.items() if c4_clean(page)[1]] == ["ja", "hi", "ur"]
-    assert c4_clean("短い。短い。短い。", every_script=True) == (
-        "",
-        c4.FEW_SENTENCES,
-    )  # six characters, three words and the run
+    short = "短い。短い。短い。"  # six characters count as three words, the run as another
+    assert c4_clean(short, every_script=True) == ("", c4.FEW_SENTENCES)
 
 
 def test_bad_words(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("Spit\nbad wool\n\n悪毛\nx-ray\n", "utf-8")
     words = BadWords(path)
-    for text, found in [
-        ("llamas spit often", True), ("spite of it", False), ("it is bad wool", True), ("not bad woollen", False), ("これは悪毛です", True),
-        ("an x-ray of", True), ("ax-ray", False), ("", False),
-    ]:  # fmt: skip
-        assert words.found(text) == found, text
+    for text in ("llamas spit often", "it is bad wool", "これは悪毛です", "an x-ray of"):
+        assert words.occurs_in(text), text
+    for text in ("spite of it", "not bad woollen", "ax-ray", ""):
+        assert not words.occurs_in(text), text
     assert c4_clean(GOOD + "\nLlamas SPIT when they are angry.", words) == ("", c4.BAD_WORD)
     assert c4_clean(GOOD + "\nspit", words) == (GOOD, "")
     with pytest.raises(UserError, match=r"nothing\.txt: no list of bad words there"):
@@ -105,7 +103,7 @@ def test_bad_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not UTF-8 at byte 2"):
         BadWords(path)
     path.write_bytes(b"")
-    assert not BadWords(path).found("anything")
+    assert not BadWords(path).occurs_in("anything")
 
 
 @given(st.text())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.filters import heuristics, language
-from puna.text.characters import count
+from puna.text.characters import count_alphanumeric_and_space
 
 SENTENCES = {
     "en": "The high grassland is where llamas are raised, far above the valleys and the towns.",
@@ -35,12 +35,12 @@ def test_any_text_has_a_label_and_a_score(text: str) -> None:
     assert (label == "" and score == 0.0) == (not text.split()) and 0 <= score <= 1
 
 
-def test_a_long_text_is_judged_by_pieces_from_all_over() -> None:
+def test_a_long_text_is_identified_by_excerpts_from_all_over() -> None:
     text = SENTENCES["en"] * 26 + "\n" + SENTENCES["de"] * 200
     assert language.identify(text[:2_000])[0] == "en" and language.identify(text)[0] == "de"
 
 
-def test_serbo_croatian_is_given_out_as_its_likeliest_member(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serbo_croatian_is_returned_as_its_likeliest_member(monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[dict[str, float], tuple[str, float]]] = [
         ({"sh": 0.5, "en": 0.2, "sr": 0.15, "hr": 0.1}, ("sr", 0.65)),
         ({"hr": 0.4, "sh": 0.3, "sr": 0.1}, ("hr", 0.7)),
@@ -68,42 +68,18 @@ def test_lines_glued_as_ccnet_has_it() -> None:
     text = "\n".join([SENTENCES["es"]] * 40 + [SENTENCES["de"]] * 200)
     scores = language.model().predict(text.replace("\n", ""))
     best = int(scores.argmax())
-    assert language.identify(text, glue_lines=True) == (
-        language.model().labels[best],
-        min(float(scores[best]), 1.0),
-    )
+    expected = language.model().labels[best], min(float(scores[best]), 1.0)
+    assert language.identify(text, glue_lines=True) == expected
     assert language.identify("\n \n", glue_lines=True) == ("", 0.0)
 
 
 def test_documents_of_the_20_languages_of_llamas_wikipedia(data: Path) -> None:
-    """By language, of documents of about 1,000 characters; docs/languages.md has the figures in full."""
-    codes = [
-        "bg",
-        "ca",
-        "cs",
-        "da",
-        "de",
-        "en",
-        "es",
-        "fr",
-        "hr",
-        "hu",
-        "it",
-        "nl",
-        "pl",
-        "pt",
-        "ro",
-        "ru",
-        "sl",
-        "sr",
-        "sv",
-        "uk",
-    ]
-    for code in codes:
+    """By language, of documents of about 1,000 characters; docs/languages.md has all figures."""
+    codes = "bg ca cs da de en es fr hr hu it nl pl pt ro ru sl sr sv uk"
+    for code in codes.split():
         text = (data / "raw" / "langid" / "lingua-sentences" / f"{code}.txt").read_text(encoding="utf-8")
-        found = [
-            language.identify(text[start : start + 1_000])[0] for start in range(0, len(text) - 1_000, 1_000)
-        ]
+        starts = range(0, len(text) - 1_000, 1_000)
+        found = [language.identify(text[start : start + 1_000])[0] for start in starts]
         assert len(found) > 30 and found.count(code) >= 0.96 * len(found), (code, found)
 
 
@@ -116,19 +92,17 @@ def test_figures_by_definition(text: str) -> None:
         len(letters) / len(solid) if solid else 0.0,
         sum(len(line) for line in lines) / len(lines) if lines else 0.0,
     )
-    assert count(text) == (len(letters), len(text) - len(solid))
+    assert count_alphanumeric_and_space(text) == (len(letters), len(text) - len(solid))
 
 
 def test_figures_of_every_character() -> None:
     characters = "".join(map(chr, range(sys.maxunicode + 1)))
     for text in (characters[:128], characters, characters[:128] * 1000):
-        assert count(text) == (sum(map(str.isalnum, text)), sum(map(str.isspace, text)))
+        expected = sum(map(str.isalnum, text)), sum(map(str.isspace, text))
+        assert count_alphanumeric_and_space(text) == expected
 
 
 def test_refusals() -> None:
-    for text, reason in (
-        ("short", "too short"),
-        ("-=" * 200, "few alphanumeric characters"),
-        ("good words " * 30, ""),
-    ):
+    texts = {"short": "too short", "-=" * 200: "few alphanumeric characters", "good words " * 30: ""}
+    for text, reason in texts.items():
         assert heuristics.refuse(text, heuristics.measure(text), 200) == reason

@@ -1,5 +1,4 @@
-"""Opt-out by pattern, domain and robots rules; the examples of RFC 9309 and RFC 3986, and matching against
-`re`."""
+"""Opt-out by pattern, domain and robots rules: the examples of RFC 9309, and matching against `re`."""
 
 import re
 import time
@@ -20,51 +19,9 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("url", "normal"),
-    [
-        ("HTTP://Example.ORG", ("example.org", "/")),
-        ("https://example.org:443/a?b#c", ("example.org", "/a?b")),
-        ("http://example.org:8080/", ("example.org:8080", "/")),
-        ("https://example.org:80/", ("example.org:80", "/")),
-        ("http://user:word@example.org./a", ("example.org", "/a")),
-        ("http://example.org/%7Ea/%e4%bd?q=%2f", ("example.org", "/~a/%E4%BD?q=%2F")),
-        ("http://example.org/ä b", ("example.org", "/%C3%A4%20b")),
-        ("http://example.org/a/./b/../../c/..", ("example.org", "/")),
-        ("http://example.org/a/../../b?x=/../", ("example.org", "/b?x=/../")),
-        ("http://example.org?q", ("example.org", "/?q")),
-        ("http://Bücher.example/", ("xn--bcher-kva.example", "/")),
-        ("http://%65xample.org/", ("example.org", "/")),
-        ("http://[2001:DB8::1]:81/a", ("[2001:db8::1]:81", "/a")),
-        ("//example.org/a", ("example.org", "/a")),
-        ("example.org/a", ("example.org", "/a")),
-        ("http://example.org/100%", ("example.org", "/100%25")),
-        ("pypi:flask==3/flask/app.py", ("", "")),
-        ("", ("", "")),
-        ("http://", ("", "/")),
-    ],
-)
-def test_normal_form(url: str, normal: tuple[str, str]) -> None:
-    assert opt_out.normal(url) == normal
-
-
-@given(st.text(alphabet="abc/.%2fFé?#:@ [", max_size=30))
-def test_normal_form_is_stable(text: str) -> None:
-    host, path = opt_out.normal("http://h.example/" + text)
-    assert host == "h.example" and opt_out.normal("http://h.example" + path) == (host, path)
-
-
-@given(st.text())
-def test_any_url(text: str) -> None:
-    assert isinstance(opt_out.normal(text), tuple)
-
-
 def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
-    opt_out = OptOut(
-        domains=written(
-            tmp_path, "# list\nexample.org\n\n*.Herd.example  # and below\nbücher.example\n192.0.2.7\n"
-        )
-    )
+    listed = "# list\nexample.org\n\n*.Herd.example  # and below\nbücher.example\n192.0.2.7\n"
+    opt_out = OptOut(domains=written(tmp_path, listed))
     for url in (
         "http://example.org/x",
         "https://a.b.EXAMPLE.org:8080/",
@@ -87,11 +44,9 @@ def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
 def test_a_million_domains_are_fast(tmp_path: Path) -> None:
     opt_out = OptOut(domains=written(tmp_path, "".join(f"d{number}.example\n" for number in range(200_000))))
     start = time.process_time()
-    refused = sum(
-        opt_out.refuses(f"https://www.d{number}.example/page") == BY_DOMAIN
-        for number in range(190_000, 210_000)
-    )
-    assert refused == 10_000 and time.process_time() - start < 2
+    urls = (f"https://www.d{number}.example/page" for number in range(190_000, 210_000))
+    assert sum(opt_out.refuses(url) == BY_DOMAIN for url in urls) == 10_000
+    assert time.process_time() - start < 2
     assert opt_out.refuses("http://" + "a." * 200_000 + "d7.example/") == BY_DOMAIN
     assert time.process_time() - start < 3
 
@@ -99,11 +54,14 @@ def test_a_million_domains_are_fast(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "refused", "free"),
     [
-        ("example.org/private/", ["http://example.org/private/", "https://example.org/private/a?b"], ["http://example.org/privat", "http://a.example.org/private/"]),
-        ("https://example.org/*.pdf$", ["http://example.org/a/b.pdf"], ["http://example.org/a.pdf?x", "http://example.org/pdf"]),
+        ("example.org/private/", ["http://example.org/private/", "https://example.org/private/a?b"],
+         ["http://example.org/privat", "http://a.example.org/private/"]),
+        ("https://example.org/*.pdf$", ["http://example.org/a/b.pdf"],
+         ["http://example.org/a.pdf?x", "http://example.org/pdf"]),
         ("example.org", ["http://example.org/", "http://example.org/a"], ["http://example.org.other.example/"]),
         ("example.org$", ["http://example.org"], ["http://example.org/a"]),
-        ("*.example.org/a", ["http://x.example.org/ab"], ["http://example.org/a", "http://other.example/x.example.org/a"]),
+        ("*.example.org/a", ["http://x.example.org/ab"],
+         ["http://example.org/a", "http://other.example/x.example.org/a"]),
         ("*/private/", ["http://example.org/private/x"], ["http://example.org/a/private/"]),
         ("*/*/private/", ["http://example.org/a/private/"], ["http://example.org/private"]),
         ("example.org/a b", ["http://example.org/a%20b"], []),

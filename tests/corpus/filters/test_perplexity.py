@@ -14,17 +14,19 @@ from puna.corpus.filters import perplexity
 from puna.corpus.filters.perplexity import PerplexityModel
 from puna.errors import UserError
 
-WORDS = """llama alpaca puna grass valley herd night cold stone water grazes crosses finds the a high wide under near old""".split()  # noqa: SIM905
+WORDS = ["llama", "alpaca", "puna", "grass", "valley", "herd", "night", "cold", "stone", "water"]
+VERBS = ["grazes", "crosses", "finds"]
 
 
 def sentences(seed: int, count: int) -> list[str]:
     """Texts of a few lines from a small grammar."""
     generator = np.random.default_rng(seed)
-    lines = [
-        f"{generator.choice(['The', 'A', 'An old'])} {generator.choice(WORDS[:8])} {generator.choice(WORDS[10:13])} "
-        f"{generator.choice(['the', 'a'])} {generator.choice(WORDS[:10])} {generator.integers(1, 900)} times."
-        for _ in range(3 * count)
-    ]
+    lines = []
+    for _ in range(3 * count):
+        subject = f"{generator.choice(['The', 'A', 'An old'])} {generator.choice(WORDS[:8])}"
+        verb, article = generator.choice(VERBS), generator.choice(["the", "a"])
+        words = [subject, verb, article, generator.choice(WORDS), f"{generator.integers(1, 900)} times."]
+        lines.append(" ".join(words))
     return ["\n".join(lines[3 * at : 3 * at + 3]) for at in range(count)]
 
 
@@ -99,7 +101,7 @@ def test_any_text_has_a_perplexity_of_its_own(model: PerplexityModel, texts: lis
 def test_lots_change_nothing(model: PerplexityModel, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sentences(3, 20)
     whole = model.perplexities(texts)
-    monkeypatch.setattr(perplexity, "LOT_CHARACTERS", 150)
+    monkeypatch.setattr(perplexity, "BATCH_CHARACTERS", 150)
     np.testing.assert_array_equal(model.perplexities(iter(texts)), whole)
 
 

@@ -15,8 +15,7 @@ from puna.corpus.filters.privacy import KINDS, scrub
     [
         "mail me: ⟦jane.doe@mail.uni-x.de⟧.",
         "A B ⟦<a.b+c@gmail.com>⟧, ⟦<x@herd.org>⟧⟦<y@herd.org>⟧ <⟦z@herd.org⟧ or ⟦q@herd.org⟧>",
-        "(⟦x_1@sub.dept.ac.uk⟧)", "mailto:⟦x@herd.org⟧?subject=a",
-        "⟦A@B.ORG⟧,⟦c@d.net⟧",
+        "(⟦x_1@sub.dept.ac.uk⟧)", "mailto:⟦x@herd.org⟧?subject=a", "⟦A@B.ORG⟧,⟦c@d.net⟧",
         "邮箱⟦foo@bar.com⟧请", "write to ⟦x@herd.org⟧: now", "⟦foo@example.com⟧", "⟦a@b.co⟧\n⟦c@d.co⟧",
     ],
 )  # fmt: skip
@@ -27,13 +26,13 @@ def test_email(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "⟦+49 30 123456⟧", "⟦(555) 234-5678⟧", "⟦555-234-5678⟧", "⟦1-555-234-5678⟧", "⟦555.234.5678⟧", "⟦+1 (555) 234-5678⟧",
-        "⟦+15552345678⟧",
-        "call ⟦020 7946 0958⟧ now", "Tel. ⟦030/1234567⟧", "⟦01 23 45 67 89⟧", "⟦01.23.45.67.89⟧", "⟦0044 20 7946 0958⟧",
-        "Phone: ⟦5551234⟧", "tel:⟦+33123456789⟧",
-        "Tel: ⟦+33 1 23 45 67 89⟧ (office)", "⟦089 / 123 45 67⟧", "⟦+44 (0)20 7946 0958⟧", "⟦+352-26203652⟧", "Fax no. ⟦12 34 56 78⟧",
-        "⟦+86 138\u00a00013\u00a08000⟧",
-        "⟦+49 30 123456⟧ or ⟦+49 30 654321⟧", "тел. ⟦8 495 123 45 67⟧", "call ⟦<+49 30 123456>⟧, <⟦+49 30 654321⟧",
+        "⟦+49 30 123456⟧", "⟦(555) 234-5678⟧", "⟦555-234-5678⟧", "⟦1-555-234-5678⟧", "⟦555.234.5678⟧",
+        "⟦+1 (555) 234-5678⟧", "⟦+15552345678⟧", "call ⟦020 7946 0958⟧ now", "Tel. ⟦030/1234567⟧",
+        "⟦01 23 45 67 89⟧", "⟦01.23.45.67.89⟧", "⟦0044 20 7946 0958⟧", "Phone: ⟦5551234⟧",
+        "tel:⟦+33123456789⟧", "Tel: ⟦+33 1 23 45 67 89⟧ (office)", "⟦089 / 123 45 67⟧",
+        "⟦+44 (0)20 7946 0958⟧", "⟦+352-26203652⟧", "Fax no. ⟦12 34 56 78⟧",
+        "⟦+86 138\u00a00013\u00a08000⟧", "⟦+49 30 123456⟧ or ⟦+49 30 654321⟧", "тел. ⟦8 495 123 45 67⟧",
+        "call ⟦<+49 30 123456>⟧, <⟦+49 30 654321⟧",
     ],
 )  # fmt: skip
 def test_phone(text: str) -> None:
@@ -43,9 +42,8 @@ def test_phone(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "server ⟦8.8.4.4⟧", "http://⟦151.101.1.69⟧/", "⟦81.169.145.10⟧/24", "from ⟦2a00:1450:4001:81b::200e⟧ port",
-        "[⟦2a00:1450:4001:81b::200e⟧]:80",
-        "at ⟦130.89.148.77⟧.",
+        "server ⟦8.8.4.4⟧", "http://⟦151.101.1.69⟧/", "⟦81.169.145.10⟧/24",
+        "from ⟦2a00:1450:4001:81b::200e⟧ port", "[⟦2a00:1450:4001:81b::200e⟧]:80", "at ⟦130.89.148.77⟧.",
         "from ⟦<2a00:1450:4001:81b::200e>⟧", "⟦<2a00:1450:4001:81b::200e>⟧⟦<2a00:1450:4001:81b::200f>⟧",
         "⟦81.169.145.10⟧-⟦81.169.145.20⟧", "dns=⟦9.9.9.9⟧", "⟦2a00:1450:4001:81b:0:0:0:200e⟧",
     ],
@@ -56,29 +54,29 @@ def test_ip(text: str) -> None:
 
 def check(text: str, kind: str) -> None:
     plain = text.replace("⟦", "").replace("⟧", "")
-    parts = text.split("⟦")
-    expected = parts[0] + "".join(f"<{kind.upper()}>" + part.split("⟧")[1] for part in parts[1:])
+    before, *parts = text.split("⟦")
+    expected = before + "".join(f"<{kind.upper()}>" + part.split("⟧")[1] for part in parts)
     scrubbed, counts = scrub(plain)
-    assert scrubbed == expected and counts == {each: len(parts) - 1 if each == kind else 0 for each in KINDS}
+    assert scrubbed == expected and counts == {**dict.fromkeys(KINDS, 0), kind: len(parts)}
     assert scrub(plain, [each for each in KINDS if each != kind])[0] == plain
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "1999-2004", "in 2001-02-03 and 2003", "2020-11-26 07:47:02", "01.02.2003 04:05", "05/06/2007", "1914 - 1918, 1939 - 1945",
-        "ISBN 978-0-306-40615-7", "ISBN 0-306-40615-2", "ISBN 978 0 306 40615 7", "ISSN 0317-8471", "arXiv:0704.0001",
-        "10.1016/0370-2693(94)90034-5",
-        "$1,234,567.00", "1 234 567 890", "100 200 300 400 500", "+12345678", "+1.23456789", "3.14159265", "0.123 456 789", "100000 m3",
-        "40.7128, -74.0060", "+40.7128 -74.0060", "051° 30' 26", "Boston, MA 02110-1301, USA", "pages 123-456-7890123",
-        "1 2 3 4 5 6 7 8 9 10 11 12",
-        "123e4567-e89b-12d3-a456-426614174000", "00 01 02 03 04 05 06 07", "0644 0755", "0x0123 4567 89", "1234567890", "4111111111111111",
-        "version 1.2.3.4", "v1.2.3.4", "foo-1.2.3.4.tar.gz", "1.2.3.4-5", "Section 3.1.2.4 Foo", "6.2.4.3, about addresses",
-        "1.3.6.1.4.1.311",
-        "10.0.0.1 127.0.0.1 255.255.255.0 192.168.1.1 172.16.0.1 0.0.0.0 224.0.0.1 203.0.113.5", "256.300.1.2", "Chrome/49.0.2623.112",
-        "12:34:56 2012:10:11", "std::vector a::b", "dead::beef", "2001:db8::1 fe80::1 ::1", "00:1a:2b:3c:4d:5e",
-        "x@self.weight", "git@github.com:a/b.git", "icon@2x.png", "react@16.7.0", "@property.setter", "user@host",
-        "a @ b.com", "@user",
+        "1999-2004", "in 2001-02-03 and 2003", "2020-11-26 07:47:02", "01.02.2003 04:05", "05/06/2007",
+        "1914 - 1918, 1939 - 1945", "ISBN 978-0-306-40615-7", "ISBN 0-306-40615-2",
+        "ISBN 978 0 306 40615 7", "ISSN 0317-8471", "arXiv:0704.0001", "10.1016/0370-2693(94)90034-5",
+        "$1,234,567.00", "1 234 567 890", "100 200 300 400 500", "+12345678", "+1.23456789", "3.14159265",
+        "0.123 456 789", "100000 m3", "40.7128, -74.0060", "+40.7128 -74.0060", "051° 30' 26",
+        "Boston, MA 02110-1301, USA", "pages 123-456-7890123", "1 2 3 4 5 6 7 8 9 10 11 12",
+        "123e4567-e89b-12d3-a456-426614174000", "00 01 02 03 04 05 06 07", "0644 0755", "0x0123 4567 89",
+        "1234567890", "4111111111111111", "version 1.2.3.4", "v1.2.3.4", "foo-1.2.3.4.tar.gz", "1.2.3.4-5",
+        "Section 3.1.2.4 Foo", "6.2.4.3, about addresses", "1.3.6.1.4.1.311",
+        "10.0.0.1 127.0.0.1 255.255.255.0 192.168.1.1 172.16.0.1 0.0.0.0 224.0.0.1 203.0.113.5",
+        "256.300.1.2", "Chrome/49.0.2623.112", "12:34:56 2012:10:11", "std::vector a::b", "dead::beef",
+        "2001:db8::1 fe80::1 ::1", "00:1a:2b:3c:4d:5e", "x@self.weight", "git@github.com:a/b.git",
+        "icon@2x.png", "react@16.7.0", "@property.setter", "user@host", "a @ b.com", "@user",
         "root@localhost.localdomain",
     ],
 )  # fmt: skip
@@ -93,35 +91,16 @@ def test_local_addresses_when_asked() -> None:
 
 
 PIECES = [
-    "a",
-    "7",
-    "555-234-5678",
-    " ",
-    ".",
-    "@",
-    "+49 30 1234567",
-    "x@y.org",
-    "8.8.4.4",
-    "server ",
-    ":",
-    "2a00::1",
-    "-",
-    "(",
-    ")",
-    "\n",
-    "/",
-    "Tel. ",
-    "<",
-    ">",
-]
+    "a", "7", "555-234-5678", " ", ".", "@", "+49 30 1234567", "x@y.org", "8.8.4.4", "server ", ":",
+    "2a00::1", "-", "(", ")", "\n", "/", "Tel. ", "<", ">",
+]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text())
 def test_a_second_time_changes_nothing_and_the_counts_are_those_of_the_placeholders(text: str) -> None:
     scrubbed, counts = scrub(text)
-    assert sum(counts.values()) == sum(
-        scrubbed.count(f"<{kind.upper()}>") - text.count(f"<{kind.upper()}>") for kind in KINDS
-    )
+    placeholders = [f"<{kind.upper()}>" for kind in KINDS]
+    assert sum(counts.values()) == sum(scrubbed.count(each) - text.count(each) for each in placeholders)
     assert scrub(scrubbed) == (scrubbed, dict.fromkeys(KINDS, 0))
     assert scrub(text, []) == (text, {})
 
@@ -129,31 +108,10 @@ def test_a_second_time_changes_nothing_and_the_counts_are_those_of_the_placehold
 @pytest.mark.parametrize(
     "piece",
     [
-        "1",
-        "a",
-        "@",
-        "a@",
-        "a@b.",
-        "a.",
-        "1 ",
-        "1.",
-        "(",
-        "+",
-        "1(",
-        "12-",
-        "1.1.",
-        ":",
-        "a:",
-        "2a00:",
-        "+1",
-        "0",
-        "01 ",
-        "12345((((((",
-        "Tel. 1",
-        "a" * 70 + "@b.co",
-        "555-234-",
+        "1", "a", "@", "a@", "a@b.", "a.", "1 ", "1.", "(", "+", "1(", "12-", "1.1.", ":", "a:", "2a00:",
+        "+1", "0", "01 ", "12345((((((", "Tel. 1", "a" * 70 + "@b.co", "555-234-",
     ],
-)
+)  # fmt: skip
 def test_time_is_linear(piece: str) -> None:
     start = time.process_time()
     scrub(piece * (300_000 // len(piece)), local_ip=True)
@@ -161,8 +119,7 @@ def test_time_is_linear(piece: str) -> None:
 
 
 def test_books_are_hardly_touched(data: Path) -> None:
-    """Their licence names one phone number and some e-mail addresses; one of them, a guide to Debian, an
-    address on the Internet."""
+    """Their licence has one phone number and some e-mail addresses; one, a guide to Debian, an IP address."""
     totals, numbers = dict.fromkeys(KINDS, 0), 0
     for path in sorted((data / "raw" / "gutenberg").glob("*.txt")):
         text = path.read_text("utf-8", "replace")

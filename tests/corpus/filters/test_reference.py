@@ -20,7 +20,7 @@ from puna.corpus.filters import binary, language, reference
 from puna.corpus.filters.reference import ReferenceModel, site, train
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
-from puna.corpus.record import Found
+from puna.corpus.record import RawDocument
 from puna.errors import UserError
 from puna.run.artifact import write_atomically
 
@@ -74,12 +74,9 @@ def test_the_telling_words_are_the_true_ones(model: ReferenceModel) -> None:
         assert len(told) > 5 and np.mean([sign * tilt[word] > 0 for word in told]) > 0.9
 
 
-def test_scores_do_not_hang_on_the_company(model: ReferenceModel) -> None:
-    texts = (
-        [text for _, text in pages(1, 30)]
-        + ["", "...", "unknown words only", "日本語", "\ud800"]
-        + [text * 50 for _, text in pages(0, 5)]
-    )
+def test_a_score_does_not_depend_on_the_batch(model: ReferenceModel) -> None:
+    odd = ["", "...", "unknown words only", "日本語", "\ud800"]
+    texts = [text for _, text in pages(1, 30)] + odd + [text * 50 for _, text in pages(0, 5)]
     together = model.score(texts)
     assert together.dtype == np.float32 and ((together > 0) & (together < 1)).all()
     assert together.tolist() == [float(model.score([text])[0]) for text in texts]
@@ -102,8 +99,10 @@ def test_order_and_repeats_of_the_input_change_nothing(model: ReferenceModel) ->
 def test_the_same_model_on_processors_with_and_without_wide_registers() -> None:
     code = (
         "import hashlib, json, test_reference as t; from puna.corpus.filters.reference import train;"
-        "m = train(t.pages(1, 400), t.pages(0, 400), bits=18); s = m.score([x for _, x in t.pages(1, 50, seed=4)]);"
-        "print(hashlib.sha256(m.weights.tobytes() + s.tobytes() + json.dumps([m.slope, m.intercept, m.facts]).encode()).hexdigest())"
+        "m = train(t.pages(1, 400), t.pages(0, 400), bits=18);"
+        "s = m.score([x for _, x in t.pages(1, 50, seed=4)]);"
+        "facts = json.dumps([m.slope, m.intercept, m.facts]).encode();"
+        "print(hashlib.sha256(m.weights.tobytes() + s.tobytes() + facts).hexdigest())"
     )
     dispatched = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
@@ -146,10 +145,8 @@ def test_sampling_by_address_and_cited_negatives() -> None:
     positives, negatives = pages(1, 800), pages(0, 800)
     cited = [(url.replace("https://www.", "http://") + "#part", text) for url, text in positives[:100]]
     small = train(positives, negatives + cited, bits=18, most_positives=300, most_negatives=400)
-    taken = {
-        kind: sum(part[kind]["documents"] for part in small.facts["parts"].values())
-        for kind in reference.KINDS
-    }
+    parts = small.facts["parts"].values()
+    taken = {kind: sum(part[kind]["documents"] for part in parts) for kind in reference.KINDS}
     assert taken["references"] == 300 and 300 < taken["random pages"] <= 400
     assert small.facts["seen"] == {"references": 800, "random pages": 900}
     whole = train(positives, negatives + cited, bits=18)
@@ -192,11 +189,8 @@ def test_saved_and_loaded(model: ReferenceModel, tmp_path: Path, monkeypatch: py
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     loaded = reference.load(folder)
     texts = [text for _, text in pages(1, 20)]
-    assert (
-        (loaded.score(texts) == model.score(texts)).all()
-        and loaded.card() == model.card()
-        and loaded.facts == model.facts
-    )
+    assert (loaded.score(texts) == model.score(texts)).all()
+    assert loaded.card() == model.card() and loaded.facts == model.facts
     loaded.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
@@ -238,28 +232,13 @@ def test_what_is_no_model(model: ReferenceModel, tmp_path: Path) -> None:
 def test_the_card_says_what_is_known(model: ReferenceModel) -> None:
     card = model.card()
     metrics = model.facts["metrics"]
-    for wanted in (
-        "Dates: dumps of no month.",
-        f"{model.threshold:.4f}",
-        f"{metrics['area_under_curve']:.4f}",
-        "3,000 references were offered",
-    ):
+    figures = [f"{model.threshold:.4f}", f"{metrics['area_under_curve']:.4f}"]
+    for wanted in ("Dates: dumps of no month.", *figures, "3,000 references were offered"):
         assert wanted in card
-    rows = [
-        re.findall(r"[\d,]+", line)
-        for line in card.splitlines()
-        if line.startswith(("| training", "| calibration |", "| held out"))
-    ]
-    assert sum(int(row[0].replace(",", "")) for row in rows) == 3_000
-    assert all(
-        heading in card
-        for heading in (
-            "## Training data",
-            "## On held-out sites",
-            "## Words that weigh most",
-            "## Limits and biases",
-        )
-    )
+    rows = re.findall(r"(?m)^\| (?:training|calibration|held out) \| ([\d,]+) \|", card)
+    assert sum(int(count.replace(",", "")) for count in rows) == 3_000
+    for heading in ("Training data", "On held-out sites", "Words that weigh most", "Limits and biases"):
+        assert f"## {heading}\n" in card
 
 
 @pytest.mark.parametrize(
@@ -280,28 +259,23 @@ def test_sites(url: str, wanted: str) -> None:
 
 
 def test_real_texts_as_a_stand_in(data: Path) -> None:
-    """English Wikipedia articles against crawled pages: hardly a page of the crawl at hand is cited, so this
-    stands in for references."""
+    """English Wikipedia articles, instead of cited pages, against crawled pages."""
 
-    def found(reader: object, paths: list[Path]) -> list[Found]:
-        return [item for path in paths for item in reader.read(path) if isinstance(item, Found)]  # type: ignore[attr-defined]
+    def texts(reader: Any, paths: list[Path]) -> list[str]:
+        found = []
+        for path in paths:
+            found += [item.text for item in reader.read(path) if isinstance(item, RawDocument)]
+        return found
 
-    articles = found(wikipedia, [data / "raw" / "wikipedia" / "minidump-enwiki.xml.bz2"])
-    names = sorted((data / "raw" / "html_eval").glob("*.warc.gz"))[:2]
-    crawl = [
-        item
-        for item in found(warc, names)
-        if len(item.text) > 500 and language.identify(item.text)[0] == "en"
-    ]
-    positives = [
-        (f"http://{number}.article/{at}", item.text[at : at + 2_000])
-        for number, item in enumerate(articles)
-        for at in range(0, max(1, len(item.text) - 500), 2_000)
-    ]
-    negatives = [
-        (f"http://{number}.page/{at}", item.text[at : at + 2_000])
-        for number, item in enumerate(crawl)
-        for at in range(0, len(item.text), 2_000)
-    ]
-    model = train(positives, negatives)
+    def cut(kind: str, texts: list[str], shortest: int) -> list[Page]:
+        pieces = []
+        for number, text in enumerate(texts):
+            starts = range(0, max(1, len(text) - shortest), 2_000)
+            pieces += [(f"http://{number}.{kind}/{at}", text[at : at + 2_000]) for at in starts]
+        return pieces
+
+    articles = texts(wikipedia, [data / "raw" / "wikipedia" / "minidump-enwiki.xml.bz2"])
+    crawl = texts(warc, sorted((data / "raw" / "html_eval").glob("*.warc.gz"))[:2])
+    english = [text for text in crawl if len(text) > 500 and language.identify(text)[0] == "en"]
+    model = train(cut("article", articles, 500), cut("page", english, 0))
     assert model.facts["metrics"]["area_under_curve"] > 0.9 and math.isfinite(model.slope)

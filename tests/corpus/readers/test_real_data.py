@@ -1,4 +1,4 @@
-"""Every real raw file ends as documents or named reasons, and the text reads as text."""
+"""Real raw files: all records become documents or are skipped with a reason, and the text is clean."""
 
 import random
 import re
@@ -13,18 +13,18 @@ from puna.corpus.readers.latex import arxiv
 from puna.corpus.readers.plain import book, stackexchange
 from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
-from puna.corpus.record import BrokenOff, Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord, TruncatedFile
 from puna.errors import UserError
 
 
-def read_all(reader: object, paths: list[Path]) -> tuple[list[Found], Counter[str], list[str]]:
-    found: list[Found] = []
+def read_all(reader: object, paths: list[Path]) -> tuple[list[RawDocument], Counter[str], list[str]]:
+    found: list[RawDocument] = []
     skipped: Counter[str] = Counter()
     damaged = []
     for path in paths:
         try:
             for item in reader.read(path):  # type: ignore[attr-defined]
-                if isinstance(item, Skipped):
+                if isinstance(item, SkippedRecord):
                     skipped[item.reason] += 1
                 else:
                     found.append(item)
@@ -37,11 +37,8 @@ def test_web_archives(data: Path) -> None:
     found, skipped, damaged = read_all(warc, sorted((data / "raw" / "warc").iterdir()))
     assert len(found) > 250 and sum(skipped.values()) > 100
     assert all(item.text and item.url for item in found)
-    assert (
-        skipped["malformed record"]
-        and len(damaged) < 5
-        and any("inside the record at byte" in told for told in damaged)
-    )
+    assert skipped["malformed record"] and len(damaged) < 5
+    assert any("inside the record at byte" in message for message in damaged)
 
 
 def test_no_record_is_missed_that_another_reader_finds(data: Path) -> None:
@@ -54,29 +51,25 @@ def test_no_record_is_missed_that_another_reader_finds(data: Path) -> None:
             for record in fastwarc.ArchiveIterator(str(path), parse_http=False):
                 if record.record_type in (kinds.response, kinds.resource, kinds.conversion, kinds.revisit):
                     theirs.append((record.headers.get("WARC-Target-URI") or record.record_id).strip("<>"))
-        except Exception:  # whatever it cannot read has no say here
+        except Exception:  # files that it cannot read are not compared
             continue
         ours: list[str] = []
         try:
             for item in warc.read(path):
                 ours.append(item.url)
-        except BrokenOff as broken:
-            ours.append(broken.url)
+        except TruncatedFile as error:
+            ours.append(error.url)
         assert not Counter(theirs) - Counter(ours), path.name
         compared += len(theirs)
     assert compared > 900
 
 
 def test_wikipedia(data: Path) -> None:
-    paths = [
-        path
-        for path in sorted((data / "raw" / "wikipedia").rglob("*"))
-        if path.is_file() and ".xml" in path.name
-    ]
-    found, skipped, _ = read_all(wikipedia, paths)
+    paths = sorted((data / "raw" / "wikipedia").rglob("*.xml*"))
+    found, skipped, _ = read_all(wikipedia, [path for path in paths if path.is_file()])
     assert len(found) > 200 and skipped["redirect"] > 100
-    whole = "\n".join(item.text for item in found)
-    per_million = {mark: 1e6 * whole.count(mark) / len(whole) for mark in ("[[", "{{", "{|", "<ref", "'''")}
+    text = "\n".join(item.text for item in found)
+    per_million = {mark: 1e6 * text.count(mark) / len(text) for mark in ("[[", "{{", "{|", "<ref", "'''")}
     assert all(count < 30 for count in per_million.values()), per_million
 
 
@@ -95,9 +88,8 @@ def test_arxiv(data: Path) -> None:
 
 
 def test_books(data: Path) -> None:
-    found, _, damaged = read_all(
-        book, [path for path in sorted((data / "raw" / "gutenberg").iterdir()) if path.is_file()]
-    )
+    paths = sorted((data / "raw" / "gutenberg").iterdir())
+    found, _, damaged = read_all(book, [path for path in paths if path.is_file()])
     assert len(found) >= 10 and not damaged
     assert not any(re.search(r"\*\*\* ?(START|END) OF TH", item.text) for item in found)
 
@@ -105,11 +97,11 @@ def test_books(data: Path) -> None:
 def test_pages_of_many_languages_are_of_their_language(data: Path) -> None:
     total = right = 0
     for path in sorted((data / "raw" / "html_multilingual").glob("*.warc.gz")):
-        wanted = path.name.split("-")[1].partition("_")[0]
+        expected = path.name.split("-")[1].partition("_")[0]
         for item in read_all(warc, [path])[0]:
             if len(item.text) >= 500:
                 total += 1
-                right += language.identify(item.text)[0] == wanted
+                right += language.identify(item.text)[0] == expected
     assert total > 100 and right > 0.9 * total
 
 
@@ -139,7 +131,8 @@ def test_damaged_files_end_as_documents_or_as_an_error_for_people(
         damaged.write_bytes(content)
         started = time.process_time()
         try:
-            assert all(isinstance(item, Found | Skipped) for item in reader.read(damaged))  # type: ignore[attr-defined]
+            for item in reader.read(damaged):  # type: ignore[attr-defined]
+                assert isinstance(item, RawDocument | SkippedRecord)
         except UserError as error:
             assert str(error)
         assert time.process_time() - started < 10

@@ -1,4 +1,4 @@
-"""Addresses of raw data, and files brought from them."""
+"""Addresses of raw data, and files downloaded from them."""
 
 import errno
 import functools
@@ -8,6 +8,7 @@ import http.server
 import io
 import os
 import random
+import shutil
 import tarfile
 import threading
 import warnings
@@ -25,22 +26,22 @@ HEX = "ab" * 32
 
 def test_forms_of_an_address() -> None:
     wheel = fetch.parse(f"pypi:a-b==1.0/a_b-1.0-py3-none-any.whl#sha256={HEX}!a/*.txt")
-    assert (wheel.kind, wheel.where, wheel.sha256, wheel.members) == (
+    assert (wheel.kind, wheel.location, wheel.sha256, wheel.members) == (
         "pypi",
         "a-b==1.0/a_b-1.0-py3-none-any.whl",
         HEX,
         ("a/*.txt",),
     )
     remote = fetch.parse(f"https://host.example/x.warc.gz#sha256={HEX}")
-    assert (remote.kind, remote.where, remote.members) == ("remote", "https://host.example/x.warc.gz", ())
+    assert (remote.kind, remote.location, remote.members) == ("remote", "https://host.example/x.warc.gz", ())
     for uri, where, members in (
         ("/a/b.zip!*.txt", "/a/b.zip", ("*.txt",)),
         ("a!b/c.tar.gz!d!e", "a!b/c.tar.gz", ("d!e",)),
         ("a!b.txt", "a!b.txt", ()),
     ):
         local = fetch.parse(uri)
-        assert (local.kind, local.where, local.members) == ("local", where, members)
-    assert fetch.parse("file:/a/b").where == "/a/b" and fetch.parse("a/*.txt").kind == "local"
+        assert (local.kind, local.location, local.members) == ("local", where, members)
+    assert fetch.parse("file:/a/b").location == "/a/b" and fetch.parse("a/*.txt").kind == "local"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_files_in_one_archive_are_one_address() -> None:
         "a.zip!f",
         "file:a.zip!g",
     ]
-    found = [(address.where, address.members) for address in fetch.parse_all(uris)]
+    found = [(address.location, address.members) for address in fetch.parse_all(uris)]
     remote = "https://host.example/x.zip"
     assert found == [
         (remote, ("*.txt", "d", "e")),
@@ -123,18 +124,25 @@ def test_a_folders_digest_depends_on_names_and_content(tmp_path: Path) -> None:
     assert len({before, renamed, fetch.content_digest(tmp_path / "f")}) == 3
 
 
+REQUESTED: list[str] = []  # paths that the server was asked for, by the test that runs
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     folder = tmp_path / "served"
     folder.mkdir()
+    REQUESTED.clear()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            REQUESTED.append(self.path)
+            super().do_GET()
+
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder)
-    ) as running:
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", folder
         running.shutdown()
@@ -166,16 +174,84 @@ def test_equal_names_do_not_overwrite_each_other(server: tuple[str, Path], tmp_p
     assert [file.path.read_text() for file in found] == ["a", "b"]
 
 
+def served_files(server: tuple[str, Path]) -> list[fetch.Address]:
+    """Addresses of a text, a zip of which one member is wanted, and another text."""
+    base, folder = server
+    (folder / "one.txt").write_text("1")
+    packed(folder / "two.zip", [("two.txt", b"2"), ("two.md", b"other")])
+    (folder / "three.txt").write_text("3")
+    addresses = []
+    for name, members in (("one.txt", ""), ("two.zip", "!*.txt"), ("three.txt", "")):
+        digest = fetch.file_digest(folder / name)
+        addresses.append(fetch.parse(f"{base}/{name}#sha256={digest}{members}"))
+    return addresses
+
+
+def test_a_second_attempt_downloads_only_what_is_missing(server: tuple[str, Path], tmp_path: Path) -> None:
+    addresses, downloads = served_files(server), tmp_path / "downloads"
+    served = server[1] / "three.txt"
+    content = served.read_bytes()
+    served.unlink()
+    one, _, three = addresses
+    fetch.fetch("s", one, tmp_path / "first", downloads)
+    with pytest.raises(UserError, match=r"source s: .*three\.txt: could not be downloaded"):
+        fetch.fetch("s", three, tmp_path / "first", downloads)
+    assert REQUESTED == ["/one.txt", "/three.txt"]
+    shutil.rmtree(tmp_path / "first")
+    served.write_bytes(content)
+    REQUESTED.clear()
+    files = []
+    for address in addresses:
+        files += fetch.fetch("s", address, tmp_path / "second", downloads)
+    assert REQUESTED == ["/two.zip", "/three.txt"]
+    assert [file.path.read_text() for file in files] == ["1", "2", "3"]
+    REQUESTED.clear()
+    shutil.rmtree(tmp_path / "second")
+    for address in addresses:  # a third attempt, after a failure behind the last download
+        fetch.fetch("s", address, tmp_path / "third", downloads)
+    assert not REQUESTED
+    assert {path.name for path in downloads.iterdir()} == {address.sha256 for address in addresses}
+
+
+def test_a_download_that_was_damaged_since_is_downloaded_again(
+    server: tuple[str, Path], tmp_path: Path
+) -> None:
+    one, *_ = served_files(server)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / one.sha256).write_text("2")
+    (file,) = fetch.fetch("s", one, tmp_path / "to", tmp_path / "downloads")
+    assert file.path.read_text() == "1" and REQUESTED == ["/one.txt"]
+
+
+def test_a_download_is_linked_or_copied(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_ = served_files(server)
+    download = tmp_path / "downloads" / one.sha256
+    (linked,) = fetch.fetch("s", one, tmp_path / "linked", tmp_path / "downloads")
+    assert linked.path.samefile(download)
+    (again,) = fetch.fetch("s", one, tmp_path / "linked", tmp_path / "downloads")
+    assert again == linked and again.path.read_text() == "1"
+
+    def across_devices(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", across_devices)
+    (copied,) = fetch.fetch("s", one, tmp_path / "copied", tmp_path / "downloads")
+    assert copied.path.read_text() == "1" and not copied.path.samefile(download)
+    assert [path for path in (tmp_path / "copied").rglob("*") if path.is_file()] == [copied.path]
+
+
 def test_what_goes_wrong_on_the_way_is_told(server: tuple[str, Path], tmp_path: Path) -> None:
     base, folder = server
     (folder / "a.zip").write_text("no zip")
     digest = fetch.file_digest(folder / "a.zip")
     for uri, message in (
-        (f"{base}/a.zip#sha256={HEX}", f"has digest {digest}, the recipe says {HEX}"),
-        (f"{base}/b.zip#sha256={HEX}", "could not be brought: HTTP Error 404"),
+        (f"{base}/a.zip#sha256={HEX}", f"has digest {digest}, the address says {HEX}"),
+        (f"{base}/b.zip#sha256={HEX}", "could not be downloaded: HTTP Error 404"),
         (f"{base}/a.zip#sha256={digest}!*.txt", "neither a zip nor a tar archive"),
-        (f"http://127.0.0.1:9/x#sha256={HEX}", "could not be brought"),
-        (f"{base}/a b.zip#sha256={HEX}", "could not be brought"),
+        (f"http://127.0.0.1:9/x#sha256={HEX}", "could not be downloaded"),
+        (f"{base}/a b.zip#sha256={HEX}", "could not be downloaded"),
     ):
         with pytest.raises(UserError, match=message):
             fetch.fetch("s", fetch.parse(uri), tmp_path / "to")
@@ -190,7 +266,7 @@ def test_a_wheel_comes_through_pip(tmp_path: Path) -> None:
     requests = fetch.parse(next(uri for uri in uris if "requests==" in uri))
     (file,) = fetch.fetch("code", requests, tmp_path)
     assert file.digest == requests.sha256 and zipfile.is_zipfile(file.path)
-    with pytest.raises(UserError, match="pip could not bring it"):
+    with pytest.raises(UserError, match="pip could not download it"):
         fetch.fetch("code", fetch.parse(requests.uri.replace(requests.sha256, HEX)), tmp_path)
 
 
@@ -207,7 +283,7 @@ def test_a_file_that_cannot_be_read_has_its_reason_or_ends_the_run(
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     before = fetch.content_digest(tmp_path / "project")
-    monkeypatch.setattr(fetch, "file_digest", digest)
+    monkeypatch.setattr(fetch, "cached_digest", digest)
     one, two = fetch.local_files("s", fetch.parse("*.txt"), tmp_path, skip=True)
     assert (one.unreadable, two.unreadable, two.bytes) == ("", "Permission denied", 0)
     (folder,) = fetch.local_files("s", fetch.parse("project"), tmp_path, skip=True)
@@ -337,7 +413,7 @@ def test_links_of_a_tar_lead_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_a_bomb_is_not_unpacked(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "LEAST_ROOM", 1_000_000)
+    monkeypatch.setattr(fetch, "EXPANSION_ALLOWANCE_BYTES", 1_000_000)
     path = packed(tmp_path / name, [("one.txt", b"1"), ("zeros.txt", bytes(20_000_000))])
     with pytest.raises(UserError, match=f"{name}: it unpacks to over 200 times its size"):
         fetch.unpack(whole(path), ["*.txt"], tmp_path / "to")
@@ -385,8 +461,8 @@ def test_an_encrypted_file_of_a_zip_costs_only_itself(tmp_path: Path) -> None:
 def test_what_a_damaged_file_unpacks_to_counts_for_a_bomb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "LEAST_ROOM", 2_000_000)
-    monkeypatch.setattr(fetch, "MOST_TIMES_LARGER", 1)
+    monkeypatch.setattr(fetch, "EXPANSION_ALLOWANCE_BYTES", 2_000_000)
+    monkeypatch.setattr(fetch, "MAXIMUM_EXPANSION", 1)
     path = packed(tmp_path / "a.zip", [(f"{number}.txt", bytes(1_500_000)) for number in range(3)])
     raw = bytearray(path.read_bytes())
     at = raw.index(b"PK\1\2")

@@ -165,7 +165,7 @@ def test_the_folder_that_was_packed_is_no_part_of_a_name(tmp_path: Path) -> None
         ["a", "b", "../c", ".d", "e/./f"],
         False,
     )
-    assert members.is_chaff("../c")
+    assert members.is_junk("../c")
 
 
 def test_a_file_of_a_zip_without_a_name(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_comment_before_the_root(tmp_path: Path) -> None:
     ],
 )
 def test_text_of_any_encoding(raw: bytes, text: str | None) -> None:
-    assert streams.text_of(raw) == text
+    assert streams.decode(raw) == text
 
 
 SAMPLES = {
@@ -225,4 +225,4 @@ SAMPLES = {
 )
 def test_an_encoding_that_is_not_named_is_guessed(sample: str, encoding: str) -> None:
     text = sample * 10
-    assert streams.text_of(text.encode(encoding)) == text
+    assert streams.decode(text.encode(encoding)) == text

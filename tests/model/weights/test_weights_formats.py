@@ -16,22 +16,14 @@ from puna.model.llama import Llama
 from puna.model.weights import hf, llama2c, meta, native
 
 PUBLISHED = (  # what llama2.c's own test expects of stories260K at temperature 0
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. "
-    "She wanted to play with it, but it was too high."
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
+    "One day, she saw a big, red ball. She wanted to play with it, but it was too high."
 )
 
 
 def model(seed: int = 3, **changes: Any) -> Llama:
-    shape = {
-        "dim": 32,
-        "n_layers": 2,
-        "n_heads": 4,
-        "ffn_dim": 48,
-        "vocab_size": 60,
-        "max_seq_len": 64,
-        **changes,
-    }
-    built = Llama(LlamaConfig(**shape))
+    shape = {"dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 48, "vocab_size": 60, "max_seq_len": 64}
+    built = Llama(LlamaConfig(**{**shape, **changes}))
     built.init_weights(seed)
     return built
 

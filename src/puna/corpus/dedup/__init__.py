@@ -1,2 +1,1 @@
-"""Duplicates at three grains: repeated lines (CCNet), near-duplicate documents (MinHash), books that overlap
-by more than 90%."""
+"""Duplicates: repeated lines and sentences, near-duplicates (MinHash), and books that overlap by over 90%."""

@@ -1,12 +1,12 @@
-"""Repeated lines, as CCNet removes them (Wenzek et al. 2020, section 3.1), with a bound on memory.
+"""Repeated lines, as CCNet removes them (Wenzek et al. 2020, section 3.1), in bounded memory.
 
-A line is stripped and lowered, its digits become 0, and control characters and a fixed set of punctuation
-marks are deleted; what is left is hashed to 64 bits. Two policies: `Seen` keeps the first copy of a line,
+A line is stripped and lower-cased, its digits become 0, and control characters and a fixed set of punctuation
+marks are deleted; the rest is hashed to 64 bits. Two policies: `HashSet` keeps the first copy of a line,
 `unrepeated` removes every copy of a line that comes more than once, as CCNet's own code does. Both see as
 much of the corpus as their memory holds: that is their scope, and then a new one begins, so a line may be
-kept once a scope. CCNet's own scope is 50 of a dump's 1,600 shards.
+kept once in each scope. CCNet's own scope is 50 of a dump's 1,600 shards.
 
-Other than in CCNet, a line that normalises to nothing (hash 0) is never a duplicate, so blank lines between
+Unlike in CCNet, a line that normalises to nothing (hash 0) is never a duplicate, so blank lines between
 paragraphs stay.
 """
 
@@ -17,62 +17,48 @@ from typing import Any
 import numpy as np
 
 from puna.errors import UserError
-from puna.text.hashing import (
-    CODE,
-    DELETED,
-    SPACE,
-    code_points,
-    encode,
-    library,
-    line_table,
-    lines_of,
-    pointer,
-    sums,
-)
+from puna.text import hashing
+from puna.text.hashing import CODE, DELETED, SPACE, library, line_table, pointer
 
 SMALLEST_TABLE = 1 << 12
-PIECE = 1 << 16
-BYTES_PER_LINE = (
-    16  # a table of 8-byte slots, three quarters full, and the half as large one it was moved from
-)
+CHUNK = 1 << 16  # characters
+# A table of 8-byte slots, three quarters full, and the half as large one that it was moved from.
+BYTES_PER_LINE = 16
 
 
 def line_hashes(texts: list[str], table: Any = None) -> tuple[Any, Any]:
-    """Hashes of all lines of all texts in order, uint64 [lines], and where each text's lines start, int64
-    [texts + 1].
+    """Hash all lines of all texts in order, uint64 [lines]; and where each text's begin, int64 [texts + 1].
 
     A text has one line more than it has "\\n". 0 stands for a line that normalises to nothing. table: what
     becomes of each code point, in the form of `line_table`, which is the default.
     """
-    table = (
-        line_table() if table is None else table
-    )  # held here: two threads at their first call make two, and one is thrown away
+    if table is None:
+        table = line_table()  # held here: two threads at their first call make two, and one is thrown away
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([text.count("\n") + 1 for text in texts], out=offsets[1:])
     if not texts:
         return np.zeros(0, np.uint64), offsets
     if not library():
-        return _in_pieces("\n".join(texts), table), offsets
-    raw = b"\n".join([encode(lines_of(text)) for text in texts])
+        return _hashes_in_chunks("\n".join(texts), table), offsets
+    raw = b"\n".join([hashing.encode(hashing.lower_irregular(text)) for text in texts])
     hashes = np.empty(offsets[-1], np.uint64)
     library().line_hashes(raw, len(raw), pointer(table), pointer(hashes))
     return hashes, offsets
 
 
-def _in_pieces(text: str, table: Any) -> Any:
-    """The same in numpy: whole lines of about PIECE characters at once, since each character takes 60 bytes
-    on its way."""
-    found, start = [], 0
+def _hashes_in_chunks(text: str, table: Any) -> Any:
+    """Hash lines in numpy, about CHUNK characters at once: each takes 60 bytes meanwhile."""
+    hashes, start = [], 0
     while start <= len(text):
-        end = text.find("\n", start + PIECE)
+        end = text.find("\n", start + CHUNK)
         end = len(text) if end < 0 else end
-        found.append(_line_hashes(text[start:end], table))
+        hashes.append(_hashes(text[start:end], table))
         start = end + 1
-    return np.concatenate(found)
+    return np.concatenate(hashes)
 
 
-def _line_hashes(text: str, table: Any) -> Any:
-    codes = code_points(lines_of(text))
+def _hashes(text: str, table: Any) -> Any:
+    codes = hashing.code_points(hashing.lower_irregular(text))
     entries = table[codes]
     newline = codes == ord("\n")
     line = np.cumsum(newline)
@@ -80,26 +66,29 @@ def _line_hashes(text: str, table: Any) -> Any:
     solid = np.flatnonzero((entries & SPACE) == 0)  # "\n" itself is white space
     first, last = np.full(len(hashes), len(codes)), np.full(len(hashes), -1)
     first[line[solid[::-1]]], last[line[solid]] = solid[::-1], solid
-    place = np.arange(len(codes))
-    kept = np.flatnonzero((place >= first[line]) & (place <= last[line]) & ((entries & DELETED) == 0))
-    kept_line = line[kept]
-    starts = np.flatnonzero(np.diff(kept_line, prepend=-1))
-    hashes[kept_line[starts]] = np.maximum(sums(entries[kept] & CODE, starts), np.uint64(1))
+    position = np.arange(len(codes))
+    stripped = (position >= first[line]) & (position <= last[line])
+    kept = np.flatnonzero(stripped & ((entries & DELETED) == 0))
+    line_of_kept = line[kept]
+    starts = np.flatnonzero(np.diff(line_of_kept, prepend=-1))
+    sums = hashing.string_hashes(entries[kept] & CODE, starts)
+    hashes[line_of_kept[starts]] = np.maximum(sums, np.uint64(1))
     return hashes
 
 
-class Seen:
-    """The hashes seen so far in a scope, in at most `memory_bytes` (16 bytes for each different line).
+class HashSet:
+    """The different hashes of a scope, in at most `memory_bytes` (16 bytes each).
 
-    When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What
-    `first_time` says does not depend on how the hashes are cut into calls.
+    When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What `mark_new`
+    returns does not depend on how the hashes are cut into calls.
     """
 
     def __init__(self, memory_bytes: int) -> None:
         self.most = int(memory_bytes) // BYTES_PER_LINE
         if self.most < SMALLEST_TABLE:
             raise UserError(
-                f"{memory_bytes} bytes are too few to remember lines; give at least {SMALLEST_TABLE * BYTES_PER_LINE}"
+                f"{memory_bytes} bytes are too few to remember lines; "
+                f"give at least {SMALLEST_TABLE * BYTES_PER_LINE}"
             )
         self.scopes = 1
         self._clear()
@@ -111,37 +100,37 @@ class Seen:
         self.count = np.zeros(1, np.int64)
         self.table = np.zeros(self.sizes.pop(0) if library() else 0, np.uint64)  # in numpy: the sorted hashes
 
-    def first_time(self, hashes: Any) -> Any:
-        """Whether each of `hashes` (uint64 [n]) comes for the first time in its scope, bool [n]; always true
-        for hash 0."""
+    def mark_new(self, hashes: Any) -> Any:
+        """Add hashes (uint64 [n]); whether each is new in its scope, bool [n]; hash 0 always is."""
         hashes = np.ascontiguousarray(hashes, np.uint64)
-        first = np.zeros(len(hashes), np.bool_)
+        is_new = np.zeros(len(hashes), np.bool_)
         done = 0
         while done < len(hashes):
-            done += (self._put if library() else self._put_sorted)(hashes[done:], first[done:])
+            put = self._put if library() else self._put_sorted
+            done += put(hashes[done:], is_new[done:])
             if done < len(hashes):
                 self._make_room()
-        return first
+        return is_new
 
-    def _put(self, hashes: Any, first: Any) -> int:
-        """Fill in `first` until the table is as full as it may be; give how many hashes were worked on."""
+    def _put(self, hashes: Any, is_new: Any) -> int:
+        """Fill in `is_new` until the table is as full as it may be; return how many hashes were processed."""
         room = min(self.most, len(self.table) * 3 // 4)
-        addresses = pointer(hashes), len(hashes), pointer(first), pointer(self.count)
-        return library().first_time(pointer(self.table), len(self.table), room, *addresses)
+        addresses = pointer(hashes), len(hashes), pointer(is_new), pointer(self.count)
+        return library().mark_new(pointer(self.table), len(self.table), room, *addresses)
 
-    def _put_sorted(self, hashes: Any, first: Any) -> int:
-        """The same in numpy, over a sorted array."""
-        values, places = np.unique(hashes, return_index=True)
+    def _put_sorted(self, hashes: Any, is_new: Any) -> int:
+        """`_put` in numpy, over a sorted array."""
+        values, positions = np.unique(hashes, return_index=True)
         at = np.searchsorted(self.table, values)
         known = np.zeros(len(values), np.bool_)
         inside = at < len(self.table)
         known[inside] = self.table[at[inside]] == values[inside]
         new = ~known & (values != 0)
         room = self.most - len(self.table)
-        done = len(hashes) if new.sum() <= room else int(np.sort(places[new])[room])
-        new &= places < done
-        first[places[new]] = True
-        first[:done] |= hashes[:done] == 0
+        done = len(hashes) if new.sum() <= room else int(np.sort(positions[new])[room])
+        new &= positions < done
+        is_new[positions[new]] = True
+        is_new[:done] |= hashes[:done] == 0
         self.table = np.concatenate([self.table, values[new]])
         self.table.sort()
         return done
@@ -157,14 +146,12 @@ class Seen:
 
 
 def scope_lines(memory_bytes: int) -> int:
-    """How many lines a scope of `unrepeated` has: it holds 8 bytes for each, and two copies of them while it
-    sorts."""
+    """Lines in a scope of `unrepeated`: 8 bytes for each, and two copies of them while it sorts."""
     return max(1, int(memory_bytes) // 24)
 
 
 def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
-    """CCNet's own rule: for each batch of hashes, in order, whether each line comes only once in its scope
-    (bool arrays).
+    """Apply CCNet's own rule: for each batch of hashes, whether each line comes once in its scope (bool).
 
     A line that comes twice is dropped both times. A batch's answer comes when its last scope is complete, so
     the texts must be read a second time: zip(unrepeated(first pass), second pass). A scope is `scope_lines`
@@ -172,21 +159,20 @@ def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
     """
     size = scope_lines(memory_bytes)
     scope, held = np.empty(size, np.uint64), 0
-    waiting: deque[list[Any]] = (
-        deque()
-    )  # for each batch: how many lines are without an answer, the answers so far
+    # For each batch: how many lines are without an answer, then the answers so far.
+    waiting: deque[list[Any]] = deque()
 
     def answer() -> Iterator[Any]:
         ordered = np.sort(scope[:held])
         repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         done = 0
         while waiting and (done < held or waiting[0][0] == 0):
-            part = scope[done : min(held, done + waiting[0][0])]
-            at = np.searchsorted(repeated, part)
-            single = (part == 0) | (at == len(repeated))
-            single[~single] = repeated[at[~single]] != part[~single]
-            done += len(part)
-            waiting[0][0] -= len(part)
+            hashes = scope[done : min(held, done + waiting[0][0])]
+            at = np.searchsorted(repeated, hashes)
+            single = (hashes == 0) | (at == len(repeated))
+            single[~single] = repeated[at[~single]] != hashes[~single]
+            done += len(hashes)
+            waiting[0][0] -= len(hashes)
             waiting[0].append(single)
             if waiting[0][0] == 0:
                 yield np.concatenate(waiting.popleft()[1:])
@@ -206,14 +192,11 @@ def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
 
 def keep_lines(texts: list[str], offsets: Any, keep: Any) -> list[str]:
     """Each text with only those of its lines that `keep` (bool, over the lines of all texts) marks."""
-    kept = []
+    shortened = []
     for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
         marks = keep[start:end]
-        kept.append(
-            text
-            if marks.all()
-            else "\n".join(
-                [line for line, mark in zip(text.split("\n"), marks.tolist(), strict=True) if mark]
-            )
-        )
-    return kept
+        if not marks.all():
+            lines = zip(text.split("\n"), marks.tolist(), strict=True)
+            text = "\n".join([line for line, mark in lines if mark])
+        shortened.append(text)
+    return shortened

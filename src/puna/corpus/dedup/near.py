@@ -1,10 +1,9 @@
-"""Near-duplicates by MinHash: signatures of documents, and the chance that locality-sensitive hashing finds a
-pair.
+"""Near-duplicates by MinHash: signatures, and the chance that locality-sensitive hashing finds a pair.
 
 The similarity of two documents is the Jaccard index of their sets of shingles (Broder 1997): runs of 5 words
 without case and accents, of 5 characters in scripts without spaces (hashing.py). A signature keeps, for each
-of k functions x -> (a x + b) mod 2^32 with odd a, the least value over the shingles; two signatures agree in
-a place with a probability of about the Jaccard index.
+of k functions x -> (a x + b) mod 2^32 with odd a, the least value over the shingles; two signatures agree at
+a position with a probability of about the Jaccard index.
 """
 
 import functools
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from puna.text.hashing import SHINGLE_WORDS, encode, library, mix, pointer, shingles, word_table
+from puna.text.hashing import GOLDEN, SHINGLE_WORDS, encode, library, mix, pointer, shingles, word_table
 
 PERMUTATIONS = 128
 THRESHOLD = 0.8
@@ -22,32 +21,23 @@ EMPTY = np.uint32(0xFFFFFFFF)  # fills the signature of a text without words
 
 @functools.cache
 def permutations(k: int) -> tuple[Any, Any]:
-    """Multipliers (odd) and additions of the k functions, uint32 [k] each: a pseudo-random sequence that is
-    the same everywhere."""
-    numbers = mix(np.arange(1, k + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return (numbers >> np.uint64(32)).astype(np.uint32) | np.uint32(1), (
-        numbers & np.uint64(0xFFFFFFFF)
-    ).astype(np.uint32)
+    """Multipliers (odd) and additions of the k functions, uint32 [k] each: a fixed pseudo-random sequence."""
+    numbers = mix(np.arange(1, k + 1, dtype=np.uint64) * GOLDEN)
+    high, low = numbers >> np.uint64(32), numbers & np.uint64(0xFFFFFFFF)
+    return high.astype(np.uint32) | np.uint32(1), low.astype(np.uint32)
 
 
 def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
-    """MinHash signatures, uint32 [texts, k]; a row of EMPTY for a text without words."""
+    """Compute MinHash signatures, uint32 [texts, k]; a row of EMPTY for a text without words."""
     multipliers, additions = permutations(k)
     out = np.full((len(texts), k), EMPTY)
     if library():
         raw = [encode(text) for text in texts]
         ends = np.cumsum([len(part) for part in raw], dtype=np.int64)
         joined, table = b"".join(raw), word_table()
+        functions = pointer(multipliers), pointer(additions), k
         library().signatures(
-            joined,
-            pointer(ends),
-            len(texts),
-            pointer(table),
-            SHINGLE_WORDS,
-            pointer(multipliers),
-            pointer(additions),
-            k,
-            pointer(out),
+            joined, pointer(ends), len(texts), pointer(table), SHINGLE_WORDS, *functions, pointer(out)
         )
         return out
     for row, text in zip(out, texts, strict=True):
@@ -59,38 +49,37 @@ def signatures(texts: list[str], k: int = PERMUTATIONS) -> Any:
 
 
 def bands(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> tuple[int, int]:
-    """How many bands of how many rows: the longest rows, so the fewest false candidates, that still find 9 of
-    10 pairs at `threshold`."""
-    fitting = [rows for rows in range(1, k + 1) if found(threshold, k // rows, rows) >= 0.9]
+    """Return (bands, rows of each): the longest rows that still find 9 of 10 pairs at `threshold`.
+
+    They give the fewest false candidates.
+    """
+    fitting = [rows for rows in range(1, k + 1) if candidate_chance(threshold, k // rows, rows) >= 0.9]
     rows = max(fitting, default=1)
     return k // rows, rows
 
 
-def found(jaccard: float, bands: int, rows: int) -> float:
-    """Probability that a pair with this Jaccard index is a candidate: that all rows of at least one band
-    agree."""
+def candidate_chance(jaccard: float, bands: int, rows: int) -> float:
+    """Probability that a pair with this Jaccard index is a candidate: all rows of at least one band agree."""
     return 1 - (1 - jaccard**rows) ** bands
 
 
 def needed(k: int, threshold: float) -> int:
-    """How many of k signature bytes must agree for an estimated Jaccard index of `threshold`; 1 in 256 agrees
-    by chance."""
+    """Least number of k signature bytes that agree at an index of `threshold`; 1 in 256 agrees by chance."""
     return math.ceil((threshold + (1 - threshold) / 256) * k - 1e-9)
 
 
 def curve(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> list[tuple[float, float, float]]:
-    """For Jaccard indices 0.50, 0.55 ... 1.00: (index, probability to be a candidate, probability to be
-    called a duplicate).
+    """Rows of (Jaccard index, chance to be a candidate, chance to be called a duplicate), from 0.50 to 1.00.
 
-    The second takes the bands and the check of all k places as independent: it is a little too low.
+    The second takes the bands and the check of all k positions as independent: it is a little too low.
     """
     shape = bands(k, threshold)
     rows = []
     for step in range(11):
         jaccard = 0.5 + step / 20
         agree = min(1.0, jaccard + (1 - jaccard) / 256)
-        passed = sum(
-            math.comb(k, i) * agree**i * (1 - agree) ** (k - i) for i in range(needed(k, threshold), k + 1)
-        )
-        rows.append((round(jaccard, 2), found(jaccard, *shape), found(jaccard, *shape) * passed))
+        agreeing = range(needed(k, threshold), k + 1)
+        passed = sum(math.comb(k, i) * agree**i * (1 - agree) ** (k - i) for i in agreeing)
+        candidate = candidate_chance(jaccard, *shape)
+        rows.append((round(jaccard, 2), candidate, candidate * passed))
     return rows

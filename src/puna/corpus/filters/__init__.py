@@ -1,1 +1,1 @@
-"""Scores and filters of documents."""
+"""Filters of documents, and the scores that they use."""

@@ -1,8 +1,8 @@
-"""What judges a binary classifier's scores: calibration, thresholds, and figures with their uncertainty.
+"""Evaluation of a binary classifier's scores: calibration, thresholds, and metrics with their uncertainty.
 
 Only the four operations and square roots are used on floats, in a fixed order, so that the same input gives
-the same bits on any machine (the exponential of numpy's and of C's libraries differs between processors in
-the last bit).
+the same bits on any machine (the exponentials of numpy and of C libraries differ between processors in the
+last bit).
 """
 
 import math
@@ -18,58 +18,55 @@ NORMAL_95 = 1.959963984540054
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^-x) in float64, within 1e-13; x is clipped to -40..40."""
+    """Compute 1 / (1 + e^-x) in float64, within 1e-13; x is clipped to -40..40."""
     small = np.minimum(np.abs(x), 40.0) * (-1 / 256)
     power = np.ones_like(small)
-    for place in range(10, 0, -1):  # Taylor's series of e^small
-        power = 1.0 + power * small / place
+    for term in range(10, 0, -1):  # Taylor's series of e^small
+        power = 1.0 + power * small / term
     for _ in range(8):
         power = power * power
     return np.where(x >= 0, 1.0, power) / (1.0 + power)
 
 
-def weights_of(labels: np.ndarray) -> np.ndarray:
-    """Weights that let both classes count the same: sum over each class is half the number of labels. labels:
-    bool."""
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """Weights of equal sum, half the number of labels, over each class. labels: bool."""
     size, positive = len(labels), int(labels.sum())
     return np.where(labels, size / (2 * positive), size / (2 * (size - positive)))
 
 
 def platt(margins: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """(slope, intercept) such that sigmoid(slope * margin + intercept) is the chance of a positive, at even
-    odds of the classes.
+    """Fit (slope, intercept): sigmoid(slope * margin + intercept) is the chance of a positive at even odds.
 
     Platt (1999) with the targets of its section 2.2, by Newton's method after Lin, Lin and Weng (2007).
     """
-    weights, positive = weights_of(labels), int(labels.sum())
+    weights, positive = class_weights(labels), int(labels.sum())
     targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (len(labels) - positive + 2))
     scale = float(np.sqrt((margins * margins).sum() / len(margins))) or 1.0
     x = margins / scale
     slope = intercept = 0.0
     for _ in range(50):
         chance = sigmoid(slope * x + intercept)
-        error, curve = weights * (chance - targets), weights * np.maximum(chance * (1 - chance), 1e-12)
-        gradient = float((error * x).sum()), float(error.sum())
-        a, b, c = float((curve * x * x).sum()) + 1e-9, float((curve * x).sum()), float(curve.sum()) + 1e-9
+        error, curvature = weights * (chance - targets), weights * np.maximum(chance * (1 - chance), 1e-12)
+        slope_gradient, intercept_gradient = float((error * x).sum()), float(error.sum())
+        a = float((curvature * x * x).sum()) + 1e-9  # of the Hessian [[a, b], [b, c]]
+        b, c = float((curvature * x).sum()), float(curvature.sum()) + 1e-9
         determinant = a * c - b * b
-        step = (
-            (c * gradient[0] - b * gradient[1]) / determinant,
-            (a * gradient[1] - b * gradient[0]) / determinant,
-        )
-        longest = max(
-            abs(step[0]), abs(step[1]), 1.0
-        )  # a bounded step cannot overshoot into the flat part of the curve
-        slope, intercept = slope - step[0] / longest, intercept - step[1] / longest
-        if max(abs(part) for part in step) < 1e-9:
+        slope_step = (c * slope_gradient - b * intercept_gradient) / determinant
+        intercept_step = (a * intercept_gradient - b * slope_gradient) / determinant
+        # A bounded step cannot overshoot into the flat part of the curve.
+        longest = max(abs(slope_step), abs(intercept_step), 1.0)
+        slope, intercept = slope - slope_step / longest, intercept - intercept_step / longest
+        if max(abs(slope_step), abs(intercept_step)) < 1e-9:
             break
     return slope / scale, intercept
 
 
 def check_rule(recall: float | None, precision: float | None) -> None:
-    """Raises UserError unless exactly one of both is given, as a share above 0 and up to 1."""
+    """Raise UserError unless exactly one of both is given, as a share above 0 and up to 1."""
     if (recall is None) == (precision is None):
         raise UserError(
-            f"name one of recall and precision, by which the threshold is chosen (recall={recall}, precision={precision})"
+            "give one of recall and precision, by which the threshold is chosen "
+            f"(recall={recall}, precision={precision})"
         )
     wanted = precision if recall is None else recall
     if wanted is None or not 0 < wanted <= 1:
@@ -77,8 +74,10 @@ def check_rule(recall: float | None, precision: float | None) -> None:
 
 
 def threshold(scores: np.ndarray, labels: np.ndarray, recall: float | None, precision: float | None) -> float:
-    """The largest score at which at least `recall` of the positives are kept, or the smallest from which on
-    precision is at least `precision`. Raises UserError where no score reaches it."""
+    """Return the largest score with at least this recall, or the smallest with at least this precision.
+
+    Raises UserError where no score reaches it.
+    """
     check_rule(recall, precision)
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
@@ -88,14 +87,13 @@ def threshold(scores: np.ndarray, labels: np.ndarray, recall: float | None, prec
         return float(ranked[np.argmax(hits / hits[-1] >= recall)])
     reached = np.flatnonzero(hits / kept >= precision)
     if not len(reached):
-        raise UserError(
-            f"no threshold reaches precision {precision}: the best is {float((hits / kept).max()):.3f}; ask for less"
-        )
+        best = float((hits / kept).max())
+        raise UserError(f"no threshold reaches precision {precision}: the best is {best:.3f}; ask for less")
     return float(ranked[reached[-1]])
 
 
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Chance that a positive scores above a negative, ties counted half (area under the ROC curve)."""
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half."""
     negative = np.sort(scores[~labels])
     positive = scores[labels]
     below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
@@ -103,7 +101,7 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927); (0, 1) without trials."""
+    """95% interval of a share (Wilson 1927); (0, 1) without trials."""
     if not trials:
         return 0.0, 1.0
     share, square = hits / trials, NORMAL_95**2
@@ -115,35 +113,34 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Share:
-    """hits among trials, with its 95% interval."""
+    """A share, hits among trials; as text with its 95% interval."""
 
     hits: int
     trials: int
 
     def __str__(self) -> str:
         low, high = wilson(self.hits, self.trials)
-        return f"{self.hits / self.trials if self.trials else 0.0:.3f} ({low:.3f} to {high:.3f}; {self.hits:,} of {self.trials:,})"
+        share = self.hits / self.trials if self.trials else 0.0
+        return f"{share:.3f} ({low:.3f} to {high:.3f}; {self.hits:,} of {self.trials:,})"
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, limit: float) -> dict[str, Any]:
-    """Figures of scores in 0..1 against labels (bool), in plain types.
+    """Compute metrics of scores in 0..1 against labels (bool), in plain types.
 
     precision, recall and false_positives (negatives kept among all) at `limit` as counts; area_under_curve;
     reliability: of each tenth of the scores (documents, mean score, share of positives), and
     calibration_error: the mean distance of the last two, both with the classes weighted to even odds, at
     which the scores are calibrated.
     """
-    kept, weights = scores >= limit, weights_of(labels)
+    kept, weights = scores >= limit, class_weights(labels)
     bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
     reliability, error = [], 0.0
-    for place in range(BINS):
-        inside = bins == place
+    for number in range(BINS):
+        inside = bins == number
         weight = float(weights[inside].sum())
         if weight:
-            mean, share = (
-                float((weights * scores)[inside].sum()) / weight,
-                float(weights[inside & labels].sum()) / weight,
-            )
+            mean = float((weights * scores)[inside].sum()) / weight
+            share = float(weights[inside & labels].sum()) / weight
             reliability.append([int(inside.sum()), mean, share])
             error += weight / len(labels) * abs(mean - share)
         else:

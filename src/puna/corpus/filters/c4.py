@@ -1,4 +1,4 @@
-"""The heuristics of C4 on one page (Raffel et al. 2020, section 2.2), for pages that are not C4 already.
+"""C4's heuristics on one page (Raffel et al. 2020, section 2.2), for pages that are not from C4.
 
 Where the paper and the released code (tensorflow_datasets, text/c4_utils.py), which made the data set,
 differ:
@@ -7,12 +7,12 @@ differ:
 |---|---|---|---|
 | words a line | at least 5 (arXiv v1: 3) | 5 | 5 |
 | sentences a page | at least 3 (arXiv v1: 5) | 3 | 3 |
-| line ends in | . ! ? or an end quotation mark | . ? ! " and not ... | the code's and the typographic end quotes |
-| lorem ipsum, { | anywhere in the page | in a line that came so far | the code's: such a line would not have stayed anyway |
-| bad words | anywhere in the page | anywhere in what stays, after deduplication | anywhere in what stays |
+| line ends in | . ! ? or an end quotation mark | . ? ! " and not ... | the code's and typographic quotes |
+| lorem ipsum, { | anywhere in the page | in a line that passes the tests before | the code's |
+| bad words | anywhere in the page | in the lines kept, after deduplication | in the lines kept |
 | words over 1,000 characters | not named | line dropped | the code's |
 | pages over 190,000 characters | not named | dropped | kept |
-| duplicates | spans of three sentences | lines | the paper's, in dedup/spans.py |
+| duplicates | spans of three sentences | lines | the paper's, in dedup/sentences.py |
 
 Sentences are counted by their end marks; the code uses NLTK's Punkt, an English model.
 """
@@ -25,28 +25,26 @@ from puna.text.sentences import sentences
 
 MINIMUM_WORDS, MINIMUM_SENTENCES, MAXIMUM_WORD = 5, 3, 1000
 END_MARKS = (".", "?", "!", '"', "”", "’", "»")
-OTHER_END_MARKS = tuple(
-    "。！？．｡؟۔।॥။።፧።៕՜՞։…」』）"
-)  # Chinese and Japanese, Arabic and Urdu, Indic, Burmese, Ethiopic, Khmer, Armenian
+# Chinese and Japanese, Arabic and Urdu, Indic, Burmese, Ethiopic, Khmer, Armenian.
+OTHER_END_MARKS = tuple("。！？．｡؟۔।॥။።፧።៕՜՞։…」』）")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 LOREM_IPSUM, CURLY_BRACKET, BAD_WORD = "C4: lorem ipsum", "C4: curly bracket", "C4: bad word"
 FEW_SENTENCES = "C4: fewer than 3 sentences"
 REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES)
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-# Scripts written without spaces: Han, kana, Thai, Lao, Burmese, Khmer. Two of their characters count as a
-# word.
+# Two characters of these scripts without spaces count as a word: Han, kana, Thai, Lao, Burmese, Khmer. Fewer
+# ranges than in text/characters.py, since a character more would change which lines are kept.
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 )
 
 
 class BadWords:
-    """A list of words, one a line in a UTF-8 file, a page with any of which is dropped. None comes with this
-    package.
+    """A list of words, one a line in a UTF-8 file: a page with any of them is dropped. The package has none.
 
-    An entry counts where it stands as words of its own, in any case; one in a script without spaces, wherever
-    it stands.
+    An entry counts where it is a word, or several, by itself, in upper or lower case; one in a script without
+    spaces counts anywhere.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,23 +56,22 @@ class BadWords:
             raise UserError(
                 f"{path}: not UTF-8 at byte {error.start}; a list of bad words has one word a line in UTF-8"
             ) from error
-        self.words = {
-            entry for entry in entries if re.fullmatch(r"\w+", entry) and not _UNSPACED.search(entry)
-        }
-        anywhere = sorted(re.escape(entry) for entry in entries if _UNSPACED.search(entry))
-        phrases = sorted(re.escape(entry) for entry in entries - self.words if not _UNSPACED.search(entry))
+        unspaced = {entry for entry in entries if _UNSPACED.search(entry)}
+        self.words = {entry for entry in entries - unspaced if re.fullmatch(r"\w+", entry)}
+        anywhere = sorted(map(re.escape, unspaced))
+        phrases = sorted(map(re.escape, entries - unspaced - self.words))
         alternatives = [*anywhere, *(rf"(?<!\w){phrase}(?!\w)" for phrase in phrases)]
         self.others = re.compile("|".join(alternatives)) if alternatives else None
 
-    def found(self, lower: str) -> bool:
-        """Whether a text, in lower case, has one of them."""
-        return not self.words.isdisjoint(re.findall(r"\w+", lower)) or bool(
-            self.others and self.others.search(lower)
-        )
+    def occurs_in(self, lower: str) -> bool:
+        """Whether a text, in lower case, has one of the words."""
+        if not self.words.isdisjoint(re.findall(r"\w+", lower)):
+            return True
+        return bool(self.others and self.others.search(lower))
 
 
 def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:
-    """(cleaned page, ""), or ("", reason) when the page is dropped; reason is one of REASONS.
+    """Return (cleaned page, ""), or ("", reason) when the page is dropped; reason is one of REASONS.
 
     every_script: end marks of other scripts count too, and two characters of a script without spaces
     count as one word; without it only languages that end sentences as English does pass.
@@ -87,9 +84,9 @@ def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = 
             continue
         words = line.split()
         count = len(words) + (len(_UNSPACED.findall(line)) // 2 if every_script else 0)
-        if count < MINIMUM_WORDS or (
-            len(line) > MAXIMUM_WORD and any(len(word) > MAXIMUM_WORD for word in words)
-        ):
+        if count < MINIMUM_WORDS:
+            continue
+        if len(line) > MAXIMUM_WORD and any(len(word) > MAXIMUM_WORD for word in words):
             continue
         lower = line.lower()
         if "lorem ipsum" in lower:
@@ -103,6 +100,6 @@ def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = 
         kept.append(line)
     if sum(len(sentences(line)) for line in kept) < MINIMUM_SENTENCES:
         return "", FEW_SENTENCES
-    if bad_words is not None and bad_words.found("\n".join(kept).lower()):
+    if bad_words is not None and bad_words.occurs_in("\n".join(kept).lower()):
         return "", BAD_WORD
     return "\n".join(kept).strip(), ""

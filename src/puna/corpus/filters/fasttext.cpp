@@ -1,6 +1,8 @@
-// The loop over characters of fastText's prediction: the sum of the rows of a text's words and of their 2- to 4-grams of characters.
+// The loop over characters of fastText's prediction: the sum of the rows of a text's words and of their 2- to
+// 4-grams of characters.
 //
-// Rows are whole numbers (fasttext.py scales them), so the sum is the same in any order, on every machine and in numpy.
+// Rows are integers (fasttext.py scales them), so the sum is the same in any order, on every machine and in
+// numpy.
 
 #include <cstdint>
 #include <cstring>
@@ -14,7 +16,8 @@ constexpr Size DIMENSIONS = 16, SHORTEST = 2, LONGEST = 4;
 constexpr uint32_t OFFSET = 2166136261u, PRIME = 16777619u;  // FNV-1a
 
 inline uint32_t hashed(uint32_t hash, uint8_t byte) {
-    return (hash ^ static_cast<uint32_t>(static_cast<int32_t>(static_cast<int8_t>(byte)))) * PRIME;  // fastText's bytes have a sign
+    const int32_t with_sign = static_cast<int8_t>(byte);  // as in fastText
+    return (hash ^ static_cast<uint32_t>(with_sign)) * PRIME;
 }
 
 inline bool space(uint8_t byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r') || byte == 0; }
@@ -36,21 +39,24 @@ inline void add(const Model& model, Size row, int64_t* sum) {
     for (Size i = 0; i < DIMENSIONS; i++) sum[i] += values[i];
 }
 
-inline Size word(const Model& model, const uint8_t* at, Size size, uint32_t hash) {
+// Returns the row of a word, -1 for an unknown one.
+inline Size word_row(const Model& model, const uint8_t* at, Size size, uint32_t hash) {
     for (Size slot = hash & model.mask;; slot = (slot + 1) & model.mask) {
-        const Size found = model.slots[slot];
-        if (found < 0) return -1;
-        const Size start = found ? model.ends[found - 1] : 0;
-        if (model.ends[found] - start == size && !std::memcmp(model.names + start, at, size)) return found;
+        const Size row = model.slots[slot];
+        if (row < 0) return -1;
+        const Size start = row ? model.ends[row - 1] : 0;
+        if (model.ends[row] - start == size && !std::memcmp(model.names + start, at, size)) return row;
     }
 }
 
-// Adds the n-grams of a word that stands between its marks < and >, as fastText counts characters of UTF-8.
-Size grams(const Model& model, const std::vector<uint8_t>& marked, int64_t* sum) {
+// Adds the rows of the n-grams of a word between its marks < and >, as fastText counts characters of UTF-8;
+// returns how many have one.
+Size add_ngrams(const Model& model, const std::vector<uint8_t>& marked, int64_t* sum) {
     const uint8_t *const bytes = marked.data(), *const stop = bytes + marked.size();
     const uint32_t divisor = static_cast<uint32_t>(model.bucket_count);
-    const uint64_t inverse = ~uint64_t(0) / divisor + 1;  // remainders without division (Lemire, Kaser and Kurz 2019)
-    Size found = 0;
+    // Remainders without division (Lemire, Kaser and Kurz 2019).
+    const uint64_t inverse = ~uint64_t(0) / divisor + 1;
+    Size count = 0;
     for (const uint8_t* start = bytes; start < stop; start++) {
         if ((*start & 0xC0) == 0x80) continue;
         uint32_t hash = OFFSET;
@@ -59,23 +65,25 @@ Size grams(const Model& model, const std::vector<uint8_t>& marked, int64_t* sum)
             do hash = hashed(hash, *at++);
             while (at < stop && (*at & 0xC0) == 0x80);
             if (n < SHORTEST) continue;
-            const uint64_t bucket = static_cast<uint64_t>(static_cast<unsigned __int128>(inverse * hash) * divisor >> 64);
+            const unsigned __int128 product = static_cast<unsigned __int128>(inverse * hash) * divisor;
+            const uint64_t bucket = static_cast<uint64_t>(product >> 64);
             const uint64_t bits = model.buckets[bucket >> 6], below = (uint64_t(1) << (bucket & 63)) - 1;
             if (!(bits >> (bucket & 63) & 1)) continue;
             add(model, model.words + model.ranks[bucket >> 6] + __builtin_popcountll(bits & below), sum);
-            found++;
+            count++;
         }
     }
-    return found;
+    return count;
 }
 
 }  // namespace
 
-// Fills sum [16]; gives how many rows it is of.
-extern "C" Size row_sum(const uint8_t* text, Size size, const int32_t* slots, Size mask, const uint8_t* names, const int64_t* ends,
-                        const uint64_t* buckets, const int32_t* ranks, Size bucket_count, Size words, const int32_t* rows, int64_t* sum) {
+// Fills sum [16]; returns how many rows it adds up.
+extern "C" Size row_sum(const uint8_t* text, Size size, const int32_t* slots, Size mask, const uint8_t* names,
+                        const int64_t* ends, const uint64_t* buckets, const int32_t* ranks, Size bucket_count,
+                        Size words, const int32_t* rows, int64_t* sum) {
     const Model model{slots, mask, names, ends, buckets, ranks, bucket_count, words, rows};
-    Size found = 0;
+    Size count = 0;
     std::vector<uint8_t> marked;
     std::memset(sum, 0, DIMENSIONS * sizeof(int64_t));
     for (Size at = 0; at < size;) {
@@ -91,12 +99,12 @@ extern "C" Size row_sum(const uint8_t* text, Size size, const int32_t* slots, Si
             marked.push_back(text[at]);
         }
         marked.push_back('>');
-        const Size row = word(model, text + start, at - start, hash);
+        const Size row = word_row(model, text + start, at - start, hash);
         if (row >= 0) {
             add(model, row, sum);
-            found++;
+            count++;
         }
-        found += grams(model, marked, sum);
+        count += add_ngrams(model, marked, sum);
     }
-    return found;
+    return count;
 }

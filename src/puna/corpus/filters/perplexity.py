@@ -1,16 +1,15 @@
-"""The quality filter of CCNet (Wenzek et al. 2020, section 3.4): how surprising a document is to an n-gram
-model of good text.
+"""CCNet's quality filter (Wenzek et al. 2020, section 3.4): perplexity under an n-gram model of good text.
 
 A text is normalised, cut into pieces by SentencePiece and scored by a 5-gram model as one sentence:
 perplexity = 10^(-log10 P / (pieces + 1)). Documents under the 30th percentile of perplexity are its "head",
 those under the 60th its "middle".
 
 Both models are trained on texts of the user's own. `ccnet=True` trains and scores as CCNet does in the four
-places where the default differs: line ends and tabs are deleted, so that words stick together (default: white
-space becomes one space); SentencePiece's unigram model with its NFKC normalisation (default: BPE, which is
-cut faster, and no second normalisation); the uniform distribution under the single tokens is over the pieces
-of the training text (default: over the vocabulary, so that probabilities add up to 1 over all pieces). Not as
-in CCNet either way: all pieces that SentencePiece does not know are one token, <unk>, in training too.
+points where the default differs: line ends and tabs are deleted, so that words stick together (default: white
+space becomes one space); SentencePiece's unigram model with its NFKC normalisation (default: BPE, which
+encodes faster, and no second normalisation); the uniform distribution under the single tokens is over the
+pieces of the training text (default: over the vocabulary, so that probabilities add up to 1 over all pieces).
+Not as in CCNet either way: all pieces that SentencePiece does not know are one token, <unk>, in training too.
 """
 
 import io
@@ -32,26 +31,29 @@ from puna.text.bpe import Encoder
 from puna.text.ngram import Array, KneserNey
 
 # Punctuation that CCNet writes in ASCII. Its entry for the fullwidth digit one is left out: digits are zeros
-# before it is looked at.
+# before it is looked up.
 PUNCTUATION = {
-    **dict.fromkeys("„”“«»」「《》", '"'), **dict.fromkeys("，、", ","), "。": ".", "´": "'", "’": "'", "∶": ":", "：": ":", "？": "?",
-    "！": "!", "（": "(", "）": ")", "；": ";", "–": "-", "—": " - ", "．": ". ", "～": "~", "…": "...", "━": "-", "〈": "<", "〉": ">",
-    "【": "[", "】": "]", "％": "%", "►": "-",
+    **dict.fromkeys("„”“«»「」《》", '"'), **dict.fromkeys("，、", ","), "。": ".", "´": "'", "’": "'",
+    "∶": ":", "：": ":", "？": "?", "！": "!", "（": "(", "）": ")", "；": ";", "–": "-", "—": " - ",
+    "．": ". ", "～": "~", "…": "...", "━": "-", "〈": "<", "〉": ">", "【": "[", "】": "]",
+    "％": "%", "►": "-",
 }  # fmt: skip
 DIGIT = re.compile(r"\d")
 CONTROL = frozenset(map(chr, (*range(32), *range(127, 160))))
-# different characters to be replaced in a text, from which one pass over it is faster than one for each
+# Different characters to be replaced in a text, from which one pass over it is faster than one for each.
 MANY = 64
-LOT_CHARACTERS = 8_000_000
+BATCH_CHARACTERS = 8_000_000
 LINE_CHARACTERS = 4_000
 TRAINER_THREADS = 4  # a constant, since SentencePiece's result depends on it
 PIECES, NGRAMS, SETTINGS = "pieces.model", "ngrams.bin", "perplexity.json"
 
 
 class _Replacements(dict[int, str]):
-    """What becomes of one lower-case character, by code point, worked out when it is first met: no accents
-    (category Mn after NFD), digits 0, ASCII punctuation; no control characters and no halves of surrogate
-    pairs. With `spaces` all white space is a space, also where it is a control character."""
+    """Replacement of each lower-case character, by code point, computed when it is first needed.
+
+    No accents (category Mn after NFD), digits 0, ASCII punctuation; no control characters and no halves of
+    surrogate pairs. With `spaces` all white space is a space, also where it is a control character.
+    """
 
     def __init__(self, spaces: bool) -> None:
         super().__init__()
@@ -60,56 +62,51 @@ class _Replacements(dict[int, str]):
     def __missing__(self, code: int) -> str:
         character = chr(code)
         if 0xD800 <= code <= 0xDFFF:
-            found = ""
+            new = ""
         elif self.spaces and character.isspace():
-            found = " "
+            new = " "
         else:
-            kept = (
-                part for part in unicodedata.normalize("NFD", character) if unicodedata.category(part) != "Mn"
-            )
-            digits = DIGIT.sub("0", "".join(kept))
-            found = "".join(PUNCTUATION.get(part, part) for part in digits if part not in CONTROL)
-        self[code] = found
-        return found
+            decomposed = unicodedata.normalize("NFD", character)
+            plain = "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
+            zeros = DIGIT.sub("0", plain)
+            new = "".join(PUNCTUATION.get(part, part) for part in zeros if part not in CONTROL)
+        self[code] = new
+        return new
 
 
 _REPLACEMENTS = {ccnet: _Replacements(spaces=not ccnet) for ccnet in (False, True)}
 
 
 def normalise(text: str, ccnet: bool = False) -> str:
-    """Lower case, accents stripped, digits to 0, CCNet's punctuation in ASCII, no control characters. White
-    space becomes single spaces; with `ccnet` line ends and tabs go like other control characters, and other
-    white space stays."""
+    """Normalise a text: lower case, no accents, digits 0, punctuation in ASCII, no control characters.
+
+    White space becomes single spaces; with `ccnet` line ends and tabs are deleted like other control
+    characters, and other white space stays.
+    """
     text = text.strip().lower()
     replacements = _REPLACEMENTS[ccnet]
     characters = set(text)
-    changes = [
-        (character, new) for character in characters if (new := replacements[ord(character)]) != character
-    ]
+    changed = [character for character in characters if replacements[ord(character)] != character]
     if any(map(_moves, characters)):
-        # Rare: NFD puts marks in an order of their own, which single characters do not show.
+        # Rare: NFD sorts marks, which single characters do not show.
         text = unicodedata.normalize("NFD", text).translate(replacements)
-    elif len(changes) > MANY:
+    elif len(changed) > MANY:
         text = text.translate(replacements)
     else:
-        for character, new in changes:  # no replacement is itself replaced, so their order does not matter
-            text = text.replace(character, new)
+        for character in changed:  # no replacement is itself replaced, so their order does not matter
+            text = text.replace(character, replacements[ord(character)])
     return text if ccnet else " ".join(text.split())
 
 
 def _moves(character: str) -> bool:
-    """Whether NFD may put a character that is kept behind its neighbour: the few spacing marks with a
-    combining class."""
-    return (
-        character > "\u0300"
-        and unicodedata.combining(character) != 0
-        and unicodedata.category(character) != "Mn"
-    )
+    """Whether NFD may move a character that is kept: the few spacing marks with a combining class."""
+    if character <= "\u0300":
+        return False
+    return unicodedata.combining(character) != 0 and unicodedata.category(character) != "Mn"
 
 
 def _encoded(encoder: Encoder, texts: list[str], threads: int) -> tuple[Array, Array]:
-    """Ids of the pieces of all texts, a begin and an end token around those of each, and where each text
-    starts."""
+    """Encode texts: ids of all, each text's between a begin and an end token; and where each text starts."""
     ids, offsets = encoder.encode_flat(texts, threads)
     starts = offsets[:-1] + 2 * np.arange(len(texts))
     ends = offsets[1:] + 2 * np.arange(len(texts)) + 1
@@ -122,8 +119,7 @@ def _encoded(encoder: Encoder, texts: list[str], threads: int) -> tuple[Array, A
 
 @dataclass(frozen=True)
 class PerplexityModel:
-    """A SentencePiece model (its file and its encoder) and an n-gram model, and how texts are normalised for
-    them."""
+    """A SentencePiece model (file and encoder), an n-gram model, and how texts are normalised for them."""
 
     pieces: bytes
     encoder: Encoder
@@ -131,30 +127,31 @@ class PerplexityModel:
     ccnet: bool
 
     def perplexities(self, texts: Iterable[str], threads: int = 1) -> Array:
-        """Perplexity of each text, float64, of the whole text as one sentence."""
-        found = [np.empty(0)]
-        for lot in _lots(normalise(text, self.ccnet) for text in texts):
-            framed, starts = _encoded(self.encoder, lot, threads)
+        """Compute the perplexity of each text as one sentence, float64."""
+        perplexities = [np.empty(0)]
+        for batch in _batches(normalise(text, self.ccnet) for text in texts):
+            framed, starts = _encoded(self.encoder, batch, threads)
             tokens = np.diff(np.append(starts, len(framed))) - 1
-            found.append(10.0 ** (-np.add.reduceat(self.ngrams.scores(framed, threads), starts) / tokens))
-        return np.concatenate(found)
+            log10 = np.add.reduceat(self.ngrams.scores(framed, threads), starts)
+            perplexities.append(10.0 ** (-log10 / tokens))
+        return np.concatenate(perplexities)
 
     def save(self, folder: Path) -> None:
-        """Write both models; the folder appears when it is whole, in place of an older one."""
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        (part / PIECES).write_bytes(self.pieces)
-        (part / SETTINGS).write_text(json.dumps({"ccnet": self.ccnet}) + "\n")
-        self.ngrams.save(part / NGRAMS)
-        for path in (part / PIECES, part / SETTINGS, part):
+        """Write both models; the folder appears when it is complete, in place of an older one."""
+        partial = folder.with_name(folder.name + ".part")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / PIECES).write_bytes(self.pieces)
+        (partial / SETTINGS).write_text(json.dumps({"ccnet": self.ccnet}) + "\n")
+        self.ngrams.save(partial / NGRAMS)
+        for path in (partial / PIECES, partial / SETTINGS, partial):
             sync(path)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        os.replace(partial, folder)
 
 
 def load(folder: Path) -> PerplexityModel:
-    """Read what `PerplexityModel.save` wrote. Raises UserError when it is not there or damaged."""
+    """Read what `PerplexityModel.save` wrote. Raises UserError where it is missing or damaged."""
     ngrams = ngram.load(folder / NGRAMS)
     try:
         settings = json.loads((folder / SETTINGS).read_text())
@@ -162,7 +159,7 @@ def load(folder: Path) -> PerplexityModel:
         model = PerplexityModel(pieces, Encoder(pieces), ngrams, settings["ccnet"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"{folder} holds no perplexity model, or is damaged ({error}); train it again"
+            f"{folder} has no perplexity model, or a damaged one ({error}); train it again"
         ) from error
     processor = model.encoder.processor
     if (processor.vocab_size(), processor.bos_id()) != (ngrams.vocab_size, ngrams.begin):
@@ -183,28 +180,27 @@ def train(
 ) -> PerplexityModel:
     """Train both models on good text.
 
-    texts: gone through twice, so a list or the like and no iterator. vocab_size: pieces at most; a small text
-    gets fewer.
-    model_type: "bpe" or "unigram"; with `ccnet` always unigram. order, prune: as in `ngram.estimate`.
+    texts: read twice, so a list or the like and no iterator. vocab_size: pieces at most; a small text gets
+    fewer. model_type: "bpe" or "unigram"; with `ccnet` always unigram. order, prune: as in `ngram.estimate`.
     pieces_characters: the SentencePiece model is trained on the first texts, up to this size. Raises
     UserError where there is no text to train on, ValueError for an iterator.
     """
     if iter(texts) is texts:
         raise ValueError(
-            "texts are gone through twice: give a list or another iterable that starts again, no iterator"
+            "texts are read twice: give a list or another iterable that starts again, no iterator"
         )
-    pieces = _train_pieces(
-        _lines(texts, ccnet, pieces_characters), vocab_size, "unigram" if ccnet else model_type, ccnet
-    )
+    lines = _lines(texts, ccnet, pieces_characters)
+    pieces = _train_pieces(lines, vocab_size, "unigram" if ccnet else model_type, ccnet)
     encoder = Encoder(pieces)
-    blocks = (_encoded(encoder, lot, threads)[0] for lot in _lots(normalise(text, ccnet) for text in texts))
+    batches = _batches(normalise(text, ccnet) for text in texts)
+    blocks = (_encoded(encoder, batch, threads)[0] for batch in batches)
     size, begin = encoder.processor.vocab_size(), encoder.processor.bos_id()
     ngrams = ngram.estimate(blocks, vocab_size=size, begin=begin, order=order, prune=prune, seen_only=ccnet)
     return PerplexityModel(pieces, encoder, ngrams, ccnet)
 
 
 def _train_pieces(lines: Iterator[str], vocab_size: int, model_type: str, ccnet: bool) -> bytes:
-    """A SentencePiece model. Characters outside of the most frequent 99.95% are unknown, as in CCNet."""
+    """Train a SentencePiece model; characters beyond the most frequent 99.95% are unknown, as in CCNet."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -230,7 +226,7 @@ def _train_pieces(lines: Iterator[str], vocab_size: int, model_type: str, ccnet:
 
 
 def _lines(texts: Iterable[str], ccnet: bool, characters: int) -> Iterator[str]:
-    """Normalised texts up to a size, long ones cut: SentencePiece leaves out long lines."""
+    """Yield normalised texts up to a size, long ones cut: SentencePiece leaves out long lines."""
     for text in texts:
         text = normalise(text, ccnet)[: max(0, characters)]
         characters -= len(text)
@@ -238,23 +234,25 @@ def _lines(texts: Iterable[str], ccnet: bool, characters: int) -> Iterator[str]:
             yield text[start : start + LINE_CHARACTERS]
 
 
-def _lots(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in lots of at least LOT_CHARACTERS."""
-    lot: list[str] = []
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield texts in batches of at least BATCH_CHARACTERS."""
+    batch: list[str] = []
     size = 0
     for text in texts:
-        lot.append(text)
+        batch.append(text)
         size += len(text)
-        if size >= LOT_CHARACTERS:
-            yield lot
-            lot, size = [], 0
-    if lot:
-        yield lot
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def thresholds(perplexities: Array, percentiles: tuple[float, float] = (30, 60)) -> tuple[float, float]:
-    """Perplexities that bound the head and the middle: percentiles over the documents of one language. Raises
-    UserError without any."""
+    """Compute the upper bounds of head and middle: percentiles of perplexity over documents of one language.
+
+    Raises UserError where there is no document.
+    """
     if not len(perplexities):
         raise UserError("percentiles of perplexity need at least one document")
     head, middle = np.percentile(perplexities, percentiles)
@@ -262,5 +260,7 @@ def thresholds(perplexities: Array, percentiles: tuple[float, float] = (30, 60))
 
 
 def bucket(perplexity: float, bounds: tuple[float, float]) -> str:
-    """ "head", "middle" or "tail" of a document, given `thresholds`."""
-    return "head" if perplexity < bounds[0] else "middle" if perplexity < bounds[1] else "tail"
+    """Name the bucket of a document, "head", "middle" or "tail", by the bounds of `thresholds`."""
+    if perplexity < bounds[0]:
+        return "head"
+    return "middle" if perplexity < bounds[1] else "tail"

@@ -1,8 +1,8 @@
 """E-mail addresses, phone numbers and IP addresses of a text, replaced by placeholders.
 
-By shape alone, so a rule of thumb both ways. Careful against what looks alike: a phone number needs an
-international or national prefix and separators, or a word such as "Tel." before it; an IP address must be one
-that is routed on the Internet.
+They are recognised by shape alone, so some are missed and some other text is taken for one. To spare what
+looks alike, a phone number needs an international or national prefix and separators, or a word such as "Tel."
+before it, and an IP address must be one that is routed on the Internet.
 """
 
 import ipaddress
@@ -15,69 +15,78 @@ KINDS: tuple[Kind, ...] = ("email", "phone", "ip")
 PLACEHOLDERS: dict[Kind, str] = {"email": "<EMAIL>", "phone": "<PHONE>", "ip": "<IP>"}
 _Spans = Iterator[tuple[int, int]]
 
-# E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), below a top-level
+# E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), under a top-level
 # domain that is in use.
 _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*\Z")
 _DOMAIN = re.compile(
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,18})"
+    r"(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
 )
 _SCP_PATH = re.compile(r":[A-Za-z0-9_~/]")
 _DOMAINS = (
-    "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by bz ca cc cd cf cg ch ci ck "
-    "cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq "
-    "gr gs gt gu gw gy hk hm hn hr ht hu id ie il im in io iq ir is it je jm jo jp ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr "
-    "ls lt lu lv ly ma mc md me mg mh mk ml mm mn mo mp mq mr ms mt mu mv mw mx my mz na nc ne nf ng ni nl no np nr nu nz om pa pe pf "
-    "pg ph pk pl pm pn pr ps pt pw py qa re ro rs ru rw sa sb sc sd se sg sh si sk sl sm sn so sr ss st su sv sx sy sz tc td tf tg th "
-    "tj tk tl tm tn to tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw com org net edu gov mil int info "
-    "biz name pro aero coop museum mobi jobs travel cat tel asia xyz online site shop tech store blog cloud space website live club "
-    "email agency digital company solutions network systems dev app page wiki social media news life world today group team studio "
-    "design works services consulting software academy university institute foundation ngo ong berlin london nyc paris tokyo wien "
-    "hamburg koeln amsterdam brussels eus gal scot swiss bzh quebec law legal health"
+    "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw "
+    "by bz ca cc cd cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et "
+    "eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu id "
+    "ie il im in io iq ir is it je jm jo jp ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr ls lt lu "
+    "lv ly ma mc md me mg mh mk ml mm mn mo mp mq mr ms mt mu mv mw mx my mz na nc ne nf ng ni nl no np "
+    "nr nu nz om pa pe pf pg ph pk pl pm pn pr ps pt pw py qa re ro rs ru rw sa sb sc sd se sg sh si sk "
+    "sl sm sn so sr ss st su sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv tw tz ua ug uk us uy "
+    "uz va vc ve vg vi vn vu wf ws ye yt za zm zw com org net edu gov mil int info biz name pro aero coop "
+    "museum mobi jobs travel cat tel asia xyz online site shop tech store blog cloud space website live "
+    "club email agency digital company solutions network systems dev app page wiki social media news life "
+    "world today group team studio design works services consulting software academy university institute "
+    "foundation ngo ong berlin london nyc paris tokyo wien hamburg koeln amsterdam brussels eus gal scot "
+    "swiss bzh quebec law legal health"
 )
 _TOP_LEVEL = frozenset(_DOMAINS.split())
 
-# Phone numbers. A run of digits and separators is found first, then looked at.
+# Phone numbers. A run of digits and separators is found first, then examined.
 _GAP = "[ \u00a0\u2009\u202f.()/\u2010-\u2013-]{0,3}"
 _RUN = re.compile("[0-9][0-9 \u00a0\u2009\u202f.()/\u2010-\u2013-]{4,}[0-9]")
 _COUNTRY = (  # ITU-T E.164: country codes but 1
-    "(?:7|2(?:[07]|[1-69][0-9])|3(?:[0-469]|[578][0-9])|4(?:[013-9]|2[0-9])|5(?:[1-8]|[09][0-9])|6(?:[0-6]|[789][0-9])"
-    "|8(?:[1246]|[0578][0-9])|9(?:[0-58]|[679][0-9]))"
+    "(?:7|2(?:[07]|[1-69][0-9])|3(?:[0-469]|[578][0-9])|4(?:[013-9]|2[0-9])|5(?:[1-8]|[09][0-9])"
+    "|6(?:[0-6]|[789][0-9])|8(?:[1246]|[0578][0-9])|9(?:[0-58]|[679][0-9]))"
 )
 _PHONE = re.compile(
     "(?<![\\w.,/=%#$€£+\u2010-\u2013-])(?<![0-9][ (])(?:"
     rf"\+1(?:{_GAP}[0-9]){{10}}"
     rf"|(?:\+|00){_COUNTRY}(?:{_GAP}[0-9]){{6,12}}"
-    r"|(?:1[ .-])?(?:\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[ .-]|[2-9][0-9]{2}([.-])[2-9][0-9]{2}\1)[0-9]{4}"
+    r"|(?:1[ .-])?"
+    r"(?:\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[ .-]|[2-9][0-9]{2}([.-])[2-9][0-9]{2}\1)[0-9]{4}"
     "|0[1-9]([ \u00a0.-])[0-9]{2}(?:\\2[0-9]{2}){3}(?!\\2[0-9])"
-    "|(?!0[0-9]{4}-[0-9]{4}\\b)\\(?0[1-9][0-9]{1,3}\\)?(?: ?/ ?|[ \u00a0\u2013-])[0-9]{2,4}(?:[ \u00a0-]?[0-9]{2,4}){1,3}"
+    "|(?!0[0-9]{4}-[0-9]{4}\\b)\\(?0[1-9][0-9]{1,3}\\)?(?: ?/ ?|[ \u00a0\u2013-])"
+    "[0-9]{2,4}(?:[ \u00a0-]?[0-9]{2,4}){1,3}"
     ")(?![\\w°%]|[.,:/\u2010-\u2013-][0-9]| [%°])"
 )
 _NAMED_PHONE = re.compile(rf"\(?\+?[0-9](?:{_GAP}[0-9]){{5,14}}(?![\w%°]|[.,:][0-9])")
 _WORD = re.compile(
-    r"(?<!\w)(?:tel|tél|tlf|phone|telephone|téléphone|telefon|teléfono|telefono|telefone|fax|mobile|mobil|cell|handy|whatsapp|hotline"
-    r"|call (?:us|me) (?:at|on)|тел|телефон|факс)\.?(?: (?:no|nr|number)\b\.?)?\s?[:(]?\s{0,2}\Z",
+    r"(?<!\w)(?:tel|tél|tlf|phone|telephone|téléphone|telefon|teléfono|telefono|telefone|fax|mobile|mobil|cell"
+    r"|handy|whatsapp|hotline|call (?:us|me) (?:at|on)|тел|телефон|факс)"
+    r"\.?(?: (?:no|nr|number)\b\.?)?\s?[:(]?\s{0,2}\Z",
     re.IGNORECASE,
 )
 _DECIMAL = re.compile(r"\+[0-9]+\.[0-9]{4}")  # a signed number, or a place by its latitude
 
 # IP addresses.
 _IPV4 = re.compile(
-    r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))"
+    r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
+    r"(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))"
 )
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
 _IPV6_ANY = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{1,38}(?![\w:])")
 _VERSION = re.compile(
-    r"(?:\b(?:v|ver|version|release|rev|sec|section|chapter|article|clause|firmware|kernel|table|fig|figure)\b\W{0,3}|[§/=<>~_-])\Z",
+    r"(?:\b(?:v|ver|version|release|rev|sec|section|chapter|article|clause|firmware|kernel|table|fig|figure)"
+    r"\b\W{0,3}|[§/=<>~_-])\Z",
     re.IGNORECASE,
 )
 _HOST = re.compile(
-    r"(?://|@|\b(?:ips?|ipv4|addr|address|host|server|dns|ping|inet|from|client|node|resolver|nameserver|proxy|router)\b[ :=(\[]{0,3}"
-    r"|\.[0-9]{1,3}\.[0-9]{1,3}-)\Z",
+    r"(?://|@|\b(?:ips?|ipv4|addr|address|host|server|dns|ping|inet|from|client|node|resolver|nameserver|proxy"
+    r"|router)\b[ :=(\[]{0,3}|\.[0-9]{1,3}\.[0-9]{1,3}-)\Z",
     re.IGNORECASE,
 )
 _UNROUTED = (  # RFC 6890 and what came after it
-    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.168.0.0/16 198.18.0.0/15 "
-    "198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 2001:db8::/32 3fff::/20"
+    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
+    "192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 2001:db8::/32 3fff::/20"
 )
 _PRIVATE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10"
 _NOT_ROUTED = [ipaddress.ip_network(block) for block in _UNROUTED.split()]
@@ -86,11 +95,10 @@ _GLOBAL = ipaddress.ip_network("2000::/3")
 
 
 def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:
-    """(text with PLACEHOLDERS, how many of each kind were replaced). Takes time linear in the text. What
-    stands between < and > is replaced with them.
+    """Replace personal data in a text: (text with PLACEHOLDERS, how many of each kind), in linear time.
 
-    local_ip: addresses of private networks and links are replaced too; loopback, documentation and unrouted
-    ones never are.
+    What is between < and > is replaced together with them. local_ip: addresses of private networks and links
+    are replaced too; loopback, documentation and unrouted ones never are.
     """
     counts: dict[Kind, int] = {}
     finders: dict[Kind, Callable[[str], _Spans]] = {
@@ -99,20 +107,25 @@ def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) ->
         "phone": _phones,
     }
     for kind, find in finders.items():
-        if kind not in kinds:
-            continue
-        pieces, done = [], 0
-        for start, end in find(text):
-            if (
-                text[max(0, start - 1) : start] == "<" and text[end : end + 1] == ">"
-            ):  # the placeholder has brackets of its own
-                start, end = start - 1, end + 1
-            pieces += [text[done:start], PLACEHOLDERS[kind]]
-            done = end
-        counts[kind] = len(pieces) // 2
-        if pieces:
-            text = "".join([*pieces, text[done:]])
+        if kind in kinds:
+            text, counts[kind] = _replace(text, find, PLACEHOLDERS[kind])
     return text, counts
+
+
+def _replace(text: str, find: Callable[[str], _Spans], placeholder: str) -> tuple[str, int]:
+    """The text with a placeholder for each span, until none is found: of two numbers without anything between
+    them, the second is one only once the first is gone. Also how many there were."""
+    count = 0
+    while spans := list(find(text)):
+        pieces, done = [], 0
+        for start, end in spans:
+            if text[max(0, start - 1) : start] == "<" and text[end : end + 1] == ">":
+                start, end = start - 1, end + 1  # the placeholder has brackets of its own
+            pieces += [text[done:start], placeholder]
+            done = end
+        text = "".join([*pieces, text[done:]])
+        count += len(spans)
+    return text, count
 
 
 def _emails(text: str) -> _Spans:
@@ -164,15 +177,14 @@ def _ipv4(text: str, local: bool) -> _Spans:
         if not private and any(address in block for block in _NOT_ROUTED):
             continue
         before = text[max(0, match.start() - 40) : match.start()]
-        if _HOST.search(before) or not (
-            _VERSION.search(before) or (not private and _like_a_version([int(part) for part in parts]))
-        ):
+        is_version = _VERSION.search(before) or (not private and _looks_like_a_version(match[0]))
+        if not is_version or _HOST.search(before):
             yield match.span()
 
 
-def _like_a_version(parts: list[int]) -> bool:
-    """Whether four numbers are a version, a section or an object identifier (2.5.29.37) rather, if no word
-    before says otherwise."""
+def _looks_like_a_version(numbers: str) -> bool:
+    """Whether four numbers are rather a version, a section or an object identifier, such as 2.5.29.37."""
+    parts = [int(part) for part in numbers.split(".")]
     return max(parts) < 32 or (parts[0] < 4 and parts[1] < 10)
 
 

@@ -1,13 +1,14 @@
-"""Pages that Wikipedia cites, told from random ones: the linear classifier of the paper's section 2.1.
+"""Classifier of pages that Wikipedia cites against random ones: the linear one of the paper's section 2.1.
 
 Logistic regression over hashed words and pairs of words, trained on pages whose addresses articles cite
-(readers/references.py) against randomly sampled pages of the same crawl. Everything that is measured is
-measured on sites the model has not seen.
+(readers/wiki/references.py) against randomly sampled pages of the same crawl. All metrics are measured on
+sites that the model has not seen.
 """
 
 import hashlib
 import heapq
 import io
+import itertools
 import json
 import math
 import os
@@ -31,37 +32,22 @@ SHARES = {"training": 0.8, "calibration": 0.1, "held out": 0.1}
 FEWEST = 10  # documents of each class in the calibration and held-out parts
 SHOWN, FEWEST_SHOWN = 30, 5  # words of the card for each class, and the documents one must be in
 SHOWN_TEXTS, SHOWN_CHARACTERS = 500, 5_000  # of each class, in which they are looked for
-FIRST_SQUARE = (
-    0.01  # what AdaGrad's sums start from: so that a word that came once does not weigh as much as it can
-)
+FIRST_SQUARE = 0.01  # AdaGrad's sums start here, so that a word that came once has not the largest weight
 BATCH = 512
-SECOND_LEVEL = frozenset(
-    [
-        "ac",
-        "co",
-        "com",
-        "edu",
-        "go",
-        "gob",
-        "gov",
-        "govt",
-        "ltd",
-        "mil",
-        "ne",
-        "net",
-        "nom",
-        "or",
-        "org",
-        "sch",
-    ]
-)
+SECOND_LEVEL = {
+    "ac", "co", "com", "edu", "go", "gob", "gov", "govt",
+    "ltd", "mil", "ne", "net", "nom", "or", "org", "sch",
+}  # fmt: skip
 VALUES = np.sqrt(np.arange(256))  # of a count in a document's vector: the square root dampens repeated words
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """weights: float32[2^bits]; slope, intercept: of the calibration; facts: what it was trained on and how
-    it did, in plain types."""
+    """A trained classifier.
+
+    weights: float32[2^bits]; slope, intercept: of the calibration; facts: its training data and metrics, in
+    plain types.
+    """
 
     weights: np.ndarray
     slope: float
@@ -70,79 +56,82 @@ class ReferenceModel:
     facts: dict[str, Any]
 
     def score(self, texts: list[str]) -> np.ndarray:
-        """float32[len(texts)] in 0..1: the chance that a page is a reference, were there as many references
-        as random pages."""
-        found = [np.empty(0, np.float32)]
+        """Score texts, float32 [texts] in 0..1: the chance of a reference, were both classes as frequent."""
+        scores = [np.empty(0, np.float32)]
         for first in range(0, len(texts), BATCH):
-            margins = _margins(
-                self.weights, *words.features(texts[first : first + BATCH], _bits(self.weights))
-            )
-            found.append(binary.sigmoid(self.slope * margins + self.intercept).astype(np.float32))
-        return np.concatenate(found)
+            features = words.features(texts[first : first + BATCH], _bits(self.weights))
+            margins = _margins(self.weights, *features)
+            scores.append(binary.sigmoid(self.slope * margins + self.intercept).astype(np.float32))
+        return np.concatenate(scores)
 
     def keep(self, texts: list[str]) -> np.ndarray:
-        """bool[len(texts)]: classified as references."""
+        """Classify texts: whether each is like a reference, bool [texts]."""
         return self.score(texts) >= np.float32(self.threshold)
 
     def save(self, folder: Path) -> None:
-        """Write the model: a new folder appears whole, and one that is there holds the old model until the
-        last moment."""
-        work = folder if folder.exists() else folder.with_name(f"{folder.name}.part")
-        work.mkdir(parents=True, exist_ok=True)
+        """Write the model: a new folder appears complete; an old one keeps its model until the last step."""
+        target = folder if folder.exists() else folder.with_name(f"{folder.name}.part")
+        target.mkdir(parents=True, exist_ok=True)
         file = io.BytesIO()
         np.save(file, self.weights, allow_pickle=False)
-        mark = hashlib.sha256(file.getvalue()).hexdigest()
-        name = f"weights-{mark[:12]}.npy"
-        write_atomically(work / name, file.getvalue())
-        told = {
-            "version": VERSION, "weights": name, "sha256": mark, "slope": self.slope, "intercept": self.intercept,
-            "threshold": self.threshold, "facts": self.facts,
-        }  # fmt: skip
-        write_atomically(work / "model.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-        for other in sorted(work.glob("weights-*")):  # of an older model, or of an attempt that was cut off
+        digest = hashlib.sha256(file.getvalue()).hexdigest()
+        name = f"weights-{digest[:12]}.npy"
+        write_atomically(target / name, file.getvalue())
+        record = {
+            "version": VERSION,
+            "weights": name,
+            "sha256": digest,
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "threshold": self.threshold,
+            "facts": self.facts,
+        }
+        write_atomically(target / "model.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        for other in sorted(target.glob("weights-*")):  # of an older model, or of an interrupted attempt
             if other.name != name:
                 other.unlink()
-        if work != folder:
-            os.replace(work, folder)
+        if target != folder:
+            os.replace(target, folder)
 
     def card(self) -> str:
-        """The model card, in Markdown."""
-        from puna.corpus.filters.card import card
+        """Write the model card, in Markdown."""
+        from puna.corpus.filters.model_card import model_card
 
-        return card(self.facts, self.threshold)
+        return model_card(self.facts, self.threshold)
 
 
 def load(folder: Path) -> ReferenceModel:
-    """Raises UserError for what is no model or a damaged one."""
+    """Read what `ReferenceModel.save` wrote. Raises UserError where it is missing or damaged."""
     try:
-        told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        if told["version"] != VERSION:
+        record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if record["version"] != VERSION:
             raise UserError(
-                f"{folder}: a reference model of version {told['version']}, this is version {VERSION}; train it again"
+                f"{folder}: a reference model of version {record['version']}, this is version {VERSION}; "
+                "train it again"
             )
-        content = (folder / told["weights"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != told["sha256"]:
-            raise UserError(f"{folder}: {told['weights']} does not match its digest; train the model again")
+        content = (folder / record["weights"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() != record["sha256"]:
+            raise UserError(f"{folder}: {record['weights']} does not match its digest; train the model again")
         weights = np.load(io.BytesIO(content), allow_pickle=False)
-        return ReferenceModel(weights, told["slope"], told["intercept"], told["threshold"], told["facts"])
+        calibration = record["slope"], record["intercept"]
+        return ReferenceModel(weights, *calibration, record["threshold"], record["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} holds no reference model that can be read ({type(error).__name__}: {error}); train it again"
+            f"{folder} has no reference model that can be read ({type(error).__name__}: {error}); "
+            "train it again"
         ) from error
 
 
 def site(url: str) -> str:
-    """The site of an address, as a whole owner's: "bbc.co.uk" of "news.bbc.co.uk", by a short list of
-    second-level domains."""
-    found = re.match(r"\[[^\]]*\]|[^/?:]+", normalise_url(url))
-    if found is None:
+    """Return the site of an address: "bbc.co.uk" for "news.bbc.co.uk", by a list of second-level domains."""
+    host = re.match(r"\[[^\]]*\]|[^/?:]+", normalise_url(url))
+    if host is None:
         return url
-    labels = found[0].split(".")
-    if found[0].startswith("[") or labels[-1].isdigit():
-        return found[0]
-    return ".".join(
-        labels[-3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in SECOND_LEVEL else -2 :]
-    )
+    labels = host[0].split(".")
+    if host[0].startswith("[") or labels[-1].isdigit():
+        return host[0]
+    second_level = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in SECOND_LEVEL
+    return ".".join(labels[-3:] if second_level else labels[-2:])
 
 
 def train(
@@ -165,58 +154,61 @@ def train(
     The threshold is the largest with this recall on the calibration part, or, with recall=None, the smallest
     with this precision. Of more pages than most_positives and most_negatives a sample is kept, by the digest
     of the address, whatever the order, each address once; 6 to 12 kB of memory for a document of 5 kB. A
-    random page that is among the cited ones kept is left out. notes: what the card should say besides, such
-    as dates. Raises UserError for too few documents or sites of a class, and for settings out of range.
+    random page that is also among the cited ones of the sample is left out. notes: more lines for the card,
+    such as dates. Raises UserError for too few documents or sites of a class, and for settings out of range.
     """
     binary.check_rule(recall, precision)
     if not 10 <= bits <= 24 or epochs < 1:
         raise UserError(f"bits must be 10 to 24, and epochs 1 or more, not {bits} and {epochs}")
-    sampled = [
-        _Sample(most, bits, pages)
-        for most, pages in ((most_negatives, negatives), (most_positives, positives))
-    ]
-    for key in sampled[1].pages.kept.keys() & sampled[0].pages.kept.keys():
-        del sampled[0].pages.kept[key]
-        sampled[0].texts.kept.pop(key, None)
-    counts = {name: len(sample.pages.kept) for name, sample in zip(KINDS, sampled, strict=True)}
+    samples = _Sample(most_negatives, bits, negatives), _Sample(most_positives, bits, positives)
+    for key in samples[1].pages.values.keys() & samples[0].pages.values.keys():
+        del samples[0].pages.values[key]
+        samples[0].texts.values.pop(key, None)
+    counts = {kind: len(sample.pages.values) for kind, sample in zip(KINDS, samples, strict=True)}
     if min(counts.values()) < fewest_documents:
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        available = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise UserError(
-            f"the reference classifier has {told}, and needs {fewest_documents} or more of both; give more pages"
+            f"the reference classifier has {available}, and needs {fewest_documents} or more of both; "
+            "give more pages"
         )
-    found = [
-        (key, label == 1, page)
-        for label, sample in enumerate(sampled)
-        for key, page in sample.pages.kept.items()
-    ]
-    found.sort(key=lambda item: item[:2])
-    labels = np.array([label for _, label, _ in found])
-    parts = _parts([page.site for _, _, page in found], labels)
-    _check(parts, labels, [page.site for _, _, page in found])
-    chosen = {name: [found[i][2] for i in np.flatnonzero(parts == name)] for name in SHARES}
+    keyed = []
+    for label, sample in enumerate(samples):
+        keyed += [(key, label == 1, page) for key, page in sample.pages.values.items()]
+    keyed.sort(key=lambda item: item[:2])
+    labels = np.array([label for _, label, _ in keyed])
+    sites = [page.site for _, _, page in keyed]
+    parts = _parts(sites, labels)
+    _check(parts, labels, sites)
+    pages = {name: [keyed[i][2] for i in np.flatnonzero(parts == name)] for name in SHARES}
     truth = {name: labels[parts == name] for name in SHARES}
-    weights = _descend(chosen["training"], truth["training"], bits, epochs, learning_rate, regularisation)
-    margins = {name: _page_margins(weights, chosen[name]) for name in ("calibration", "held out")}
+    weights = _descend(pages["training"], truth["training"], bits, epochs, learning_rate, regularisation)
+    margins = {name: _page_margins(weights, pages[name]) for name in ("calibration", "held out")}
     slope, intercept = binary.platt(margins["calibration"], truth["calibration"])
     scores = {name: binary.sigmoid(slope * margins[name] + intercept).astype(np.float32) for name in margins}
     limit = binary.threshold(scores["calibration"], truth["calibration"], recall, precision)
-    trained_on = {key for (key, _, _), part in zip(found, parts, strict=True) if part == "training"}
-    texts = [
-        [text for key, text in sorted(sample.texts.kept.items()) if key in trained_on] for sample in sampled
-    ]
+    trained_on = {key for (key, _, _), part in zip(keyed, parts, strict=True) if part == "training"}
+    texts = []
+    for sample in samples:
+        texts.append([text for key, text in sorted(sample.texts.values.items()) if key in trained_on])
     facts = {
         "notes": notes or {},
         "settings": {
-            "bits": bits, "epochs": epochs, "learning_rate": learning_rate, "regularisation": regularisation, "recall": recall,
-            "precision": precision, "characters": words.CHARACTERS, "most_positives": most_positives,
+            "bits": bits,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "regularisation": regularisation,
+            "recall": recall,
+            "precision": precision,
+            "characters": words.CHARACTERS,
+            "most_positives": most_positives,
             "most_negatives": most_negatives,
         },
-        "seen": {kind: sample.seen for kind, sample in zip(KINDS, sampled, strict=True)},
-        "parts": {name: _counts(chosen[name], truth[name]) for name in SHARES},
+        "seen": {kind: sample.seen for kind, sample in zip(KINDS, samples, strict=True)},
+        "parts": {name: _counts(pages[name], truth[name]) for name in SHARES},
         "languages": {kind: _languages(own) for kind, own in zip(KINDS, texts, strict=True)},
         "metrics": binary.measure(scores["held out"].astype(np.float64), truth["held out"], limit),
         "words": _telling_words(weights, texts),
-    }  # fmt: skip
+    }
     return ReferenceModel(weights, slope, intercept, limit, facts)
 
 
@@ -228,37 +220,34 @@ class _Page:
 
 
 class _Lowest:
-    """What was put under the `limit` lowest of all keys; what comes under a key a second time is passed
-    over."""
+    """The values put under the `limit` lowest of all keys; of several under one key, the first."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.kept: dict[int, Any] = {}
-        self._heap: list[int] = []  # the kept keys negated: the highest one first
+        self.values: dict[int, Any] = {}
+        self._heap: list[int] = []  # the keys of the values negated: the highest one first
 
     def wants(self, key: int) -> bool:
-        return key not in self.kept and (len(self._heap) < self.limit or key < -self._heap[0])
+        return key not in self.values and (len(self._heap) < self.limit or key < -self._heap[0])
 
     def put(self, key: int, value: Any) -> None:
         if self.wants(key):
-            self.kept[key] = value
+            self.values[key] = value
             if len(self._heap) < self.limit:
                 heapq.heappush(self._heap, -key)
             else:
-                del self.kept[-heapq.heapreplace(self._heap, -key)]
+                del self.values[-heapq.heapreplace(self._heap, -key)]
 
 
 class _Sample:
-    """A sample of a class's pages by the digest of the address, and the texts of a few of them."""
+    """A sample of a class's pages, by the digest of the address, and the texts of a few of them."""
 
     def __init__(self, limit: int, bits: int, pages: Iterable[tuple[str, str]]) -> None:
         self.pages, self.texts, self.seen = _Lowest(limit), _Lowest(min(limit, SHOWN_TEXTS)), 0
         pending: dict[int, tuple[str, str]] = {}
         for url, text in pages:
             self.seen += 1
-            key = int.from_bytes(
-                hashlib.sha256((normalise_url(url) or url).encode("utf-8", "replace")).digest()[:16]
-            )
+            key = int.from_bytes(_digest(normalise_url(url) or url)[:16])
             if key not in pending and self.pages.wants(key):
                 pending[key] = url, text[: words.CHARACTERS]
             if len(pending) >= BATCH:
@@ -270,18 +259,17 @@ class _Sample:
         buckets, counts, ends = words.features([text for _, text in pending.values()], bits)
         start = 0
         for (key, (url, text)), end in zip(pending.items(), ends.tolist(), strict=True):
-            if end > start:  # a page without a word teaches nothing
+            if end > start:  # not of a page without words
                 self.pages.put(key, _Page(site(url), buckets[start:end].copy(), counts[start:end].copy()))
                 self.texts.put(key, text[:SHOWN_CHARACTERS])
             start = end
 
 
 def _parts(sites: list[str], labels: np.ndarray) -> np.ndarray:
-    """The part of each page by its site, such that both classes are spread by SHARES as far as whole sites
-    allow.
+    """Assign each page to a part by its site: both classes are split by SHARES as far as whole sites allow.
 
-    Sites go by their digests, each to the part that its classes have filled least; one that is more than a
-    small part's share of a class is trained on.
+    Sites come in order of their digests, each goes to the part that its classes have filled least; one that
+    is more than a small part's share of a class is trained on.
     """
     counts: dict[str, list[int]] = {}
     for name, label in zip(sites, labels.tolist(), strict=True):
@@ -289,19 +277,22 @@ def _parts(sites: list[str], labels: np.ndarray) -> np.ndarray:
     totals = [len(labels) - int(labels.sum()), int(labels.sum())]
     filled = {part: [0, 0] for part in SHARES}
     part_of: dict[str, str] = {}
-    for name in sorted(counts, key=lambda name: hashlib.sha256(name.encode("utf-8", "replace")).digest()):
+
+    def fullness(part: str) -> float:
+        return sum(own[k] * filled[part][k] / (SHARES[part] * totals[k]) for k in (0, 1))
+
+    for name in sorted(counts, key=_digest):
         own = counts[name]
-        if any(own[k] > SHARES["held out"] * totals[k] for k in (0, 1)):
-            part = "training"
-        else:
-            part = min(
-                SHARES,
-                key=lambda part: sum(own[k] * filled[part][k] / (SHARES[part] * totals[k]) for k in (0, 1)),
-            )
+        giant = any(own[k] > SHARES["held out"] * totals[k] for k in (0, 1))
+        part = "training" if giant else min(SHARES, key=fullness)
         part_of[name] = part
         for k in (0, 1):
             filled[part][k] += own[k]
     return np.array([part_of[name] for name in sites])
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
 def _check(parts: np.ndarray, labels: np.ndarray, sites: list[str]) -> None:
@@ -310,19 +301,22 @@ def _check(parts: np.ndarray, labels: np.ndarray, sites: list[str]) -> None:
             if (size := int((labels[parts == name] == label).sum())) < FEWEST:
                 own = len({site for site, known in zip(sites, labels, strict=True) if known == label})
                 raise UserError(
-                    f"the reference classifier has {size} {kind} for its {name} part, which may share no site with the others, and needs "
-                    f"{FEWEST}: all {int((labels == label).sum())} {kind} come from {own} sites; give pages of more sites"
+                    f"the reference classifier has {size} {kind} for its {name} part, which may share no "
+                    f"site with the others, and needs {FEWEST}: all {int((labels == label).sum())} {kind} "
+                    f"come from {own} sites; give pages of more sites"
                 )
 
 
 def _descend(
     pages: list[_Page], labels: np.ndarray, bits: int, epochs: int, rate: float, regularisation: float
 ) -> np.ndarray:
-    """Weights of the logistic regression as float32[2^bits], by AdaGrad (Duchi et al. 2011) page by page, the
-    classes of equal weight."""
+    """Fit the logistic regression's weights, float32[2^bits], by AdaGrad page by page (Duchi et al. 2011).
+
+    Both classes have equal weight.
+    """
     weights, squares = np.zeros(1 << bits), np.full(1 << bits, FIRST_SQUARE)
     bias, bias_square = 0.0, 1.0  # the calibration sets the intercept, so the bias is forgotten afterwards
-    importance, truth = binary.weights_of(labels).tolist(), labels.tolist()
+    importance, truth = binary.class_weights(labels).tolist(), labels.tolist()
     for epoch in range(epochs):
         places = np.arange(len(pages), dtype=np.uint64) + np.uint64(epoch * len(pages))
         for i in np.argsort(words.mix(places), kind="stable").tolist():
@@ -340,70 +334,62 @@ def _descend(
 
 
 def _sigmoid(x: float) -> float:
-    """binary.sigmoid of one number, which numpy is slow for."""
+    """binary.sigmoid of one number, for which numpy is slow."""
     small = min(abs(x), 40.0) * (-1 / 256)
     power = 1.0
-    for place in range(10, 0, -1):
-        power = 1.0 + power * small / place
+    for term in range(10, 0, -1):
+        power = 1.0 + power * small / term
     for _ in range(8):
         power *= power
     return (1.0 if x >= 0 else power) / (1.0 + power)
 
 
 def _margins(weights: np.ndarray, buckets: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Inner products of the weights with the vectors of documents, each of length 1, as float64; 0 for one
-    without words."""
+    """Inner products of the weights with documents' vectors of length 1, float64; 0 for one without words."""
     owners = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     total = np.bincount(owners, weights=weights[buckets] * VALUES[counts], minlength=len(ends))
     return total / np.sqrt(np.maximum(np.bincount(owners, weights=counts, minlength=len(ends)), 1.0))
 
 
 def _page_margins(weights: np.ndarray, pages: list[_Page]) -> np.ndarray:
-    ends = np.cumsum([len(page.buckets) for page in pages], dtype=np.int64)
-    return _margins(
-        weights,
-        np.concatenate([page.buckets for page in pages]),
-        np.concatenate([page.counts for page in pages]),
-        ends,
-    )
+    buckets = [page.buckets for page in pages]
+    counts = np.concatenate([page.counts for page in pages])
+    ends = np.cumsum([len(own) for own in buckets], dtype=np.int64)
+    return _margins(weights, np.concatenate(buckets), counts, ends)
 
 
 def _counts(pages: list[_Page], labels: np.ndarray) -> dict[str, dict[str, int]]:
-    """Documents and sites of each class in a part."""
-    by_class = [
-        [page.site for page, own in zip(pages, labels, strict=True) if own == label] for label in (0, 1)
-    ]
-    return {
-        kind: {"documents": len(sites), "sites": len(set(sites))}
-        for kind, sites in zip(KINDS, by_class, strict=True)
-    }
+    """Count the documents and sites of each class in a part."""
+    counts = {}
+    for label, kind in enumerate(KINDS):
+        sites = [page.site for page, own in zip(pages, labels, strict=True) if own == label]
+        counts[kind] = {"documents": len(sites), "sites": len(set(sites))}
+    return counts
 
 
 def _languages(texts: list[str]) -> dict[str, int]:
-    return dict(
-        sorted(
-            Counter(language.identify(text)[0] for text in texts).items(),
-            key=lambda item: (-item[1], item[0]),
-        )
-    )
+    counts = Counter(language.identify(text)[0] for text in texts)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _telling_words(weights: np.ndarray, texts: list[list[str]]) -> dict[str, list[list[Any]]]:
-    """The words and pairs that speak most for each class: [word, weight, documents of the sample], by weight
-    times documents."""
+    """Find the words and pairs that decide most for each class, by weight times documents of the sample.
+
+    Each is [word, weight, documents].
+    """
     documents: Counter[tuple[int, str]] = Counter()
-    for text in (text for own in texts for text in own):
+    for text in itertools.chain(*texts):
         documents.update(words.spelled(text, _bits(weights)).items())
-    found = [
-        (float(weights[bucket]), count, name)
-        for (bucket, name), count in documents.items()
-        if count >= FEWEST_SHOWN
-    ]
-    found.sort(key=lambda item: (item[0] * item[1], item[2]))
-    ends = (found[:SHOWN], found[: -SHOWN - 1 : -1])
+    frequent = []
+    for (bucket, name), count in documents.items():
+        if count >= FEWEST_SHOWN:
+            frequent.append((float(weights[bucket]), count, name))
+    frequent.sort(key=lambda item: (item[0] * item[1], item[2]))
+    lowest, highest = frequent[:SHOWN], frequent[: -SHOWN - 1 : -1]
+    random_pages, references = KINDS
     return {
-        kind: [[name, weight, count] for weight, count, name in end if (weight > 0) == (kind == "references")]
-        for kind, end in zip(KINDS, ends, strict=True)
+        random_pages: [[name, weight, count] for weight, count, name in lowest if weight <= 0],
+        references: [[name, weight, count] for weight, count, name in highest if weight > 0],
     }
 
 

@@ -1,11 +1,10 @@
-"""One file per raw format. Each has `read(path)`, which gives every record of a raw file as Found or Skipped,
-in order. Where taking out a record's text is work, `read(path, refuses)` asks first whether its URL is opted
-out of.
+"""Readers of raw formats, one file each: `read(path)` yields a RawDocument or a SkippedRecord per record.
 
-A bad record is skipped with a short fixed reason, and what lies behind it is read where it can be found.
-Memory is bounded by a record (a line, a paper, a book, a page), not by the file. A file that breaks off or is
-not of its format gives what can be read and then raises UserError saying where; no other exception leaves a
-reader, whatever the file holds.
+Where extracting a record's text is expensive, `read(path, refuses)` first checks if its URL is opted out.
+A bad record is skipped with a short fixed reason, and reading goes on at the next record that can be found.
+Memory is bounded by a record (a line, a paper, a book, a page), not by the file. A file that is truncated or
+not of its format yields what can be read and then raises UserError, which says where; no other exception
+leaves a reader, whatever the file holds.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ Read = Callable[..., Iterator[Any]]
 
 
 def reader(name: str) -> Read:
-    """The function that reads raw files of one format."""
-    # Loaded at the first call: each brings a parser of its own.
+    """Return the function that reads raw files of a format."""
+    # Imported here, since each imports a parser of its own.
     from puna.corpus.readers.code import github, package
     from puna.corpus.readers.latex import arxiv
     from puna.corpus.readers.plain import book, jsonl, lines, stackexchange, text

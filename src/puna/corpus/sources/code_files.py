@@ -2,8 +2,11 @@
 
 from pathlib import PurePosixPath
 
+# (what begins a line comment, what begins and ends a block comment)
+CommentMarks = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+
 _HASH, _SLASH, _DASH = (("#",), ()), (("//",), (("/*", "*/"),)), (("--",), ())
-_BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str], ...] = (
+_MARKS_AND_SUFFIXES: tuple[tuple[CommentMarks, str], ...] = (
     ((("#",), (('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))), "py pyx pxd pyi"),
     (_HASH, "rb pl pm sh bash zsh r jl cmake mk tcl ex exs nim awk"),
     ((("#",), (("<#", "#>"),)), "ps1 psm1"),
@@ -26,18 +29,17 @@ _BY_STYLE: tuple[tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], str]
     ((("'",), ()), "vb bas"),
     (((), (("<!--", "-->"),)), "html htm md markdown vue svelte"),
     (((".. ",), ()), "rst"),
-)  # fmt: skip
-_STYLES = {extension: style for style, extensions in _BY_STYLE for extension in extensions.split()}
+)
+MARKS_BY_SUFFIX = {suffix: marks for marks, suffixes in _MARKS_AND_SUFFIXES for suffix in suffixes.split()}
 _NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmakelists.txt")
 
 
-def style_of(name: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]] | None:
-    """(marks of line comments, pairs of marks of block comments) of a source file by its name; None for what
-    is not known as one."""
+def comment_marks(name: str) -> CommentMarks | None:
+    """Return the comment marks of a source file, by its name; None for what is not known as one."""
     path = PurePosixPath(name)
-    return _HASH if path.name.lower() in _NAMES else _STYLES.get(path.suffix.lstrip(".").lower())
+    return _HASH if path.name.lower() in _NAMES else MARKS_BY_SUFFIX.get(path.suffix.lstrip(".").lower())
 
 
 def is_source_code(name: str) -> bool:
     """Whether a file's name is that of source code."""
-    return style_of(name) is not None
+    return comment_marks(name) is not None

@@ -1,6 +1,7 @@
 """The files inside a zip or tar archive, one after the other, whatever the archive holds."""
 
 import errno
+import functools
 import lzma
 import re
 import tarfile
@@ -17,27 +18,17 @@ from puna.errors import UserError
 ARCHIVE = re.compile(r"\.(?:zip|whl|crate|tgz|tar|tar\.\w+)$", re.IGNORECASE)
 CHUNK = 1 << 20
 LARGEST_HEADER = 1 << 20  # bytes of all that stands before a file of a tar: its long name, its attributes
-_DAMAGED = (
-    *(
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        OSError,
-        ValueError,
-        RuntimeError,
-    ),
-    *(IndexError, OverflowError),  # of tarfile and zipfile, where they trust what is written
-)
+_DAMAGED: tuple[type[Exception], ...] = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+_DAMAGED += (EOFError, OSError, ValueError, RuntimeError)
+_DAMAGED += (IndexError, OverflowError)  # tarfile and zipfile trust the numbers that an archive states
 
 
 class BrokenMember(UserError):
-    """A file of an archive that cannot be read. read: bytes of it that could be."""
+    """A member of an archive that cannot be read. bytes_read: how much of it could be."""
 
-    def __init__(self, message: str, read: int) -> None:
+    def __init__(self, message: str, bytes_read: int) -> None:
         super().__init__(message)
-        self.read = read
+        self.bytes_read = bytes_read
 
 
 @dataclass(frozen=True)
@@ -49,65 +40,65 @@ class Member:
     name: str
     offset: int
     size: int
-    opened: Callable[[], AbstractContextManager[IO[bytes]]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, a megabyte at a time. Raises BrokenMember where the archive is damaged or
-        encrypted."""
-        read = 0
+        """Read its content, a megabyte at a time. Raises BrokenMember where it is damaged or encrypted."""
+        bytes_read = 0
         try:
-            with self.opened() as file:
+            with self.open() as file:
                 while piece := file.read(CHUNK):
-                    read += len(piece)
+                    bytes_read += len(piece)
                     yield piece
         except _DAMAGED as error:
-            raise BrokenMember(_told(self.archive, error), read) from error
+            raise BrokenMember(_reason(self.archive, error), bytes_read) from error
 
     def load(self) -> bytes:
-        """Its whole content."""
+        """Read its whole content. Raises BrokenMember as `pieces` does."""
         return b"".join(self.pieces())
 
 
 def members(path: Path, wanted: Callable[[str], Any] = lambda name: True) -> Iterator[Member]:
-    """The files whose names are wanted, in the archive's order; each is to be read before the next is asked
-    for. Folders, links and devices are passed over. Raises UserError where the archive is damaged, or is
-    neither zip nor tar."""
-    found = _zipped(path, wanted) if is_zip(path) else _tarred(path, wanted)
+    """The files whose names are wanted, in the archive's order; read each before asking for the next.
+
+    Folders, links and devices are passed over. Raises UserError where the archive is damaged, or is neither
+    zip nor tar.
+    """
+    files = _zip_members(path, wanted) if is_zip(path) else _tar_members(path, wanted)
     while True:
         try:
-            member = next(found, None)
+            member = next(files, None)
         except _DAMAGED as error:
-            raise UserError(_told(path, error)) from error
+            raise UserError(_reason(path, error)) from error
         if member is None:
             return
         yield member
 
 
-def is_chaff(name: str) -> bool:
-    """Whether a file is what systems leave behind, hidden, or named to lead out of a folder."""
+def is_junk(name: str) -> bool:
+    """Whether a file is what operating systems leave behind, hidden, or named to lead out of a folder."""
     parts = PurePosixPath(name).parts
-    return (
-        not parts or "__MACOSX" in parts or parts[-1].startswith(".") or ".." in parts or name.startswith("/")
-    )
+    if not parts or name.startswith("/"):
+        return True
+    return "__MACOSX" in parts or ".." in parts or parts[-1].startswith(".")
 
 
 def is_zip(path: Path) -> bool:
-    """Whether an archive is a zip, whose files can be read whatever befell those before them."""
+    """Whether an archive is a zip, whose members can each be read whatever damage the others have."""
     with path.open("rb") as file:
         return file.read(2) == b"PK"
 
 
-def _zipped(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
+def _zip_members(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            name = _plain(entry.filename)
+            name = _printable(entry.filename)
             if wanted(name) and not entry.filename.endswith("/"):
-                yield Member(
-                    path, name, entry.header_offset, entry.file_size, lambda entry=entry: archive.open(entry)
-                )  # type: ignore[misc]
+                open_entry = functools.partial(archive.open, entry)
+                yield Member(path, name, entry.header_offset, entry.file_size, open_entry)
 
 
-def _tarred(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
+def _tar_members(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
     with _Tar.open(path) as archive:
         end = 0
         while item := archive.next():
@@ -116,7 +107,7 @@ def _tarred(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
             end = archive.offset
             archive.members = []  # type: ignore[attr-defined]  # else every header read stays in memory
             archive.pax_headers = {}
-            name = _plain(item.name)
+            name = _printable(item.name)
             if item.isfile() and wanted(name) and (opened := archive.extractfile(item)):
                 yield Member(path, name, item.offset, item.size, lambda opened=opened: opened)  # type: ignore[misc]
         # A checksum of the whole stands behind the last file.
@@ -126,8 +117,11 @@ def _tarred(path: Path, wanted: Callable[[str], Any]) -> Iterator[Member]:
 
 
 class _Tar(tarfile.TarFile):
-    """TarFile reads a header whatever its size, and takes all that is none for the end, as if it were the
-    block of zeros."""
+    """A TarFile that bounds the size of headers and refuses damaged ones.
+
+    TarFile itself reads a header whatever its size, and takes a damaged one for the block of zeros at the
+    end.
+    """
 
     def next(self) -> tarfile.TarInfo | None:
         file, headers = self.fileobj, _Headers(self.fileobj)
@@ -142,7 +136,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Headers:
-    """A file from which the headers before one file of a tar are read. last: the bytes last read."""
+    """The file from which the headers before one member of a tar are read. last: the bytes last read."""
 
     def __init__(self, file: Any) -> None:
         self.tell, self.seek, self._read = file.tell, file.seek, file.read
@@ -156,26 +150,22 @@ class _Headers:
         return self.last
 
 
-def _plain(name: str) -> str:
-    """A name without the "./" that `tar -C folder .` writes before it and without characters that cannot be
-    printed."""
+def _printable(name: str) -> str:
+    """Return a name without the leading "./" of `tar -C folder .`, its unprintable characters replaced."""
     name = re.sub(r"^(?:\./+)+", "", name)
-    return (
-        name
-        if name.isprintable()
-        else "".join(character if character.isprintable() else "\ufffd" for character in name)
-    )
+    if name.isprintable():
+        return name
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
-def _told(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
+    """Say why an archive cannot be read."""
     size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
     if isinstance(error, tarfile.ReadError) and "could not be opened" in str(error):
         return f"neither a zip nor a tar archive, or damaged at its beginning{size}"
-    if isinstance(error, RuntimeError):  # of zipfile: a password, a method of packing
+    if isinstance(error, RuntimeError):  # of zipfile: a password, a compression method
         return f"the archive cannot be unpacked: {'it is encrypted' if 'password' in str(error) else error}"
-    if isinstance(error, OSError) and error.errno not in (
-        None,
-        errno.EINVAL,
-    ):  # which stands for a place outside the file
+    # EINVAL stands for a place outside the file.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         return f"{path.name} cannot be read: {error.strerror}"
     return f"the archive is damaged or ends early{size}"

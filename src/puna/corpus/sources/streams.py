@@ -1,4 +1,4 @@
-"""Compressed files as streams of bytes, with an error for a person where one breaks off."""
+"""Compressed files as streams of bytes, with an error a person understands where one breaks off."""
 
 import bz2
 import codecs
@@ -13,24 +13,19 @@ from puna.errors import UserError
 
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
-PACKED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
-LOSSES = (
-    "ERR_GT_REQUIRED",
-    "ERR_TAG_NAME_MISMATCH",
-    "ERR_DOCUMENT_END",
-)  # errors of XML that cost more than a character
-GUESSED_BYTES = 100_000  # of a text that its encoding is guessed by
+COMPRESSED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
+# Errors of XML that cost more than a character.
+LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")
+SAMPLE_BYTES = 100_000  # of a text, from which its encoding is guessed
 ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
-ZSTANDARD = (
-    b"\x28\xb5\x2f\xfd",
-    b"\x50\x2a\x4d\x18",
-)  # the second mark opens a frame of settings that some writers put first
+# The second opens a frame of settings that some writers put first.
+ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")
 
 
 class Damaged(UserError):
-    """A compressed stream that cannot be read on. member: byte of the file where its broken member starts;
-    early: it just ends."""
+    """A compressed stream that cannot be read on. member: byte of the file where the damaged member starts;
+    early: the stream just ends."""
 
     def __init__(self, message: str, member: int, early: bool) -> None:
         super().__init__(message)
@@ -38,31 +33,29 @@ class Damaged(UserError):
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The content of a plain, gzip, bzip2, zstandard or LZ4 file, piece by piece, whatever its name says.
+    """Read a plain, gzip, bzip2, zstandard or LZ4 file, piece by piece, whatever its name says.
 
-    Raises UserError, after everything readable was given, when a compressed stream breaks off or is damaged.
+    Raises UserError, after everything that can be read, when a compressed stream breaks off or is damaged.
     """
     for _, piece in members(path):
         yield piece
 
 
-def whole(path: Path, most: int) -> bytes | None:
-    """The content of such a file, None where it is longer than `most` bytes. Raises UserError as `chunks`
-    does."""
-    parts: list[bytes] = []
+def read_all(path: Path, limit: int) -> bytes | None:
+    """Read a file as `chunks` does; None where it is longer than `limit` bytes."""
+    pieces: list[bytes] = []
     for chunk in chunks(path):
-        parts.append(chunk)
-        most -= len(chunk)
-        if most < 0:
+        pieces.append(chunk)
+        limit -= len(chunk)
+        if limit < 0:
             return None
-    return b"".join(parts)
+    return b"".join(pieces)
 
 
 def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
-    """As `chunks`, each piece with the byte of the file where its gzip or bzip2 member starts (None in other
-    files).
+    """Read a file as `chunks` does, each piece with the byte where its gzip or bzip2 member starts.
 
-    start: byte where the first member wanted starts. Raises Damaged.
+    That is None in other files. start: byte where the first member wanted starts. Raises Damaged.
     """
     with path.open("rb") as file:
         file.seek(start)
@@ -74,16 +67,16 @@ def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
             return
         kind = next((kind for kind, (mark, _) in _KINDS.items() if magic.startswith(mark)), "")
         if kind:
-            yield from _unpacked(file, kind, start, path.stat().st_size)
+            yield from _decompressed(file, kind, start, path.stat().st_size)
             return
         while raw := file.read(CHUNK):
             yield None, raw
 
 
-def _unpacked(file: Any, kind: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
+def _decompressed(file: Any, kind: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
     decoder: Any = None
     member = start
-    while raw := file.read(PACKED_CHUNK):
+    while raw := file.read(COMPRESSED_CHUNK):
         while raw or (decoder is not None and not getattr(decoder, "needs_input", True)):
             if decoder is None:
                 if raw[:1] == b"\0" and not raw.strip(b"\0"):
@@ -92,9 +85,8 @@ def _unpacked(file: Any, kind: str, start: int, size: int) -> Iterator[tuple[int
             try:
                 piece = decoder.decompress(raw, CHUNK)
             except (OSError, ValueError, EOFError, zlib.error) as error:
-                raise Damaged(
-                    f"the {kind} stream is damaged before byte {file.tell():,} of {size:,}", member, False
-                ) from error
+                where = f"before byte {file.tell():,} of {size:,}"
+                raise Damaged(f"the {kind} stream is damaged {where}", member, False) from error
             if piece:
                 yield member, piece
             if decoder.eof:
@@ -113,9 +105,8 @@ def _by_arrow(path: Path, kind: str) -> Iterator[bytes]:
             while piece := stream.read(CHUNK):
                 yield piece
     except OSError as error:
-        raise Damaged(
-            f"the {kind} stream of {path.stat().st_size:,} bytes is damaged or ends early", 0, True
-        ) from error
+        size = path.stat().st_size
+        raise Damaged(f"the {kind} stream of {size:,} bytes is damaged or ends early", 0, True) from error
 
 
 _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
@@ -125,7 +116,7 @@ _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(byte offset in the unpacked file, line without its end) of a file."""
+    """Read the lines of a file: (byte offset in the unpacked file, line without its end)."""
     rest: list[bytes] = []  # pieces of a line that has not ended yet
     offset = 0
     for chunk in chunks(path):
@@ -143,11 +134,11 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
-    """Finished elements of these names, in the order in which they end; each is emptied after its turn, so
-    memory stays small.
+    """Read the elements of these names, in the order in which they end.
 
-    A character that XML forbids is passed over. Raises UserError, after every element that can be read, where
-    the document breaks off, is damaged, or cannot be decoded.
+    Each is emptied after its turn, so that memory stays small. A character that XML forbids is passed over.
+    Raises UserError, after every element that can be read, where the document breaks off, is damaged, or
+    cannot be decoded.
     """
     from lxml import etree
 
@@ -187,8 +178,10 @@ def _finished(parser: Any) -> Iterator[Any]:
 
 
 def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
-    """Raise UserError where a document was not read to its end. head, tail: its beginning and end without
-    zeros, as good as decoding UTF-16, for names."""
+    """Raise UserError where a document was not read to its end.
+
+    head, tail: its first and last bytes without zeros, which decodes the names of UTF-16.
+    """
     kinds = {error.type_name for error in errors}
     if not head.strip() or "ERR_DOCUMENT_EMPTY" in kinds:
         raise UserError(
@@ -204,17 +197,19 @@ def _check(errors: Any, head: bytes, tail: bytes, utf16: bool) -> None:
     if utf16 and "ERR_INVALID_ENCODING" in kinds:
         raise UserError("the XML is UTF-16 with damage in it, behind which it cannot be read")
     for error in errors:  # the parser goes on behind others
-        if error.type_name in LOSSES or (
-            error.type_name == "ERR_NAME_REQUIRED" and error.message.startswith("StartTag")
-        ):
+        no_name = error.type_name == "ERR_NAME_REQUIRED" and error.message.startswith("StartTag")
+        if no_name or error.type_name in LOSSES:
             raise UserError(
-                f"the XML is damaged at line {error.line:,}, column {error.column:,}: what stands behind may be lost"
+                f"the XML is damaged at line {error.line:,}, column {error.column:,}: "
+                "what stands behind may be lost"
             )
 
 
-def text_of(raw: bytes, otherwise: str = "") -> str | None:
-    """Bytes as text: UTF-8 with or without a mark, UTF-16 and UTF-32 with one, else the encoding `otherwise`
-    or, where none is named, what they look like; what is neither is Latin-1. None for what is no text."""
+def decode(raw: bytes, encoding: str = "") -> str | None:
+    """Decode UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one, else `encoding`.
+
+    Where none is named it is guessed; what cannot be decoded so is Latin-1. None for what is not text.
+    """
     if raw[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return raw.decode("utf-32", "replace")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -222,27 +217,26 @@ def text_of(raw: bytes, otherwise: str = "") -> str | None:
     if b"\0" in raw:
         return None
     iso_2022 = ["iso2022_jp"] if b"\x1b$" in raw and raw.isascii() else []
-    for encoding in (*iso_2022, "utf-8-sig", *filter(None, [otherwise])):
+    for candidate in (*iso_2022, "utf-8-sig", *filter(None, [encoding])):
         with contextlib.suppress(UnicodeError):
-            return raw.decode(encoding)
-    guessed = "cp1252" if otherwise else _guessed(raw)
+            return raw.decode(candidate)
+    guessed = "cp1252" if encoding else _guess_encoding(raw)
     try:
         return raw.decode(guessed, "strict" if guessed == "cp1252" else "replace")
     except UnicodeError:
         return raw.decode("latin-1")
 
 
-def _guessed(raw: bytes) -> str:
-    """The encoding that bytes which are not UTF-8 look like. Windows-1252 where those beyond ASCII are too
-    few to tell."""
-    letters = raw[:GUESSED_BYTES].translate(None, b" \t\r\n")
+def _guess_encoding(raw: bytes) -> str:
+    """Guess the encoding of bytes that are not UTF-8; Windows-1252 where too few are beyond ASCII."""
+    letters = raw[:SAMPLE_BYTES].translate(None, b" \t\r\n")
     if len(letters.translate(None, ASCII)) < max(20, 0.05 * len(letters)):
         return "cp1252"
     from resiliparse.parse.encoding import detect_encoding
 
-    named = detect_encoding(raw[:GUESSED_BYTES]) or "cp1252"
+    detected = detect_encoding(raw[:SAMPLE_BYTES]) or "cp1252"
     try:
-        named = codecs.lookup(named).name
+        name = codecs.lookup(detected).name
     except LookupError:
         return "cp1252"
-    return "cp949" if named == "utf-8" else named  # which it does not know, and this is no UTF-8
+    return "cp949" if name == "utf-8" else name  # the detector takes cp949, which it does not know, for UTF-8

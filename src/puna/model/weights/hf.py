@@ -1,8 +1,8 @@
 """Hugging Face's LlamaForCausalLM folders, in and out.
 
-Two things differ: names, and the order of the rows of wq and wk. Transformers turns element i of a head
-together with element i + e / 2, we turn neighbours; so within each head its rows are ours at 0, 2, 4, ... and
-then 1, 3, 5, ...
+Two things differ: names, and the order of the rows of wq and wk. Transformers rotates element i of a head
+together with element i + e / 2, we rotate neighbours; so within each head its rows are ours at 0, 2, 4, ...
+and then 1, 3, 5, ...
 """
 
 import json
@@ -44,16 +44,16 @@ _KEYS = {
 
 
 def their_name(name: str) -> str:
-    """`layers.3.attention.wq.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
+    """Translate `layers.3.attention.wq.weight` to `model.layers.3.self_attn.q_proj.weight`, for example."""
     stem = name.removesuffix(".weight")
     if stem in _TOP:
         return _TOP[stem] + ".weight"
-    _, number, part = stem.split(".", 2)
-    return f"model.layers.{number}.{_LAYER[part]}.weight"
+    _, layer, module = stem.split(".", 2)
+    return f"model.layers.{layer}.{_LAYER[module]}.weight"
 
 
 def _reorder(weight: Tensor, heads: int, to_theirs: bool) -> Tensor:
-    """Rows of wq or wk [heads * e, d] in the other order."""
+    """Return wq or wk [heads * e, d] with its rows in the other order."""
     halves = (-1, 2) if to_theirs else (2, -1)
     return weight.unflatten(0, (heads, *halves)).transpose(1, 2).flatten(0, 2)
 
@@ -65,7 +65,7 @@ def _heads(config: LlamaConfig, name: str) -> int | None:
 
 
 def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(config.json, state dict) as transformers reads them."""
+    """Return (config.json, state dict) as transformers reads them."""
     config = model.config
     described: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
     described |= {
@@ -73,8 +73,6 @@ def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "architectures": ["LlamaForCausalLM"],
         "hidden_act": "silu",
         "attention_bias": False,
-    }
-    described |= {
         "rope_theta": config.rope_theta,
         "head_dim": config.head_dim,
         "bos_token_id": 1,
@@ -91,7 +89,10 @@ def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def convert(
     described: dict[str, Any], tensors: dict[str, Tensor], where: str, dtype: torch.dtype, device: str = "cpu"
 ) -> Llama:
-    """A model from transformers' config and state dict. Raises UserError for what we cannot compute."""
+    """Build a model from transformers' config and state dict.
+
+    Raises UserError for an architecture that is not supported, and for weights that do not fit the config.
+    """
     scaling = described.get("rope_scaling") or described.get("rope_parameters") or {}
     if scaling.get("rope_type", scaling.get("type", "default")) != "default":
         raise UserError(f"{where}: rope scaling {scaling} is not supported")

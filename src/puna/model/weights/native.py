@@ -26,7 +26,7 @@ def save(model: Llama, folder: Path) -> None:
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-    """Read a model written by `save`. Raises UserError for what is missing or does not fit."""
+    """Read a model written by `save`. Raises UserError for a missing, damaged or unfit file."""
     for name in (WEIGHTS, PARAMS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no model: {name} is missing")
@@ -43,8 +43,10 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 def fill(
     config: LlamaConfig, tensors: dict[str, torch.Tensor], where: str, device: str, dtype: torch.dtype
 ) -> Llama:
-    """A model of this shape with these weights, by Meta's names. Raises UserError naming what is missing,
-    left over or misshapen."""
+    """Build a model of this shape with these weights, by Meta's names.
+
+    Raises UserError naming weights that are missing, unknown or of another shape.
+    """
     with torch.device("meta"):
         model = Llama(config)
     model = model.to(dtype).to_empty(device=device)

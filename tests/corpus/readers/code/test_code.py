@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from puna.corpus.readers.code import github, package, source_file
-from puna.corpus.record import Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord
 from puna.errors import UserError
 
 SOURCE = b"def graze(plain):\n    return [llama for llama in plain]\n"
@@ -26,12 +26,12 @@ MIT_REFERENCE = b"Licensed under the MIT license."
 GPL_REFERENCE = b"Licensed under the GNU General Public License."
 
 
-def found_in(items: list[Found | Skipped]) -> list[Found]:
-    return [item for item in items if isinstance(item, Found)]
+def found_in(items: list[RawDocument | SkippedRecord]) -> list[RawDocument]:
+    return [item for item in items if isinstance(item, RawDocument)]
 
 
-def reasons(items: list[Found | Skipped]) -> list[str]:
-    return [item.reason for item in items if isinstance(item, Skipped)]
+def reasons(items: list[RawDocument | SkippedRecord]) -> list[str]:
+    return [item.reason for item in items if isinstance(item, SkippedRecord)]
 
 
 def wheel(path: Path, metadata: str, files: dict[str, bytes]) -> Path:
@@ -71,13 +71,8 @@ def tarball(path: Path, files: dict[str, bytes]) -> Path:
 def test_code_under_a_free_licence_is_kept(
     tmp_path: Path, metadata: str, files: dict[str, bytes], licence: str
 ) -> None:
-    (found,) = found_in(
-        list(
-            package.read(
-                wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files})
-            )
-        )
-    )
+    path = wheel(tmp_path / "p.whl", metadata, {"p/a.py": SOURCE, "p/data.bin": b"\0", **files})
+    (found,) = found_in(list(package.read(path)))
     assert (found.licence, found.url, found.text) == (licence, "pypi:p==1/p/a.py", SOURCE.decode())
 
 
@@ -91,7 +86,8 @@ def test_code_under_a_free_licence_is_kept(
         ),
         ("License-Expression: GPL-3.0-only", {}, "GPL-3.0-only"),
         (
-            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: GNU General Public License (GPL)",
+            "Classifier: License :: OSI Approved :: MIT License\n"
+            "Classifier: License :: OSI Approved :: GNU General Public License (GPL)",
             {},
             "GPL AND MIT",
         ),
@@ -124,7 +120,7 @@ def test_the_licence_of_a_part_beside_the_packages_own_is_not_the_packages(tmp_p
         "p-1.dist-info/LICENSE.python": b"GPL-compatible, says the PSF license agreement",
     }
     (found,) = package.read(wheel(tmp_path / "a.whl", "License: MIT", {**files, "a.py": SOURCE}))
-    assert isinstance(found, Found) and found.licence == "MIT"
+    assert isinstance(found, RawDocument) and found.licence == "MIT"
     files["p-1.dist-info/LICENSE"] = b"GNU General Public License, version 2"
     assert reasons(
         list(package.read(wheel(tmp_path / "b.whl", "License: MIT", {**files, "a.py": SOURCE})))
@@ -220,10 +216,16 @@ def test_filters(tmp_path: Path) -> None:
     items = list(package.read(wheel(tmp_path / "p.whl", "License: MIT", files)))
     assert not found_in(items)
     assert reasons(items) == [
-        "empty file", "not UTF-8", "line over 1,000 characters", "average line over 100 characters", "few alphanumeric characters",
-        "file over 5 MB", "nothing but a licence header", "copy of other people's code", "copy of other people's code",
-        "generated file", "generated file", "generated file", "generated file",
-    ]  # fmt: skip
+        "empty file",
+        "not UTF-8",
+        "line over 1,000 characters",
+        "average line over 100 characters",
+        "few alphanumeric characters",
+        "file over 5 MB",
+        "nothing but a licence header",
+        *["copy of other people's code"] * 2,
+        *["generated file"] * 4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_filters(tmp_path: Path) -> None:
     ],
 )
 def test_what_only_speaks_of_it_is_kept(name: str, text: str) -> None:
-    assert isinstance(source_file.judge(text.encode(), name, "u", 0, "MIT"), Found)
+    assert isinstance(source_file.filter_file(text.encode(), name, "u", 0, "MIT"), RawDocument)
 
 
 def test_damaged_archives_are_named(tmp_path: Path) -> None:
@@ -250,7 +252,7 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
         list(package.read(path))
 
 
-def read_on(path: Path) -> list[Found | Skipped]:
+def read_on(path: Path) -> list[RawDocument | SkippedRecord]:
     """What is read before the damage, which is told."""
     items = []
     with pytest.raises(UserError, match="damaged or ends early"):
@@ -348,7 +350,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def check_rows(items: list[Found | Skipped]) -> None:
+def check_rows(items: list[RawDocument | SkippedRecord]) -> None:
     assert [(item.url, item.licence, item.text, item.title) for item in found_in(items)] == [
         ("https://github.com/puna/herd/blob/HEAD/herd/a.py", "MIT", SOURCE.decode(), "herd/a.py"),
         (
@@ -394,22 +396,26 @@ def test_rows_as_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "licence"),
+    ("content", "fields", "licence"),
     [
-        ({"text": SOURCE.decode(), "meta": {"path": "a.py", "repo_name": "r/r", "license": "apache-2.0"}}, "Apache-2.0"),
-        ({"code": SOURCE.decode(), "path": "a.py", "repo_name": "r/r", "license": "bsd-2-clause"}, "BSD-2-Clause"),
+        ("text", {"meta": {"path": "a.py", "repo_name": "r/r", "license": "apache-2.0"}}, "Apache-2.0"),
+        ("code", {"path": "a.py", "repo_name": "r/r", "license": "bsd-2-clause"}, "BSD-2-Clause"),
         (
+            "content",
             {
-                "content": SOURCE.decode(), "max_stars_repo_path": "a.py", "max_stars_repo_name": "r/r",
+                "max_stars_repo_path": "a.py",
+                "max_stars_repo_name": "r/r",
                 "max_stars_repo_licenses": ["MIT", "Apache-2.0"],
             },
             "(MIT) AND (Apache-2.0)",
         ),
     ],
-)  # fmt: skip
-def test_the_column_names_of_sets_made_from_it(tmp_path: Path, row: dict[str, Any], licence: str) -> None:
+)
+def test_the_column_names_of_sets_made_from_it(
+    tmp_path: Path, content: str, fields: dict[str, Any], licence: str
+) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row))
+    path.write_text(json.dumps({content: SOURCE.decode(), **fields}))
     (found,) = found_in(list(github.read(path)))
     assert (found.url, found.licence) == ("https://github.com/r/r/blob/HEAD/a.py", licence)
 

@@ -20,8 +20,11 @@ MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
     ("name", "text", "kept"),
     [
         ("a.sh", "#!/bin/sh\n# Copyright 2010 X\n# Licensed under the GPL\n\necho\n", "#!/bin/sh\necho\n"),
-        ("a.py", "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright 2010 X\nx = 1\n",
-         "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nx = 1\n"),
+        (
+            "a.py",
+            "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright 2010 X\nx = 1\n",
+            "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nx = 1\n",
+        ),
         ("a.c", "/* Copyright X */\n#include <a.h>\n", "#include <a.h>\n"),
         ("a.c", "// SPDX-License-Identifier: MIT\n#define X 1\n", "#define X 1\n"),
         ("a.c", "#include <a.h>\n/* Copyright X */\n", None),
@@ -38,12 +41,24 @@ MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
         ("a.md", "<!-- Copyright 2010 X -->\n# Heading\n", "# Heading\n"),
         ("a.html", "<!DOCTYPE html>\n<!--\n  Copyright 2010 X\n-->\n<p>\n", "<!DOCTYPE html>\n<p>\n"),
         ("a.php", "<?php\n/* Copyright 2010 X */\necho 1;\n", "<?php\necho 1;\n"),
-        ("a.php", "#!/usr/bin/php\n<?php /* Copyright 2010 X */\necho 1;\n", "#!/usr/bin/php\n<?php echo 1;\n"),
-        ("a.el", ";;; a.el --- Herding\n\n;; Copyright 2010 X\n\n(herd)\n", ";;; a.el --- Herding\n\n(herd)\n"),
+        (
+            "a.php",
+            "#!/usr/bin/php\n<?php /* Copyright 2010 X */\necho 1;\n",
+            "#!/usr/bin/php\n<?php echo 1;\n",
+        ),
+        (
+            "a.el",
+            ";;; a.el --- Herding\n\n;; Copyright 2010 X\n\n(herd)\n",
+            ";;; a.el --- Herding\n\n(herd)\n",
+        ),
         ("a.tex", "% Copyright 2010 X\n\\section{A}\n", "\\section{A}\n"),
         ("a.ml", "(* Copyright 2010 X *)\nlet x = 1\n", "let x = 1\n"),
         ("a.hs", "{- Copyright 2010 X\n-}\nmodule A where\n", "module A where\n"),
-        ("a.hs", "{-# LANGUAGE GADTs #-}\n-- Copyright 2010 X\nmodule A where\n", "{-# LANGUAGE GADTs #-}\nmodule A where\n"),
+        (
+            "a.hs",
+            "{-# LANGUAGE GADTs #-}\n-- Copyright 2010 X\nmodule A where\n",
+            "{-# LANGUAGE GADTs #-}\nmodule A where\n",
+        ),
         ("a.sql", "-- Copyright 2010 X\nSELECT 1;\n", "SELECT 1;\n"),
         ("a.lua", "--[[ Copyright 2010 X\n]]\nreturn 1\n", "return 1\n"),
         ("a.R", "#' Copyright of herds\nf <- 1\n", None),
@@ -52,43 +67,46 @@ MIT = ["Copyright (c) 2010 The Herders", "Licensed under the MIT license."]
         ("a.rst", ".. module:: herd\n\nTitle\n", None),
         ("a.f90", "! Copyright 2010 X\nprogram a\n", "program a\n"),
         ("Makefile", "# Copyright 2010 X\nall:\n", "all:\n"),
-        ("a.c", "/*\n * herd.c: herds llamas\n * Copyright 2010 X\n * All rights reserved.\n */\nint x;\n",
-         "/*\n * herd.c: herds llamas\n */\nint x;\n"),
-        ("a.c", "/* Copyright 2010 X\n *\n * Herds llamas. */\nint x;\n", "/*\n * Herds llamas. */\nint x;\n"),
-        ("a.py", "# Copyright 2010 X\n# This module herds llamas.\nx = 1\n", "# This module herds llamas.\nx = 1\n"),
-        ("a.py", "# Copyright 2010 The Long and Winding Name of a Company and of\n# Its Owners\nx = 1\n", "x = 1\n"),
-        ("a.java", "/**\n * Herds.\n * @author X\n * @license MIT\n */\nclass A {}\n", "/**\n * Herds.\n * @author X\n */\nclass A {}\n"),
+        (
+            "a.c",
+            "/*\n * herd.c: herds llamas\n * Copyright 2010 X\n * All rights reserved.\n */\nint x;\n",
+            "/*\n * herd.c: herds llamas\n */\nint x;\n",
+        ),
+        (
+            "a.c",
+            "/* Copyright 2010 X\n *\n * Herds llamas. */\nint x;\n",
+            "/*\n * Herds llamas. */\nint x;\n",
+        ),
+        (
+            "a.py",
+            "# Copyright 2010 X\n# This module herds llamas.\nx = 1\n",
+            "# This module herds llamas.\nx = 1\n",
+        ),
+        (
+            "a.py",
+            "# Copyright 2010 The Long and Winding Name of a Company and of\n# Its Owners\nx = 1\n",
+            "x = 1\n",
+        ),
+        (
+            "a.java",
+            "/**\n * Herds.\n * @author X\n * @license MIT\n */\nclass A {}\n",
+            "/**\n * Herds.\n * @author X\n */\nclass A {}\n",
+        ),
         ("a.c", "/* Copyright 2010 X */\n\n/* Herds. */\nint x;\n", "/* Herds. */\nint x;\n"),
         ("a.unknown", "# Copyright 2010 X\n", None),
     ],
-)  # fmt: skip
+)
 def test_headers(name: str, text: str, kept: str | None) -> None:
     assert headers.without_header(text, name) == (text if kept is None else kept)
 
 
-MARKS = [
-    ("# ", "a.py"),
-    ("// ", "a.c"),
-    ("-- ", "a.sql"),
-    ("; ", "a.scm"),
-    ("% ", "a.erl"),
-    ("! ", "a.f90"),
-    ("' ", "a.vb"),
-]
+SUFFIXES = {"# ": "py", "// ": "c", "-- ": "sql", "; ": "scm", "% ": "erl", "! ": "f90", "' ": "vb"}
+CODE_LINE = st.text(alphabet="abcdefgh ij=+()", min_size=1, max_size=30).filter(lambda line: line.strip())
 
 
-@given(
-    st.sampled_from(MARKS),
-    st.lists(
-        st.text(alphabet="abcdefgh ij=+()", min_size=1, max_size=30).filter(lambda line: line.strip()),
-        min_size=1,
-        max_size=8,
-    ),
-)
-def test_what_follows_a_header_stays_and_so_does_a_text_without_one(
-    style: tuple[str, str], body: list[str]
-) -> None:
-    mark, name = style
+@given(st.sampled_from(sorted(SUFFIXES)), st.lists(CODE_LINE, min_size=1, max_size=8))
+def test_what_follows_a_header_stays_and_so_does_a_text_without_one(mark: str, body: list[str]) -> None:
+    name = f"a.{SUFFIXES[mark]}"
     text = "\n".join(body)
     assert headers.without_header(text, name) == text
     header = "\n".join(mark + line for line in MIT)
@@ -97,7 +115,7 @@ def test_what_follows_a_header_stays_and_so_does_a_text_without_one(
 
 @given(
     st.text(alphabet="#/*-<!>\"'{}() \nCopyright 2010%;.", max_size=200),
-    st.sampled_from(sorted(code_files._STYLES)),
+    st.sampled_from(sorted(code_files.MARKS_BY_SUFFIX)),
 )
 def test_only_whole_lines_of_comments_go(text: str, extension: str) -> None:
     kept = headers.without_header(text, f"a.{extension}")
@@ -121,9 +139,8 @@ def test_time_is_linear(line: str, name: str) -> None:
 def test_installed_python_is_the_same_program_without_its_headers(package: str) -> None:
     folder = Path(importlib.util.find_spec(package).origin or "").parent  # type: ignore[union-attr]
     changed = 0
-    for path in itertools.islice(
-        sorted(folder.rglob("*.py")), 0, 4000, 100 if package == "transformers" else 8
-    ):
+    step = 100 if package == "transformers" else 8
+    for path in itertools.islice(sorted(folder.rglob("*.py")), 0, 4000, step):
         text = path.read_text("utf-8")
         kept = headers.without_header(text, path.name)
         changed += kept != text

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from puna.corpus.readers.latex import arxiv
-from puna.corpus.record import Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord
 from puna.errors import UserError
 
 PAPER = (
@@ -38,7 +38,7 @@ def tar(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
-def read(path: Path, content: bytes) -> list[Found | Skipped]:
+def read(path: Path, content: bytes) -> list[RawDocument | SkippedRecord]:
     path.write_bytes(content)
     return list(arxiv.read(path))
 
@@ -91,7 +91,10 @@ def test_files_in_the_order_in_which_they_are_read() -> None:
 
 
 def test_titles_are_plain() -> None:
-    source = r"\documentclass{a}\newcommand{\p}{Puna}\title[short]{On \p\thanks{A fund} and\\ more~{x}}\begin{document}a\end{document}"
+    source = (
+        r"\documentclass{a}\newcommand{\p}{Puna}\title[short]{On \p\thanks{A fund} and\\ more~{x}}"
+        r"\begin{document}a\end{document}"
+    )
     assert arxiv.paper_text({"m.tex": source}, "m.tex")[1] == "On Puna and more {x}"
 
 
@@ -101,7 +104,7 @@ def test_a_paper_in_every_form(tmp_path: Path, form: str) -> None:
         tar(main_dot_tex=PAPER.encode(), figure_dot_eps=bytes(9000)) if "tar" in form else PAPER.encode()
     )
     (found,) = read(tmp_path / f"2101.00001.{form}", gzip.compress(content) if "gz" in form else content)
-    assert isinstance(found, Found) and found.text == r"\section{One}They graze."
+    assert isinstance(found, RawDocument) and found.text == r"\section{One}They graze."
     assert (found.url, found.title) == ("https://arxiv.org/abs/2101.00001", "On llamas")
 
 
@@ -117,7 +120,7 @@ def test_a_paper_in_every_form(tmp_path: Path, form: str) -> None:
 )
 def test_papers_without_source(tmp_path: Path, content: bytes, reason: str) -> None:
     assert read(tmp_path / "2101.00001.gz", gzip.compress(content)) == [
-        Skipped(reason, "https://arxiv.org/abs/2101.00001", 0)
+        SkippedRecord(reason, "https://arxiv.org/abs/2101.00001", 0)
     ]
 
 
@@ -132,12 +135,12 @@ def test_a_bulk_archive_gives_paper_by_paper(tmp_path: Path) -> None:
     items = read(tmp_path / "arXiv_src_2101_001.tar", tar(**inner))
     assert [item.offset for item in items] == list(range(5))
     assert [item.url[-1] for item in items] == ["1", "2", "3", "4", "5"]
-    assert [item.reason if isinstance(item, Skipped) else "" for item in items[:3]] == [
+    assert [item.reason if isinstance(item, SkippedRecord) else "" for item in items[:3]] == [
         "",
         "",
         "PDF without source",
     ]
-    assert items[4] == Skipped("damaged gzip member", "https://arxiv.org/abs/2101.00005", 4)
+    assert items[4] == SkippedRecord("damaged gzip member", "https://arxiv.org/abs/2101.00005", 4)
 
 
 def test_a_cut_archive_is_named_after_what_could_be_read(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_a_cut_archive_is_named_after_what_could_be_read(tmp_path: Path) -> None
     with pytest.raises(UserError, match="damaged or ends early"):
         for item in arxiv.read(path):
             seen.append(item)
-    assert len(seen) >= 1 and isinstance(seen[0], Found)
+    assert len(seen) >= 1 and isinstance(seen[0], RawDocument)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -167,7 +170,7 @@ def test_no_damage_breaks_it(tmp_path: Path, cuts: list[tuple[int, bytes]], pack
     path = tmp_path / "2101.00001"
     path.write_bytes(content)
     try:
-        assert all(isinstance(item, Found | Skipped) for item in arxiv.read(path))
+        assert all(isinstance(item, RawDocument | SkippedRecord) for item in arxiv.read(path))
     except UserError as error:
         assert str(error)
 
@@ -181,7 +184,7 @@ def test_the_encoding_that_a_paper_names(tmp_path: Path, option: str, encoding: 
     source = document(f"\\section{{A}}{words}", f"\\usepackage[{option}]{{inputenc}}")
     for form in (encoding, "utf-8"):
         (found,) = read(tmp_path / "x.tex", source.encode(form))
-        assert isinstance(found, Found) and found.text == f"\\section{{A}}{words}"
+        assert isinstance(found, RawDocument) and found.text == f"\\section{{A}}{words}"
 
 
 def test_old_identifiers_get_their_slash(tmp_path: Path) -> None:
@@ -201,10 +204,11 @@ def test_files_that_read_each_other_again_and_again_come_to_an_end() -> None:
 
 
 REPEATED = [
-    "\\begin{verbatim}", "\\verb|x ", "\\url{", "\\iffalse ", "\\a{", "\\a", "\\b{x", "\\b ", "\\c[", "\\begin{e}", "\\newcommand{\\x}{",
-    "\\def\\x#1", "\\def\\x\\y", "\\long", "\\let\\x\\y", "$", "\\ensuremath{", "\\title{", "\\title[", "\\begin{references}", "\\label{",
-    "\\label[", "\\bibliography[", "\\section{References}", "%", "\\", "{", "}", "[", "\n", " ", "\\input{ ", "\\input{x}", "#1", "\\if",
-    "\\a{\\a{x}{y}}{z}", "\\b{\\b{x;};};",
+    "\\begin{verbatim}", "\\verb|x ", "\\url{", "\\iffalse ", "\\a{", "\\a", "\\b{x", "\\b ", "\\c[",
+    "\\begin{e}", "\\newcommand{\\x}{", "\\def\\x#1", "\\def\\x\\y", "\\long", "\\let\\x\\y", "$",
+    "\\ensuremath{", "\\title{", "\\title[", "\\begin{references}", "\\label{", "\\label[",
+    "\\bibliography[", "\\section{References}", "%", "\\", "{", "}", "[", "\n", " ", "\\input{ ",
+    "\\input{x}", "#1", "\\if", "\\a{\\a{x}{y}}{z}", "\\b{\\b{x;};};",
 ]  # fmt: skip
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from puna.corpus.readers.plain import book
-from puna.corpus.record import Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord
 
-PROSE = (
-    "On the high plain the wind blows all day long, and nobody who lives there would call it anything but still air. "
-    * 4
+SENTENCE = (
+    "On the high plain the wind blows all day long, and nobody who lives there would call it anything but "
 )
+PROSE = f"{SENTENCE}still air. " * 4
 WRAPPED = textwrap.fill(PROSE.strip(), 70)
 FRAME = (
-    "The Project Gutenberg EBook of Puna\n\nTitle: Puna\n\n*** START OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n\n\n"
+    "The Project Gutenberg EBook of Puna\n\nTitle: Puna\n\n"
+    "*** START OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n\n\n"
     "{}\n\n\n*** END OF THIS PROJECT GUTENBERG EBOOK PUNA ***\n"
 )
 
@@ -24,7 +25,7 @@ def text_of(tmp_path: Path, body: str) -> str:
     path = tmp_path / "1.txt"
     path.write_text(FRAME.format(body))
     (found,) = book.read(path)
-    assert isinstance(found, Found)
+    assert isinstance(found, RawDocument)
     return found.text
 
 
@@ -126,8 +127,9 @@ def test_a_book_of_verse_is_not_joined() -> None:
 def test_what_the_makers_added_goes(tmp_path: Path) -> None:
     body = (
         "Produced by Nobody and the Team\n\n(This file was produced from images of a library)\n\n"
-        "Note: Project Gutenberg also has an HTML version of this\n      file. See 1-h.htm\n\nPUNA\n\nBY NOBODY\n\n"
-        f"[Illustration: The plain in June]\n\n{WRAPPED}\n\n[Transcriber's Note: a word was added here.]\n\n[Illustration]\n\n{WRAPPED}\n\n"
+        "Note: Project Gutenberg also has an HTML version of this\n      file. See 1-h.htm\n\n"
+        f"PUNA\n\nBY NOBODY\n\n[Illustration: The plain in June]\n\n{WRAPPED}\n\n"
+        f"[Transcriber's Note: a word was added here.]\n\n[Illustration]\n\n{WRAPPED}\n\n"
         + f"{WRAPPED}\n\n" * 5
         + "Transcriber's Notes\n\nPage 1: changed a to b"
     )
@@ -139,14 +141,11 @@ def test_what_the_makers_added_goes(tmp_path: Path) -> None:
 def test_the_frame_of_a_book_in_html_goes_too(tmp_path: Path) -> None:
     paragraphs = FRAME.format(f"Produced by Nobody\n\n{PROSE}\n\n{PROSE}").split("\n\n")
     path = tmp_path / "1.html"
-    path.write_text(
-        f"<html><head><title>Puna</title></head><body>{''.join(f'<p>{part}</p>' for part in paragraphs)}</body></html>"
-    )
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    path.write_text(f"<html><head><title>Puna</title></head><body>{body}</body></html>")
     (found,) = book.read(path)
-    assert isinstance(found, Found) and (found.title, found.licence) == (
-        "Puna",
-        "public domain (Project Gutenberg)",
-    )
+    assert isinstance(found, RawDocument)
+    assert (found.title, found.licence) == ("Puna", "public domain (Project Gutenberg)")
     assert found.text.split() == (PROSE * 2).split()
 
 
@@ -167,7 +166,7 @@ def test_the_encoding_that_a_book_names(tmp_path: Path, named: str, encoding: st
         .encode(encoding)
     )
     (found,) = book.read(path)
-    assert isinstance(found, Found) and found.text == word
+    assert isinstance(found, RawDocument) and found.text == word
 
 
 def test_a_transcriber_in_the_story_stays(tmp_path: Path) -> None:
@@ -179,4 +178,4 @@ def test_a_book_too_large_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(book, "LARGEST_BYTES", 100)
     path = tmp_path / "1.txt"
     path.write_text(PROSE)
-    assert list(book.read(path)) == [Skipped("book over 64 MB", "1.txt", 0)]
+    assert list(book.read(path)) == [SkippedRecord("book over 64 MB", "1.txt", 0)]

@@ -9,7 +9,7 @@ import pytest
 
 from puna.corpus.readers.plain import stackexchange
 from puna.corpus.readers.plain.post import html_to_text
-from puna.corpus.record import Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord
 from puna.errors import UserError
 
 
@@ -25,7 +25,7 @@ def row(**attributes: object) -> str:
     return "<row " + " ".join(f"{name}={quoteattr(str(value))}" for name, value in attributes.items()) + "/>"
 
 
-def read(tmp_path: Path, *rows: str) -> list[Found | Skipped]:
+def read(tmp_path: Path, *rows: str) -> list[RawDocument | SkippedRecord]:
     folder = tmp_path / "llamas.example"
     folder.mkdir(exist_ok=True)
     path = folder / "Posts.xml"
@@ -44,7 +44,7 @@ def test_answers_by_numeric_score_then_age(tmp_path: Path) -> None:
         answer(7, 1, "9" * 30, "no number: nought, younger"),
     ]
     (found,) = read(tmp_path, *rows)
-    assert isinstance(found, Found)
+    assert isinstance(found, RawDocument)
     assert found.url == "https://llamas.example/questions/1" and found.licence == "CC-BY-SA"
     answers = ["ten", "nine", "nine, younger", "nought", "no number: nought, younger", "minus, accepted"]
     assert found.text.split("\n\nA: ") == ["Title\n\nWhy?", *answers]
@@ -67,7 +67,7 @@ def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
         question(10**17),
         answer(8, 10**17, 1, "y"),
     )
-    assert [(item.reason, item.url) for item in items if isinstance(item, Skipped)] == [
+    assert [(item.reason, item.url) for item in items if isinstance(item, SkippedRecord)] == [
         ("no answer", "https://llamas.example/questions/1"),
         ("no answer", "https://llamas.example/questions/3"),
         ("answer without its question", "https://llamas.example/a/2"),
@@ -88,10 +88,13 @@ def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:
         row(Id="HALF"),
     ]
     found = read(tmp_path, *map(half, rows))
-    assert [(item.reason, item.url.partition("example")[2]) for item in found if isinstance(item, Skipped)] == [
-        ("not text", "/a/2"), ("not text", "/questions/4"), ("answer without its question", "/a/5")
-    ]  # fmt: skip
-    (thread,) = (item for item in found if isinstance(item, Found))
+    skipped = [item for item in found if isinstance(item, SkippedRecord)]
+    assert [(item.reason, item.url.partition("example")[2]) for item in skipped] == [
+        ("not text", "/a/2"),
+        ("not text", "/questions/4"),
+        ("answer without its question", "/a/5"),
+    ]
+    (thread,) = (item for item in found if isinstance(item, RawDocument))
     assert thread.text == "Title\n\nWhy?\n\nA: whole"
 
 
@@ -107,11 +110,11 @@ def test_the_order_of_rows_and_the_memory_given_change_nothing(
         )
         for number in range(400, 2500)
     ]
-    expected = [item.text for item in read(tmp_path, *rows) if isinstance(item, Found)]
+    expected = [item.text for item in read(tmp_path, *rows) if isinstance(item, RawDocument)]
     assert len(expected) > 300
     monkeypatch.setattr(stackexchange, "CACHE_KIB", 20)
     chance.shuffle(rows)
-    assert [item.text for item in read(tmp_path, *rows) if isinstance(item, Found)] == expected
+    assert [item.text for item in read(tmp_path, *rows) if isinstance(item, RawDocument)] == expected
 
 
 def test_a_file_that_breaks_off(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_a_file_that_breaks_off(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the XML breaks off before the end of <posts>"):
         for item in stackexchange.read(path):
             items.append(item)
-    assert len(items) == 1 and isinstance(items[0], Found)
+    assert len(items) == 1 and isinstance(items[0], RawDocument)
 
 
 def test_a_packed_dump_is_told_how_to_unpack(tmp_path: Path) -> None:
@@ -172,6 +175,7 @@ def test_quotes_nested_deeply(tmp_path: Path) -> None:
     body = "&lt;blockquote&gt;" * 3000 + "deep" + "&lt;/blockquote&gt;" * 3000
     path = tmp_path / "Posts.xml"
     path.write_text(
-        f'<posts><row Id="1" PostTypeId="1" Title="T" Body="{body}"/><row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
+        f'<posts><row Id="1" PostTypeId="1" Title="T" Body="{body}"/>'
+        '<row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
     )
-    assert "A: x" in next(item.text for item in stackexchange.read(path) if isinstance(item, Found))
+    assert "A: x" in next(item.text for item in stackexchange.read(path) if isinstance(item, RawDocument))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from puna.corpus.readers.plain import text as reader
-from puna.corpus.record import Found, Skipped
+from puna.corpus.record import RawDocument, SkippedRecord
 
 BODY = "Some words.\n\n    code stays\n\n- and lists\n  of lines\n"
 
 
-def read(tmp_path: Path, content: str | bytes) -> Found | Skipped:
+def read(tmp_path: Path, content: str | bytes) -> RawDocument | SkippedRecord:
     path = tmp_path / "note.md"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     (found,) = reader.read(path)
@@ -30,7 +30,8 @@ def read(tmp_path: Path, content: str | bytes) -> Found | Skipped:
         ("#+TITLE: A note\n", "A note"),
         ("### Too low to be one\n", ""),
         (
-            "[![build](https://a.example/b.svg)](https://a.example) ![x](y)\n<!-- c -->\n\n# A **note** on [llamas](https://b.example)\n",
+            "[![build](https://a.example/b.svg)](https://a.example) ![x](y)\n<!-- c -->\n\n"
+            "# A **note** on [llamas](https://b.example)\n",
             "A note on llamas",
         ),
         ('<h1 align="center">A <b>note</b></h1>\n', "A note"),
@@ -46,7 +47,7 @@ def test_a_title_is_a_heading_at_the_beginning_and_the_text_stays_whole(
     tmp_path: Path, head: str, title: str
 ) -> None:
     found = read(tmp_path, head + BODY)
-    assert isinstance(found, Found) and (found.title, found.text) == (title, head + BODY)
+    assert isinstance(found, RawDocument) and (found.title, found.text) == (title, head + BODY)
 
 
 @pytest.mark.parametrize(
@@ -63,43 +64,26 @@ def test_a_title_is_a_heading_at_the_beginning_and_the_text_stays_whole(
 )
 def test_fields_before_a_text_are_cut(tmp_path: Path, fields: str, title: str) -> None:
     found = read(tmp_path, fields + BODY)
-    assert isinstance(found, Found) and (found.title, found.text) == (title, BODY)
+    assert isinstance(found, RawDocument) and (found.title, found.text) == (title, BODY)
 
 
 def test_a_rule_is_no_field(tmp_path: Path) -> None:
     text = "---\nA verse between rules\n---\n" + BODY
     found = read(tmp_path, text)
-    assert isinstance(found, Found) and found.text == text
+    assert isinstance(found, RawDocument) and found.text == text
 
 
 def test_what_is_no_text_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read(tmp_path, b"\0\1") == Skipped("not text", "note.md", 0)
-    assert read(tmp_path, " \n") == Skipped("no text", "note.md", 0)
-    assert read(tmp_path, "---\na: b\n---\n") == Skipped("no text", "note.md", 0)
+    assert read(tmp_path, b"\0\1") == SkippedRecord("not text", "note.md", 0)
+    assert read(tmp_path, " \n") == SkippedRecord("no text", "note.md", 0)
+    assert read(tmp_path, "---\na: b\n---\n") == SkippedRecord("no text", "note.md", 0)
     monkeypatch.setattr(reader, "LARGEST_BYTES", 5)
-    assert read(tmp_path, "six by") == Skipped("text over 64 MB", "note.md", 0)
+    assert read(tmp_path, "six by") == SkippedRecord("text over 64 MB", "note.md", 0)
 
 
 @pytest.mark.parametrize(
     "part",
-    [
-        " ",
-        "=",
-        "-",
-        "#",
-        "\n",
-        "---\n",
-        "a: b\n",
-        "# ",
-        "[",
-        "<",
-        "![](",
-        "...",
-        "title: '",
-        "[a](b)",
-        "[![a](b)](c)",
-        "![a](b)!",
-    ],
+    [*" =-#\n[<", "# ", "---\n", "a: b\n", "...", "title: '", "![](", "[a](b)", "[![a](b)](c)", "![a](b)!"],
 )
 def test_time_is_linear(tmp_path: Path, part: str) -> None:
     before = time.process_time()

@@ -1,9 +1,8 @@
-"""The comment at the top of a source file: what it says, and the file without its words on copyright and
-licence.
+"""The comments at the top of a source file: what they say, and the file without its licence header.
 
 The paper (section 2.1): "removed boilerplate, such as headers, with regular expressions". Only statements
-about rights go. Others in the same comment stay, and so do `#!` and coding lines, `#include` and its kin,
-Markdown headings and documentation.
+on copyright and licence go. Others in the same comment stay, and so do `#!` and coding lines, `#include` and
+other directives, Markdown headings and documentation.
 """
 
 import re
@@ -12,33 +11,39 @@ from dataclasses import dataclass, field
 from puna.corpus.sources import code_files
 
 _PROLOGUE = re.compile(
-    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?",
+    r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?"
+    r"(?:\s*<!doctype[^>\n]*>[ \t]*\n?)?",
     re.IGNORECASE,
 )
 _MARK = re.compile(
     r"[ \t]*(?:/\*+!?|\*+/|\*+|//[/!]*|#+|--+|;+|%+|!+|\(\*+|\{-+|<!--|\.\. |'|\"\"\"|'''|\|)?"
 )
 _DIRECTIVE = re.compile(
-    r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'|\.\. (?:[\w:-]+::|_|\[|\|)"
+    r"#[ \t]*(?:include|define|if|ifdef|ifndef|pragma|undef|import|error|else|endif|line)\b|#\[|#!\[|#'"
+    r"|\.\. (?:[\w:-]+::|_|\[|\|)"
 )
 _HEAD_LINES = 400
 
-# A line that begins so begins a statement of its own.
+# A line that begins like this begins a statement of its own.
 _NOTICE = re.compile(
-    r"\W*(?:portions )?(?:copyright|copyleft|\(c\)|©|all rights reserved|spdx-|licen[cs]e[sd]?\b|the (?:mit|bsd|apache) licen[cs]e)"
+    r"\W*(?:portions )?(?:copyright|copyleft|\(c\)|©|all rights reserved|spdx-|licen[cs]e[sd]?\b"
+    r"|the (?:mit|bsd|apache) licen[cs]e)"
     r"|[@:\\]\w|\$\w+:",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"[@:\\](?:copyright|licen[cs]e|copyleft)\b", re.IGNORECASE)
-# A statement that speaks so is about rights.
+# A statement with one of these is about copyright or licence.
 _RIGHTS = re.compile(
     r"copyright(?:s|ed)?\s*(?:[:,©]|\(c\)|\d{4}|by\b|(?-i:[A-Z@<{]))|©\s*(?:copyright|\d{4}|(?-i:[A-Z]))|\(c\)\s*(?:copyright|\d{4}|by\b)"
     r"|\bspdx-[a-z]|all rights reserved|\blicen[cs]e\s*(?::|information|notice|agreement|terms)"
     r"|^\W*(?:the )?(?:[\w.-]+ ){0,3}licen[cs]e\W*$"
-    r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of|subject to the (?:terms|conditions)|licensing information"
+    r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of"
+    r"|subject to the (?:terms|conditions)|licensing information"
     r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
-    r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
-    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)|copying and distribution of this"
+    r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)"
+    r"|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
+    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)"
+    r"|copying and distribution of this"
     r"|above copyright|following disclaimer|list of conditions"
     r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e"
     r"|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
@@ -49,25 +54,30 @@ _RIGHTS = re.compile(
     r" (?:subject|licen|govern|releas|distrib|made avail|free software)",
     re.IGNORECASE,
 )
-# One that follows such a statement and has one of these is about rights too.
+# One that follows such a statement and has one of these is so, too.
 _LEGAL = re.compile(
     r"licen[cs]|copyright|warrant|\bliab|redistribut|conditions (?:are|of)|following conditions"
-    r"|(?:under|to) (?:the |these )?terms|terms (?:and|of the)|disclaim|damages|permission|(?:this|above|following) notice"
-    r"|\bth(?:e|is) software (?:is|in|may|without|was)|original software|provided (?:that|by)|is provided|endorse|\brights\b|\bfee\b",
+    r"|(?:under|to) (?:the |these )?terms|terms (?:and|of the)|disclaim|damages|permission"
+    r"|(?:this|above|following) notice"
+    r"|\bth(?:e|is) software (?:is|in|may|without|was)|original software|provided (?:that|by)|is provided"
+    r"|endorse|\brights\b|\bfee\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?:;][\"')\]]*\s*$")
 _NOTICE_WORDS = re.compile(
     r"copyright|©|spdx-|licen[cs]ed under|permission is hereby|redistribution and use", re.IGNORECASE
 )
-_GOES_ON = re.compile(r"(?:[,&]|\b(?:and|or|of|the|by|to))\s*$", re.IGNORECASE)
+_CONTINUES = re.compile(r"(?:[,&]|\b(?:and|or|of|the|by|to))\s*$", re.IGNORECASE)
 _SHORT_LINE = 55  # a notice of copyright on a shorter line is not wrapped
 
 
 @dataclass
 class _Comment:
-    """Lines start..end of a file, as one comment. content: each line without its marks. kind: "line", "block"
-    or "string"."""
+    """One comment: lines start..end of a file.
+
+    kind: "line", "block" or "string". content: each line without its marks. marks: what begins and ends a
+    block.
+    """
 
     kind: str
     start: int
@@ -76,27 +86,27 @@ class _Comment:
     marks: tuple[str, str] = ("", "")
 
 
-def comment(text: str, name: str) -> str:
-    """What the comments at the top of a file say, without their marks."""
-    _, _, comments = _top(text, name)
-    return "\n".join("\n".join(one.content) for one in comments)
+def top_comment(text: str, name: str) -> str:
+    """Return what the comments at the top of a file say, without their marks."""
+    _, _, comments = _parse_top(text, name)
+    return "\n".join("\n".join(comment.content) for comment in comments)
 
 
 def without_header(text: str, name: str) -> str:
-    """A source text without what the comments at its top say about copyright and licence."""
-    prologue, lines, comments = _top(text, name)
+    """Return a source text without what the comments at its top say about copyright and licence."""
+    prologue, lines, comments = _parse_top(text, name)
     out: list[str] = []
     done = 0
     changed = False
-    for one in comments:
-        kept = _kept(one, lines)
-        if kept is None:
+    for comment in comments:
+        rest = _without_notices(comment, lines)
+        if rest is None:
             continue
         changed = True
-        out += lines[done : one.start]
-        done = one.end
-        if kept:
-            out += kept
+        out += lines[done : comment.start]
+        done = comment.end
+        if rest:
+            out += rest
         else:
             while done < len(lines) and not lines[done].strip():
                 done += 1
@@ -107,15 +117,15 @@ def without_header(text: str, name: str) -> str:
     return prologue + "\n".join(body[first:])
 
 
-def _top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
-    """(prologue, lines after it, the comments that these start with)."""
-    style = code_files.style_of(name)
-    if style is None:
+def _parse_top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
+    """Split a source text: (prologue, lines after it, the comments that these begin with)."""
+    comment_marks = code_files.comment_marks(name)
+    if comment_marks is None:
         return "", [], []
     match = _PROLOGUE.match(text)
     start = match.end() if match else 0
     lines = text[start:].split("\n")
-    marks, blocks = style
+    marks, blocks = comment_marks
     comments: list[_Comment] = []
     row = 0
     while row < min(len(lines), _HEAD_LINES):
@@ -126,20 +136,20 @@ def _top(text: str, name: str) -> tuple[str, list[str], list[_Comment]]:
             row += 1
             continue
         if block:
-            found = _block(lines, row, block)
+            comment = _block_comment(lines, row, block)
         elif mark and not (mark in ("#", ".. ") and _DIRECTIVE.match(line)):
-            found = _line_comment(lines, row, mark)
+            comment = _line_comment(lines, row, mark)
         else:
             break
-        if found is None:
+        if comment is None:
             break
-        comments.append(found)
-        row = found.end
+        comments.append(comment)
+        row = comment.end
     return text[:start], lines, comments
 
 
-def _block(lines: list[str], start: int, marks: tuple[str, str]) -> _Comment | None:
-    """The block comment that starts here; None when it does not end, or code follows it on its last line."""
+def _block_comment(lines: list[str], start: int, marks: tuple[str, str]) -> _Comment | None:
+    """Return the block comment that starts here; None where it does not end, or code follows its end."""
     opened = lines[start].index(marks[0]) + len(marks[0])
     for row in range(start, len(lines)):
         close = lines[row].find(marks[1], opened if row == start else 0)
@@ -147,15 +157,14 @@ def _block(lines: list[str], start: int, marks: tuple[str, str]) -> _Comment | N
             continue
         if lines[row][close + len(marks[1]) :].strip():
             return None
-        content = list(lines[start : row + 1])
-        content[-1] = content[-1][:close]
-        content[0] = content[0][opened:]
+        raw = list(lines[start : row + 1])
+        raw[-1] = raw[-1][:close]
+        raw[0] = raw[0][opened:]
+        content = [_content(line) for line in raw]
         kind = "string" if marks[1] in ('"""', "'''") else "block"
         while lines[start][opened : opened + 1] in ("*", "!"):  # /** and /*! are documentation
             opened += 1
-        return _Comment(
-            kind, start, row + 1, [_content(line) for line in content], (lines[start][:opened], marks[1])
-        )
+        return _Comment(kind, start, row + 1, content, (lines[start][:opened], marks[1]))
     return None
 
 
@@ -180,14 +189,14 @@ def _content(line: str) -> str:
     return text if any(map(str.isalnum, text)) else ""
 
 
-def _kept(one: _Comment, lines: list[str]) -> list[str] | None:
-    """The lines that stay of a comment; None when all do."""
-    drop = _dropped(one.content)
+def _without_notices(comment: _Comment, lines: list[str]) -> list[str] | None:
+    """Return the lines that stay of a comment; None when all do."""
+    drop = _is_notice(comment.content)
     if not any(drop):
         return None
-    keep = [bool(text) and not gone for text, gone in zip(one.content, drop, strict=True)]
-    if one.kind == "string":  # documentation, unless it is a licence and nothing else
-        return [] if not any(keep) and _NOTICE_WORDS.search(" ".join(one.content)) else None
+    keep = [bool(text) and not dropped for text, dropped in zip(comment.content, drop, strict=True)]
+    if comment.kind == "string":  # documentation, unless it is a licence and nothing else
+        return [] if not any(keep) and _NOTICE_WORDS.search(" ".join(comment.content)) else None
     if not any(keep):
         return []
     # Each run of dropped and blank lines that holds a dropped one shrinks to one blank line, to none at
@@ -199,17 +208,17 @@ def _kept(one: _Comment, lines: list[str]) -> list[str] | None:
         while end < len(keep) and not keep[end]:
             end += 1
         if end == row:
-            out.append(lines[one.start + row])
+            out.append(lines[comment.start + row])
             row += 1
             continue
-        run = lines[one.start + row : one.start + end]
+        run = lines[comment.start + row : comment.start + end]
         if any(drop[row:end]):
-            blank = [line for line, text in zip(run, one.content[row:end], strict=True) if not text]
+            blank = [line for line, text in zip(run, comment.content[row:end], strict=True) if not text]
             run = blank[:1] if row and end < len(keep) else []
         out += run
         row = end
-    if one.kind == "block":
-        opened, closed = one.marks
+    if comment.kind == "block":
+        opened, closed = comment.marks
         if not keep[0] and drop[: keep.index(True)].count(True):
             out.insert(0, opened.rstrip())
         if not keep[-1] and any(drop[len(keep) - keep[::-1].index(True) :]):
@@ -217,10 +226,10 @@ def _kept(one: _Comment, lines: list[str]) -> list[str] | None:
     return out
 
 
-def _dropped(content: list[str]) -> list[bool]:
-    """For each line of a comment, whether it is part of a statement about rights."""
-    drop = [False] * len(content)
-    before = False  # the statement before was about rights
+def _is_notice(content: list[str]) -> list[bool]:
+    """For each line of a comment, whether it is part of a statement about copyright or licence."""
+    notice = [False] * len(content)
+    legal = False  # whether the last statement was one
     row = 0
     while row < len(content):
         if not content[row]:
@@ -230,24 +239,19 @@ def _dropped(content: list[str]) -> list[bool]:
         while end < len(content) and content[end] and not _begins(content[end - 1], content[end]):
             end += 1
         statement = " ".join(content[row:end])
-        tag = content[row][0] in "@:\\"
-        before = (
-            bool(_TAG.match(statement))
-            if tag
-            else bool(_RIGHTS.search(statement)) or (before and bool(_LEGAL.search(statement)))
-        )
-        drop[row:end] = [before] * (end - row)
+        if content[row][0] in "@:\\":
+            legal = bool(_TAG.match(statement))
+        else:
+            legal = bool(_RIGHTS.search(statement)) or (legal and bool(_LEGAL.search(statement)))
+        notice[row:end] = [legal] * (end - row)
         row = end
-    return drop
+    return notice
 
 
 def _begins(last: str, line: str) -> bool:
     """Whether a line begins a statement of its own, given the one above it."""
     if _NOTICE.match(line) or _SENTENCE_END.search(last):
         return True
-    return (
-        len(last) < _SHORT_LINE
-        and line[0].isupper()
-        and bool(_NOTICE.match(last))
-        and not _GOES_ON.search(last)
-    )
+    if len(last) >= _SHORT_LINE or not line[0].isupper():
+        return False
+    return bool(_NOTICE.match(last)) and not _CONTINUES.search(last)

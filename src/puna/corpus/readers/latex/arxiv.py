@@ -1,5 +1,7 @@
-"""arXiv papers in LaTeX, as the paper prepared them (section 2.1): the text from the first section on,
-without bibliography and comments, with the author's own macros expanded inline.
+"""arXiv papers in LaTeX, as the paper prepared them (section 2.1).
+
+That is the text from the first section on, without bibliography and comments, with the author's own macros
+expanded inline.
 
 A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with
 \\documentclass that no other file reads in; each folder's root with the longest text counts. arXiv's own bulk
@@ -16,7 +18,7 @@ from typing import Any
 
 from puna.corpus.readers.latex.latex import resolve_conditionals, strip_comments
 from puna.corpus.readers.latex.macros import expand_macros
-from puna.corpus.record import Found, Skipped, digest
+from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 
@@ -40,8 +42,10 @@ END = re.compile(r"\\end\s*\{document\}")
 FRONT_END = re.compile(r"\\end\s*\{(?:abstract|frontmatter|titlepage|keywords?)\}|\\maketitle\b")
 BIBLIOGRAPHY = re.compile(
     r"\\begin\s*\{(?P<list>thebibliography|references|biblist|thereferences)\}"
-    r"|\\(?:section|chapter)\*?\s*\{\s*(?:\\\w+\s+)?(?P<heading>references|bibliography|literature cited)\s*\}"
-    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])(?:\s*\[[^\]]{0,1000}\])?(?:\s*\{[^{}]*\})?",
+    r"|\\(?:section|chapter)\*?\s*"
+    r"\{\s*(?:\\\w+\s+)?(?P<heading>references|bibliography|literature cited)\s*\}"
+    r"|\\(?:bibliography|bibliographystyle|printbibliography|addbibresource|nocite)(?![A-Za-z])"
+    r"(?:\s*\[[^\]]{0,1000}\])?(?:\s*\{[^{}]*\})?",
     re.IGNORECASE,
 )
 AFTER_HEADING = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]|\\appendix\b")
@@ -61,76 +65,80 @@ INPUTENC = re.compile(
     rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}"
 )
 ENCODINGS = {
-    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9", "latin9": "iso8859-15",
-    "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251", "cp850": "cp850", "cp852": "cp852", "cp866": "cp866",
-    "cp437": "cp437", "koi8-r": "koi8-r", "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
+    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9",
+    "latin9": "iso8859-15", "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251",
+    "cp850": "cp850", "cp852": "cp852", "cp866": "cp866", "cp437": "cp437", "koi8-r": "koi8-r",
+    "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
 }  # fmt: skip
+# First bytes of what arXiv has in place of a paper's source, and the reason to skip it.
+NOT_SOURCE = {
+    b"%PDF": "PDF without source",
+    b"%!PS": "PostScript without source",
+    b"%auto-ignore": "withdrawn",
+}
 DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
 
 
 @dataclass(frozen=True)
-class _Source:
-    """One paper: its name, its TeX files by their path inside it, decoded and without comments, and what it
-    is where it has none."""
+class _Paper:
+    """One paper as it was submitted.
+
+    files: its TeX files by their path inside it, decoded and without comments. skip_reason: why it is skipped
+    where it has none.
+    """
 
     name: str
     files: dict[str, str]
     raw_digest: str
-    otherwise: str = "no TeX file"
+    skip_reason: str = "no TeX file"
 
 
-def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every paper of a folder or archive; the texts of one paper in the order of their folders' names."""
+def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
+    """Read every paper of a folder or archive; the texts of one paper in the order of their folders."""
     number = 0
-    for source in _sources(path):
-        for item in _texts(source, number):
+    for paper in _papers(path):
+        for item in _texts(paper, number):
             yield item
             number += 1
 
 
-def _texts(source: _Source, number: int) -> Iterator[Found | Skipped]:
-    identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", source.name))
-    # Files leave out the slash of identifiers before 2007.
-    base = (
-        "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
-        if identity
-        else source.name
-    )
-    roots = _roots(source.files)
+def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
+    identity = IDENTITY.fullmatch(re.sub(r"(\.tar)?\.gz$|\.tar$|\.tgz$|\.tex$", "", paper.name))
+    base = paper.name
+    if identity:  # file names leave out the slash of identifiers before 2007
+        base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
+    roots = _roots(paper.files)
     if not roots:
-        yield Skipped("no \\documentclass" if source.files else source.otherwise, base, number)
-    for place, root in enumerate(roots, number):
-        text, title = paper_text(source.files, root)
+        yield SkippedRecord("no \\documentclass" if paper.files else paper.skip_reason, base, number)
+    for offset, root in enumerate(roots, number):
+        text, title = paper_text(paper.files, root)
         url = base if identity and len(roots) == 1 else f"{base}/{root}"
-        yield Found(url, text, place, source.raw_digest, title) if text else Skipped("no text", url, place)
+        if text:
+            yield RawDocument(url, text, offset, paper.raw_digest, title)
+        else:
+            yield SkippedRecord("no text", url, offset)
 
 
-def _source(name: str, raw: dict[str, bytes], otherwise: str = "no TeX file") -> _Source:
+def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -> _Paper:
+    """Decode a paper's files. raw: their content by path."""
     named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
     encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
-    decoded = ((inside, streams.text_of(content, encoding)) for inside, content in sorted(raw.items()))
-    files = {
-        inside: strip_comments(text.replace("\r\n", "\n").replace("\r", "\n"))
-        for inside, text in decoded
-        if text is not None
-    }
-    return _Source(
-        name,
-        files,
-        digest(b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))),
-        otherwise,
-    )
+    files = {}
+    for inside, content in sorted(raw.items()):
+        text = streams.decode(content, encoding)
+        if text is not None:
+            files[inside] = strip_comments(text.replace("\r\n", "\n").replace("\r", "\n"))
+    joined = b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))
+    return _Paper(name, files, digest(joined), skip_reason)
 
 
-def _sources(path: Path) -> Iterator[_Source]:
+def _papers(path: Path) -> Iterator[_Paper]:
     if path.is_dir():
-        found = sorted(
-            child for child in path.rglob("*") if child.is_file() and child.suffix.lower() in ENDINGS
-        )
-        yield _source(
-            path.name, {child.relative_to(path).as_posix(): child.read_bytes()[:LONGEST] for child in found}
-        )
+        children = sorted(child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
+        files = [child for child in children if child.is_file()]
+        raw = {file.relative_to(path).as_posix(): file.read_bytes()[:LONGEST] for file in files}
+        yield _paper(path.name, raw)
         return
     unpacked = _Reader(streams.chunks(path))
     head = unpacked.peek(512)
@@ -140,23 +148,19 @@ def _sources(path: Path) -> Iterator[_Source]:
         yield _single(path.name, unpacked.read(LONGEST))
 
 
-def _single(name: str, content: bytes) -> _Source:
-    """A paper that came as one file, or a page where there is no source."""
+def _single(name: str, content: bytes) -> _Paper:
+    """Return a paper that came as one file, or the reason to skip it where that is not its source."""
     if content[257:262] == b"ustar":
-        return next(_from_tar(name, _Reader(iter([content]))), _source(name, {}))
-    for mark, kind in (
-        (b"%PDF", "PDF without source"),
-        (b"%!PS", "PostScript without source"),
-        (b"%auto-ignore", "withdrawn"),
-    ):
-        if content.lstrip()[: len(mark)] == mark:
-            return _source(name, {}, kind)
-    return _source(name, {name: content})
+        return next(_from_tar(name, _Reader(iter([content]))), _paper(name, {}))
+    start = content.lstrip()
+    for magic, reason in NOT_SOURCE.items():
+        if start.startswith(magic):
+            return _paper(name, {}, reason)
+    return _paper(name, {name: content})
 
 
-def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
-    """The papers packed inside an archive, each as it comes, then the paper that its own TeX files make, if
-    any."""
+def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
+    """Read the papers packed inside an archive, then the paper that its own TeX files make, if any."""
     raw: dict[str, bytes] = {}
     size = papers = 0
     try:
@@ -173,13 +177,13 @@ def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Source]:
                     size += item.size
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the tar archive is damaged or ends early, at byte {unpacked.place:,} of what it unpacks to"
+            f"the tar archive is damaged or ends early, at byte {unpacked.position:,} of what it unpacks to"
         ) from error
     if raw or not papers:
-        yield _source(name, raw)
+        yield _paper(name, raw)
 
 
-def _packed_paper(name: str, content: bytes) -> _Source:
+def _packed_paper(name: str, content: bytes) -> _Paper:
     if content[:2] != b"\x1f\x8b":
         return _single(name.removesuffix(".pdf"), content)
     import zlib
@@ -187,14 +191,14 @@ def _packed_paper(name: str, content: bytes) -> _Source:
     try:
         return _single(name, zlib.decompressobj(31).decompress(content, LONGEST))
     except zlib.error:
-        return _source(name, {}, "damaged gzip member")
+        return _paper(name, {}, "damaged gzip member")
 
 
 class _Reader(io.RawIOBase):
-    """Pieces as the file that tarfile reads forward."""
+    """A file of pieces, which tarfile reads forward. position: bytes read."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest, self.place = pieces, b"", 0
+        self._pieces, self._rest, self.position = pieces, b"", 0
 
     def peek(self, size: int) -> bytes:
         while len(self._rest) < size and (piece := next(self._pieces, b"")):
@@ -208,16 +212,16 @@ class _Reader(io.RawIOBase):
             parts.append(self._rest[:missing])
             self._rest = self._rest[missing:]
             missing -= len(parts[-1])
-        self.place += size - missing
+        self.position += size - missing
         return b"".join(parts)
 
 
 def _roots(files: dict[str, str]) -> list[str]:
-    """One root a folder: of the files with \\documentclass that no other file reads in, the one with the
-    longest expansion."""
-    included = {
-        target for name, text in files.items() for target in _targets(files, name, text) if target != name
-    }
+    """Return one root a folder, in the order of folders.
+
+    Of the files with \\documentclass that no other file reads in, it is the one with the longest expansion.
+    """
+    included = set().union(*(_targets(files, name, text) - {name} for name, text in files.items()))
     best: dict[str, tuple[int, str]] = {}
     for name in files:
         if name in included or not ROOT.search(text := _Joined(files, name).text):
@@ -229,12 +233,14 @@ def _roots(files: dict[str, str]) -> list[str]:
 
 
 def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
-    """The file that \\input{wanted} means: relative to the paper's root folder or to the reading file, with
-    or without .tex."""
+    """Return the file that \\input{wanted} means in the file `reader`, with or without .tex.
+
+    It is relative to the reading file or to the paper's root folder.
+    """
     folder = PurePosixPath(reader).parent
-    for place in (folder / wanted, PurePosixPath(wanted)):
+    for path in (folder / wanted, PurePosixPath(wanted)):
         parts: list[str] = []
-        for part in place.parts:
+        for part in path.parts:
             if part == ".." and parts:
                 parts.pop()
             elif part not in (".", ".."):
@@ -247,15 +253,14 @@ def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
 
 
 def _wanted(match: re.Match[str]) -> str:
+    """Return the file name that an \\input or \\import gives."""
     return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
 
 
 def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
-    return {
-        target
-        for match in INPUT.finditer(text)
-        if (target := _resolve(files, name, _wanted(match))) is not None
-    }
+    """Return the files that a file reads in."""
+    targets = (_resolve(files, name, _wanted(match)) for match in INPUT.finditer(text))
+    return {target for target in targets if target is not None}
 
 
 class _Joined:
@@ -269,8 +274,10 @@ class _Joined:
         self.text = self._of(root, ())
 
     def _of(self, name: str, above: tuple[str, ...], alone: bool = False) -> str:
-        """A file that reads itself, at whatever remove, is read once. alone: one above it has a preamble, so
-        its own is left out."""
+        """Return a file with all that it reads in; one that reads itself, at whatever remove, is read once.
+
+        above: the files that it is read by. alone: one of them has a preamble, so its own is left out.
+        """
         if name in above or len(above) > DEEPEST or self.room < 0:
             return ""
         if (name, alone) not in self._parts:
@@ -286,7 +293,7 @@ class _Joined:
         return "".join(out)
 
     def _split(self, name: str, alone: bool) -> tuple[bool, list[tuple[str, str | None]]]:
-        """Whether a file names a document class, and its pieces: (text, file read in behind it)."""
+        """Split a file: (whether it names a document class, its pieces: (text, file read in behind it))."""
         text = self.files[name]
         has_class = CLASS.search(text) is not None
         if alone and (begin := BEGIN.search(text)):
@@ -296,34 +303,20 @@ class _Joined:
         at = 0
         for match in INPUT.finditer(text):
             wanted = _wanted(match)
-            left_out = (
-                match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only
-            )
-            target = (
-                None
-                if left_out
-                else _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
-            )
+            target = _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
+                target = None
             parts.append((text[at : match.start()], target))
             at = match.end()
         return has_class, [*parts, (text[at:], None)]
 
 
 def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
-    """(text, title) of the paper whose root file is `root`. files: TeX files without comments."""
-    whole = resolve_conditionals(_Joined(files, root).text)
-    begin = BEGIN.search(whole)
-    end = END.search(whole, begin.end() if begin else 0)
-    preamble = whole[: begin.start()] if begin else ""
-    title = _title(preamble, whole)
-    bodies = [whole[begin.end() if begin else 0 : end.start() if end else len(whole)]]
-    del (
-        whole,
-        begin,
-        end,
-    )  # a match keeps its text, and one of many megabytes is to be there no oftener than needed
+    """Return (text, title) of the paper whose root file is `root`. files: TeX files without comments."""
+    title, *parts = _split_document(resolve_conditionals(_Joined(files, root).text))
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
-    body = expand_macros(preamble, bodies.pop())
+    # The body is popped, for it may have many megabytes and is not to be kept beside its expansion.
+    body = expand_macros(parts[0], parts.pop())
     section = FIRST_SECTION.search(body)
     fronts = [match.end() for match in FRONT_END.finditer(body)]
     begins_with_section = section and not (LAST_SECTION.match(body, section.start()) and fronts)
@@ -335,14 +328,19 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     return body, title
 
 
-def _title(preamble: str, whole: str) -> str:
-    title = TITLE.search(whole)
-    return " ".join(THANKS.sub(" ", expand_macros(preamble, title[1])).split()) if title else ""
+def _split_document(text: str) -> tuple[str, str, str]:
+    """Split a paper: (title, preamble, body)."""
+    begin = BEGIN.search(text)
+    end = END.search(text, begin.end() if begin else 0)
+    preamble = text[: begin.start()] if begin else ""
+    named = TITLE.search(text)
+    title = THANKS.sub(" ", expand_macros(preamble, named[1])) if named else ""
+    body = text[begin.end() if begin else 0 : end.start() if end else len(text)]
+    return " ".join(title.split()), preamble, body
 
 
 def _without_bibliography(text: str) -> str:
-    """Leave out lists of references: bibliography environments, commands that print one, and a section of
-    that name."""
+    """Leave out references: bibliography environments, commands that print one, and sections of that name."""
     out = io.StringIO()
     at = 0
     while match := BIBLIOGRAPHY.search(text, at):

@@ -3,7 +3,7 @@
 import io
 import re
 
-# What a % or a backslash may stand in, in the order in which TeX would see it.
+# What a % or a backslash may be part of, in the order in which TeX would see it.
 _TOKEN = re.compile(
     r"\\begin\s*\{(?P<block>verbatim\*?|Verbatim\*?|BVerbatim|lstlisting|minted|alltt|comment)\}"
     r"|\\(?:verb|lstinline)\*?(?P<mark>[^A-Za-z\s*{])[^\n]{0,500}?(?P=mark)"
@@ -17,29 +17,33 @@ _CONDITIONAL = re.compile(
 )
 # These begin with \if and have no \fi.
 _WITHOUT_FI = frozenset(
-    ["iff", "ifthenelse", "ifdef", "ifcsdef", "ifundef", "ifcsundef", "ifbool", "iftoggle", "ifstrequal", "ifstrempty", "ifblank",
-     "ifnumequal", "ifnumcomp", "ifnumless", "ifnumgreater", "ifinlist", "ifboolexpr", "ifboolexpe", "ifdefempty", "ifdefstring"]
+    ["iff", "ifthenelse", "ifdef", "ifcsdef", "ifundef", "ifcsundef", "ifbool", "iftoggle",
+     "ifstrequal", "ifstrempty", "ifblank", "ifnumequal", "ifnumcomp", "ifnumless", "ifnumgreater",
+     "ifinlist", "ifboolexpr", "ifboolexpe", "ifdefempty", "ifdefstring"]
 )  # fmt: skip
 
 
 def strip_comments(text: str) -> str:
-    """LaTeX without comments: from a % that is not \\% to the line's end, and comment environments. Verbatim
-    text and URLs keep theirs."""
+    """Leave out LaTeX's comments: from a % that is not \\% to the line's end, and comment environments.
+
+    A % in verbatim text or a URL stays.
+    """
     out = io.StringIO()
     at = 0
-    endless: set[str] = set()  # environments that end nowhere further on
+    unclosed: set[str] = set()  # environments that end nowhere further on
     while match := _TOKEN.search(text, at):
         if match["comment"] is not None:
             out.write(text[at : match.start()])
             at = match.end()
-        elif (block := match["block"]) is not None and block not in endless:
+        elif (block := match["block"]) is not None and block not in unclosed:
             end = text.find(f"\\end{{{block}}}", match.end())
             if end < 0:
-                endless.add(block)
+                unclosed.add(block)
                 end = match.end()
             else:
                 end += len(block) + 6
-            out.write(text[at : match.start() if block == "comment" and block not in endless else end])
+            is_comment = block == "comment" and block not in unclosed
+            out.write(text[at : match.start() if is_comment else end])
             at = end
         else:
             out.write(text[at : match.end()])
@@ -49,14 +53,15 @@ def strip_comments(text: str) -> str:
 
 
 def resolve_conditionals(text: str) -> str:
-    """The branches that TeX takes of \\iffalse, \\iftrue and the author's own \\newif flags; other
-    conditionals stay as they are."""
+    """Keep the branches that TeX takes of \\iffalse, \\iftrue and the author's own \\newif flags.
+
+    Other conditionals stay as they are.
+    """
     flags: dict[str, bool] = {}
     out: list[str] = []
     at, live = 0, True
-    stack: list[
-        tuple[bool, bool, int, int] | None
-    ] = []  # (value, live before, parts written before, where it began)
+    # Open conditionals: (value, live before, parts written before, where it began); None for unknown ones.
+    stack: list[tuple[bool, bool, int, int] | None] = []
     for match in _CONDITIONAL.finditer(text):
         name = match["name"] or ("iffalse" if match["zero"] else "")
         if match["flag"]:
@@ -81,7 +86,7 @@ def resolve_conditionals(text: str) -> str:
             at, live = match.end(), value
         elif live and (setting := re.fullmatch(r"(.+?)(true|false)", name)) and setting[1] in flags:
             flags[setting[1]] = setting[2] == "true"
-    if not live:  # a branch that is not taken and never ends: not what we think it is
+    if not live:  # a branch that is not taken and never ends: it was no conditional
         known = next(entry for entry in stack if entry is not None and not entry[0])
         del out[known[2] + 1 :]
         at = known[3]

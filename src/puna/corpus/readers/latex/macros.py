@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 NAME = r"[A-Za-z@]+|[^A-Za-z\s]"
 DEFINITION = re.compile(
-    r"\\(?:(?P<command>(?:re|provide)?newcommand|providecommand|DeclareRobustCommand|(?:re|provide)?newrobustcmd)\*?"
+    r"\\(?:(?P<command>(?:re|provide)?newcommand|providecommand|DeclareRobustCommand"
+    r"|(?:re|provide)?newrobustcmd)\*?"
     r"|(?P<document>(?:New|Renew|Provide|Declare)DocumentCommand)"
     r"|(?P<operator>DeclareMathOperator\*?)"
-    rf"|(?P<paired>DeclarePairedDelimiter))\s*(?:\{{\s*\\(?P<in_braces>{NAME})\s*\}}|\\(?P<bare>{NAME}))\s*"
+    r"|(?P<paired>DeclarePairedDelimiter))"
+    rf"\s*(?:\{{\s*\\(?P<in_braces>{NAME})\s*\}}|\\(?P<bare>{NAME}))\s*"
     rf"|(?:\\(?:long|global|protected|outer)\s*){{0,4}}\\[gex]?def\s*\\(?P<define>{NAME})"
     r"(?P<parameters>(?:[^{}\\\n]|\\[A-Za-z]+(?![A-Za-z])){0,80})(?=\{)"
     rf"|(?:\\global\s*)?\\let\s*\\(?P<alias>{NAME})\s*=?\s*(?P<target>\\(?:{NAME}))"
@@ -25,23 +27,29 @@ ENVIRONMENT = re.compile(r"\s*\{\s*([A-Za-z@*]+)\s*\}")
 COMMAND = re.compile(r"\\(?:[A-Za-z@]+|.)", re.DOTALL)
 # Expanding these would rewrite LaTeX itself rather than the author's shorthands.
 UNTOUCHED = frozenset(
-    ["begin", "end", "part", "chapter", "section", "subsection", "subsubsection", "paragraph", "item", "bibitem", "caption", "title",
-     "author", "footnote", "ref", "eqref", "cite", "label", "input", "include", "includegraphics", "emph", "textbf", "textit", "text",
+    ["begin", "end", "part", "chapter", "section", "subsection", "subsubsection", "paragraph",
+     "item", "bibitem", "caption", "title", "author", "footnote", "ref", "eqref", "cite", "label",
+     "input", "include", "includegraphics", "emph", "textbf", "textit", "text",
      *"\\{}%&#$_()[]^~@/,;:!'`\"=.-+<>| "]
 )  # fmt: skip
+UNTOUCHED_ENVIRONMENTS = ("document", "abstract", "figure", "table")
 DEEPEST = 40  # macros inside macros
 LONGEST_OPTION = 2_000  # characters of an argument in brackets or up to a delimiter
 GROWTH = 8  # expanded text may grow to so many times the source
+Arguments = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Macro:
-    """arguments: what is taken from the text, each (kind, value): m a group; o one in brackets, else the
-    value; s a star; d all up to the value; t the value itself, which is no argument."""
+    """A command or environment and what it stands for.
 
-    arguments: tuple[tuple[str, str], ...]
+    arguments: what is taken from the text, each (kind, value): m a group; o one in brackets, else the value;
+    s a star; d all up to the value; t the value itself, which is no argument. end: text of \\end{...}.
+    """
+
+    arguments: Arguments
     body: str
-    end: str = ""  # of an environment
+    end: str = ""
 
 
 @dataclass
@@ -50,9 +58,7 @@ class Macros:
 
     commands: dict[str, Macro] = field(default_factory=dict)
     environments: dict[str, Macro] = field(default_factory=dict)
-    kept: set[str] = field(
-        default_factory=set
-    )  # LaTeX's own commands that an alias stands for: never expanded
+    built_in: set[str] = field(default_factory=set)  # LaTeX's own that an alias stands for: never expanded
 
 
 class _Braces:
@@ -62,61 +68,59 @@ class _Braces:
         self.text = text
 
     def group(self, at: int) -> tuple[str, int] | None:
-        """(content, place behind it) of the group that starts at `at`, or None."""
+        """Return (content, where it ends) of the group that starts at `at`, or None."""
         if self.text[at : at + 1] != "{":
             return None
-        starts, ends = self._found
-        place = bisect_left(starts, at)
-        end = ends[place] if place < len(starts) and starts[place] == at else 0
+        starts, ends = self._groups
+        index = bisect_left(starts, at)
+        end = ends[index] if index < len(starts) and starts[index] == at else 0
         return (self.text[at + 1 : end - 1], end) if end else None
 
     @functools.cached_property
-    def _found(self) -> "tuple[array[int], array[int]]":
-        """Where groups start, ascending, and end (0: nowhere). Arrays take a tenth of a dictionary's
-        memory."""
-        starts, ends, waiting = array("q"), array("q"), []
+    def _groups(self) -> "tuple[array[int], array[int]]":
+        """Where groups start, ascending, and end (0: nowhere), in a tenth of a dictionary's memory."""
+        starts, ends, unclosed = array("q"), array("q"), []
         for match in BRACE.finditer(self.text):
             if match[0] == "{":
-                waiting.append(len(starts))
+                unclosed.append(len(starts))
                 starts.append(match.start())
                 ends.append(0)
-            elif match[0] == "}" and waiting:
-                ends[waiting.pop()] = match.end()
+            elif match[0] == "}" and unclosed:
+                ends[unclosed.pop()] = match.end()
         return starts, ends
 
-    def up_to(self, at: int, mark: str) -> tuple[str, int] | None:
-        """(text before the next `mark` outside groups, place behind it), or None."""
-        found = self.text.find(mark, at, at + LONGEST_OPTION)
-        place = at
-        while place <= found:
-            if place == found:
-                return self.text[at:place], place + len(mark)
-            following = BRACE.search(
-                self.text, place, found + 1
-            )  # with the mark's first character: it may be escaped
+    def up_to(self, at: int, delimiter: str) -> tuple[str, int] | None:
+        """Return (text before the next delimiter outside groups, where that ends), or None."""
+        end = self.text.find(delimiter, at, at + LONGEST_OPTION)
+        position = at
+        while position <= end:
+            if position == end:
+                return self.text[at:position], position + len(delimiter)
+            # With the delimiter's first character: it may be escaped.
+            following = BRACE.search(self.text, position, end + 1)
             if following is None:
-                place = found
+                position = end
             elif following[0] == "{":
                 if (inner := self.group(following.start())) is None:
                     return None
-                place = inner[1]
+                position = inner[1]
             else:
-                place = following.end()
-            if place > found:
-                found = self.text.find(mark, place, at + LONGEST_OPTION)
+                position = following.end()
+            if position > end:
+                end = self.text.find(delimiter, position, at + LONGEST_OPTION)
         return None
 
     def bracket(self, at: int) -> tuple[str, int] | None:
         return self.up_to(at + 1, "]") if self.text[at : at + 1] == "[" else None
 
     def space(self, at: int) -> int:
-        """Where white space that starts at `at` ends; an empty line is more than that."""
-        found = SPACE.match(self.text, at)
-        return found.end() if found else at
+        """Return where white space that starts at `at` ends; it does not go beyond an empty line."""
+        match = SPACE.match(self.text, at)
+        return match.end() if match else at
 
 
 def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[str, int] | None:
-    """(content, place behind it) of the balanced group that starts at `at`, or None."""
+    """Return (content, where it ends) of the balanced group that starts at `at`, or None."""
     braces = _Braces(text)
     if opening == "{":
         return braces.group(at)
@@ -124,14 +128,16 @@ def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[s
 
 
 def definitions(text: str, macros: Macros) -> str:
-    """Add the macros that a text defines, the last definition of a name winning; the text without the
-    definitions."""
+    """Add the macros that a text defines, and return the text without the definitions.
+
+    Of two definitions of one name the last one counts.
+    """
     braces = _Braces(text)
     out = io.StringIO()
     at = 0
     while match := DEFINITION.search(text, at):
         end = _define(match, braces, macros)
-        if end is None:  # not a definition that we understand: it stays
+        if end is None:  # not understood: it stays
             end = match.end()
             out.write(text[at:end])
         else:
@@ -142,28 +148,14 @@ def definitions(text: str, macros: Macros) -> str:
 
 
 def _define(match: re.Match[str], braces: _Braces, macros: Macros) -> int | None:
-    """Add one macro; where its definition ends, None for one that is not understood."""
-    name = match["in_braces"] or match["bare"] or match["define"] or match["alias"] or ""
-    at = match.end()
+    """Add the macro of one definition; return where that ends, None where it is not understood."""
     if match["alias"]:
-        target = match["target"][1:]
-        if name not in UNTOUCHED and name != target:
-            known = macros.commands.get(target)
-            if known is None:
-                macros.kept.add(target)
-            macros.commands[name] = known or Macro((), match["target"])
-        return at
-    if match["define"]:
-        arguments = _parameters(match["parameters"])
-    elif match["document"]:
-        spec = braces.group(at)
-        if spec is None or (understood := _document_arguments(spec[0])) is None:
-            return None
-        arguments, at = understood, braces.space(spec[1])
-    elif match["command"] or match["environment"]:
-        arguments, at = _counted_arguments(braces, at)
-    else:
-        arguments = ()
+        _add_alias(match["alias"], match["target"], macros)
+        return match.end()
+    declared = _declared_arguments(match, braces)
+    if declared is None:
+        return None
+    arguments, at = declared
     body = braces.group(at)
     if body is None:
         return None
@@ -175,26 +167,51 @@ def _define(match: re.Match[str], braces: _Braces, macros: Macros) -> int | None
             return None
         end, at = second
     if match["environment"]:
-        if not match["environment"].startswith("re") and match["block"] not in (
-            "document",
-            "abstract",
-            "figure",
-            "table",
-        ):
+        if not match["environment"].startswith("re") and match["block"] not in UNTOUCHED_ENVIRONMENTS:
             macros.environments[match["block"]] = Macro(arguments, content, end)
-        return at
-    if match["operator"]:
-        content = f"\\operatorname{'*' if match['operator'].endswith('*') else ''}{{{content}}}"
-    if match["paired"]:
-        arguments, content = (("s", ""), ("o", ""), ("m", "")), f"{content} #3 {end}"
-    provided = "rovide" in (match["command"] or match["document"] or "")
-    if name not in UNTOUCHED and not (name in macros.commands and provided):
-        macros.commands[name] = Macro(arguments, content)
+    elif match["operator"]:
+        star = "*" if match["operator"].endswith("*") else ""
+        _add_command(match, Macro(arguments, f"\\operatorname{star}{{{content}}}"), macros)
+    elif match["paired"]:
+        _add_command(match, Macro((("s", ""), ("o", ""), ("m", "")), f"{content} #3 {end}"), macros)
+    else:
+        _add_command(match, Macro(arguments, content), macros)
     return at
 
 
-def _counted_arguments(braces: _Braces, at: int) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Arguments of \\newcommand and \\newenvironment: [count][default of the first]; and where they end."""
+def _add_alias(name: str, target: str, macros: Macros) -> None:
+    """Add what \\let makes: the command that `target` is now, or LaTeX's own."""
+    if name in UNTOUCHED or name == target[1:]:
+        return
+    command = macros.commands.get(target[1:])
+    if command is None:
+        macros.built_in.add(target[1:])
+    macros.commands[name] = command or Macro((), target)
+
+
+def _add_command(match: re.Match[str], macro: Macro, macros: Macros) -> None:
+    name = match["in_braces"] or match["bare"] or match["define"] or ""
+    provided = "rovide" in (match["command"] or match["document"] or "")
+    if name not in UNTOUCHED and not (name in macros.commands and provided):
+        macros.commands[name] = macro
+
+
+def _declared_arguments(match: re.Match[str], braces: _Braces) -> tuple[Arguments, int] | None:
+    """Read a definition's arguments: (they, where the body starts), None where they are not understood."""
+    at = match.end()
+    if match["define"]:
+        return _parameters(match["parameters"]), at
+    if match["command"] or match["environment"]:
+        return _counted_arguments(braces, at)
+    if not match["document"]:
+        return (), at
+    spec = braces.group(at)
+    arguments = _document_arguments(spec[0]) if spec else None
+    return None if spec is None or arguments is None else (arguments, braces.space(spec[1]))
+
+
+def _counted_arguments(braces: _Braces, at: int) -> tuple[Arguments, int]:
+    """Read the arguments of \\newcommand: [count][default of the first]; and where they end."""
     count = re.compile(r"\[\s*(\d)\s*\]\s*").match(braces.text, at)
     if not count:
         return (), at
@@ -205,15 +222,15 @@ def _counted_arguments(braces: _Braces, at: int) -> tuple[tuple[tuple[str, str],
     return tuple(arguments), braces.space(optional[1] if optional else count.end())
 
 
-def _parameters(text: str) -> tuple[tuple[str, str], ...]:
-    """Arguments of \\def: the text before #1 and behind each parameter must stand in the source too."""
+def _parameters(text: str) -> Arguments:
+    """Read the arguments of \\def: text before #1 and behind each parameter must be in the source, too."""
     before, *parts = re.split(r"#\d", text)
     arguments = [("t", before)] if before.strip() else []
     return (*arguments, *(("d", part) if part.strip() else ("m", "") for part in parts))
 
 
-def _document_arguments(spec: str) -> tuple[tuple[str, str], ...] | None:
-    """Arguments of \\NewDocumentCommand: m, o, s and O{default}; None for other kinds."""
+def _document_arguments(spec: str) -> Arguments | None:
+    """Read the arguments of \\NewDocumentCommand: m, o, s and O{default}; None for other kinds."""
     arguments: list[tuple[str, str]] = []
     for kind in re.finditer(r"\+?([mos])|O\s*\{([^{}]*)\}|\s+|(.)", spec):
         if kind[3]:
@@ -224,13 +241,15 @@ def _document_arguments(spec: str) -> tuple[tuple[str, str], ...] | None:
 
 
 def expand_macros(preamble: str, body: str) -> str:
-    """The body with every macro and environment that preamble or body defines replaced by its text, arguments
-    filled in, macros inside macros too. Macros that call themselves stay; the text never grows beyond a
-    bound."""
+    """Expand every macro and environment in a body that preamble or body defines, with their arguments.
+
+    Macros inside macros are expanded, too. Macros that call themselves stay; the text never grows beyond a
+    bound.
+    """
     macros = Macros()
     definitions(preamble, macros)
     body = definitions(body, macros)
-    for name in macros.kept:
+    for name in macros.built_in:
         macros.commands.pop(name, None)
     for name in _in_cycles(macros.commands):
         del macros.commands[name]
@@ -241,14 +260,13 @@ def expand_macros(preamble: str, body: str) -> str:
 
 
 def _in_cycles(commands: dict[str, Macro]) -> set[str]:
-    """Commands that come back to themselves (and those between two such)."""
+    """Return the commands that call themselves, at whatever remove, and those between two such."""
     calls = {
         name: {called[1] for called in MACRO.finditer(macro.body)} & commands.keys()
         for name, macro in commands.items()
     }
-    for _ in range(
-        2
-    ):  # take away what calls nothing that is left, then, turned around, what nothing left calls
+    # Take away what calls nothing that is left; then, with the calls reversed, what nothing left calls.
+    for _ in range(2):
         callers: dict[str, list[str]] = {name: [] for name in calls}
         for name, called in calls.items():
             for other in called:
@@ -267,8 +285,10 @@ def _in_cycles(commands: dict[str, Macro]) -> set[str]:
 
 
 class _Expansion:
+    """One expansion of a paper's macros. room: characters that may still be written."""
+
     def __init__(self, macros: Macros, room: int) -> None:
-        self.macros, self.room = macros, room  # characters that may still be written
+        self.macros, self.room = macros, room
 
     def expand(self, text: str, depth: int) -> str:
         if depth > DEEPEST or self.room < 0 or "\\" not in text:
@@ -309,7 +329,7 @@ class _Expansion:
 
 
 def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | None:
-    """(values, place behind them) of a macro's arguments, as TeX takes them; None where one is missing."""
+    """Take a macro's arguments as TeX does: (values, where they end); None where one is missing."""
     values: list[str] = []
     text = braces.text
     for kind, value in macro.arguments:
@@ -326,12 +346,12 @@ def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | Non
                 return None
             at = start + len(value.strip())
         elif kind == "d":
-            found = braces.up_to(start, value.strip())
-            if found is None or "\n\n" in found[0]:
+            delimited = braces.up_to(start, value.strip())
+            if delimited is None or "\n\n" in delimited[0]:
                 return None
-            inner = group(found[0], 0)
-            values.append(inner[0] if inner and inner[1] == len(found[0]) else found[0])
-            at = found[1]
+            taken, at = delimited
+            inner = group(taken, 0)
+            values.append(inner[0] if inner and inner[1] == len(taken) else taken)
         else:
             if start >= len(text) or text[start] in "\n}":
                 return None
@@ -346,23 +366,28 @@ def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | Non
 
 
 def _filled(body: str, values: list[str]) -> str:
-    if "#" not in body:
-        return body
-    return re.sub(
-        r"#(\d)", lambda found: values[int(found[1]) - 1] if 0 < int(found[1]) <= len(values) else "", body
-    )
+    """Return a macro's body with the values of its arguments; a missing one is empty."""
+
+    def value(parameter: re.Match[str]) -> str:
+        number = int(parameter[1])
+        return values[number - 1] if 0 < number <= len(values) else ""
+
+    return re.sub(r"#(\d)", value, body) if "#" in body else body
 
 
 _HELPER = re.compile(
     r"\\xspace(?![A-Za-z@])|\\ensuremath\s*(?=\{)"
-    r"|\\(?P<edge>begin|end)\s*\{(?:equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat|split)\*?\}"
+    r"|\\(?P<edge>begin|end)\s*"
+    r"\{(?:equation|align|gather|multline|eqnarray|displaymath|math|flalign|alignat|split)\*?\}"
     r"|\\(?:.|\n)|\$\$?|\n[ \t]*\n"
 )
 
 
 def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
-    """Leave out what only made macros work in text and in formulas alike: \\xspace, and \\ensuremath, which
-    becomes $...$ in text."""
+    """Leave out what only makes macros work in text and in formulas alike.
+
+    That is \\xspace, and \\ensuremath, which becomes $...$ in text.
+    """
     if "\\xspace" not in text and "\\ensuremath" not in text:
         return text
     braces = _Braces(text)
@@ -370,13 +395,13 @@ def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
     out = io.StringIO()
     at = 0
     for match in _HELPER.finditer(text):
-        found = match[0]
+        token = match[0]
         if match.start() < at:
             continue
-        if found.startswith("\\xspace"):
+        if token.startswith("\\xspace"):
             out.write(text[at : match.start()])
             at = match.end()
-        elif found.startswith("\\ensuremath"):
+        elif token.startswith("\\ensuremath"):
             inner = braces.group(match.end())
             if inner is None or depth > DEEPEST:
                 continue
@@ -384,11 +409,11 @@ def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
             out.write(text[at : match.start()])
             out.write(content if math else f"${content}$")
             at = inner[1]
-        elif found.startswith("$"):
+        elif token.startswith("$"):
             math = not math or always
-        elif found in ("\\(", "\\[") or match["edge"] == "begin":
+        elif token in ("\\(", "\\[") or match["edge"] == "begin":
             math = True
-        elif found in ("\\)", "\\]") or match["edge"] == "end" or found.startswith("\n"):
+        elif token in ("\\)", "\\]") or match["edge"] == "end" or token.startswith("\n"):
             math = always
     out.write(text[at:])
     return out.getvalue()

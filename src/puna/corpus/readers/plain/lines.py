@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.record import Found, Skipped, digest
+from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 
 
-def read(path: Path) -> Iterator[Found | Skipped]:
-    """Every line that is not empty, in UTF-8."""
+def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
+    """Read every line that is not empty, in UTF-8."""
     for number, (offset, raw) in enumerate(streams.lines(path)):
         url = f"{path.name}#{number + 1}"
         if not raw.strip():
@@ -16,6 +16,6 @@ def read(path: Path) -> Iterator[Found | Skipped]:
         try:
             text = raw.decode("utf-8-sig" if not number else "utf-8")
         except UnicodeDecodeError as error:
-            yield Skipped("not UTF-8", url, offset + error.start)
+            yield SkippedRecord("not UTF-8", url, offset + error.start)
             continue
-        yield Found(url, text, offset, digest(raw))
+        yield RawDocument(url, text, offset, digest(raw))

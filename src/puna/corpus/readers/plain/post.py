@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-BLOCKS = dict.fromkeys(
-    ("p", "pre", "ul", "ol", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "table"), 2
-)
+# Line ends that a block asks for before and after it.
+BLOCKS = dict.fromkeys(("p", "pre", "ul", "ol", "dl", "blockquote", "hr", "table"), 2)
+BLOCKS |= dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), 2)
 BLOCKS |= dict.fromkeys(("tr", "div", "dt", "dd", "li", "thead", "tbody"), 1)
 DROPPED = frozenset(["img", "script", "style", "-comment"])
 WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
@@ -13,11 +13,9 @@ DEEPEST = 8  # lists are indented up to this depth
 
 
 def html_to_text(html: str) -> str:
-    """A post's HTML as text: paragraphs apart, list items on lines of their own, code with its lines and
-    indentation.
+    """Convert a post's HTML to text: paragraphs apart, list items on lines of their own, code as it is.
 
-    Tags go, and what only they said: links keep their text, images leave nothing. Formulas (MathJax) are text
-    and stay.
+    Links keep their text, images leave nothing. Formulas (MathJax) are text and stay.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -25,8 +23,8 @@ def html_to_text(html: str) -> str:
     if body is None:
         return ""
     writer = _Writer()
-    # Without recursion: people nest quotes as deep as they like. Each entry: node to go on with, its parent's
-    # tag, whether its white space stays.
+    # Without recursion, since quotes may be nested to any depth. Each entry: the next node, its parent's tag,
+    # whether its white space stays.
     waiting: list[tuple[Any, str, bool]] = [(body.child, "", False)]
     while waiting:
         node, parent, keep_space = waiting.pop()
@@ -56,12 +54,11 @@ class _Writer:
 
     def open(self, tag: str, start: str | None) -> None:
         if tag in ("ul", "ol"):
-            self.room(1 if self.lists else 2)
-            self.lists.append(
-                int(start) if start and re.fullmatch("[0-9]{1,9}", start) else 1 if tag == "ol" else -1
-            )
+            self.request_breaks(1 if self.lists else 2)
+            number = 1 if tag == "ol" else -1
+            self.lists.append(int(start) if start and re.fullmatch("[0-9]{1,9}", start) else number)
         elif tag == "li":
-            self.room(1)
+            self.request_breaks(1)
             number = self.lists[-1] if self.lists else -1
             self.mark = "  " * min(len(self.lists) - 1, DEEPEST) + ("- " if number < 0 else f"{number}. ")
             if number >= 0:
@@ -70,18 +67,18 @@ class _Writer:
             if not self.breaks and self.out:
                 self.out.append(" | ")
         else:
-            self.room(BLOCKS.get(tag, 0))
+            self.request_breaks(BLOCKS.get(tag, 0))
 
     def close(self, tag: str) -> None:
         if tag in ("ul", "ol") and self.lists:
             self.lists.pop()
-            self.room(1 if self.lists else 2)
+            self.request_breaks(1 if self.lists else 2)
         else:
             if tag == "pre" and self.out:
                 self.out[-1] = self.out[-1].rstrip("\n")
-            self.room(BLOCKS.get(tag, 0))
+            self.request_breaks(BLOCKS.get(tag, 0))
 
-    def room(self, breaks: int) -> None:
+    def request_breaks(self, breaks: int) -> None:
         if self.out and not self.mark:
             self.breaks = max(self.breaks, breaks)
 

@@ -1,1 +1,1 @@
-"""Web pages, by themselves and in archives."""
+"""Web pages in HTML files and in web archives."""

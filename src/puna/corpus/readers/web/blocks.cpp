@@ -1,9 +1,12 @@
-// A page's source to its blocks: the same as `_split` of blocks.py, which says what is done and why, in one pass over UTF-8.
+// Splitter of a page's HTML into blocks: `_split` of blocks.py, which says what is done and why, in one pass
+// over UTF-8.
 //
-// Every name, group, word and entity comes from blocks.py's tables. Nothing is read outside the source, whatever its bytes are; there is
-// no recursion, and the limits on open elements, nodes and blocks are blocks.py's.
+// Every name, group, word and entity comes from the tables of blocks.py, and so do the limits on open
+// elements, nodes and blocks. Nothing is read outside the source, whatever its bytes are, and there is no
+// recursion.
 
 #include "characters.h"
+#include "hints.h"
 
 #include <algorithm>
 #include <new>
@@ -11,116 +14,13 @@
 
 namespace {
 
-// Both in blocks.py's order: KINDS' values, COLUMNS.
-enum Kind : Size { INLINE, CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE };
-enum Column { KIND, LEVEL, LINKED, PLACE, LENGTH, SIZE, STOPS, COPIES, REPEATS, COMMON, WORDS, COLUMNS };
-constexpr int LETTERS = 28, START = 26, END = 27;  // of the automaton: a to z, a word's start, its end
-constexpr size_t LONGEST_NAME = 32;
-constexpr Size MARKED = 1000, VALUE = 300, LONGEST_WORD = 30, ROW_CELL = 200, SHORT = 200;
-
-// An element's name. bits: its own; those of what its start closes, and where the search for these ends; where that for its start ends.
-struct Name {
-    View text;
-    Size number;
-    Kind kind;
-    uint64_t bit, same, walls, end_walls, groups;
-};
-
-struct Tables {
-    std::string letters;  // what the views look at
-    std::vector<Name> names;
-    std::unordered_map<View, const Name*> by_name;
-    Entities entities;
-    std::vector<View> raw;
-    std::vector<int32_t> next;  // the automaton over words: [states, LETTERS]
-    std::vector<uint64_t> groups;  // that a state speaks for
-    uint64_t content, prose;
-    Size group_count, depth, nodes, blocks, reach;
-};
-
-// What an element's attributes say it is for: ` class`, ` id`, ... one after the other, in lower case.
-void marks_of(View attributes, std::string& out) {
-    static constexpr View WORDS[] = {"class", "id", "role", "itemprop", "style", "hidden"};
-    const char *at = attributes.data(), *end = characters_on(at, at + attributes.size(), MARKED);
-    while (at < end) {
-        const int width = *at == '"' || *at == '\'' || *at == '/' ? 1 : space(at, end);
-        View word;
-        if (width)
-            for (const View known : WORDS)
-                if (View(at + width, end - at - width).substr(0, known.size()) == known) word = known;
-        at += width ? width : 1;
-        if (word.empty()) continue;
-        const char *after = at + word.size(), *value = skip_spaces(after, end), *stop = nullptr;
-        if (value < end && *value == '=' && (value = skip_spaces(value + 1, end)) < end) {
-            if (*value == '"' || *value == '\'') {
-                stop = find(value + 1, end, *value);
-                value++;
-            } else {
-                for (stop = value; stop < end && *stop != '"' && *stop != '\'' && *stop != '>' && !space(stop, end);) stop++;
-                if (stop == value) stop = nullptr;
-            }
-        }
-        if (stop) {
-            stop = characters_on(value, stop, VALUE);
-        } else {
-            const char c = after < end ? *after : ' ';
-            if (!is_ascii(c) || is_letter(c) || is_digit(c) || c == '_' || c == '-') continue;
-            value = stop = after;
-        }
-        at = stop;
-        if (word == "hidden") {
-            out += " hidden";
-        } else if (word != "style") {
-            out += ' ';
-            for (; value < stop; value++) out += lower(*value);
-        } else {
-            std::string style;
-            for (; value < stop; value++) style += lower(*value);
-            const char* end_of_style = style.data() + style.size();
-            for (size_t place = 0; (place = style.find("display:", place)) != std::string::npos;) {
-                const char* shown = skip_spaces(style.data() + (place += 8), end_of_style);
-                if (end_of_style - shown < 4 || memcmp(shown, "none", 4) != 0) continue;
-                out += " hidden";
-                break;
-            }
-        }
-    }
-}
-
-// The groups that the words of an element's marks speak for, as bits.
-uint64_t groups_of(const Tables& tables, View marks) {
-    uint64_t found = 0;
-    View content;
-    for (size_t i = 0; i < marks.size();) {
-        if (marks[i] < 'a' || marks[i] > 'z') {
-            i++;
-            continue;
-        }
-        const size_t start = i;
-        Size state = tables.next[START];
-        uint64_t bits = 0;
-        for (; i < marks.size() && i - start < LONGEST_WORD && marks[i] >= 'a' && marks[i] <= 'z'; i++) {
-            state = tables.next[state * LETTERS + marks[i] - 'a'];
-            bits |= tables.groups[state];
-        }
-        if (i - start < 2) continue;
-        bits |= tables.groups[tables.next[state * LETTERS + END]];
-        found |= bits;
-        if (!(bits & tables.content)) continue;
-        const View word = marks.substr(start, i - start);
-        if (content.empty()) content = word;
-        else if (word != content) found |= tables.prose;  // "entry-content", "article body": the text itself
-    }
-    return found;
-}
-
 struct Token {
     const char* end;
-    View name, attributes;  // no name: no text comes from it
+    View name, attributes;  // no name: a comment, or an element that is passed over
     bool closing;
 };
 
-// The attributes that begin at `at`: to the > that is in no quotes, or to the end.
+// Where the attributes that begin at `at` end: at the > outside of quotes, else at the end of the source.
 const char* attributes_end(const char* at, const char* end) {
     while (at < end && *at != '>') {
         if (*at++ != '=') continue;
@@ -158,7 +58,7 @@ const char* name_end(const char* at, const char* end) {
     return at;
 }
 
-// What no text comes from reaches to its end tag.
+// Where an element without text of the page ends: at its end tag.
 const char* raw_end(const char* at, const char* end, View name) {
     while ((at = find(at, end, '<')) < end) {
         const char* start = at + 1;
@@ -171,14 +71,14 @@ const char* raw_end(const char* at, const char* end, View name) {
     return end;
 }
 
-// The tag or comment at the < of `at`; end: null where it is none.
+// The tag or comment that begins with the < at `at`; its end is null if there is none.
 Token token(const Tables& tables, const char* at, const char* end) {
     Token found{nullptr, View(), View(), false};
     if (++at == end) return found;
     if ((found.closing = *at == '/')) at++;
     if (at == end || !is_letter(*at)) {
         if (found.closing) found.end = after(find(at, end, '>'), end);
-        else if (end - at > 2 && at[0] == '!' && at[1] == '-' && at[2] == '-') found.end = comment_end(at + 3, end);
+        else if (View(at, end - at).substr(0, 3) == "!--") found.end = comment_end(at + 3, end);
         else if (*at == '!' || *at == '?') found.end = after(find(at + 1, end, '>'), end);
         return found;
     }
@@ -244,15 +144,16 @@ struct Page {
         const Size characters = length(found);
         Size bytes = static_cast<Size>(found.size());
         for (size_t i = 0; i + 1 < found.size(); i++)
-            if (found[i] == '\xED' && static_cast<uint8_t>(found[i + 1]) >= 0xA0) bytes -= 2;  // half a character would be written as ?
+            if (found[i] == '\xED' && static_cast<uint8_t>(found[i + 1]) >= 0xA0) bytes -= 2;  // a surrogate
         Size values[COLUMNS] = {};
         values[KIND] = kind;
         values[LEVEL] = kind == HEADING ? tag->text[1] - '0' : 0;
-        values[LINKED] = links < characters ? links : characters;
-        values[PLACE] = node;
+        values[LINK_LENGTH] = links < characters ? links : characters;
+        values[NODE] = node;
         values[LENGTH] = characters;
-        values[SIZE] = characters * (static_cast<double>(bytes) > 2.3 * static_cast<double>(characters) ? 2 : 1);
-        values[STOPS] = stops(found, characters);
+        const bool wide = static_cast<double>(bytes) > 2.3 * static_cast<double>(characters);
+        values[SIZE] = wide ? 2 * characters : characters;
+        values[SENTENCE_ENDS] = sentence_ends(found, characters);
         blocks.insert(blocks.end(), values, values + COLUMNS);
         starts.push_back(text.size());
         text += found;
@@ -279,14 +180,15 @@ struct Page {
             std::string joined;
             for (const Part& cell : cells) {
                 const size_t start = cleaned.size();
-                clean(tables.entities, View(buffer).substr(cell.start, cell.end - cell.start), false, cleaned, scratch);
+                const View source = View(buffer).substr(cell.start, cell.end - cell.start);
+                clean(tables.entities, source, false, cleaned, scratch);
                 if (cleaned.size() == start) continue;
                 rows.push_back({start, cleaned.size(), cell.count});
                 const Size characters = length(View(cleaned).substr(start));
                 longest = characters > longest ? characters : longest;
             }
             cells.clear();
-            const bool one = rows.size() > 1 && longest < ROW_CELL;
+            const bool one = rows.size() > 1 && longest < MAX_CELL;
             for (const Part& row : rows) {
                 const View found = View(cleaned).substr(row.start, row.end - row.start);
                 if (!one) {
@@ -325,12 +227,12 @@ struct Page {
         if (in_link > until) in_link = 0;
     }
 
-    // Where one of the names is open, 0 where a wall comes first.
-    Size height_of(uint64_t names, uint64_t walls) const {
+    // The height at which one of the names is open, 0 if a boundary comes first.
+    Size height_of(uint64_t names, uint64_t boundaries) const {
         const Size lowest = height() > tables.reach ? height() - tables.reach : 0;
         for (Size at = height() - 1; at > lowest; at--) {
             if (stack[at].name->bit & names) return at;
-            if (stack[at].name->bit & walls) return 0;
+            if (stack[at].name->bit & boundaries) return 0;
         }
         return 0;
     }
@@ -349,7 +251,7 @@ struct Page {
     void end_tag(const Name* name) {
         Size until = 0;
         if (stack.back().name == name) until = height() - 1;
-        else if (open_count[name->number]) until = height_of(name->bit, name->end_walls);
+        else if (open_count[name->number]) until = height_of(name->bit, name->end_boundaries);
         else if (name->kind == PARAGRAPH) flush();
         if (!until) return;
         if (name->kind == CELL) end_cell();
@@ -358,11 +260,12 @@ struct Page {
     }
 
     void start_tag(const Name* name, View attributes) {
-        if (name->kind == CELL && (stack.back().name->kind == CELL || stack.back().name->kind == ROW)) end_cell();
+        const Kind parent = stack.back().name->kind;
+        if (name->kind == CELL && (parent == CELL || parent == ROW)) end_cell();
         else if (filled() || !cells.empty()) flush();
         if (stack.back().name == p) close(height() - 1);
-        if (name->same && !(stack.back().name->bit & name->walls)) {
-            const Size until = height_of(name->same, name->walls);
+        if (name->closed && !(stack.back().name->bit & name->boundaries)) {
+            const Size until = height_of(name->closed, name->boundaries);
             if (until) close(until);
         }
         if (height() >= tables.depth || static_cast<Size>(nodes.size()) >= tables.nodes) return;
@@ -375,7 +278,7 @@ struct Page {
     }
 
     void on_tag(View written, View attributes, bool closing) {
-        if (written.size() > LONGEST_NAME) return;
+        if (written.size() > MAX_NAME) return;
         lowered.clear();
         if (!lower_word(written, lowered)) return;
         const auto found = tables.by_name.find(lowered);
@@ -438,26 +341,30 @@ struct Page {
         starts.push_back(text.size());
         surroundings();
         copies();
-        common_words();
+        title_words();
     }
 
-    // For each block, the nearest elements of the groups, and how often its own element's name and marks are on the page.
+    // For each block, the innermost elements of the groups around it, and how many elements of the page have
+    // the name and hints of its own.
     void surroundings() {
         const size_t groups = tables.group_count;
-        std::vector<int32_t> rows(groups, -1);  // [rows, groups], shared by the nodes that add nothing to their parents'
+        std::vector<int32_t> rows(groups, -1);  // [rows, groups]; a node without groups has its parent's row
         std::vector<size_t> row_of(nodes.size(), 0);
-        std::vector<Size> number(nodes.size(), 0), times(tables.names.size(), 0);  // of a name with marks, after those without
+        // The number of each node's name with hints, and how many nodes have it; names without hints come
+        // first.
+        std::vector<Size> number(nodes.size(), 0), times(tables.names.size(), 0);
         std::unordered_map<std::string, Size> numbers;
-        std::string marks;
+        std::string signature;
         times[0] = 1;
         for (size_t i = 1; i < nodes.size(); i++) {
             const Node& own = nodes[i];
             row_of[i] = row_of[own.parent];
             number[i] = own.name->number;
             if (own.first < own.last) {
-                marks.assign(own.name->text);
-                marks_of(own.attributes, marks);
-                const uint64_t found = own.name->groups | groups_of(tables, View(marks).substr(own.name->text.size()));
+                signature.assign(own.name->text);
+                hints_of(own.attributes, signature);
+                const View hints = View(signature).substr(own.name->text.size());
+                const uint64_t found = own.name->groups | groups_of(tables, hints);
                 if (found) {
                     const size_t above = row_of[i] * groups;
                     row_of[i] = rows.size() / groups;
@@ -466,8 +373,8 @@ struct Page {
                     for (size_t group = 0; group < groups; group++)
                         if (found >> group & 1) rows[row_of[i] * groups + group] = static_cast<int32_t>(i);
                 }
-                if (marks.size() > own.name->text.size()) {
-                    number[i] = numbers.emplace(marks, times.size()).first->second;
+                if (signature.size() > own.name->text.size()) {
+                    number[i] = numbers.emplace(signature, times.size()).first->second;
                     if (number[i] == static_cast<Size>(times.size())) times.push_back(0);
                 }
             }
@@ -475,7 +382,7 @@ struct Page {
         }
         near.resize(count * groups);
         for (Size i = 0; i < count; i++) {
-            const Size place = blocks[i * COLUMNS + PLACE];
+            const Size place = blocks[i * COLUMNS + NODE];
             blocks[i * COLUMNS + REPEATS] = times[number[place]];
             memcpy(near.data() + i * groups, rows.data() + row_of[place] * groups, groups * sizeof(int32_t));
         }
@@ -491,22 +398,23 @@ struct Page {
         for (Size i = 0; i < count; i++) blocks[i * COLUMNS + COPIES] = times[block(i)];
     }
 
-    // For each word of a text, in lower case where that is ASCII, else empty.
-    template <class Found>
-    void each_word(View from, Found found) {
+    // Calls `visit` with each word of a text, in lower case where that is ASCII, else empty.
+    template <class Visit>
+    void each_word(View from, Visit visit) {
         const char *at = from.data(), *end = at + from.size();
         while ((at = skip_spaces(at, end)) < end) {
             const char* word = at;
             while (at < end && !space(at, end)) at++;
             lowered.clear();
             if (!lower_word(View(word, at - word), lowered)) lowered.clear();
-            found(View(lowered));
+            visit(View(lowered));
         }
     }
 
-    // How many words a short block has, and how many different ones of the title; -1 where that takes Unicode's tables.
-    void common_words() {
-        std::unordered_map<std::string, Size> last;  // the words of the title, and the block that had each last
+    // How many words a short block has, and how many different ones of the title; -1 where lower case takes
+    // Unicode's tables.
+    void title_words() {
+        std::unordered_map<std::string, Size> last;  // the title's words, and the last block that had each
         bool plain = true;
         each_word(title, [&](View word) {
             if (word.empty()) plain = false;
@@ -514,7 +422,7 @@ struct Page {
         });
         for (Size i = 0; i < count; i++) {
             Size* values = blocks.data() + i * COLUMNS;
-            if (values[LENGTH] > SHORT) continue;
+            if (values[LENGTH] > MAX_SHORT) continue;
             bool known = true;
             each_word(block(i), [&](View word) {
                 values[WORDS]++;
@@ -522,14 +430,14 @@ struct Page {
                 const auto found = last.find(lowered);
                 if (found == last.end() || found->second == i) return;
                 found->second = i;
-                values[COMMON]++;
+                values[TITLE_WORDS]++;
             });
-            if (!known) values[COMMON] = -1;
+            if (!known) values[TITLE_WORDS] = -1;
         }
     }
 };
 
-// The strings of a text, each ended by a NUL.
+// The strings of a text in which a NUL ends each.
 std::vector<View> strings(View text) {
     std::vector<View> found;
     for (size_t start = 0, end; (end = text.find('\0', start)) != View::npos; start = end + 1)
@@ -539,19 +447,22 @@ std::vector<View> strings(View text) {
 
 }  // namespace
 
-// The tables of blocks.py, kept for good; null where memory is short. letters: strings ended by NUL, names first, then the names of RAW,
-// then entities and what each stands for in turns. names: Name's numbers from `kind` on, [name_count, 6]; limits: the last members of
-// Tables, from `content` on.
-extern "C" void* blocks_open(const char* letters, Size size, const uint64_t* names, Size name_count, Size raw_count, const int32_t* next,
-                             const uint64_t* groups, Size states, const uint64_t* limits) try {
+// Makes the tables of blocks.py, which are never freed; null where memory is short. letters: strings that a
+// NUL ends: names, the names of RAW, then entities, each with what it stands for. names: the numbers of Name
+// from `kind` on, [name_count, 6]. limits: the last members of Tables, from `content` on.
+extern "C" void* blocks_open(const char* letters, Size size, const uint64_t* names, Size name_count,
+                             Size raw_count, const int32_t* next, const uint64_t* groups, Size states,
+                             const uint64_t* limits) try {
     Tables* made = new Tables{};
     made->letters.assign(letters, size);
     const std::vector<View> all = strings(made->letters);
     for (Size i = 0; i < name_count; i++, names += 6)
-        made->names.push_back({all[i], i, static_cast<Kind>(names[0]), names[1], names[2], names[3], names[4], names[5]});
+        made->names.push_back(
+            {all[i], i, static_cast<Kind>(names[0]), names[1], names[2], names[3], names[4], names[5]});
     for (const Name& name : made->names) made->by_name.emplace(name.text, &name);
     made->raw.assign(all.begin() + name_count, all.begin() + name_count + raw_count);
-    for (size_t i = name_count + raw_count; i + 1 < all.size(); i += 2) made->entities.emplace(all[i], all[i + 1]);
+    for (size_t i = name_count + raw_count; i + 1 < all.size(); i += 2)
+        made->entities.emplace(all[i], all[i + 1]);
     made->next.assign(next, next + states * LETTERS);
     made->groups.assign(groups, groups + states);
     made->content = limits[0], made->prose = limits[1];
@@ -562,7 +473,8 @@ extern "C" void* blocks_open(const char* letters, Size size, const uint64_t* nam
     return nullptr;
 }
 
-// The blocks of a page, for blocks_read and blocks_close; null where memory is short. sizes: of blocks, nodes, text in bytes, title.
+// Splits a page, for blocks_read and blocks_close; null where memory is short. sizes: receives the number of
+// blocks, of nodes, of bytes of the text and of the title.
 extern "C" void* blocks_split(const void* tables, const char* source, Size size, Size* sizes) try {
     Page* page = new Page(*static_cast<const Tables*>(tables));
     try {
@@ -571,22 +483,25 @@ extern "C" void* blocks_split(const void* tables, const char* source, Size size,
         delete page;
         throw;
     }
-    const Size found[] = {page->count, static_cast<Size>(page->nodes.size()), static_cast<Size>(page->text.size()),
-                          static_cast<Size>(page->title.size())};
-    memcpy(sizes, found, sizeof found);
+    sizes[0] = page->count;
+    sizes[1] = static_cast<Size>(page->nodes.size());
+    sizes[2] = static_cast<Size>(page->text.size());
+    sizes[3] = static_cast<Size>(page->title.size());
     return page;
 } catch (const std::bad_alloc&) {
     return nullptr;
 }
 
-// text: of all blocks, then the title; blocks [COLUMNS, blocks], nodes [3, nodes], near [blocks, groups].
+// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [3, nodes], near [blocks,
+// groups].
 extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* nodes, int32_t* near) {
     const Page& page = *static_cast<const Page*>(found);
     memcpy(text, page.text.data(), page.text.size());
     memcpy(text + page.text.size(), page.title.data(), page.title.size());
     const Size count = page.count, node_count = static_cast<Size>(page.nodes.size());
     for (Size i = 0; i < count; i++)
-        for (int column = 0; column < COLUMNS; column++) blocks[column * count + i] = page.blocks[i * COLUMNS + column];
+        for (int column = 0; column < COLUMNS; column++)
+            blocks[column * count + i] = page.blocks[i * COLUMNS + column];
     for (Size i = 0; i < node_count; i++) {
         const Node& node = page.nodes[i];
         nodes[i] = node.parent, nodes[node_count + i] = node.first, nodes[2 * node_count + i] = node.last;

@@ -1,4 +1,5 @@
-// Characters, white space and entities as Python's str and html have them, in UTF-8. Nothing is read outside a text, whatever its bytes.
+// Characters, white space and entities of UTF-8 as in Python's str and html. Nothing is read outside a text,
+// whatever its bytes.
 
 #pragma once
 
@@ -10,10 +11,10 @@
 
 typedef int64_t Size;
 typedef std::string_view View;
-typedef std::unordered_map<View, View> Entities;  // what stands between & and what it stands for
+typedef std::unordered_map<View, View> Entities;  // what follows the &, and what it stands for
 
 constexpr char NEW_LINE = '\0';  // <br>
-constexpr Size LONGEST_ENTITY = 33, MANY_STOPS = 40;
+constexpr Size MAX_ENTITY = 33, MIN_SENTENCES = 40;
 
 inline bool is_ascii(char c) { return !(c & 0x80); }
 inline bool is_letter(char c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
@@ -21,7 +22,7 @@ inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 inline char lower(char c) { return c >= 'A' && c <= 'Z' ? c | 32 : c; }
 inline bool begins(char c) { return (c & 0xC0) != 0x80; }  // a character
 
-// How many bytes the white space at `at` takes, as str.isspace has it; 0: there is none.
+// How many bytes the white space (of str.isspace) at `at` takes, 0 if there is none.
 inline int space(const char* at, const char* end) {
     const uint8_t c = *at;
     if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
@@ -30,7 +31,8 @@ inline int space(const char* at, const char* end) {
     const uint32_t rest = static_cast<uint8_t>(at[1]) << 8 | static_cast<uint8_t>(at[2]);
     if (c == 0xE1) return rest == 0x9A80 ? 3 : 0;
     if (c == 0xE3) return rest == 0x8080 ? 3 : 0;
-    return (rest >= 0x8080 && rest <= 0x808A) || rest == 0x80A8 || rest == 0x80A9 || rest == 0x80AF || rest == 0x819F ? 3 : 0;
+    const bool spaces = (rest >= 0x8080 && rest <= 0x808A) || rest == 0x80A8 || rest == 0x80A9;
+    return spaces || rest == 0x80AF || rest == 0x819F ? 3 : 0;
 }
 
 inline const char* skip_spaces(const char* at, const char* end) {
@@ -82,13 +84,15 @@ inline void append_code(std::string& out, uint32_t code) {
     for (int i = more - 1; i >= 0; i--) out += static_cast<char>(0x80 | (code >> 6 * i & 0x3F));
 }
 
-// A number that an entity names: as html.unescape has it, but what has eight decimal digits is no character.
-inline const char* unescape_number(const Entities& entities, const char* at, const char* end, std::string& out) {
+// Decodes a number as html.unescape does, but eight or more decimal digits are no character; returns its end.
+inline const char* unescape_number(const Entities& entities, const char* at, const char* end,
+                                   std::string& out) {
     const bool hex = at < end && (*at | 32) == 'x';
     const char *start = at + hex, *stop = start;
     uint32_t code = 0;
     for (; stop < end && (is_digit(*stop) || (hex && (*stop | 32) >= 'a' && (*stop | 32) <= 'f')); stop++) {
-        code = hex ? code * 16 + (is_digit(*stop) ? *stop - '0' : (*stop | 32) - 'a' + 10) : code * 10 + (*stop - '0');
+        const uint32_t digit = is_digit(*stop) ? *stop - '0' : (*stop | 32) - 'a' + 10;
+        code = code * (hex ? 16 : 10) + digit;
         if (code > 0x10FFFF) code = 0x110000;
     }
     if (stop == start) return nullptr;
@@ -103,7 +107,7 @@ inline const char* unescape_number(const Entities& entities, const char* at, con
     return stop < end && *stop == ';' ? stop + 1 : stop;
 }
 
-// Text with its entities decoded, as html.unescape does it: the longest name that is one.
+// Appends a text with its entities decoded as by html.unescape: of names, the longest that is one.
 inline void unescape(const Entities& entities, View text, std::string& out) {
     const char *at = text.data(), *end = at + text.size();
     while (at < end) {
@@ -116,7 +120,7 @@ inline void unescape(const Entities& entities, View text, std::string& out) {
             after = unescape_number(entities, at + 1, end, out);
         } else {
             const char* stop = at;
-            while (stop < end && stop - at < LONGEST_ENTITY && (is_letter(*stop) || is_digit(*stop))) stop++;
+            while (stop < end && stop - at < MAX_ENTITY && (is_letter(*stop) || is_digit(*stop))) stop++;
             if (stop < end && *stop == ';') stop++;
             for (; stop - at > 1 && !after; stop--) {
                 const auto found = entities.find(View(at, stop - at));
@@ -130,7 +134,7 @@ inline void unescape(const Entities& entities, View text, std::string& out) {
     }
 }
 
-// Lines as the page has them, without the spaces at their ends and the empty ones around.
+// Appends lines as the page has them, without the spaces at their ends and the empty lines around.
 inline void lines_of(View text, std::string& out) {
     const size_t start = out.size();
     const char *at = text.data(), *end = at + text.size();
@@ -138,7 +142,8 @@ inline void lines_of(View text, std::string& out) {
     while (at < end) {
         const uint8_t c = *at;
         const int width = c == NEW_LINE ? 1 : space(at, end);
-        bool ends = c == NEW_LINE || (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || (c == 0xC2 && width && at[1] == '\x85');
+        bool ends = c == NEW_LINE || (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E);
+        ends |= c == 0xC2 && width && at[1] == '\x85';
         ends |= c == 0xE2 && width && at[1] == '\x80' && (at[2] == '\xA8' || at[2] == '\xA9');
         if (ends) {
             at += c == '\r' && at + 1 < end && (at[1] == '\n' || at[1] == NEW_LINE) ? 2 : width;
@@ -155,8 +160,9 @@ inline void lines_of(View text, std::string& out) {
     while (out.size() > start && out.back() == '\n') out.pop_back();
 }
 
-// `clean` of blocks.py, added to `out`.
-inline void clean(const Entities& entities, View text, bool verbatim, std::string& out, std::string& scratch) {
+// Appends what `clean` of blocks.py makes of a text.
+inline void clean(const Entities& entities, View text, bool verbatim, std::string& out,
+                  std::string& scratch) {
     if (text.find('&') != View::npos) {
         scratch.clear();
         unescape(entities, text, scratch);
@@ -182,7 +188,8 @@ inline void clean(const Entities& entities, View text, bool verbatim, std::strin
     }
 }
 
-// What str.lower makes of a word, added to `out`; false where that takes Unicode's tables, for then it is no word of ASCII.
+// Appends what str.lower makes of a word; false where that takes Unicode's tables, and so gives no word of
+// ASCII.
 inline bool lower_word(View word, std::string& out) {
     static constexpr View KELVIN = "\u212A";  // the one letter that str.lower makes an ASCII letter
     for (size_t i = 0; i < word.size(); i++) {
@@ -198,10 +205,10 @@ inline bool lower_word(View word, std::string& out) {
     return true;
 }
 
-// How many sentences end in a text, roughly.
-inline Size stops(View text, Size characters) {
+// How many sentences end in a text, roughly: `_sentence_ends` of blocks.py.
+inline Size sentence_ends(View text, Size characters) {
     Size count = text.back() == '.' || text.back() == '?' || text.back() == '!';
-    if (characters <= MANY_STOPS) return count;
+    if (characters <= MIN_SENTENCES) return count;
     for (size_t i = 0; i + 1 < text.size(); i++) {
         const uint8_t c = text[i];
         if (c < 0x80) {

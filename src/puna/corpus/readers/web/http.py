@@ -1,17 +1,16 @@
-"""HTTP responses as web archives keep them: status, headers and body, with transfer and content encodings
-undone."""
+"""HTTP responses as web archives store them: status, headers, and the body without its encodings."""
 
 import re
 import zlib
 
-LARGEST_BODY = 64_000_000  # bytes a body may unpack to
+MAX_BODY_BYTES = 64_000_000  # decompressed
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 STATUS = re.compile(rb"\s*HTTP/\d(?:\.\d)? +(\d{3})")
 CHUNK_SIZE = re.compile(rb"\s*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 def split(payload: bytes) -> tuple[int, dict[str, str], bytes] | None:
-    """(status, headers by lower-case name, body as it was sent) of a response; None for what is none."""
+    """Return (status, headers by lower-case name, body as sent); None if the payload is no HTTP response."""
     status = STATUS.match(payload)
     blank = BLANK_LINE.search(payload)
     if not status or not blank:
@@ -24,19 +23,21 @@ def split(payload: bytes) -> tuple[int, dict[str, str], bytes] | None:
     return int(status[1]), headers, payload[blank.end() :]
 
 
-def body_of(headers: dict[str, str], sent: bytes) -> bytes | None:
-    """The body without its encodings; None where it cannot be decoded. Many archives undo an encoding and
-    keep its header, so a body that is not what the header says is taken as it is."""
+def decode_body(headers: dict[str, str], body: bytes) -> bytes | None:
+    """Return a body without its transfer and content encodings; None where it cannot be decoded.
+
+    Many archives decode a body and keep the header, so one that is not what its header says stays as it is.
+    """
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        sent = _join_chunks(sent)
-    body: bytes | None = sent
+        body = _join_chunks(body)
+    decoded: bytes | None = body
     for encoding in reversed(headers.get("content-encoding", "").lower().split(",")):
-        body = None if body is None else _decoded(body, encoding.strip())
-    return body
+        decoded = None if decoded is None else _decode(decoded, encoding.strip())
+    return decoded
 
 
 def _join_chunks(body: bytes) -> bytes:
-    """The body of a chunked response, as far as its chunks go; as it is where it does not begin with one."""
+    """Join the chunks of a body; a body that does not start with a chunk is returned as it is."""
     parts: list[bytes] = []
     at = 0
     while size := CHUNK_SIZE.match(body, at):
@@ -48,46 +49,45 @@ def _join_chunks(body: bytes) -> bytes:
     rest = body[at:]
     if not parts or (at < len(body) and b"<" not in parts[0][:4096]):
         return body
-    return b"".join(parts) + rest  # a wrong length: what follows it is text all the same
+    return b"".join(parts) + rest  # a chunk's length was wrong: the rest belongs to the text all the same
 
 
-def _decoded(body: bytes, encoding: str) -> bytes | None:
-    """One content encoding undone. A packed body that breaks off gives what there is: crawlers cut long
-    ones."""
-    plain = body.lstrip()[:1] == b"<"
+def _decode(body: bytes, encoding: str) -> bytes | None:
+    """Decode one content encoding. A truncated body is decoded as far as it goes: crawlers cut long ones."""
+    is_markup = body.lstrip()[:1] == b"<"
     if encoding in ("", "identity", "none", "utf-8", "utf8", "binary", "8bit"):
         return body
     try:
         if encoding in ("gzip", "x-gzip"):
-            return _inflated(body, 31) if body[:2] == b"\x1f\x8b" else body
+            return _inflate(body, 31) if body[:2] == b"\x1f\x8b" else body
         if encoding == "deflate":
-            return body if plain else _inflated(body, 15 if body[:1] == b"\x78" else -15)
-        if encoding == "br" and not plain:
+            return body if is_markup else _inflate(body, 15 if body[:1] == b"\x78" else -15)
+        if encoding == "br" and not is_markup:
             import brotli
 
             try:
-                return brotli.Decompressor().process(body, output_buffer_limit=LARGEST_BODY) or None
+                return brotli.Decompressor().process(body, output_buffer_limit=MAX_BODY_BYTES) or None
             except brotli.error:
                 return None
-        if encoding in ("zstd", "lz4") and not plain:
-            return _by_arrow(body, encoding)
+        if encoding in ("zstd", "lz4") and not is_markup:
+            return _decompress(body, encoding)
     except zlib.error:
         return None
-    return body if plain else None
+    return body if is_markup else None
 
 
-def _inflated(body: bytes, window: int) -> bytes | None:
-    return zlib.decompressobj(window).decompress(body, LARGEST_BODY)
+def _inflate(body: bytes, window_bits: int) -> bytes:
+    return zlib.decompressobj(window_bits).decompress(body, MAX_BODY_BYTES)
 
 
-def _by_arrow(body: bytes, codec: str) -> bytes | None:
+def _decompress(body: bytes, codec: str) -> bytes | None:
     import pyarrow as pa
 
     parts: list[bytes] = []
     try:
         with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
-            while (piece := stream.read(1 << 20)) and sum(map(len, parts)) < LARGEST_BODY:
+            while (piece := stream.read(1 << 20)) and sum(map(len, parts)) < MAX_BODY_BYTES:
                 parts.append(piece)
     except OSError:
-        pass  # what came before the damage counts
+        pass  # what was decompressed before the damage is kept
     return b"".join(parts) or None

@@ -1,9 +1,9 @@
-"""Which blocks of a page are its main text: two rounds of boosted oblivious trees over what surrounds each
-block.
+"""Classifier that finds a page's main text: two rounds of boosted oblivious trees over blocks in context.
 
 After Kohlschütter, Fankhauser, Nejdl, "Boilerplate Detection using Shallow Text Features" (2010): lengths,
-link density and the neighbours' say most. The second round also sees the first round's scores of the blocks
-around (stacking). All sums are of integers, so that a page has the same text on every machine.
+link density and the neighbours are the strongest features. The second round also gets the first round's
+scores of the blocks around (stacking). All sums are of integers, so that a page has the same text on every
+machine.
 """
 
 import json
@@ -12,189 +12,198 @@ from pathlib import Path
 
 import numpy as np
 
-from puna.corpus.readers.web.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks
+from puna.corpus.readers.web.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks, names
 
 MODEL = Path(__file__).with_name("main_text.json")
-UNIT = 1000  # a leaf's value is the log-odds times this
-FEW = 800  # characters
-PIECE = 256  # blocks that are judged at once; each takes up to 8 kB meanwhile
-NEAR = """
-    comment side navigation footer header related consent meta content caption list hidden form quote prose article main li p
-""".split()  # noqa: SIM905  (the groups whose nearest element's share of the page is asked for)
-WHERE = [GROUPS.index(name) for name in NEAR]
-NEGATIVE = [
-    GROUPS.index(name)
-    for name in (
-        "comment",
-        "side",
-        "navigation",
-        "footer",
-        "share",
-        "related",
-        "consent",
-        "nav",
-        "aside",
-        "advert",
-    )
-]
+UNIT = 1000  # leaf values and scores are log-odds times this
+MIN_CHARACTERS = 800  # of main text; with less than these, uncertain blocks are kept too
+BATCH = 256  # blocks scored at once; each takes up to 8 kB meanwhile
+# Groups for which the size of the nearest element, as a share of the page, is a feature.
+NEAREST = names("""
+    comment side navigation footer header related consent meta content caption list hidden form quote prose
+    article main li p
+""")
+NEAREST_INDEX = [GROUPS.index(name) for name in NEAREST]
+# Groups whose elements seldom hold main text.
+BOILERPLATE = names("comment side navigation footer share related consent nav aside advert")
+BOILERPLATE_INDEX = [GROUPS.index(name) for name in BOILERPLATE]
 
 
 def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
-    """[features, blocks] and the features' names. A page of no blocks is not asked for."""
+    """Return the features of the first round, [features, blocks], and their names. The page has blocks."""
     count, index = len(page.texts), np.arange(len(page.texts))
-    size, length, linked, stops, level = np.array(
-        [page.sizes, page.lengths, page.links, page.stops, page.levels], float
+    size, length, linked, sentences, level = np.array(
+        [page.sizes, page.lengths, page.link_lengths, page.sentence_ends, page.levels], float
     )
-    link, kinds, place, first, last = linked / length, page.kinds, page.places, page.first, page.last
+    link, kinds, first, last = linked / length, page.kinds, page.first, page.last
     parents = np.maximum(page.parents, 0)
 
     # What counts as running text: its mass finds the part of the page that holds the story.
-    prose = (size >= 80) & (link < 0.4) & ((stops > 0) | (kinds == PARAGRAPH) | (size > 160))
+    prose = (size >= 80) & (link < 0.4) & ((sentences > 0) | (kinds == PARAGRAPH) | (size > 160))
     mass = np.where(prose | (kinds == PRE), np.floor(np.minimum(size, 1000) * (1 - link)), 0.0)
     sums = np.zeros((6, count + 1))
-    np.cumsum([size, length, linked, stops, mass, prose], axis=1, out=sums[:, 1:])
+    np.cumsum([size, length, linked, sentences, mass, prose], axis=1, out=sums[:, 1:])
     sum_size, sum_length, sum_link, sum_mass = sums[[0, 1, 2, 4]]
-    total, all_mass = sum_size[-1], max(sum_mass[-1], 1.0)
-    inside = sums[:, last] - sums[:, first]  # of each node
-    share, full = inside[0] / total, inside[4] / all_mass
+    page_size, page_mass = sum_size[-1], max(sum_mass[-1], 1.0)
+    node_sums = sums[:, last] - sums[:, first]  # [6, nodes]
+    size_share, mass_share = node_sums[0] / page_size, node_sums[4] / page_mass
 
-    found: dict[str, np.ndarray] = {
-        "size": size, "link": link, "free": size * (1 - link), "stops": stops, "level": level,
-        "paragraph": kinds == PARAGRAPH, "item": kinds == ITEM,
+    columns: dict[str, np.ndarray] = {
+        "size": size,
+        "link": link,
+        "free": size * (1 - link),
+        "stops": sentences,
+        "level": level,
+        "paragraph": kinds == PARAGRAPH,
+        "item": kinds == ITEM,
         "copies": page.copies,
-        "title_words": page.common / np.maximum(page.words, 1),
-        "page_size": np.full(count, total), "page_blocks": np.full(count, count), "page_mass": np.full(count, sum_mass[-1]),
+        "title_words": page.title_words / np.maximum(page.words, 1),
+        "page_size": np.full(count, page_size),
+        "page_blocks": np.full(count, count),
+        "page_mass": np.full(count, sum_mass[-1]),
         "page_prose": np.full(count, sums[5, -1] / count),
-        "at": sum_size[:-1] / total, "mass_before": sum_mass[:-1] / all_mass, "mass_after": (sum_mass[-1] - sum_mass[1:]) / all_mass,
-        "since_h1": _since(level == 1, index), "to_prose": _since(prose[::-1], index)[::-1],
-    }  # fmt: skip
+        "at": sum_size[:-1] / page_size,
+        "mass_before": sum_mass[:-1] / page_mass,
+        "mass_after": (sum_mass[-1] - sum_mass[1:]) / page_mass,
+        "since_h1": _since(level == 1, index),
+        "to_prose": _since(prose[::-1], index)[::-1],
+    }
     for width in (2, 12):
-        low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
-        found[f"link_around_{width}"] = (sum_link[high] - sum_link[low]) / (
-            sum_length[high] - sum_length[low]
-        )
+        low, high = _window(index, width)
+        links_around = sum_link[high] - sum_link[low]
+        columns[f"link_around_{width}"] = links_around / (sum_length[high] - sum_length[low])
 
-    # The elements around: the block's own, the one around that, and the next.
+    # The block's own element, its parent and its grandparent.
     children = np.bincount(parents[1:], minlength=len(parents))
-    own, above = place, parents[place]
-    found["repeats"] = page.repeats
-    for step, node in enumerate((own, above, parents[above])):
-        here = inside[:, node]
-        found[f"node_size_{step}"], found[f"node_share_{step}"] = here[0], share[node]
-        found[f"node_link_{step}"] = here[2] / np.maximum(here[1], 1)
+    own, parent = page.nodes, parents[page.nodes]
+    columns["repeats"] = page.repeats
+    for step, node in enumerate((own, parent, parents[parent])):
+        sums_here = node_sums[:, node]
+        columns[f"node_size_{step}"] = sums_here[0]
+        columns[f"node_share_{step}"] = size_share[node]
+        columns[f"node_link_{step}"] = sums_here[2] / np.maximum(sums_here[1], 1)
         if step:
-            found[f"node_mass_{step}"], found[f"node_stops_{step}"] = (
-                full[node],
-                here[3] / np.maximum(here[1], 1),
-            )
-            found[f"node_prose_{step}"], found[f"children_{step}"] = here[5], children[node]
+            columns[f"node_mass_{step}"] = mass_share[node]
+            columns[f"node_stops_{step}"] = sums_here[3] / np.maximum(sums_here[1], 1)
+            columns[f"node_prose_{step}"] = sums_here[5]
+            columns[f"children_{step}"] = children[node]
 
     # The innermost element that holds most of the running text, and how far outside it a block lies.
-    for part in (0.4, 0.6):
-        top = int(np.flatnonzero(full > part)[-1]) if sum_mass[-1] else 0
+    for share in (0.4, 0.6):
+        top = int(np.flatnonzero(mass_share > share)[-1]) if sum_mass[-1] else 0
         chain = _ancestors(parents, top)
-        found[f"outside_{part}"] = len(chain) - (
-            (first[chain, None] <= index) & (index < last[chain, None])
-        ).sum(0)
-        found[f"before_{part}"], found[f"behind_{part}"] = first[top] - index, index - last[top]
-        found[f"top_size_{part}"] = np.full(count, share[top])
+        around = (first[chain, None] <= index) & (index < last[chain, None])
+        columns[f"outside_{share}"] = len(chain) - around.sum(0)
+        columns[f"before_{share}"] = first[top] - index
+        columns[f"behind_{share}"] = index - last[top]
+        columns[f"top_size_{share}"] = np.full(count, size_share[top])
 
-    near = page.near.T
-    found |= zip(
-        (f"near_{name}" for name in NEAR), np.where(near[WHERE] >= 0, share[near[WHERE]], 2.0), strict=True
-    )
-    negative = np.where(near[NEGATIVE] >= 0, full[near[NEGATIVE]], 2.0)
-    found["mass_comment"], found["mass_footer"] = negative[0], negative[3]
-    found["least_negative"], found["negatives"] = negative.min(0), (negative < 0.3).sum(0)
+    nearest = page.nearest.T[NEAREST_INDEX]
+    shares = np.where(nearest >= 0, size_share[nearest], 2.0)
+    columns |= zip((f"near_{name}" for name in NEAREST), shares, strict=True)
+    nearest = page.nearest.T[BOILERPLATE_INDEX]
+    boilerplate = np.where(nearest >= 0, mass_share[nearest], 2.0)
+    columns["mass_comment"] = boilerplate[BOILERPLATE.index("comment")]
+    columns["mass_footer"] = boilerplate[BOILERPLATE.index("footer")]
+    columns["least_negative"] = boilerplate.min(0)
+    columns["negatives"] = (boilerplate < 0.3).sum(0)
 
     for name in ("size", "link", "free", "paragraph"):
         for step in (-1, 1):
-            found[f"{name}_{step:+}"] = _shift(found[name], step)
-    return np.array(list(found.values()), float), list(found)
+            columns[f"{name}_{step:+}"] = _shift(columns[name], step)
+    return np.array(list(columns.values()), float), list(columns)
 
 
-def around(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Features of the second round: the first round's scores (integers) of a block and of those around it."""
-    found: dict[str, np.ndarray] = {}
+def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return what the second round has besides the first's features, [features, blocks], and the names.
+
+    scores: integers of the first round; size: characters of each block.
+    """
     count = len(scores)
     value = np.clip(scores, -5 * UNIT, 5 * UNIT).astype(float)
     weight = np.minimum(size, 500)
     index = np.arange(count)
-    parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.places
-    found["score"] = value
+    parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.nodes
+    columns: dict[str, np.ndarray] = {"score": value}
     for step in (-3, -2, -1, 1, 2, 3):
-        found[f"score_{step:+}"] = _shift(value, step)
+        columns[f"score_{step:+}"] = _shift(value, step)
     sum_weight, sum_value = _sums(weight), _sums(weight * value)
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
     for width in (2, 5, 10):
-        low, high = np.maximum(index - width, 0), np.minimum(index + width + 1, count)
-        found[f"score_around_{width}"] = (sum_value[high] - sum_value[low]) / (
-            sum_weight[high] - sum_weight[low]
-        )
+        low, high = _window(index, width)
+        score_around = sum_value[high] - sum_value[low]
+        columns[f"score_around_{width}"] = score_around / (sum_weight[high] - sum_weight[low])
     for step in range(4):
-        weight_here = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
-        found[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / weight_here
-        found[f"kept_node_{step}"] = (sum_kept[last[node]] - sum_kept[first[node]]) / weight_here
+        node_weight = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
+        columns[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / node_weight
+        columns[f"kept_node_{step}"] = (sum_kept[last[node]] - sum_kept[first[node]]) / node_weight
         node = parents[node]
     kept = max(sum_kept[-1], 1.0)
-    found["kept"] = np.full(count, sum_kept[-1])
-    found["kept_share"] = np.full(count, sum_kept[-1] / sum_weight[-1])
-    found["kept_before"] = sum_kept[:-1] / kept
-    found["kept_after"] = (sum_kept[-1] - sum_kept[1:]) / kept
-    found["best"] = np.full(count, value.max())
-    found["since_kept"] = _since(value > 0, index)
-    found["to_kept"] = _since(value[::-1] > 0, index)[::-1]
-    found["since_sure"] = _since(value > UNIT, index)
-    found["to_sure"] = _since(value[::-1] > UNIT, index)[::-1]
-    return np.array(list(found.values())), list(found)
+    columns["kept"] = np.full(count, sum_kept[-1])
+    columns["kept_share"] = np.full(count, sum_kept[-1] / sum_weight[-1])
+    columns["kept_before"] = sum_kept[:-1] / kept
+    columns["kept_after"] = (sum_kept[-1] - sum_kept[1:]) / kept
+    columns["best"] = np.full(count, value.max())
+    columns["since_kept"] = _since(value > 0, index)
+    columns["to_kept"] = _since(value[::-1] > 0, index)[::-1]
+    columns["since_sure"] = _since(value > UNIT, index)
+    columns["to_sure"] = _since(value[::-1] > UNIT, index)[::-1]
+    return np.array(list(columns.values())), list(columns)
 
 
 def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
-    """Scores, integers, by oblivious trees: each level of a tree asks the same question of every block; the
-    answers name the leaf.
+    """Return the integer scores of blocks by oblivious trees.
 
-    columns: [features, blocks], in one array or several whose features follow each other.
+    Each level of a tree compares the same feature of every block with a threshold, and the outcomes, one bit
+    a level, are the number of the leaf. columns: [features, blocks], in one array or several whose features
+    follow each other.
     """
     count, depth = trees["feature"].shape
+    features, thresholds = trees["feature"].T.ravel(), trees["threshold"].T.reshape(-1, 1)
+    leaves, first_leaf = trees["value"].ravel(), (np.arange(count) << depth)[:, None]
     scores = np.full(columns[0].shape[1], int(trees["bias"]))
-    for at in range(0, len(scores), PIECE):
-        some = np.concatenate([part[:, at : at + PIECE] for part in columns])
-        answers = (
-            (some[trees["feature"].T.ravel()] > trees["threshold"].T.reshape(-1, 1))
-            .view(np.uint8)
-            .reshape(depth, count, -1)
-        )
-        leaf = answers[0]
+    for start in range(0, len(scores), BATCH):
+        batch = np.concatenate([part[:, start : start + BATCH] for part in columns])
+        bits = (batch[features] > thresholds).view(np.uint8).reshape(depth, count, -1)
+        leaf = bits[0]
         for level in range(1, depth):
-            leaf = leaf | (answers[level] << level)
-        scores[at : at + PIECE] += trees["value"].ravel()[leaf + (np.arange(count) << depth)[:, None]].sum(0)
+            leaf = leaf | (bits[level] << level)
+        scores[start : start + BATCH] += leaves[leaf + first_leaf].sum(0)
     return scores
 
 
 def keep(page: Blocks) -> np.ndarray:
-    """Which blocks are main text, booleans."""
+    """Return which blocks are main text, bool [blocks]."""
     if not page.texts:
         return np.zeros(0, bool)
-    rounds = model()
+    first_round, second_round = model()
     columns, _ = features(page)
-    more, _ = around(page, apply(rounds[0], columns), columns[0])
-    return chosen(apply(rounds[1], columns, more), columns[0])
+    more, _ = score_features(page, apply(first_round, columns), columns[0])
+    return select(apply(second_round, columns, more), columns[0])
 
 
-def chosen(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The blocks that more likely are main text than not; where these are few, those too that are so by odds
-    of one to three."""
+def select(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the blocks that are more likely main text than not, bool [blocks].
+
+    Where these hold less than MIN_CHARACTERS, blocks with odds above e^-1, about one to three, are added.
+    """
     kept = scores > 0
-    return kept if size[kept].sum() >= FEW else scores > -UNIT
+    return kept if size[kept].sum() >= MIN_CHARACTERS else scores > -UNIT
 
 
 @cache
 def model() -> list[dict[str, np.ndarray]]:
-    """The two rounds' trees: feature, threshold [trees, depth], value [trees, leaves], bias; made by
-    bench/train_main_text.py."""
-    return [
-        {name: np.array(values) for name, values in trees.items()} for trees in json.loads(MODEL.read_text())
-    ]
+    """Load the trees of both rounds: feature, threshold [trees, depth], value [trees, leaves], bias.
+
+    bench/train_main_text.py trains them.
+    """
+    rounds = json.loads(MODEL.read_text())
+    return [{name: np.array(values) for name, values in trees.items()} for trees in rounds]
+
+
+def _window(index: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ranges of the blocks at most `width` before or behind each block."""
+    return np.maximum(index - width, 0), np.minimum(index + width + 1, len(index))
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
@@ -202,22 +211,23 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 
 def _shift(values: np.ndarray, step: int) -> np.ndarray:
-    """The values `step` blocks on; -1 beyond the page's ends."""
-    found = np.full(len(values), -1.0)
+    """Return the values `step` blocks ahead, -1 beyond the ends of the page."""
+    shifted = np.full(len(values), -1.0)
     if step > 0:
-        found[:-step] = values[step:]
+        shifted[:-step] = values[step:]
     else:
-        found[-step:] = values[:step]
-    return found
+        shifted[-step:] = values[:step]
+    return shifted
 
 
 def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Blocks since the last hit, 0 on it; 9999 before the first."""
+    """Return the number of blocks since the last hit, 0 on it and 9999 before the first."""
     latest = np.maximum.accumulate(np.where(hit, index, -1))
     return np.where(latest >= 0, index - latest, 9999).astype(float)
 
 
 def _ancestors(parents: np.ndarray, node: int) -> np.ndarray:
+    """Return a node and its ancestors up to the page."""
     chain = [node]
     while node:
         node = parents[node]

@@ -1,4 +1,4 @@
-"""The main text of an HTML page, whoever brought it."""
+"""Main text of an HTML page, for every reader that meets one."""
 
 import codecs
 import re
@@ -10,26 +10,25 @@ from puna.corpus.readers.web import main_text
 from puna.corpus.readers.web.blocks import ITEM, PRE, ROW, Blocks, split
 
 CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
-TIGHT = (ITEM, ROW, PRE)  # kinds whose blocks follow each other on the next line
+TIGHT = (ITEM, ROW, PRE)  # kinds of blocks that follow one of the same kind without a blank line
 
 
 def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
-    """(title, main text) of a page; both empty where there is none. content_type: of the HTTP header, for its
-    charset.
+    """Return (title, main text) of a page, both empty where there is none. content_type: the HTTP header.
 
-    The encoding is the header's, then the page's own mark, then a guess. Navigation, forms, comments and
-    boilerplate are left out by `main_text.keep`. Paragraphs have a blank line between them, list items a "-
-    ", table rows their cells between " | ", and preformatted text its lines.
+    The encoding is that of the header, else the page's own declaration, else detected. `main_text.keep` drops
+    navigation, forms, comments and boilerplate. Paragraphs are separated by a blank line, list items start
+    with "- ", cells of a table row are joined with " | ", and preformatted text keeps its lines.
     """
-    blocks = split(html if _is_plain(html, content_type) else decode(html, content_type))
-    return blocks.title, written(blocks, main_text.keep(blocks))
+    blocks = split(html if _is_declared_utf8(html, content_type) else decode(html, content_type))
+    return blocks.title, render(blocks, main_text.keep(blocks))
 
 
 def decode(html: bytes, content_type: str) -> str:
-    """The page's characters, without NUL; what cannot be decoded is replaced or left out."""
+    """Return the page as text without NUL; what cannot be decoded is replaced or left out."""
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    encoding = _named(html, content_type)
+    encoding = _declared_encoding(html, content_type)
     try:
         if not _codec(encoding):
             encoding = detect_encoding(html) or "utf-8"
@@ -39,10 +38,13 @@ def decode(html: bytes, content_type: str) -> str:
     return text.replace("\x00", "") if "\x00" in text else text
 
 
-def _is_plain(html: bytes, content_type: str) -> bool:
-    """Whether a page is the UTF-8 that it says it is, so that it can be read as it stands: a large one with a
-    rare character would take four bytes a character."""
-    if _codec(_named(html, content_type)) != "utf-8" or html.startswith(codecs.BOM_UTF8) or b"\x00" in html:
+def _is_declared_utf8(html: bytes, content_type: str) -> bool:
+    """Tell whether a page is declared as UTF-8 and valid UTF-8 without NUL.
+
+    Such a page is split as bytes: as a str, a single rare character makes it take four bytes a character.
+    """
+    declared = _codec(_declared_encoding(html, content_type))
+    if declared != "utf-8" or html.startswith(codecs.BOM_UTF8) or b"\x00" in html:
         return False
     ends = pa.py_buffer(np.array([0, len(html)], np.int64))
     try:
@@ -52,26 +54,27 @@ def _is_plain(html: bytes, content_type: str) -> bool:
     return True
 
 
-def _named(html: bytes, content_type: str) -> str:
-    named = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
-    return named.group(1).decode() if named else ""
+def _declared_encoding(html: bytes, content_type: str) -> str:
+    declared = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
+    return declared.group(1).decode() if declared else ""
 
 
-def written(blocks: Blocks, keep: np.ndarray) -> str:
-    """The kept blocks as text."""
+def render(blocks: Blocks, keep: np.ndarray) -> str:
+    """Return the text of the blocks for which `keep` is true."""
     parts: list[str] = []
-    before = 0
+    previous_kind = 0
     for text, kind, kept in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True):
-        if kept:
-            if parts:
-                parts.append("\n" if kind == before and kind in TIGHT else "\n\n")
-            parts.append("- " + text if kind == ITEM else text)
-            before = kind
+        if not kept:
+            continue
+        if parts:
+            parts.append("\n" if kind == previous_kind and kind in TIGHT else "\n\n")
+        parts.append("- " + text if kind == ITEM else text)
+        previous_kind = kind
     return "".join(parts)
 
 
 def _codec(encoding: str) -> str:
-    """Python's name of an encoding; "" where there is none."""
+    """Return Python's name of an encoding, "" if there is none."""
     try:
         return codecs.lookup(encoding).name if encoding else ""
     except LookupError:

@@ -1,9 +1,8 @@
-"""Web archives: WARC (pages), WET (text already extracted), WAT (skipped) and the older ARC, versions 1 and
-2.
+"""Web archives: WARC (pages), WET (extracted text), WAT (skipped) and the older ARC, versions 1 and 2.
 
-A record that is malformed, or lies in a damaged gzip member, is skipped with its reason and its place;
-reading goes on at the next record that can be found. Memory stays at a few records, whatever the size of the
-file.
+A record that is malformed, or lies in a damaged gzip member, is skipped with its reason and offset, and
+reading goes on at the next record that can be found. Memory is bounded by a few records, whatever the size of
+the file.
 """
 
 import re
@@ -12,24 +11,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from puna.corpus.readers.web import http
-from puna.corpus.readers.web.archive import LONGEST_HEADER, Archive
+from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
 from puna.corpus.readers.web.page import page_text
-from puna.corpus.record import BrokenOff, Found, Refuses, Skipped, digest
+from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
 from puna.errors import UserError
 
-EARLY, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
-PAGES = ("text/html", "application/xhtml+xml")
-LARGEST_RECORD = 64_000_000  # bytes; a longer record is no page
-MOST_READ_TWICE = 1_000_000_000  # bytes of a file; a file of nothing but wrong lengths must come to an end
-HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines in \r\r\n
+TRUNCATED, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
+TOO_LARGE = "record over 64 MB"
+PAGE_TYPES = ("text/html", "application/xhtml+xml")
+MAX_RECORD_BYTES = 64_000_000  # a longer record is no page
+MAX_BYTES_READ_AGAIN = 1_000_000_000  # per file: one of nothing but wrong lengths must come to an end
+HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines with \r\r\n
 LINE_END = re.compile(rb"\n")
 VERSION = re.compile(rb"WARC/\d\.\d+[ \t\r]*\n")
 NEXT_RECORD = re.compile(rb"\n(?:WARC/\d\.\d+[ \t\r]*\n|[^ \r\n]+ [\d.:a-fA-F]+ \d{8,14} [^\r\n]* \d+\r?\n)")
-SWALLOWED = re.compile(rb"\n\r*\n(?=WARC/\d\.\d+[ \t\r]*\n)")
+RECORD_INSIDE = re.compile(rb"\n\r*\n(?=WARC/\d\.\d+[ \t\r]*\n)")
 
 
 class _Page(NamedTuple):
-    """An HTML page whose text has not been taken out yet."""
+    """HTML page whose text has not been extracted yet."""
 
     body: bytes
     content_type: str
@@ -37,111 +37,115 @@ class _Page(NamedTuple):
     offset: int
 
 
-def read(path: Path, refuses: Refuses = None) -> Iterator[Found | Skipped]:
-    """Every HTML response, HTML resource and WET text; other records of content are skipped with their
-    reason, while requests and records about the archive itself are passed over.
+def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedRecord]:
+    """Yield every HTML response, HTML resource and WET text of an archive.
 
-    offset: byte of the file where the record's gzip member starts, as in a CDX index; in a file that is
-    plain, or packed otherwise, byte of the record in what it unpacks to. Raises UserError where the file
-    breaks off, or is damaged with nothing readable behind, in place of the record that this happens in.
+    Other records with content are skipped with a reason; requests and records about the archive itself are
+    passed over. The offset of a record is the byte of the file where its gzip member starts, as in a CDX
+    index; in a file without gzip members, its byte in the decompressed file. Raises TruncatedFile in place of
+    the record in which the file ends, or is damaged with nothing readable behind, and UserError for other
+    formats.
     """
     for item in _records(path):
         if not isinstance(item, _Page):
             yield item
         elif refuses and (reason := refuses(item.url)):
-            yield Skipped(reason, item.url, item.offset)
+            yield SkippedRecord(reason, item.url, item.offset)
         else:
             title, text = page_text(item.body, item.content_type)
-            yield (
-                Found(item.url, text, item.offset, digest(item.body), title)
-                if text
-                else Skipped("no text", item.url, item.offset)
-            )
+            yield _document(item.url, text, item.offset, item.body, title)
 
 
-def _records(path: Path) -> Iterator[Found | Skipped | _Page]:
-    archive = Archive(path, _begins)
+def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:
+    if not text:
+        return SkippedRecord("no text", url, offset)
+    return RawDocument(url, text, offset, digest(raw), title)
+
+
+def _records(path: Path) -> Iterator[RawDocument | SkippedRecord | _Page]:
+    archive = Archive(path, _starts_record)
     archive.skip_blank_lines()
-    if archive.damage is None and not _begins(archive.peek(LONGEST_HEADER)):
+    if archive.damage is None and not _starts_record(archive.peek(MAX_HEADER_BYTES)):
         raise UserError("neither a WARC nor an ARC file")
     while True:
         archive.skip_blank_lines()
         offset = archive.offset()
         item = _record(archive, offset) if archive.peek(1) else None
-        if not (isinstance(item, Skipped) and item.reason == EARLY):
+        if not (isinstance(item, SkippedRecord) and item.reason == TRUNCATED):
             if item is not None:
                 yield item
             if archive.peek(1):
                 continue
             item = None
+        # The archive cannot be read on, inside `item` or behind the last record.
         damage = archive.damage
         if item is None and damage is None:
             return
-        url, at = (
-            (item.url, offset) if item is not None else ("", damage.member if damage is not None else offset)
-        )
+        url = item.url if item is not None else ""
+        damage_offset = damage.member if item is None and damage is not None else offset
         if damage is not None and archive.recover():
-            yield Skipped(DAMAGED, url, at)
+            yield SkippedRecord(DAMAGED, url, damage_offset)
             continue
-        inside = f" inside the record at byte {at:,}: {url}" if item is not None else ""
-        raise BrokenOff(
-            (f"{damage}," if damage and inside else str(damage or "the archive breaks off")) + inside, url, at
-        )
+        message = str(damage or "the archive breaks off")
+        if item is not None:
+            comma = "," if damage else ""
+            message += f"{comma} inside the record at byte {damage_offset:,}: {url}"
+        raise TruncatedFile(message, url, damage_offset)
 
 
-def _begins(content: bytes) -> bool:
+def _starts_record(content: bytes) -> bool:
     content = content.lstrip(b"\r\n")
     return bool(VERSION.match(content)) or _arc_header(content.partition(b"\n")[0]) is not None
 
 
-def _record(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
-    """The record at the present place; None for one that holds no content. One that ends early is told as
-    EARLY."""
+def _record(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page | None:
+    """Read the record at the cursor: None if it holds no content, skipped as TRUNCATED if it ends early."""
     return _warc(archive, offset) if archive.peek(5) == b"WARC/" else _arc(archive, offset)
 
 
-def _warc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
-    head = archive.until(HEADER_END, LONGEST_HEADER)
-    if (
-        head is None
-        and len(archive.peek(LONGEST_HEADER)) < LONGEST_HEADER
-        and not NEXT_RECORD.search(archive.peek(LONGEST_HEADER))
-    ):
-        return Skipped(EARLY, "", offset)
+def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page | None:
+    head = archive.read_until(HEADER_END, MAX_HEADER_BYTES)
+    if head is None:
+        ahead = archive.peek(MAX_HEADER_BYTES)
+        if len(ahead) < MAX_HEADER_BYTES and not NEXT_RECORD.search(ahead):
+            return SkippedRecord(TRUNCATED, "", offset)
     headers = _headers(head) if head is not None else {}
     length = headers.get("content-length", "")
     if head is None or not VERSION.match(head) or not re.fullmatch("[0-9]{1,15}", length):
-        archive.next_record(NEXT_RECORD, head or b"")
-        return Skipped(MALFORMED, headers.get("warc-target-uri", ""), offset)
-    url = (
-        headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}"
-    ).strip("<>")
+        archive.skip_to_next_record(NEXT_RECORD, head or b"")
+        return SkippedRecord(MALFORMED, headers.get("warc-target-uri", ""), offset)
+    name = headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}"
+    url = name.strip("<>")
     size = int(length)
-    if size > LARGEST_RECORD:
-        return Skipped("record over 64 MB" if archive.skip(size) == size else EARLY, url, offset)
+    if size > MAX_RECORD_BYTES:
+        return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     ahead = archive.peek(16).lstrip(b"\r\n")
     if len(payload) < size or (ahead and not ahead.startswith(b"WARC/")):
-        # A length that is too large takes in what is behind.
-        swallowed = SWALLOWED.search(payload + archive.peek(64))
-        if swallowed and swallowed.end() <= len(payload) and archive.given_back < MOST_READ_TWICE:
-            archive.give_back(payload[swallowed.end() :])
-            payload = payload[: swallowed.start()]
+        # A length that is too large takes in the records behind.
+        inside = RECORD_INSIDE.search(payload + archive.peek(64))
+        if inside and inside.end() <= len(payload) and archive.bytes_pushed_back < MAX_BYTES_READ_AGAIN:
+            archive.push_back(payload[inside.end() :])
+            payload = payload[: inside.start()]
         elif len(payload) < size:
-            return Skipped(EARLY, url, offset)
-    if (
-        not ahead
-        and archive.damage is not None
-        and not archive.damage.early
-        and archive.damage.member == offset
-    ):
-        return Skipped(EARLY, url, offset)  # whole to look at, but its checksum is wrong
+            return SkippedRecord(TRUNCATED, url, offset)
+    if not ahead and _is_member_damaged(archive, offset):
+        return SkippedRecord(TRUNCATED, url, offset)
     return _content(headers, payload, url, offset)
 
 
+def _skip_large(archive: Archive, size: int, url: str, offset: int) -> SkippedRecord:
+    return SkippedRecord(TOO_LARGE if archive.skip(size) == size else TRUNCATED, url, offset)
+
+
+def _is_member_damaged(archive: Archive, offset: int) -> bool:
+    """Tell whether the gzip member of a record that was read to its end is damaged: its checksum is wrong."""
+    damage = archive.damage
+    return damage is not None and not damage.early and damage.member == offset
+
+
 def _headers(head: bytes) -> dict[str, str]:
-    """Fields of a WARC header by lower-case name; a line that starts with white space goes on the one
-    before."""
+    """Return the fields of a WARC header by lower-case name, with continuation lines joined."""
     fields: dict[str, str] = {}
     name = ""
     for line in head.decode("utf-8", "replace").split("\n")[1:]:
@@ -157,90 +161,85 @@ def _headers(head: bytes) -> dict[str, str]:
 
 def _content(
     headers: dict[str, str], payload: bytes, url: str, offset: int
-) -> Found | Skipped | _Page | None:
+) -> RawDocument | SkippedRecord | _Page | None:
     kind, content_type = headers.get("warc-type", "").lower(), headers.get("content-type", "")
     if kind == "response":
         return _response(payload, url, offset)
     if kind == "conversion":
         text = payload.decode("utf-8", "replace")
-        return (
-            Found(url, text, offset, digest(payload), text.partition("\n")[0][:200])
-            if text.strip()
-            else Skipped("no text", url, offset)
-        )
+        return _document(url, text if text.strip() else "", offset, payload, text.partition("\n")[0][:200])
     if kind == "resource":
         return _page(payload, content_type, url, offset)
     if kind in ("revisit", "continuation"):
-        return Skipped(kind, url, offset)
+        return SkippedRecord(kind, url, offset)
     if kind == "metadata" and "json" in content_type:
-        return Skipped("metadata about a page (WAT)", url, offset)
+        return SkippedRecord("metadata about a page (WAT)", url, offset)
     return None
 
 
-def _response(payload: bytes, url: str, offset: int) -> Skipped | _Page:
-    """An HTTP response as it came over the wire."""
+def _response(payload: bytes, url: str, offset: int) -> SkippedRecord | _Page:
+    """Return the page of an HTTP response as it was sent."""
     response = http.split(payload)
     if response is None:
-        return Skipped("no HTTP response", url, offset)
-    status, headers, sent = response
+        return SkippedRecord("no HTTP response", url, offset)
+    status, headers, encoded = response
     if status != 200:
-        return Skipped("HTTP status not 200", url, offset)
-    if not _is_page(headers.get("content-type", ""), sent):
-        return Skipped("not HTML", url, offset)
-    body = http.body_of(headers, sent)
+        return SkippedRecord("HTTP status not 200", url, offset)
+    if not _is_page(headers.get("content-type", ""), encoded):
+        return SkippedRecord("not HTML", url, offset)
+    body = http.decode_body(headers, encoded)
     if body is None:
-        return Skipped("cannot be decoded", url, offset)
+        return SkippedRecord("cannot be decoded", url, offset)
     return _page(body, headers.get("content-type", ""), url, offset)
 
 
 def _is_page(content_type: str, body: bytes) -> bool:
-    """Whether a body is HTML, or may be once decoded: one without a type shows it in its beginning."""
+    """Tell whether a body is HTML, by its type, or without one by its start; a gzip body may be."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind:
-        return kind in PAGES
+        return kind in PAGE_TYPES
     start = body[:2000].lower()
     return b"<html" in start or b"<!doctype html" in start or start[:2] == b"\x1f\x8b"
 
 
-def _page(body: bytes, content_type: str, url: str, offset: int) -> Skipped | _Page:
+def _page(body: bytes, content_type: str, url: str, offset: int) -> SkippedRecord | _Page:
     if not _is_page(content_type, body):
-        return Skipped("not HTML", url, offset)
+        return SkippedRecord("not HTML", url, offset)
     return _Page(body, content_type, url, offset)
 
 
 def _arc_header(line: bytes) -> tuple[str, int] | None:
-    """(URL, length) of an ARC header line `URL IP date type [fields of version 2] length`; a URL may hold
-    spaces."""
+    """Parse (URL, length) of an ARC header line `URL IP date type [fields of version 2] length`.
+
+    A URL may hold spaces. None if the line is no ARC header.
+    """
     fields = line.rstrip(b"\r").split(b" ")
     if not re.fullmatch(rb"[0-9]{1,15}", fields[-1]):
         return None
-    for place in range(2, len(fields) - 2):
-        if re.fullmatch(rb"[0-9]{8,14}", fields[place]):
-            url = b" ".join(fields[: place - 1])
+    for index in range(2, len(fields) - 2):
+        if re.fullmatch(rb"[0-9]{8,14}", fields[index]):  # the date
+            url = b" ".join(fields[: index - 1])
             return (url.decode("utf-8", "replace"), int(fields[-1])) if b":" in url else None
     return None
 
 
-def _arc(archive: Archive, offset: int) -> Found | Skipped | _Page | None:
-    """An ARC record: its header line, then so many bytes of HTTP response."""
-    line = archive.until(LINE_END, LONGEST_HEADER)
+def _arc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page | None:
+    """Read an ARC record: its header line, then as many bytes of HTTP response as that says."""
+    line = archive.read_until(LINE_END, MAX_HEADER_BYTES)
     header = _arc_header(line[:-1]) if line is not None else None
     if header is None:
-        archive.next_record(NEXT_RECORD, line or b"")
-        return Skipped(MALFORMED, "", offset)
+        archive.skip_to_next_record(NEXT_RECORD, line or b"")
+        return SkippedRecord(MALFORMED, "", offset)
     url, size = header
-    if size > LARGEST_RECORD:
-        return Skipped("record over 64 MB" if archive.skip(size) == size else EARLY, url, offset)
+    if size > MAX_RECORD_BYTES:
+        return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     if len(payload) < size:
-        return Skipped(EARLY, url, offset)
-    if (
-        not archive.peek(4).strip(b"\r\n")
-        and archive.damage is not None
-        and archive.damage.member == offset
-        and not archive.damage.early
-    ):
-        return Skipped(EARLY, url, offset)
+        return SkippedRecord(TRUNCATED, url, offset)
+    if not archive.peek(4).strip(b"\r\n") and _is_member_damaged(archive, offset):
+        return SkippedRecord(TRUNCATED, url, offset)
     if url.startswith("filedesc:"):
         return None
-    return _response(payload, url, offset) if url.startswith("http") else Skipped("not HTML", url, offset)
+    if not url.startswith("http"):
+        return SkippedRecord("not HTML", url, offset)
+    return _response(payload, url, offset)

@@ -1,1 +1,1 @@
-"""Dumps of wikis."""
+"""XML dumps of wikis and their wikitext."""

@@ -1,7 +1,6 @@
-"""The web pages that Wikipedia's articles cite: the positive examples of the reference classifier (paper,
-section 2.1).
+"""Web pages cited by Wikipedia: positive examples of the reference classifier (paper, section 2.1).
 
-Templates that build an address out of an identifier (doi, ISBN, a video's number) are not expanded.
+Templates that build a URL from an identifier (DOI, ISBN, number of a video) are not expanded.
 """
 
 import hashlib
@@ -23,31 +22,32 @@ VERBATIM = re.compile(
     r"<!--|<(nowiki|pre|syntaxhighlight|source|math|score|timeline)\b[^<>]*>", re.IGNORECASE
 )
 REF = re.compile(r"<ref\b([^<>]*)>|</ref\s*>", re.IGNORECASE)
-UNCLOSED_CHARACTERS = 2_000  # of a <ref> that is never closed; it ends at an empty line, too
+MAX_UNCLOSED_CHARACTERS = 2_000  # of a <ref> that is never closed; it ends at an empty line, too
 OPEN = r"(?P<open>\{\{\s*(?P<name>[^|{}\[\]<>\n]{0,60}))"
 START = r"(?P<url>\[?(?:(?<![A-Za-z0-9])https?:|(?<=\[)|(?<==))//"
 PARAMETER = r"(?P<parameter>\|\s*(?:(?P<key>\w[\w -]{0,40}?)\s*=\s*)?)"
 CHARACTERS = r"""[^\s\[\]<>"{}|']+|'(?!')|\{(?!\{)|\}(?!\})"""
 CLOSE = r"(?P<close>\}\})"
-# The marks of a text outside templates, where a pipe is part of an address, and inside of them, where it ends
-# one.
-MARKS = (
+# Tokens of a text outside templates, where a pipe is part of a URL, and inside of them, where it ends one.
+TOKENS = (
     re.compile(rf"{OPEN}|{START}(?:{CHARACTERS}|\|)+)", re.IGNORECASE),
     re.compile(rf"{OPEN}|{CLOSE}|{PARAMETER}|{START}(?:{CHARACTERS})+)", re.IGNORECASE),
 )
+URL_END = re.compile(r"&(?:lt|gt|nbsp|#0*(?:60|62|160)|#x0*(?:3[ce]|a0));", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
-# Names of the templates that cite, in the 20 languages of the paper, and of those that stand for <ref>.
+# Names of citation templates in the 20 languages of the paper, and of those that stand for <ref>.
 CITATION = re.compile(
-    r"(?:cit(?:e|ation|a|ar|at|ace|eer|iranje|web|lib|per)|vcite2?|cytuj|ref-\w+|lien (?:web|archive)|article|ouvrage|chapitre|"
-    r"internetquelle|literatur|webarchive?|webbref|bokref|tidningsref|tidskriftsref|kilde|navedi|цитат|цитиране|статья|книга|публикация|"
-    r"стаття|#tag:ref|refn|efn|notetag)\b",
+    r"(?:cit(?:e|ation|a|ar|at|ace|eer|iranje|web|lib|per)|vcite2?|cytuj|ref-\w+|lien (?:web|archive)|"
+    r"article|ouvrage|chapitre|internetquelle|literatur|webarchive?|webbref|bokref|tidningsref|tidskriftsref|"
+    r"kilde|navedi|цитат|цитиране|статья|книга|публикация|стаття|#tag:ref|refn|efn|notetag)\b",
     re.IGNORECASE,
 )
 ARCHIVE_KEY = re.compile(r"archi|arhiv|arkiv|arquiv|arxiu|архив|архів|wayback", re.IGNORECASE)
 ARCHIVE = re.compile(
-    r"https?://(?:[\w-]+\.)*(?:(?:web|wayback|liveweb|replay|classic-web)\.archive\.org|archive\.(?:today|is|ph|li|vn|md|fo)|"
-    r"archive\.wikiwix\.com|webcitation\.org|archive-it\.org|webarchive\.[\w.-]+|arquivo\.pt|perma\.cc|ghostarchive\.org|megalodon\.jp|"
-    r"freezepage\.com|webcache\.googleusercontent\.com)(?::\d+)?(?:[/?]|\Z)(.*)",
+    r"https?://(?:[\w-]+\.)*(?:(?:web|wayback|liveweb|replay|classic-web)\.archive\.org|"
+    r"archive\.(?:today|is|ph|li|vn|md|fo)|archive\.wikiwix\.com|webcitation\.org|archive-it\.org|"
+    r"webarchive\.[\w.-]+|arquivo\.pt|perma\.cc|ghostarchive\.org|megalodon\.jp|freezepage\.com|"
+    r"webcache\.googleusercontent\.com)(?::\d+)?(?:[/?]|\Z)(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 QUERIED = re.compile(r"[?&]url=([^&]+)", re.IGNORECASE)
@@ -57,27 +57,25 @@ CAPTURED = re.compile(
 
 
 def references(wikitext: str) -> list[str]:
-    """Addresses of the pages that an article cites, as they are written there, each page once, in time linear
-    in the text.
+    """Return the URLs of the pages that an article cites as written there, each page once, in linear time.
 
-    What counts is any http address in a <ref>, wherever that stands, and in a template of citation outside of
-    one; not what a comment or <nowiki> hides. Of an archived copy the original page is given, where the
-    address names it; else nothing.
+    These are the http URLs in any <ref> and in citation templates outside of one, except in comments and
+    <nowiki>. For an archived copy it is the original page if the URL names that, else none.
     """
-    bodies, rest = _split(_visible(wikitext).replace("{{!}}", "%7C").replace("{{=}}", "="))
-    found: dict[str, str] = {}
-    for text, cited in [*((body, True) for body in bodies), (rest, False)]:
-        for url in _addresses(text, cited):
+    bodies, rest = _split_refs(_remove_verbatim(wikitext).replace("{{!}}", "%7C").replace("{{=}}", "="))
+    by_page: dict[str, str] = {}
+    for text, is_cited in [*((body, True) for body in bodies), (rest, False)]:
+        for url in _urls(text, is_cited):
             if key := normalise_url(url):
-                found.setdefault(key, url)
-    return list(found.values())
+                by_page.setdefault(key, url)
+    return list(by_page.values())
 
 
 def cited(path: Path) -> Iterator[tuple[str, str]]:
-    """(article, address of a page it cites) over the articles of a dump: its address where the dump names its
-    wiki, else its title.
+    """Yield (article, URL of a page it cites) for the articles of a dump.
 
-    Raises UserError, after all whole pages, where the dump breaks off.
+    An article is given by its URL if the dump names its wiki, else by its title. Raises UserError, after all
+    complete pages, where the dump is truncated.
     """
     base = ""
     for element in streams.xml_elements(path, ("base", "page")):
@@ -85,7 +83,7 @@ def cited(path: Path) -> Iterator[tuple[str, str]]:
             base = (element.text or "").rpartition("/")[0]
             continue
         values: dict[str, Any] = {
-            part.tag.rpartition("}")[2]: part.text or "" for part in element.iter("{*}*")
+            child.tag.rpartition("}")[2]: child.text or "" for child in element.iter("{*}*")
         }
         if values.get("ns", "0").strip() != "0" or values.get("model", "wikitext") != "wikitext":
             continue
@@ -96,8 +94,7 @@ def cited(path: Path) -> Iterator[tuple[str, str]]:
 
 
 class Citations:
-    """A set of pages by their addresses, however written, at 8 bytes each: two of them are mixed up once in
-    2^64 pairs."""
+    """Set of pages by normalised URL, at 8 bytes each; two pages collide with a chance of 2^-64."""
 
     def __init__(self, urls: Iterable[str]) -> None:
         keys = array("Q", (_key(name) for url in urls if (name := normalise_url(url))))
@@ -109,21 +106,19 @@ class Citations:
     def __contains__(self, url: str) -> bool:
         name = normalise_url(url)
         key = np.uint64(_key(name))
-        place = int(np.searchsorted(self._keys, key))
-        return bool(name) and place < len(self._keys) and bool(self._keys[place] == key)
+        index = int(np.searchsorted(self._keys, key))
+        return bool(name) and index < len(self._keys) and bool(self._keys[index] == key)
 
 
 def _key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def _visible(text: str) -> str:
-    """Without comments and without what stands in tags whose content is no wikitext."""
+def _remove_verbatim(text: str) -> str:
+    """Remove comments, and tags whose content is no wikitext."""
     parts: list[str] = []
     at = 0
-    never_closed: set[str] = (
-        set()
-    )  # so that a text of many opening tags is not searched to its end for each of them
+    never_closed: set[str] = set()  # tags that are not searched for again, so that time stays linear
     while opening := VERBATIM.search(text, at):
         parts.append(text[at : opening.start()])
         at = opening.end()
@@ -140,77 +135,73 @@ def _visible(text: str) -> str:
     return "".join(parts) + text[at:]
 
 
-def _split(text: str) -> tuple[list[str], str]:
-    """(contents of <ref> tags, all other text)."""
+def _split_refs(text: str) -> tuple[list[str], str]:
+    """Return (contents of <ref> tags, all other text)."""
     bodies: list[str] = []
     outside: list[str] = []
     at, start = 0, -1
-    for mark in [*REF.finditer(text), None]:
-        if mark is not None and mark[1] is not None and mark[1].endswith("/"):
+    for tag in [*REF.finditer(text), None]:
+        if tag is not None and tag[1] is not None and tag[1].endswith("/"):
             continue
         if start >= 0:
-            at = end = mark.start() if mark else len(text)
-            if mark is None or mark[1] is not None:  # the next one opens before this one is closed
-                at = end = min(end, start + UNCLOSED_CHARACTERS)
+            at = end = tag.start() if tag else len(text)
+            if tag is None or tag[1] is not None:  # the next one opens before this one is closed
+                at = end = min(end, start + MAX_UNCLOSED_CHARACTERS)
                 if (empty := text.find("\n\n", start, end)) >= 0:
                     at = end = empty
             bodies.append(text[start:end])
             start = -1
-        if mark is not None and mark[1] is not None:
-            outside.append(text[at : mark.start()])
-            at = start = mark.end()
+        if tag is not None and tag[1] is not None:
+            outside.append(text[at : tag.start()])
+            at = start = tag.end()
     outside.append(text[at:])
     return bodies, " ".join(outside)
 
 
 @dataclass
-class _Frame:
-    """A template, or the text outside of any: its addresses, and those of archived copies, which count where
-    there are no others."""
+class _Template:
+    """Open template, or the text outside of any, with its URLs; archived copies count only without others."""
 
     cited: bool
-    archive: bool = False  # the parameter at hand is an archived copy
-    value_at: int = -1  # where its value starts
-    plain: list[str] = field(default_factory=list)
+    in_archive: bool = False  # the current parameter holds an archived copy
+    value_start: int = -1  # of the current parameter
+    originals: list[str] = field(default_factory=list)
     archived: list[str] = field(default_factory=list)
 
     def add(self, url: str) -> None:
         copy = ARCHIVE.match(url)
-        if copy is None and not self.archive:
-            self.plain.append(url)
+        if copy is None and not self.in_archive:
+            self.originals.append(url)
         elif copy is not None and (original := _original(copy[1])):
             self.archived.append(original)
 
 
-def _addresses(text: str, cited: bool) -> Iterator[str]:
-    stack = [_Frame(cited)]
+def _urls(text: str, is_cited: bool) -> Iterator[str]:
+    """Yield the URLs of citations in a text; all of them if the text itself is a citation."""
+    stack = [_Template(is_cited)]
     at = 0
-    while mark := MARKS[len(stack) > 1].search(text, at):
-        at = mark.end()
-        frame = stack[-1]
-        if mark["open"]:
-            stack.append(
-                _Frame(frame.cited or CITATION.match(mark["name"].replace("_", " ").strip()) is not None)
-            )
-        elif mark["url"]:
-            if frame.cited:
-                bare = not mark["url"].startswith("[") and mark.start() != frame.value_at
-                frame.add(_address(mark["url"].removeprefix("["), bare))
-        elif mark["close"]:
+    while token := TOKENS[len(stack) > 1].search(text, at):
+        at = token.end()
+        top = stack[-1]
+        if token["open"]:
+            name = token["name"].replace("_", " ").strip()
+            stack.append(_Template(top.cited or CITATION.match(name) is not None))
+        elif token["url"]:
+            if top.cited:
+                bare = not token["url"].startswith("[") and token.start() != top.value_start
+                top.add(_clean_url(token["url"].removeprefix("["), bare))
+        elif token["close"]:
             stack.pop()
-            yield from frame.plain or frame.archived
+            yield from top.originals or top.archived
         else:
-            frame.archive, frame.value_at = ARCHIVE_KEY.search(mark["key"] or "") is not None, at
-    for frame in stack:
-        yield from frame.plain or frame.archived
+            top.in_archive, top.value_start = ARCHIVE_KEY.search(token["key"] or "") is not None, at
+    for template in stack:
+        yield from template.originals or template.archived
 
 
-def _address(url: str, bare: bool) -> str:
-    """An address as MediaWiki reads it: entities resolved, and a bare one without the sentence's punctuation
-    behind it."""
-    url = re.split(
-        r"&(?:lt|gt|nbsp|#0*(?:60|62|160)|#x0*(?:3[ce]|a0));", url, maxsplit=1, flags=re.IGNORECASE
-    )[0]
+def _clean_url(url: str, bare: bool) -> str:
+    """Return a URL as MediaWiki reads it: entities decoded, a bare one without punctuation at its end."""
+    url = URL_END.split(url, maxsplit=1)[0]
     url = ENTITY.sub(lambda match: html.unescape(match[0]), url)
     if bare:
         url = url.rstrip(",;.:!?" if "(" in url else ",;.:!?)")
@@ -218,11 +209,11 @@ def _address(url: str, bare: bool) -> str:
 
 
 def _original(rest: str) -> str:
-    """The page that an archive's address is a copy of, from what follows the archive's host; "" where it does
-    not say."""
+    """Return the URL that an archived copy is of, "" if it is not named. rest: what follows the host."""
     if queried := QUERIED.search("?" + rest):
-        return (
-            unquote(queried[1]) if queried[1][:10].lower().startswith(("http%3a", "https%3a")) else queried[1]
-        )
+        url = queried[1]
+        return unquote(url) if url[:10].lower().startswith(("http%3a", "https%3a")) else url
     captured = CAPTURED.search(rest)
-    return captured[0] if captured and captured[1] else f"http://{captured[2]}" if captured else ""
+    if not captured:
+        return ""
+    return captured[0] if captured[1] else f"http://{captured[2]}"

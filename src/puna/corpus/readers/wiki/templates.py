@@ -1,10 +1,11 @@
-"""What the templates of the 20 Wikipedias show inside a sentence. A template without a rule here shows
-nothing: info boxes, navigation, citations, requests, coordinates, flags, sounds, and guides to a
-pronunciation.
+"""Expansion of the templates that the 20 Wikipedias use inside sentences.
+
+A template without a rule here expands to nothing: infoboxes, navigation, citations, maintenance requests,
+coordinates, flags, sounds, and guides to pronunciation.
 
 A rule is a pattern of parameters ("{1}": the first one, "{last}": the last one without a name) or a function
-of the parameters. A pattern with a parameter that is missing shows nothing. A rule "fr:s" holds in one
-language only and goes before a rule "s".
+of the parameters. A pattern with a missing parameter expands to nothing. A rule "fr:s" applies to one
+language only and takes precedence over a rule "s".
 """
 
 import re
@@ -20,159 +21,133 @@ from puna.corpus.readers.wiki.languages import (
 
 Values = dict[str, str]
 KEY = re.compile(r"[\w -]{1,40}")
-PLACE = re.compile(r"\{(\w+)\}")
+FIELD = re.compile(r"\{(\w+)\}")
 NUMBER = re.compile(r"([-+−]?)(\d+)(?:\.(\d+))?")
+# Names of the parameter that holds the text, where it is not the first one.
 TEXT_KEYS = (
-    "text",
-    "texte",
-    "texto",
-    "testo",
-    "content",
-    "quote",
-    "zitat",
-    "tekst",
-    "текст",
-    "fr",
-    "label",
-    "name",
+    *("text", "texte", "texto", "testo", "content", "quote"),
+    *("zitat", "tekst", "текст", "fr", "label", "name"),
 )
 SUPERSCRIPT = str.maketrans("0123456789+-−–n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻ⁿ")
 SUBSCRIPT = str.maketrans("0123456789+-−–", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋")
 CHARGE = re.compile(r"\d*[-+−]")
 COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
-PIPE, EQUALS = "\x01", "\x02"  # stand for marks that must not part parameters
+PIPE, EQUALS = "\x01", "\x02"  # stand for | and = that do not separate parameters
+# French templates that show their own name, as {{84e}}.
 ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
 MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
 )
-RANGES = {"-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ", "to(-)": " to ", "и": " и ",
-          "y": " y ", "e": " e ", "a": " a "}  # fmt: skip
+RANGES = {
+    "-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ",
+    "to(-)": " to ", "и": " и ", "y": " y ", "e": " e ", "a": " a ",
+}  # fmt: skip
 UNITS = {
-    **{
-        "sqmi": "square miles",
-        "sqkm": "km²",
-        "km2": "km²",
-        "m2": "m²",
-        "cm2": "cm²",
-        "sqft": "square feet",
-        "m3": "m³",
-        "acre": "acres",
-    },
-    **{
-        "cuft": "cubic feet",
-        "C": "°C",
-        "F": "°F",
-        "C-change": "°C",
-        "F-change": "°F",
-        "kph": "km/h",
-        "mi": "miles",
-        "lbs": "lb",
-    },
-    **{
-        "/km2": "/km²",
-        "/sqmi": "per square mile",
-        "PD/km2": "/km²",
-        "PD/sqmi": "per square mile",
-        "nmi": "nautical miles",
-    },
-    **{"usgal": "US gallons", "cuin": "cubic inches"},
-}
+    "sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet",
+    "m3": "m³", "acre": "acres", "cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C",
+    "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb", "/km2": "/km²", "/sqmi": "per square mile",
+    "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles", "usgal": "US gallons",
+    "cuin": "cubic inches",
+}  # fmt: skip
 
 
 def expand(inner: str, title: str, language: str) -> str:
-    """Text of the template whose inside, already cleaned, is `inner`. title: of the page. language: of the
-    wiki, as "de"."""
+    """Expand the template {{inner}}, whose own templates are expanded already.
+
+    title: of the page, for {{PAGENAME}}. language: of the wiki, as "de".
+    """
     written, _, rest = inner.partition("|")
     written = " ".join(written.replace("_", " ").split())
     name = written.lower()
     if name in PAGE_NAMES:
         return title
-    rule = RULES.get(f"{language}:{name}") or RULES.get(name)
+    rule = RULES.get(f"{language}:{name}") or RULES.get(name) or _rule_by_form(name, written, language)
+    if rule is None and ":" in name:
+        return _parser_function(written, rest, language)
     if rule is None:
-        if name.startswith(("lang-", "јез-", "jez-", "jezik-", "script/")):
-            rule = "{1}"
-        elif ":" in name:
-            return _function(written, rest, language)
-        elif language == "fr" and ORDINAL.fullmatch(name):
-            return written
-        elif language == "de" and name.startswith('"'):
-            rule = "„{1}“"
-        elif language == "de" and len(name) in (3, 4) and written[-1] == "S":
-            rule = "{1}"  # {{enS|word}}: language names before a word
-        else:
-            return ""
+        return written if language == "fr" and ORDINAL.fullmatch(name) else ""
     values = parameters(rest) if rest else {}
     if callable(rule):
         return rule(values, language)
     missing = False
 
-    def put(place: re.Match[str]) -> str:
+    def fill(field: re.Match[str]) -> str:
         nonlocal missing
-        value = _value(values, place[1])
+        value = _value(values, field[1])
         missing = missing or not value
         return value
 
-    shown = PLACE.sub(put, rule) if "{" in rule else rule
-    return "" if missing else shown
+    text = FIELD.sub(fill, rule) if "{" in rule else rule
+    return "" if missing else text
+
+
+def _rule_by_form(name: str, written: str, language: str) -> str | None:
+    """Return the pattern of a template whose name has a form that many templates share."""
+    if name.startswith(("lang-", "јез-", "jez-", "jezik-", "script/")):
+        return "{1}"
+    if ":" in name:
+        return None
+    if language == "de" and name.startswith('"'):
+        return "„{1}“"
+    if language == "de" and len(name) in (3, 4) and written[-1] == "S":
+        return "{1}"  # {{enS|word}} names the language of a word
+    return None
 
 
 def parameters(rest: str) -> Values:
-    """Parameters by name, those without one by their number."""
+    """Return the parameters of a template by name, those without one by their number."""
     values: Values = {}
     count = 0
-    for part in rest.split("|"):
-        key, equals, value = part.partition("=")
+    for parameter in rest.split("|"):
+        key, equals, value = parameter.partition("=")
         key = key.strip()
         if equals and KEY.fullmatch(key):
             values[key.lower()] = value.strip()
         else:
             count += 1
-            values[str(count)] = part.strip()
+            values[str(count)] = parameter.strip()
     return values
 
 
 def number(text: str, language: str) -> str:
-    """A number as the language writes it, groups of three digits and all; any other text as it is."""
+    """Return a number as the language writes it, with its separators; any other text as it is."""
     match = NUMBER.fullmatch(text.strip())
     if match is None or len(match[2]) > 300:
         return text
     group, point = SEPARATORS.get(language, SEPARATORS["en"])
-    whole = match[2]
-    if len(whole) > 4 or (len(whole) == 4 and language not in UNGROUPED_THOUSANDS):
-        whole = f"{int(whole):,}".replace(",", group)
-    return match[1] + whole + (point + match[3] if match[3] else "")
+    integer = match[2]
+    if len(integer) > 4 or (len(integer) == 4 and language not in UNGROUPED_THOUSANDS):
+        integer = f"{int(integer):,}".replace(",", group)
+    return match[1] + integer + (point + match[3] if match[3] else "")
 
 
 def _value(values: Values, key: str) -> str:
+    """Return the parameter for a field of a pattern, or where that is missing the one that names the text."""
     if key == "last":
-        return next((values[name] for name in TEXT_KEYS if values.get(name)), (_listed(values) or [""])[-1])
+        return _first(values, TEXT_KEYS) or (_listed(values) or [""])[-1]
     if values.get(key):
         return values[key]
     if key == "1" or (key == "2" and "1" not in values):
-        return next((values[name] for name in TEXT_KEYS if values.get(name)), "")
+        return _first(values, TEXT_KEYS)
     return ""
 
 
+def _first(values: Values, keys: tuple[str, ...]) -> str:
+    """Return the first parameter of these that is not empty."""
+    return next((values[key] for key in keys if values.get(key)), "")
+
+
 def _listed(values: Values) -> list[str]:
-    found: list[str] = []
-    while (value := values.get(str(len(found) + 1))) is not None:
-        found.append(value)
-    return found
+    """Return the parameters without a name."""
+    listed: list[str] = []
+    while (value := values.get(str(len(listed) + 1))) is not None:
+        listed.append(value)
+    return listed
 
 
-def _function(written: str, rest: str, language: str) -> str:
-    """Parser functions of MediaWiki that can be known from the page alone."""
+def _parser_function(written: str, rest: str, language: str) -> str:
+    """Evaluate a parser function of MediaWiki, where the page alone determines it."""
     name, _, argument = written.partition(":")
     name, argument = name.strip().lower(), argument.strip()
     if name in FORMAT_NUMBER:
@@ -180,13 +155,13 @@ def _function(written: str, rest: str, language: str) -> str:
     if name == "#if":
         yes, _, no = rest.partition("|")
         return (yes if argument else no.partition("|")[0]).strip()
-    change: dict[str, Callable[[str], str]] = {
+    changes: dict[str, Callable[[str], str]] = {
         "lc": str.lower,
         "uc": str.upper,
         "ucfirst": lambda text: text[:1].upper() + text[1:],
         "lcfirst": lambda text: text[:1].lower() + text[1:],
     }
-    return change[name](argument) if name in change else ""
+    return changes[name](argument) if name in changes else ""
 
 
 def _joined(separator: str) -> Callable[[Values, str], str]:
@@ -202,23 +177,19 @@ def _number(values: Values, language: str) -> str:
 
 
 def _quantity(values: Values, language: str) -> str:
-    """{{unité|12000|km}}; units may be followed by their exponents: |m||s|-2."""
+    """Expand {{unité|12000|km}}; units may be followed by their exponents: |m||s|-2."""
     listed = _listed(values)
     if not listed:
         return ""
     amount, space, unit = listed[0].partition(" ")
-    shown = number(amount, language) + space + unit
-    units = [
-        unit + exponent.translate(SUPERSCRIPT)
-        for unit, exponent in zip(listed[1::2], [*listed[2::2], ""], strict=False)
-        if unit
-    ]
-    return " ".join([shown, "⋅".join(units)]).strip()
+    quantity = number(amount, language) + space + unit
+    pairs = zip(listed[1::2], [*listed[2::2], ""], strict=False)
+    units = [unit + exponent.translate(SUPERSCRIPT) for unit, exponent in pairs if unit]
+    return " ".join([quantity, "⋅".join(units)]).strip()
 
 
 def _convert(values: Values, language: str) -> str:
-    """{{convert|5|to|7|km|mi}} -> "5 to 7 km"; {{convert|5|ft|11|in|m}} -> "5 ft 11 in"; no conversion is
-    made up."""
+    """Expand {{convert|5|to|7|km|mi}} to "5 to 7 km", {{convert|5|ft|11|in|m}} to "5 ft 11 in"."""
     listed = _listed(values)
     if not listed:
         return ""
@@ -255,8 +226,8 @@ def _sic(values: Values, language: str) -> str:
     return values.get("1") or "[sic]"
 
 
-def _cited(values: Values, language: str) -> str:
-    """{{harvtxt|Ames|Bolt|1990|p=5}} -> "Ames & Bolt (1990)"."""
+def _citation(values: Values, language: str) -> str:
+    """Expand {{harvtxt|Ames|Bolt|1990|p=5}} to "Ames & Bolt (1990)"."""
     listed = _listed(values)
     return f"{' & '.join(listed[:-1])} ({listed[-1]})" if len(listed) > 1 else ""
 
@@ -266,39 +237,37 @@ def _hour(values: Values, language: str) -> str:
 
 
 def _accidental(values: Values, language: str) -> str:
-    return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}.get(
-        values.get("1", "").lower(), ""
-    )
+    signs = {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮"}
+    return signs.get(values.get("1", "").lower(), "")
 
 
 def _circa(values: Values, language: str) -> str:
     return f"c. {values.get('1', '')}".strip()
 
 
-def _formula(values: Values, language: str) -> str:
-    """{{chem|H|2|O}}, {{chem2|H2O}}: digits are small ones below the line, charges above it."""
-    parts = (part.translate(SUPERSCRIPT) if CHARGE.fullmatch(part) else part for part in _listed(values))
-    return COUNTED.sub(lambda match: match[0].translate(SUBSCRIPT), "".join(parts))
+def _chemical_formula(values: Values, language: str) -> str:
+    """Expand {{chem|H|2|O}}, {{chem2|H2O}} with counts as subscripts and charges as superscripts."""
+    terms = (term.translate(SUPERSCRIPT) if CHARGE.fullmatch(term) else term for term in _listed(values))
+    return COUNTED.sub(lambda match: match[0].translate(SUBSCRIPT), "".join(terms))
 
 
 def _exponent(values: Values, language: str) -> str:
     return "×10" + values["1"].translate(SUPERSCRIPT) if values.get("1") else ""
 
 
-def _raised(values: Values, language: str) -> str:
+def _superscript(values: Values, language: str) -> str:
     return script(values.get("1", ""), SUPERSCRIPT)
 
 
-def _lowered(values: Values, language: str) -> str:
+def _subscript(values: Values, language: str) -> str:
     return script(values.get("1", ""), SUBSCRIPT)
 
 
 def script(text: str, table: dict[int, int]) -> str:
-    return (
-        text.translate(table)
-        if text and len(text) < 9 and all(ord(character) in table for character in text)
-        else text
-    )
+    """Return a short text in the characters of SUPERSCRIPT or SUBSCRIPT, if all of it can be."""
+    if len(text) < 9 and all(ord(character) in table for character in text):
+        return text.translate(table)
+    return text
 
 
 def _fraction(values: Values, language: str) -> str:
@@ -309,13 +278,10 @@ def _fraction(values: Values, language: str) -> str:
 
 
 def _date(values: Values, language: str) -> str:
-    """{{birth date|1950|5|1}} -> "May 1, 1950", with df=y "1 May 1950"; anything but numbers is joined by
-    spaces."""
+    """Expand {{birth date|1950|5|1}} to "May 1, 1950", with df=y "1 May 1950"; join what is no date."""
     listed = [value for value in _listed(values) if value]
-    if (
-        not all(value.isdecimal() and len(value) < 5 for value in listed[:3])
-        or len(listed[0] if listed else "") < 3
-    ):
+    are_numbers = all(value.isdecimal() and len(value) < 5 for value in listed[:3])
+    if not are_numbers or not listed or len(listed[0]) < 3:
         return " ".join(listed)
     month = MONTHS[int(listed[1]) - 1] if len(listed) > 1 and 0 < int(listed[1]) < 13 else ""
     day = str(int(listed[2])) if len(listed) > 2 and month else ""
@@ -325,26 +291,20 @@ def _date(values: Values, language: str) -> str:
 
 
 def _as_of(values: Values, language: str) -> str:
-    return (
-        f"{'as' if values.get('lc') else 'As'} of {_date({**values, 'df': 'y'}, language)}"
-        if values.get("1")
-        else ""
-    )
+    if not values.get("1"):
+        return ""
+    return ("as of " if values.get("lc") else "As of ") + _date({**values, "df": "y"}, language)
 
 
 def _ship(values: Values, language: str) -> str:
     return f"{values.get('1', '')} {values.get('2', '')}".strip()
 
 
-def _original(values: Values, language: str) -> str:
-    """{{nihongo|text|kanji|romaji}} -> "text (kanji, romaji)"."""
-    listed = _listed(values)
-    inside = ", ".join(value for value in listed[1:3] if value)
-    return (
-        f"{listed[0]} ({inside})"
-        if listed and listed[0] and inside
-        else (listed[0] if listed else "") or inside
-    )
+def _with_original(values: Values, language: str) -> str:
+    """Expand {{nihongo|text|kanji|romaji}} to "text (kanji, romaji)"."""
+    text, *others = _listed(values) or [""]
+    inside = ", ".join(value for value in others[:2] if value)
+    return f"{text} ({inside})" if text and inside else text or inside
 
 
 def _chinese(values: Values, language: str) -> str:
@@ -352,50 +312,50 @@ def _chinese(values: Values, language: str) -> str:
     return "; ".join(dict.fromkeys(values[key] for key in keys if values.get(key)))
 
 
-def _wanted(values: Values, language: str) -> str:
-    """A link to a page that is still to be translated: {{нп5|title|text|language|title there}}."""
+def _untranslated(values: Values, language: str) -> str:
+    """Expand a link to a page that is still to be translated: {{нп5|title|text|language|title there}}."""
     return values.get("2") or values.get("1", "")
 
 
 def _quote(values: Values, language: str) -> str:
-    said = _value(values, "1")
-    by = next(
-        (values[key] for key in ("author", "autor", "auteur", "автор", "sign", "2") if values.get(key)), ""
-    )
-    source = next(
-        (values[key] for key in ("source", "quelle", "fuente", "источник", "3") if values.get(key)), ""
-    )
-    if not said:
+    text = _value(values, "1")
+    if not text:
         return ""
-    told = ", ".join(part for part in (by, source) if part)
-    return f"\n{said}\n" + (f"— {told}\n" if told else "")
+    author = _first(values, ("author", "autor", "auteur", "автор", "sign", "2"))
+    source = _first(values, ("source", "quelle", "fuente", "источник", "3"))
+    attribution = ", ".join(name for name in (author, source) if name)
+    return f"\n{text}\n" + (f"— {attribution}\n" if attribution else "")
 
 
 def _keys(values: Values, language: str) -> str:
     return "+".join(value for value in _listed(values) if value)
 
 
-# Pattern or function -> the templates it stands for.
+# Templates by the pattern or function that expands them.
 PATTERNS: dict[str, str] = {
     "{1}": """
-        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv, abbreviation, afkorting, em,
-        strong, bold, italic, italics, nobold, noitalic, no italic, roman, upright, normal, smallcaps, sc, smallcaps2, caps,
-        allcaps, versalita, petites capitales, малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible
-        anchor, vanchor, tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
-        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name, center, align, flagu,
-        flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire, refnec, référence souhaitée, citation
-        nécessaire, citation requise, passage promotionnel, pas clair, senza fonte, chiarire, tutto attaccato, ta, nowiki, plain
-        text, souverain2, souverain, monarque, lien, border, quote inline, verbatim, format price, formatprice, color box text,
-        track gauge, railgauge, pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
-        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink, ipa link,
-        fr:latin, fr:grec, fr:grec ancien
+        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv,
+        abbreviation, afkorting, em, strong, bold, italic, italics, nobold, noitalic, no italic, roman,
+        upright, normal, smallcaps, sc, smallcaps2, caps, allcaps, versalita, petites capitales,
+        малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible anchor, vanchor,
+        tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
+        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name,
+        center, align, flagu, flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire,
+        refnec, référence souhaitée, citation nécessaire, citation requise, passage promotionnel, pas clair,
+        senza fonte, chiarire, tutto attaccato, ta, nowiki, plain text, souverain2, souverain, monarque, lien,
+        border, quote inline, verbatim, format price, formatprice, color box text, track gauge, railgauge,
+        pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
+        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink,
+        ipa link, fr:latin, fr:grec, fr:grec ancien
     """,
     "\n{1}\n": """
-        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst, mehrspaltige liste
+        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst,
+        mehrspaltige liste
     """,
     "{last}": """
-        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font, font size, script,
-        ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color, langue, språk
+        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font,
+        font size, script, ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color,
+        langue, språk
     """,
     "{2}": "lang, langx, en langue, llengua",
     "fl. {1}": "floruit, fl.",
@@ -480,29 +440,30 @@ PATTERNS: dict[str, str] = {
     "♮": "natural",
 }
 FUNCTIONS: dict[Callable[[Values, str], str], str] = {
-    _cited: "harvtxt, harvard citation text, citeref",
+    _citation: "harvtxt, harvard citation text, citeref",
     _quote: """
-        quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat, citaat, цитата, цитат,
-        idézet, citação, citazione, citation bloc, centered pull quote, verse, poemquote, poem quote, rquote, quotebox, citace
-        textu, citáty
+        quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat,
+        citaat, цитата, цитат, idézet, citação, citazione, citation bloc, centered pull quote, verse,
+        poemquote, poem quote, rquote, quotebox, citace textu, citáty
     """,
     _number: "number, num, nts, formatnum, formatnumber, fmtn, fmt, szám, число, liczba, formnum, smn, broj",
     _quantity: "unité, unite, nombre, nb, tmp, unidad, unidade, unitats, unità, unit, jednotka, mesura",
     _convert: "convert, cvt, conv, conversie, convertir, конвертиране, converteer, omregn, pretvori",
     _date: """
-        start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts, film date, start
-        date and age, birth year and age, date, date-, date rapide, date de naissance, date de décès, release date, datum, opdrts,
-        launch date
+        start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts,
+        film date, start date and age, birth year and age, date, date-, date rapide, date de naissance,
+        date de décès, release date, datum, opdrts, launch date
     """,
     _bullets: "bulleted list, blist, ordered list, unordered list",
     _keys: "key press, keypress, key, touche",
-    _formula: "chem, chem2, chemf, formule chimique, fchim",
-    _raised: "sup, exp, exposant",
-    _lowered: "sub, ind, indice",
+    _chemical_formula: "chem, chem2, chemf, formule chimique, fchim",
+    _superscript: "sup, exp, exposant",
+    _subscript: "sub, ind, indice",
     _fraction: "frac, fraction, sfrac, fract, дробь",
-    _original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
-    _wanted: """
-        нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw, не перекладено, iw2
+    _with_original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
+    _untranslated: """
+        нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw,
+        не перекладено, iw2
     """,
     _sic: "sic",
     _ship: "ship",
@@ -525,7 +486,7 @@ RULES: dict[str, str | Callable[[Values, str], str]] = {
     **{name: function for function, listed in FUNCTIONS.items() for name in names(listed)},
     **{name: name.upper() + " {1}" for name in names(VESSELS)},
 }
-# Templates that close a table which was opened by {|.
+# Templates that close a table opened by {|.
 TABLE_ENDS = names(
     "end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende"
 )

@@ -1,10 +1,9 @@
-"""Wikitext -> clean text: no links, comments, references, tables, nor markup; templates that are part of a
-sentence expanded.
+"""Conversion of wikitext to clean text.
 
-What stays: prose, headings, lists ("- "), formulas as LaTeX between dollar signs, code as it is. What goes:
-everything else, and sections that are lists of sources and links. Every step takes time linear in the text,
-whatever the text: no pattern goes over the same characters again and again, and text inside more than DEPTH
-closed brackets is dropped.
+Prose, headings, lists ("- "), formulas (as LaTeX between dollar signs) and code are kept, and templates
+inside sentences are expanded. Comments, references, tables, all other markup, and sections that only list
+sources and links are dropped. Every step takes time linear in the text, whatever the text: no pattern
+searches the same characters repeatedly, and text inside more than MAX_DEPTH closed brackets is dropped.
 """
 
 import html
@@ -23,22 +22,22 @@ from puna.corpus.readers.wiki.templates import (
     script,
 )
 
-DEPTH = 40  # as MediaWiki's own limit on templates inside templates
-HELD = re.compile(r"\x00(\d+)\x00")
+MAX_DEPTH = 40  # MediaWiki's own limit on templates inside templates
+PLACEHOLDER = re.compile(r"\x00(\d+)\x00")
 DROPPED_TAGS = names("""
-ref, references, gallery, timeline, score, imagemap, hiero, graph, mapframe, maplink, inputbox, templatestyles, templatedata,
-categorytree, table, indicator, phonos
+ref, references, gallery, timeline, score, imagemap, hiero, graph, mapframe, maplink, inputbox,
+templatestyles, templatedata, categorytree, table, indicator, phonos
 """)
 VERBATIM_TAGS = names("syntaxhighlight, source, pre, nowiki, code, math, chem, ce")
-OPENED = re.compile(
-    rf"<!--|<({'|'.join(sorted(DROPPED_TAGS | VERBATIM_TAGS))})(?=[\s/>])[^<>]*>", re.IGNORECASE
-)
-CLOSED = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED_TAGS | VERBATIM_TAGS}
+_TAGS = sorted(DROPPED_TAGS | VERBATIM_TAGS)
+START_TAG = re.compile(rf"<!--|<({'|'.join(_TAGS)})(?=[\s/>])[^<>]*>", re.IGNORECASE)
+END_TAG = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _TAGS}
 HEADING_START = re.compile(r"^==", re.MULTILINE)
+# A link or template without brackets inside is one match.
 BRACKET = re.compile(
     r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==",
     re.MULTILINE,
-)  # a link or template without brackets inside is one match
+)
 OPENER = {"}}": "{{", "]]": "[[", "|}": "{|"}
 AFTER_TABLE = re.compile(r"(?<!\s)[ \t]*+\n[ \t]*+\n\s*+(?![|!{]|\Z)")
 EXTERNAL = re.compile(
@@ -48,7 +47,8 @@ EXTERNAL = re.compile(
 BREAK = re.compile(r"<(?:br|hr|/p|/div|/ul|/ol|/tr|/dd|/dt|/?blockquote|/?poem)\b[^<>]*>", re.IGNORECASE)
 ITEM = re.compile(r"<li\b[^<>]*>", re.IGNORECASE)
 SCRIPTS = re.compile(r"<(sup|sub)>([-+−–\dn]{1,8})</\1>", re.IGNORECASE)
-LONG_REFERENCE = re.compile(r"&#\d{9,};?")  # of no character; Python refuses to read more than 4,300 digits
+# A reference to no character; Python refuses to parse more than 4,300 digits.
+LONG_REFERENCE = re.compile(r"&#\d{9,};?")
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 VARIANT = re.compile(r"-\{(?:[^{}|]{1,40}\|)?([^{}|]*)\}-")  # Serbian: -{text}- keeps its script
 SWITCH = re.compile(r"__[^\W\d_a-zа-яђ-џ][^\W\da-zа-яђ-џ]{2,40}__")
@@ -65,91 +65,94 @@ WORD = re.compile(r"[^\W_]|\x00")
 ITEM_LEFTOVER = re.compile(r"(?:[-–—.,;:]+ )+")  # at the start of an item, behind a dropped template
 TABLE_LEFTOVER = ("|", "!", "{|", "}}")
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
-Line = tuple[int, str]  # level of a heading, or 0; its text
+Line = tuple[int, str]  # level of a heading, else 0, and text
 
 
 def plain(
     text: str, dropped_namespaces: frozenset[str] = frozenset(), title: str = "", language: str = "en"
 ) -> str:
-    """Clean text of an article.
+    """Convert the wikitext of an article to clean text.
 
     dropped_namespaces: lower-case names of file and category namespaces, besides those of the 20 languages.
-    title: for {{PAGENAME}}.
-    language: of the wiki ("de"); it decides how numbers and a few templates are written.
+    title: for {{PAGENAME}}. language: of the wiki ("de"), for numbers and templates of one language.
     """
-    held: list[str] = []
+    verbatim: list[str] = []
     namespaces = DROPPED_NAMESPACES | dropped_namespaces
-    for mark in ("\x00", PIPE, EQUALS):
-        text = text.replace(mark, "")
-    text = _extract_tags(text, held)
+    for character in ("\x00", PIPE, EQUALS):
+        text = text.replace(character, "")
+    text = _extract_tags(text, verbatim)
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
     text = EXTERNAL.sub(r"\1", text)
-    text = SCRIPTS.sub(
-        lambda match: script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT), text
-    )
+    text = SCRIPTS.sub(_script, text)
     text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
     text = SWITCH.sub("", VARIANT.sub(r"\1", text.replace(PIPE, "|").replace(EQUALS, "=")))
     text = "\n".join(_sections(_lines(text)))
-    return HELD.sub(
-        lambda match: held[int(match[1])] if len(match[1]) < 9 and int(match[1]) < len(held) else "", text
-    )
+
+    def restore(match: re.Match[str]) -> str:
+        number = int(match[1]) if len(match[1]) < 9 else len(verbatim)
+        return verbatim[number] if number < len(verbatim) else ""
+
+    return PLACEHOLDER.sub(restore, text)
+
+
+def _script(match: re.Match[str]) -> str:
+    return script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT)
 
 
 def _unescape(text: str) -> str:
     return html.unescape(LONG_REFERENCE.sub("", text)) if "&" in text else text
 
 
-class _Ahead:
-    """The first match of a pattern at or after a position that only grows: no character is searched twice."""
+class _NextMatch:
+    """First match of a pattern at or after a position that only grows, so that nothing is searched twice."""
 
     def __init__(self, pattern: re.Pattern[str], text: str, at: int = 0) -> None:
         self.pattern, self.text = pattern, text
-        self.found = pattern.search(text, at)
+        self.match = pattern.search(text, at)
 
     def __call__(self, at: int) -> re.Match[str] | None:
-        if self.found and self.found.start() < at:
-            self.found = self.pattern.search(self.text, at)
-        return self.found
+        if self.match and self.match.start() < at:
+            self.match = self.pattern.search(self.text, at)
+        return self.match
 
 
-def _extract_tags(text: str, held: list[str]) -> str:
-    """Take out comments and the tags whose content is no wikitext: dropped with it, or held back behind a
-    mark.
+def _extract_tags(text: str, verbatim: list[str]) -> str:
+    """Remove comments and dropped tags, and replace verbatim content, added to a list, by placeholders.
 
-    As in MediaWiki a tag ends at the first closing one; without one, it is left out and its content stays. A
-    dropped tag does not go over a heading.
+    As in MediaWiki, a tag ends at the first end tag of its name; a tag that is never closed is removed and
+    its content stays. A dropped tag does not extend over a heading.
     """
     out: list[str] = []
     at = 0
-    heading = _Ahead(HEADING_START, text)
-    closings: dict[str, _Ahead] = {}
-    while opened := OPENED.search(text, at):
-        out.append(text[at : opened.start()])
-        at = opened.end()
-        name = (opened[1] or "").lower()
+    heading = _NextMatch(HEADING_START, text)
+    end_tags: dict[str, _NextMatch] = {}
+    while start_tag := START_TAG.search(text, at):
+        out.append(text[at : start_tag.start()])
+        at = start_tag.end()
+        name = (start_tag[1] or "").lower()
         if not name:
             end = text.find("-->", at)
             at = len(text) if end < 0 else end + 3
             if out[-1].endswith("\n") and text.startswith("\n", at):
                 at += 1  # a comment on a line of its own
             continue
-        if opened[0].endswith("/>"):
+        if start_tag[0].endswith("/>"):
             continue
-        if name not in closings:
-            closings[name] = _Ahead(CLOSED[name], text, at)
-        closed = closings[name](at)
-        if closed is None:
+        if name not in end_tags:
+            end_tags[name] = _NextMatch(END_TAG[name], text, at)
+        end_tag = end_tags[name](at)
+        if end_tag is None:
             continue
         if name in DROPPED_TAGS:
-            ahead = heading(at)
-            if ahead is None or ahead.start() > closed.start():
-                at = closed.end()
+            next_heading = heading(at)
+            if next_heading is None or next_heading.start() > end_tag.start():
+                at = end_tag.end()
             continue
-        content = _unescape(text[at : closed.start()])
-        at = closed.end()
-        if shown := _verbatim(name, opened[0], content):
-            out.append(f"\x00{len(held)}\x00")
-            held.append(shown)
+        content = _verbatim(name, start_tag[0], _unescape(text[at : end_tag.start()]))
+        at = end_tag.end()
+        if content:
+            out.append(f"\x00{len(verbatim)}\x00")
+            verbatim.append(content)
     out.append(text[at:])
     return "".join(out)
 
@@ -159,26 +162,29 @@ def _verbatim(name: str, tag: str, content: str) -> str:
         content = " ".join(content.split())
         if name != "math":
             content = f"\\ce{{{content}}}" if content else ""
-        mark = "$$" if "block" in tag else "$"
-        return f"{mark}{content}{mark}" if content else ""
-    return (
-        content if name == "nowiki" else content.replace("<nowiki>", "").replace("</nowiki>", "").strip("\n")
-    )
+        dollars = "$$" if "block" in tag else "$"
+        return f"{dollars}{content}{dollars}" if content else ""
+    if name == "nowiki":
+        return content
+    return content.replace("<nowiki>", "").replace("</nowiki>", "").strip("\n")
 
 
 @dataclass(slots=True)
 class _Open:
-    """An opened bracket: its kind, where its parts begin, and how many closed brackets lie inside one another
-    in it."""
+    """Open bracket: its kind, where its content starts in the output, how deep closed ones nest in it."""
 
     kind: str
     start: int
     height: int = 0
 
 
-def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str]) -> str:
-    """Replace templates, tables and links, the inner ones first. What is never closed is text; a heading ends
-    whatever is open."""
+def _unnest(  # noqa: C901 -- one pass over the brackets, with one stack of those that are open
+    text: str, link: Callable[[str], str], template: Callable[[str], str]
+) -> str:
+    """Replace templates, tables and links, inner ones first.
+
+    What is never closed is text, and a heading ends whatever is open.
+    """
     out: list[str] = []
     stack: list[_Open] = []
     opened = {"{{": 0, "[[": 0, "{|": 0}
@@ -193,19 +199,18 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
                 break
             if top.kind == "{|":
                 table = top.start
-        if kind == "{|":
-            shown = ""
-        else:
-            if table >= 0:
-                out[table:] = [_after_table("".join(out[table:]))]
-            inner = "".join(out[top.start :])
-            shown = "" if height >= DEPTH else link(inner) if kind == "[[" else template(inner)
+        if table >= 0 and kind != "{|":
+            out[table:] = [_after_table("".join(out[table:]))]
+        inner = "".join(out[top.start :])
         del out[top.start :]
-        out.append(shown)
+        if kind == "{|" or height >= MAX_DEPTH:
+            out.append("")
+        else:
+            out.append(link(inner) if kind == "[[" else template(inner))
         if stack:
             stack[-1].height = max(stack[-1].height, height + 1)
 
-    def give_up() -> None:
+    def end_open() -> None:
         table = next((item.start for item in stack if item.kind == "{|"), -1)
         if table >= 0:
             out[table:] = [_after_table("".join(out[table:]))]
@@ -222,7 +227,7 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
         elif match.lastindex == 2:
             inner = match[2]
             if "\n==" in inner:
-                give_up()
+                end_open()
                 out.append(inner)
             elif opened["{|"] and inner.partition("|")[0].strip().lower() in TABLE_ENDS:
                 close("{|")
@@ -231,7 +236,7 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
         elif (token := match[0].lstrip(" \t:")) == "==":
             end = text.find("\n", at)
             if stack and text[at : end if end >= 0 else len(text)].rstrip().endswith("=="):
-                give_up()
+                end_open()
             out.append(match[0])
         elif token in opened:
             stack.append(_Open(token, len(out)))
@@ -239,27 +244,27 @@ def _unnest(text: str, link: Callable[[str], str], template: Callable[[str], str
         elif opened[OPENER[token]]:
             close(OPENER[token])
     out.append(text[at:])
-    give_up()
+    end_open()
     return "".join(out)
 
 
 def _after_table(inner: str) -> str:
-    """What follows a table that is never closed: it ends where a blank line is followed by something that is
-    no row."""
+    """Return what follows a table that is never closed, which ends at a blank line with no row behind it."""
     end = AFTER_TABLE.search(inner)
     return "\n\n" + inner[end.end() :] if end else ""
 
 
 def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
+    """Return the text of the link [[inner]]."""
     target, bar, label = inner.partition("|")
-    shown_as_is = target.startswith(":")
+    is_plain_link = target.startswith(":")  # [[:File:A.jpg]] links to the file and does not show it
     target = target.lstrip(": ").strip().replace("_", " ")
     prefix, colon, rest = target.partition(":")
-    if colon and not shown_as_is and prefix.strip().lower() in dropped_namespaces:
+    if colon and not is_plain_link and prefix.strip().lower() in dropped_namespaces:
         return ""
     if "\n\n" in inner:
         return inner  # opened and closed in different paragraphs: no link
-    if colon and not shown_as_is and not bar and rest and INTERLANGUAGE.fullmatch(prefix):
+    if colon and not is_plain_link and not bar and rest and INTERLANGUAGE.fullmatch(prefix):
         return ""
     if label.strip():
         return label.rpartition("|")[2] if "|" in label else label
@@ -273,8 +278,10 @@ def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
 
 
 def _lines(text: str) -> list[Line]:
-    """Headings, list items as "- ", and other lines; leftovers of tables and lines without a letter or digit
-    are empty."""
+    """Return headings, list items as "- ", and other lines.
+
+    Leftovers of tables and lines without a letter or digit are empty.
+    """
     out: list[Line] = []
     for line in text.split("\n"):
         line = line.strip()
@@ -285,28 +292,36 @@ def _lines(text: str) -> list[Line]:
             level = min(len(line) - len(line.lstrip("=")), len(line) - len(line.rstrip("=")), 6)
             line = body.strip()
         elif line.startswith(("*", "#", ":", ";")):
-            body = line.lstrip("*#:; ")
-            mark = line[: len(line) - len(body)].rstrip()[-1]
-            leftover = ITEM_LEFTOVER.match(body)
-            body = body[leftover.end() :] if leftover else body
-            if mark == ";" and " : " in body:
-                term, _, definition = body.partition(" : ")
-                body = f"{term.rstrip()}: {definition}"
-            line = "" if body.startswith(TABLE_LEFTOVER) else f"- {body}" if mark in "*#" else body
+            line = _item(line)
         out.append((level, _tidy(line) if line else ""))
     return out
 
 
+def _item(line: str) -> str:
+    """Return the text of an item of a list, of a definition, or of an indented line."""
+    body = line.lstrip("*#:; ")
+    marker = line[: len(line) - len(body)].rstrip()[-1]
+    leftover = ITEM_LEFTOVER.match(body)
+    body = body[leftover.end() :] if leftover else body
+    if marker == ";" and " : " in body:
+        term, _, definition = body.partition(" : ")
+        body = f"{term.rstrip()}: {definition}"
+    if body.startswith(TABLE_LEFTOVER):
+        return ""
+    return f"- {body}" if marker in "*#" else body
+
+
 def _tidy(line: str) -> str:
-    """Without quotes of bold and italic, empty parentheses, doubled spaces and marks, which dropped templates
-    leave behind."""
+    """Remove quotes of bold and italic, and what dropped templates leave behind.
+
+    That is empty parentheses and quotation marks, and doubled spaces, commas and semicolons.
+    """
     if "''" in line:
         line = _without_quotes(line)
     line = SPACES.sub(" ", line)
     if "(" in line or "（" in line:
-        line = BEFORE_CLOSING.sub(
-            r"\1", AFTER_OPENING.sub(r"\1", EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line)))
-        )
+        line = EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line))
+        line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", line))
     if "«" in line or "„" in line:
         line = EMPTY_QUOTES.sub("", line)
     line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line)).strip()
@@ -314,43 +329,46 @@ def _tidy(line: str) -> str:
 
 
 def _without_quotes(line: str) -> str:
-    """As MediaWiki's doQuotes: in l'''Encyclopédie'' the first of the three is an apostrophe, as the marks
-    would not pair otherwise."""
+    """Remove quotes as MediaWiki's doQuotes does.
+
+    Where bold and italic do not pair, as in l'''Encyclopédie'', one of three quotes is an apostrophe.
+    """
     runs = list(QUOTES.finditer(line))
     lengths = [len(run[0]) for run in runs]
-    bold, italic = (sum(length in kinds or length > 5 for length in lengths) for kinds in ((3, 4, 5), (2, 5)))
-    apostrophe = -1
+    bold = sum(length in (3, 4, 5) or length > 5 for length in lengths)
+    italic = sum(length in (2, 5) or length > 5 for length in lengths)
+    with_apostrophe = None
     if bold % 2 and italic % 2:
-        best = 3
-        for number, run in enumerate(runs):
-            if len(run[0]) == 3:
-                before = line[max(0, run.start() - 2) : run.start()]
-                rank = (
-                    2
-                    if before.endswith(" ") or not before
-                    else 0
-                    if len(before) < 2 or before[0] == " "
-                    else 1
-                )
-                if rank < best:
-                    apostrophe, best = number, rank
+        triples = [run for run in runs if len(run[0]) == 3]
+        with_apostrophe = min(triples, key=lambda run: _apostrophe_rank(line, run.start()), default=None)
     out, at = [], 0
-    for number, run in enumerate(runs):
-        literal = {4: 1}.get(len(run[0]), max(0, len(run[0]) - 5)) + (number == apostrophe)
-        out += [line[at : run.start()], "'" * literal]
+    for run, length in zip(runs, lengths, strict=True):
+        apostrophes = 1 if length == 4 else max(0, length - 5)
+        if run is with_apostrophe:
+            apostrophes += 1
+        out += [line[at : run.start()], "'" * apostrophes]
         at = run.end()
     return "".join([*out, line[at:]])
 
 
+def _apostrophe_rank(line: str, at: int) -> int:
+    """Rank three quotes as apostrophe and two: 0 behind a word of one letter, 1 a longer one, 2 a space."""
+    before = line[max(0, at - 2) : at]
+    if not before or before.endswith(" "):
+        return 2
+    return 0 if len(before) < 2 or before[0] == " " else 1
+
+
 def _sections(lines: list[Line]) -> list[str]:
-    """Blank lines around headings and at most one between lines; sections without text and sections of links
-    dropped."""
+    """Drop sections without text and sections of links, and set blank lines.
+
+    These are around headings; elsewhere at most one follows another line.
+    """
     out: list[Line] = []
     at = depth = 0
 
     def end_section(level: int) -> None:
-        """Before a heading of this level drop headings without text, and short lines that announced a list or
-        table now gone."""
+        """Drop headings without text, and lines that announce a dropped list, before a heading of a level."""
         while out and (not out[-1][1] or out[-1][0] >= level or (level <= depth and _announces(*out[-1]))):
             out.pop()
 
@@ -363,11 +381,11 @@ def _sections(lines: list[Line]) -> list[str]:
             continue
         end_section(level)
         if line.lower().rstrip(" :") in LINK_SECTIONS:
-            end = next(
-                (number for number in range(at, len(lines)) if 0 < lines[number][0] <= level), len(lines)
-            )
-            shown = [other for inner, other in lines[at:end] if other and not inner]
-            if 5 * sum(map(_is_prose, shown)) <= len(shown):
+            end = at
+            while end < len(lines) and not 0 < lines[end][0] <= level:
+                end += 1
+            content = [other for inner, other in lines[at:end] if other and not inner]
+            if 5 * sum(map(_is_prose, content)) <= len(content):
                 at = end
                 continue
         if line:
@@ -383,5 +401,5 @@ def _announces(level: int, line: str) -> bool:
 
 
 def _is_prose(line: str) -> bool:
-    """Neither a list item nor a short line that is no sentence."""
+    """Tell whether a line is a sentence or a long line, and no list item."""
     return not line.startswith("- ") and (len(line) >= 100 or line[-1] in ".!?")

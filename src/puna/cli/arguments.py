@@ -1,0 +1,50 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puna.errors import UserError
+
+
+def existing_folder(folder: Path | None) -> Path | None:
+    """Refuse an argument that names no folder. Raises UserError."""
+    if folder is not None and not folder.is_dir():
+        problem = "a file, not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {problem}; name a run's folder, such as out/laptop")
+    return folder
+
+
+def _shipped_recipes() -> list[str]:
+    from puna import recipe
+
+    paths = [path for folder in (recipe.CHECKOUT, recipe.PACKAGED) for path in folder.glob("*.toml")]
+    return sorted({path.stem for path in paths})
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="a shipped recipe's name (laptop, seven-sources), or a .toml file",
+        autocompletion=_shipped_recipes,
+    ),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="a key of the recipe, such as train.steps=300; repeatable",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[Path, typer.Option(help="folder of all runs")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print figures as JSON")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="folder of a finished run, such as out/laptop", show_default=False, callback=existing_folder
+    ),
+]

@@ -1,0 +1,198 @@
+"""puna run, show, verify and report: a recipe's stages and what they leave."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from puna.cli import output, signals
+from puna.cli.arguments import (
+    JsonOption,
+    OutOption,
+    Override,
+    RecipeArgument,
+    RunArgument,
+    existing_folder,
+)
+from puna.errors import UserError
+
+if TYPE_CHECKING:
+    from puna.recipe import CorpusRecipe, Recipe
+
+
+def raw_folder(path: Path, recipe: "CorpusRecipe") -> Path:
+    """The folder that a recipe's local files are relative to. path: the recipe's file."""
+    return path.parent / os.path.expanduser(os.path.expandvars(recipe.corpus.root))
+
+
+def run(
+    recipe: RecipeArgument = "laptop",
+    override: Override = None,
+    out: OutOption = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe: make what is missing, skip what exists, write the report."""
+    from puna import recipe as recipes
+    from puna.cli.view import ConsoleView
+
+    stops = signals.Signals()
+    changes = tuple(override or ())
+    path = recipes.find(recipe)
+    loaded = recipes.load(path, changes)
+    view = ConsoleView(loaded.train.steps)
+    view.begin(path, out / loaded.name)
+
+    from puna import stages
+    from puna.report import summary
+    from puna.run.build import Build
+
+    listed = stages.stages(loaded, raw_folder(path, loaded))
+    build = Build(out / loaded.name, listed, loaded.execution, stops.should_stop, stops.pausable)
+    planned = {item.stage.name: item for item in build.plan()}
+    if not planned["train"].done:
+        _check_memory(loaded)
+    nothing_to_do = all(item.done for item in planned.values()) and summary.current(build, loaded.energy)
+    finished = signals.run(build, view, stops)
+    if nothing_to_do:
+        figures = summary.read(build.folder)
+        view.console.print("nothing to do: every stage exists")
+    else:
+        text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
+        figures = summary.write(build, finished, text, loaded.energy)
+    _print_figures(build.folder, figures, as_json)
+
+
+def _check_memory(recipe: "Recipe") -> None:
+    from puna.plan import memory
+    from puna.run import machine
+
+    available = machine.available_bytes(recipe.execution.device)
+    allowed = min(recipe.execution.memory_bytes or available, available)
+    memory.check(recipe.llama_config(), recipe.train, recipe.execution, allowed)
+
+
+def show(
+    recipe: RecipeArgument = "laptop",
+    override: Override = None,
+    out: OutOption = Path("out"),
+    as_json: JsonOption = False,
+) -> None:
+    """Print a recipe's stages, their fingerprints, and which of them a run would make."""
+    from puna import recipe as recipes
+    from puna import stages
+    from puna.run.build import Build
+
+    path = recipes.find(recipe)
+    loaded = recipes.load_corpus(path, tuple(override or ()))
+    build = Build(out / loaded.name, stages.stages(loaded, raw_folder(path, loaded)), loaded.execution)
+    rows = [
+        {
+            "stage": item.stage.name,
+            "fingerprint": item.fingerprint,
+            "inputs": list(item.inputs),
+            "state": "exists" if item.done else "will run",
+            "folder": str(item.folder),
+        }
+        for item in build.plan()
+    ]
+    if as_json:
+        output.print_json(rows)
+        return
+    columns = ("stage", "fingerprint", "inputs", "state")
+    cells = [{**row, "inputs": " ".join(row["inputs"])} for row in rows]
+    output.print_table(columns, [[row[column] for column in columns] for row in cells])
+    if not isinstance(loaded, recipes.Recipe):
+        print("a recipe of a corpus alone: it has no stages that train")
+
+
+def verify(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="an artifact, a run's folder, or a folder of runs", callback=existing_folder),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Read every file of every artifact again and compare its digest; name what is damaged or gone."""
+    rows = [*_artifact_rows(folder), *_missing_rows(folder)]
+    if not rows:
+        raise UserError(f"{folder} holds no artifact")
+    if as_json:
+        output.print_json(rows)
+    else:
+        cells = [[row["artifact"], *_figures_of(row)] for row in rows]
+        output.print_table(("artifact", "files", "bytes", "digest"), cells)
+    if problems := [row["problem"] for row in rows if not row["sound"]]:
+        raise UserError("\n".join(problems))
+
+
+def _figures_of(row: dict[str, Any]) -> list[Any]:
+    return [row["files"], row["bytes"], row["digest"][:12]] if row["sound"] else ["", "", row["state"]]
+
+
+def _artifact_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    from puna.run import artifact
+
+    for path in _files_called(artifact.MANIFEST, folder):
+        try:
+            loaded = artifact.load(path.parent)
+            loaded.verify()
+        except UserError as error:
+            yield {"artifact": str(path.parent), "sound": False, "state": "damaged", "problem": str(error)}
+        else:
+            figures = {"files": len(loaded.files), "bytes": loaded.bytes, "digest": loaded.digest}
+            yield {"artifact": str(path.parent), **figures, "sound": True}
+
+
+def _missing_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """What summaries list and is gone, and summaries that cannot be read."""
+    from puna.report import summary
+
+    for path in _files_called(summary.SUMMARY, folder):
+        try:
+            names = summary.missing(path.parent)
+        except UserError as error:
+            yield {"artifact": str(path), "sound": False, "state": "damaged", "problem": str(error)}
+            continue
+        for name in names:
+            gone = path.parent / name
+            problem = f"{gone} is gone, and {path} lists it; run the recipe again to make it"
+            yield {"artifact": str(gone), "sound": False, "state": "gone", "problem": problem}
+
+
+def _files_called(name: str, folder: Path) -> list[Path]:
+    """Files of a name in a folder, unfinished work left out; in an artifact, its own alone."""
+    if (folder / name).is_file():
+        return [folder / name]
+    found = sorted(folder.glob(f"**/{name}"))
+    return [path for path in found if not {".work", ".scratch"} & set(path.relative_to(folder).parts)]
+
+
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print the figures of a finished run and where its page is."""
+    from puna.report import summary
+
+    _print_figures(run, summary.read(run), as_json)
+
+
+def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None:
+    from puna.report import summary
+
+    if as_json:
+        output.print_json(figures)
+        return
+    counts = f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained"
+    print(f"{counts}, {figures['model']['parameters']:,} weights")
+    methods = ("model", "five_gram", "unigram", "xz")
+    rows = [
+        (source, *(f"{values[method]:.3f}" for method in methods))
+        for source, values in figures["bits_per_byte"].items()
+    ]
+    output.print_table(("bits per byte", "model", "5-gram", "unigram", "xz -9"), rows)
+    if "tokens_per_second" in figures:
+        speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
+        share = f"{figures['matmul_peak_share']:.0%} of the matrix-product peak"
+        energy = f"{figures['energy']['kwh'] * 1000:.2g} Wh, {figures['energy']['kg_co2'] * 1000:.2g} g CO2"
+        print(f"{speed}, {share}, {sum(figures['seconds'].values()):,.0f} s, about {energy}")
+    print(f"report: {(folder / summary.REPORT).resolve()}")

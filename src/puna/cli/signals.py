@@ -1,0 +1,114 @@
+"""What SIGINT and SIGTERM do to a run, and how a stopped process ends."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from puna.errors import Stopped
+
+if TYPE_CHECKING:
+    from puna.cli.view import ConsoleView
+    from puna.run.artifact import Artifact
+    from puna.run.build import Build
+
+# Signals this close are one: some programs send two, and a terminal sends to all that run in it.
+TOGETHER_SECONDS = 0.5
+ALARM_SECONDS = 1.0
+
+
+class Signals:
+    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, elsewhere into an interrupt.
+
+    A second signal is an interrupt everywhere. An interrupt may get lost: Python drops what is raised in a
+    finalizer, and libraries what is raised while they call back. So an alarm raises it again, each second
+    until the run ends.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._when = 0.0
+        self._again = self._polite = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+        signal.signal(signal.SIGALRM, self._remind)
+        sys.unraisablehook = _report_lost
+
+    def _handle(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
+        if self.received and now - self._when < TOGETHER_SECONDS:
+            return
+        self._again, self.received, self._when = bool(self.received), number, now
+        if self._again or not self._polite:
+            set_alarm(ALARM_SECONDS)
+            raise KeyboardInterrupt
+
+    def _remind(self, number: int, frame: Any) -> None:
+        if self._again or not self._polite:
+            set_alarm(ALARM_SECONDS)
+            if not _is_ending():
+                raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Take no more signals: the run has stopped, and says so."""
+        set_alarm(0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
+
+    def should_stop(self) -> bool:
+        return bool(self.received)
+
+    @contextlib.contextmanager
+    def pausable(self) -> Iterator[None]:
+        """A block that looks at `should_stop` itself and so is not interrupted by the first signal."""
+        self._polite = True
+        try:
+            yield
+        finally:
+            self._polite = False
+            if self.received:  # for what was done before the block noticed
+                set_alarm(ALARM_SECONDS)
+
+
+def run(build: "Build", view: "ConsoleView", signals: Signals) -> "dict[str, Artifact]":
+    """Run a build. Where a signal stops it, print how to go on and end the process with 128 + its number."""
+    try:
+        return build.run(view)
+    except Stopped as stopped:
+        signals.end()
+        message = f"stopped and saved at step {stopped.step}; the same command goes on from there"
+    except KeyboardInterrupt:
+        signals.end()
+        message = "stopped; the same command goes on from the last finished part"
+    finally:
+        view.close()
+    view.console.print(message)
+    leave(128 + (signals.received or signal.SIGINT))
+
+
+def leave(code: int) -> NoReturn:
+    """End at once: engines that were interrupted may abort the process while the interpreter winds down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def set_alarm(seconds: float) -> None:
+    """Send SIGALRM to this process in so many seconds; 0: not at all."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _is_ending() -> bool:
+    """Whether an interrupt is on its way out, through a `finally` or the end of a `with`."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt | Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _report_lost(lost: Any) -> None:
+    if lost.exc_type is not KeyboardInterrupt:  # which comes again
+        sys.__unraisablehook__(lost)

@@ -1,0 +1,125 @@
+"""Clean documents -> tokenizer; documents and tokenizer -> token shards: two stages of a run."""
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from puna.errors import UserError
+from puna.run.artifact import Artifact
+from puna.run.settings import not_hashed
+from puna.run.stage import Context, Metrics
+from puna.tokens.settings import TokenizerSettings, TokensSettings
+
+VERSIONS = {"tokenizer": 3, "tokens": 2}
+
+
+class SplitSettings(BaseModel):
+    """Which documents train: sources in the recipe's order, and how many of each are held out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sources: tuple[str, ...]
+    held_out_fraction: float
+    small_sources: str = not_hashed()
+
+
+class TokenizerStageSettings(BaseModel):
+    """What a tokenizer depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: SplitSettings
+    tokenizer: TokenizerSettings
+
+
+def split_settings(sources: tuple[str, ...], tokens: TokensSettings) -> SplitSettings:
+    return SplitSettings(
+        sources=sources, held_out_fraction=tokens.held_out_fraction, small_sources=tokens.small_sources
+    )
+
+
+def documents_of(documents: Artifact, source: str) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document of a source, in the order of its file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(documents.path(f"{source}.parquet")) as file:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, ["id", "text"])
+            yield from zip(group["id"].to_pylist(), group["text"].to_pylist(), strict=True)
+
+
+def _trained_on(split: SplitSettings, documents: Artifact) -> list[str]:
+    """The sources that a model is trained on. Raises UserError for those that are too small, unless they are
+    to be left out."""
+    metrics = documents.metrics
+    counts = {name: metrics["sources"][name]["kept"]["documents"] for name in split.sources}
+    enough = [name for name in split.sources if counts[name] > 1]
+    if enough and split.small_sources == "leave out":
+        return enough
+    if empty := [name for name in split.sources if not counts[name]]:
+        raise UserError("\n".join(metrics["empty"][name] for name in empty))
+    if small := [name for name in split.sources if counts[name] == 1]:
+        raise UserError(
+            f"source {small[0]} has 1 document: at least two are needed, since one is held out for scores; "
+            'give more files, or set tokens.small_sources to "leave out"'
+        )
+    return enough
+
+
+def train_tokenizer(
+    settings: TokenizerStageSettings, inputs: Mapping[str, Artifact], context: Context
+) -> Metrics:
+    """Train the tokenizer on the training documents of every source."""
+    from puna.tokens import shards, tokenizer
+
+    documents, split = inputs["documents"], settings.split
+    sources = sorted(_trained_on(split, documents))
+    if left := sorted(set(split.sources) - set(sources)):
+        context.reporter.note(f"left out, with fewer than two documents: {', '.join(left)}")
+    sizes = {name: documents.metrics["sources"][name]["kept"]["bytes"] for name in sources}
+    shares = _fair_shares(sizes, settings.tokenizer.training_bytes)
+    used = dict.fromkeys(sizes, 0)
+
+    def training_texts() -> Iterator[str]:
+        for number, name in enumerate(sizes):
+            context.reporter.progress(name, number, len(sizes))
+            identities = [identity for identity, _ in documents_of(documents, name)]
+            held_out = shards.choose_held_out(identities, split.held_out_fraction)
+            for row, (_, text) in enumerate(documents_of(documents, name)):
+                size = len(text.encode())
+                if not held_out[row] and used[name] + size <= shares[name]:
+                    used[name] += size
+                    yield text
+        context.reporter.progress("merging", len(sizes), len(sizes))
+
+    model = tokenizer.train(training_texts(), settings.tokenizer)
+    (context.work / "tokenizer.model").write_bytes(model)
+    trained = tokenizer.Tokenizer(model)
+    pieces = [trained.piece(token) for token in range(trained.vocab_size)]
+    longest = sorted(pieces, key=lambda piece: (-len(piece), piece))
+    return {"vocab_size": trained.vocab_size, "training_bytes": used, "longest_pieces": longest[:24]}
+
+
+def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
+    """The same budget for every source; what small sources leave is shared among the rest."""
+    shares: dict[str, int] = {}
+    for number, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: (item[1], item[0]))):
+        shares[name] = min(size, (budget - sum(shares.values())) // (len(sizes) - number))
+    return shares
+
+
+def write_shards(settings: SplitSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+    """Documents -> token shards, split into training and held-out documents."""
+    from puna.run import machine
+    from puna.tokens import shards, tokenizer
+
+    model = tokenizer.load(inputs["tokenizer"].path("tokenizer.model"))
+    documents = inputs["documents"]
+    sources = _trained_on(settings, documents)
+    threads = context.execution.threads or machine.cores()
+    counts = {}
+    for number, name in enumerate(sources):
+        context.reporter.progress(name, number, len(sources))
+        texts = documents_of(documents, name)
+        counts[name] = shards.write(name, texts, model, settings.held_out_fraction, threads, context.work)
+    return counts

@@ -1,0 +1,162 @@
+"""Token shards -> trained weights: a stage of a run."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from puna.errors import UserError
+from puna.model.config import LlamaConfig
+from puna.run import artifact
+from puna.run.artifact import Artifact
+from puna.run.stage import Context, Metrics
+from puna.tokens.settings import TokensSettings
+from puna.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from puna.tokens.batches import Batches
+    from puna.train.trainer import Event
+
+VERSIONS = {"train": 4}
+# Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
+DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
+
+
+class TrainStageSettings(BaseModel):
+    """What trained weights depend on.
+
+    sources: in the recipe's order. size: the model's name in the table of sizes. mixture: with its check.
+    kernels: which code computes, as `compiled.kind` names it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    sources: tuple[str, ...]
+    size: str
+    model: LlamaConfig
+    mixture: TokensSettings
+    train: TrainSettings
+    kernels: str
+
+
+def sources_in(shards: Artifact, sources: Sequence[str]) -> list[str]:
+    """Those of the sources that have shards, in the same order."""
+    return [name for name in sources if name in shards.metrics]
+
+
+def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches":
+    """The training batches over the shards of an artifact. Raises UserError when a source would be seen too
+    often."""
+    from puna.tokens import batches, mixture
+    from puna.tokens.shards import load
+
+    if left := sorted(set(settings.mixture.mixture) - set(shards.metrics)):
+        raise UserError(
+            f"tokens.mixture names {left[0]}, which has fewer than two documents and is left out "
+            "(tokens.small_sources)"
+        )
+    sources = sources_in(shards, settings.sources)
+    opened = [load(shards.folder, name, "train", settings.model.vocab_size) for name in sources]
+    length, count = settings.train.sequence_length, settings.train.batch_sequences
+    sizes = {shard.source: len(shard.tokens) for shard in opened}
+    sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
+    shares = mixture.plan(sizes, sequences, settings.mixture, settings.train.steps * count)
+    return batches.Batches(opened, shares, seed=settings.seed, batch_sequences=count, length=length)
+
+
+def trunk(settings: TrainStageSettings, inputs: Mapping[str, Artifact]) -> str:
+    """Fingerprint of all that decides the steps before a wsd schedule's decay: trainings that share it differ
+    in steps and decay alone."""
+    hashed = artifact.canonical(settings)
+    hashed["train"] = {key: value for key, value in hashed["train"].items() if key not in DECAY}
+    known = {name: made.fingerprint for name, made in inputs.items()}
+    return artifact.fingerprint({"version": VERSIONS["train"], "settings": hashed, "inputs": known})
+
+
+def train(
+    settings: TrainStageSettings,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    subscribers: Sequence[Callable[["Event"], None]] = (),
+) -> Metrics:
+    """Train a model; its weights, the losses of all steps, and what rebuilds its batches.
+
+    subscribers: called with every event of the training, after the log.
+    """
+    import torch
+
+    from puna.model import KERNELS
+    from puna.model.weights import native
+    from puna.run import compiled, machine
+    from puna.tokens.batches import rows_of, save_batch_plan
+    from puna.tokens.shards import load
+    from puna.train import trainer
+    from puna.train.metrics import Metrics as MetricsLog
+
+    shards, config, execution = inputs["tokens"], settings.model, context.execution
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    if problem := compiled.problem(KERNELS):
+        context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
+    batches = batches_of(settings, shards)
+    held_out = {}
+    for name in sources_in(shards, settings.sources):
+        shard = load(shards.folder, name, "held_out", config.vocab_size)
+        rows = rows_of(shard.first(settings.train.validation_tokens), settings.train.sequence_length)
+        held_out[name] = rows
+    peak = machine.matmul_peak(execution.device, trainer.precision(settings.train))
+    flops = config.flops_per_token(settings.train.sequence_length)
+    log = MetricsLog(context.logs / "metrics.jsonl", flops, peak)
+    before_decay = _before_decay(settings, inputs, context)
+
+    def on_event(event: "Event") -> None:
+        for subscriber in (log.write, context.reporter.event, *subscribers):
+            subscriber(event)
+
+    with context.pausable():
+        model, progress = trainer.train(
+            config,
+            batches,
+            held_out,
+            settings.train,
+            execution,
+            seed=settings.seed,
+            checkpoints=context.scratch,
+            before_decay=before_decay if settings.train.schedule == "wsd" else None,
+            on_event=on_event,
+            should_stop=context.should_stop,
+        )
+    model.cpu()
+    native.save(model, context.work)
+    save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
+    (context.work / "tokenizer.model").write_bytes(inputs["tokenizer"].path("tokenizer.model").read_bytes())
+    lines = [json.dumps(entry) + "\n" for entry in progress.losses]
+    (context.work / "losses.jsonl").write_text("".join(lines))
+    return {
+        "parameters": config.parameters(),
+        "tokens": settings.train.steps * settings.train.tokens_per_step,
+        "loss": progress.losses[-1]["loss"],
+        "mixture": {
+            share.source: {"share": share.share, "epochs": share.epochs} for share in batches.mixture
+        },
+    }
+
+
+def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> "Any":
+    """The folder that this training shares with those of other lengths; says where none can be gone on
+    with."""
+    folder = context.shared / trunk(settings, inputs)
+    own = settings.train.steps
+    earlier = sorted(int(path.name.removeprefix("steps-")) for path in folder.glob("steps-*"))
+    shorter = [steps for steps in earlier if steps < own]
+    if shorter and settings.train.schedule != "wsd" and not any(context.scratch.glob("step-*")):
+        context.reporter.note(
+            f"an earlier training of {shorter[-1]} steps cannot be gone on with: under schedule cosine the "
+            'rate of every step depends on train.steps. With train.schedule = "wsd" more steps go on from '
+            "where the decay begins"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"steps-{own}").touch()
+    return folder

@@ -1,0 +1,40 @@
+"""puna generate and trace on a finished run."""
+
+import json
+from pathlib import Path
+
+from tests.tiny import puna
+
+
+def test_trace_leads_to_the_document(finished: Path) -> None:
+    run = finished / "out" / "small"
+    sources = set()
+    for step, row, position in ((1, 0, 0), (20, 3, 31), (7, 1, 20), (12, 2, 9)):
+        origin = json.loads(puna("trace", run, step, row, position, "--json").stdout)
+        sources.add(origin["source"])
+        assert origin["licence"] in ("CC0-1.0", "MIT") and origin["url"] and origin["file"]
+        assert "language_score" in origin
+        of_stories = origin["source"] == "stories"
+        path = finished / origin["file"] if of_stories else finished / "project" / origin["title"]
+        assert origin["text"][:100] in path.read_text()
+        assert origin["token"] in origin["around"] or origin["token"].startswith("<")
+    assert sources <= {"stories", "code"}
+    assert "licence" in puna("trace", run, 1, 0, 0).stdout
+    refused = puna("trace", run, 21, 0, 0, code=2).stderr
+    assert "step 21 is outside this run: it has steps 1 to 20" in refused
+
+
+def test_generate_goes_on(finished: Path) -> None:
+    run = finished / "out" / "small"
+    arguments = ("generate", run, "The old llama", "--tokens", 10, "--temperature", 0)
+    plain = puna(*arguments).stdout
+    result = json.loads(puna(*arguments, "--json").stdout)
+    assert plain == f"The old llama{result['text']}\n" and 0 < result["tokens"] <= 10
+    assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
+
+
+def test_generate_takes_a_folder_of_weights_too(finished: Path) -> None:
+    run = finished / "out" / "small"
+    (weights,) = run.glob("train-*")
+    arguments = ("The old llama", "--tokens", 5, "--seed", 7, "--json")
+    assert puna("generate", weights, *arguments).stdout == puna("generate", run, *arguments).stdout
