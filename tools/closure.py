@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "src"
 PACKAGE = ROOT / "puna"
 ENTRY = PACKAGE / "train" / "trainer.py"
 CLOSURE_FILES, CLOSURE_LINES = 30, 3_000
-CORPUS_LINES, OTHER_LINES, CPP_LINES, FILE_LINES = 10_500, 17_000, 4_500, 600
+CORPUS_LINES, OTHER_LINES, CPP_LINES, FILE_LINES, COLUMNS = 10_500, 17_000, 4_500, 600, 110
 LAYOUT = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -106,6 +106,7 @@ def main() -> int:
     files = reachable([ENTRY], loaded)
     longest = max([*package, *cpp], key=lambda path: len(path.read_text().splitlines()))
     of_corpus = sum(map(code_lines, corpus))
+    widest = max(len(line) for path in cpp for line in path.read_text().splitlines())
     rows = [
         ("files from batch to optimizer step", len(files), CLOSURE_FILES),
         ("their lines of code", sum(map(code_lines, files)), CLOSURE_LINES),
@@ -113,6 +114,7 @@ def main() -> int:
         ("lines of code of the other rooms", sum(map(code_lines, package)) - of_corpus, OTHER_LINES),
         ("lines of code in C++", sum(map(cpp_lines, cpp)), CPP_LINES),
         (f"longest file, {longest.relative_to(ROOT)}", len(longest.read_text().splitlines()), FILE_LINES),
+        ("columns of the widest line in C++", widest, COLUMNS),
     ]
     for name, count, budget in rows:
         print(f"{name:<48} {count:>6,} of {budget:,}{'  TOO MANY' if count > budget else ''}")

@@ -337,8 +337,11 @@ def _explain(problem: Any, tree: Any) -> str:
     key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        now = RENAMED.get(".".join(map(str, problem["loc"])))
-        message = f"is called {now} now" if now else f"unknown key{_nearest(problem['loc'])}"
+        name, _, meaning = RENAMED.get(".".join(map(str, problem["loc"])), "").partition(", ")
+        if name:
+            message = f"is called {name} now" + (f" ({meaning})" if meaning else "")
+        else:
+            message = f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":
         message = "missing"
     elif problem["type"] == "tuple_type":

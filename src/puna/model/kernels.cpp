@@ -69,7 +69,8 @@ inline float exponential(float x) {
 // One tile of c [R, C * WIDTH] (+)= a [R, depth] b [depth, C * WIDTH]; element (i, k) of a is
 // a[i * ai + k * ak].
 template <int R, int C>
-inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci,
+        bool add) {
     Vector sums[R][C] = {};
     for (Size k = 0; k < depth; ++k) {
         Vector row[C];
@@ -87,7 +88,8 @@ inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, S
 }
 
 template <int C>
-inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c,
+        Size ci, bool add) {
     Size i = 0;
     for (; i + ROWS <= m; i += ROWS) tile<ROWS, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
     a += i * ai, c += i * ci;
@@ -101,9 +103,11 @@ inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const 
 }
 
 // c [m, n] (+)= a [m, depth] b [depth, n], n a multiple of WIDTH.
-inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci, bool add) {
+inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk,
+        float* c, Size ci, bool add) {
     Size j = 0;
-    for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH) columns<COLUMNS>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
+    for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH)
+        columns<COLUMNS>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
     const Size left = (n - j) / WIDTH;
     if (left == 3) columns<3>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
     if (left == 2) columns<2>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
@@ -120,13 +124,14 @@ enum Triangle {
     COLUMN,  // a is the block transposed: rows before the first of a tile are not read
 };
 
-inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c,
-                    Size ci, bool add) {
+inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak,
+        const float* b, Size bk, float* c, Size ci, bool add) {
     if (triangle == NONE) return product(m, n, depth, a, ai, ak, b, bk, c, ci, add);
     for (Size i = 0; i < m; i += ROWS) {
         const Size rows = std::min<Size>(ROWS, m - i), end = i + rows, before = triangle == COLUMN ? i : 0;
-        product(rows, triangle == RESULT ? std::min(n, padded(end)) : n, (triangle == ROW ? std::min(depth, end) : depth) - before,
-                a + i * ai + before * ak, ai, ak, b + before * bk, bk, c + i * ci, ci, add);
+        product(rows, triangle == RESULT ? std::min(n, padded(end)) : n,
+            (triangle == ROW ? std::min(depth, end) : depth) - before, a + i * ai + before * ak, ai, ak,
+            b + before * bk, bk, c + i * ci, ci, add);
     }
 }
 
@@ -154,16 +159,19 @@ void pack_transposed(const float* x, Size stride, Size length, Size width, float
 }
 
 // One thread's part of a long array; __restrict says that the arrays do not overlap.
-void swiglu_part(const float* __restrict gate, const float* __restrict up, float* __restrict out, Size count) {
+void swiglu_part(const float* __restrict gate, const float* __restrict up, float* __restrict out,
+        Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
 }
 
-void swiglu_backward_part(const float* __restrict gate, const float* __restrict up, float* __restrict gradient,
-                          float* __restrict gradient_gate, float* __restrict gradient_up, Size count) {
+void swiglu_backward_part(const float* __restrict gate, const float* __restrict up,
+        float* __restrict gradient, float* __restrict gradient_gate, float* __restrict gradient_up,
+        Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) {
-        const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid, given = gradient[i], above = up[i];
+        const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid,
+            given = gradient[i], above = up[i];
         gradient[i] = silu * above;
         gradient_gate[i] = given * above * (sigmoid + silu * (1.0f - sigmoid));
         gradient_up[i] = given * silu;
@@ -191,15 +199,17 @@ void rms_norm(const float* x, const float* weight, float* out, Size rows, Size w
 
 // gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width].
 // partial: [threads, width] of scratch.
-void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual, float* gradient_x,
-                       float* gradient_weight, float* partial, Size threads, Size rows, Size width, float eps) {
+void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual,
+        float* gradient_x, float* gradient_weight, float* partial, Size threads, Size rows, Size width,
+        float eps) {
 #pragma omp parallel num_threads(threads)
     {
         float* mine = partial + omp_get_thread_num() * width;
         std::fill(mine, mine + width, 0.0f);
 #pragma omp for schedule(static)
         for (Size r = 0; r < rows; ++r) {
-            const float *from = x + r * width, *given = gradient + r * width, *beside = residual ? residual + r * width : nullptr;
+            const float *from = x + r * width, *given = gradient + r * width,
+                *beside = residual ? residual + r * width : nullptr;
             float* to = gradient_x + r * width;
             float squares = 0.0f, along = 0.0f;
 #pragma omp simd reduction(+ : squares, along)
@@ -207,7 +217,8 @@ void rms_norm_backward(const float* x, const float* weight, const float* gradien
                 squares += from[i] * from[i];
                 along += from[i] * given[i] * weight[i];
             }
-            const float scale = 1.0f / std::sqrt(squares / width + eps), back = along * scale * scale * scale / width;
+            const float scale = 1.0f / std::sqrt(squares / width + eps),
+                back = along * scale * scale * scale / width;
 #pragma omp simd
             for (Size i = 0; i < width; ++i) {
                 mine[i] += given[i] * from[i] * scale;
@@ -234,17 +245,18 @@ void swiglu(const float* gate, const float* up, float* out, Size count) {
 }
 
 // silu(gate) * up again, in the memory of its gradient, and the gradients of gate and up.
-void swiglu_backward(const float* gate, const float* up, float* gradient, float* gradient_gate, float* gradient_up, Size count) {
+void swiglu_backward(const float* gate, const float* up, float* gradient, float* gradient_gate,
+        float* gradient_up, Size count) {
 #pragma omp parallel for schedule(static)
     for (Size begin = 0; begin < count; begin += PART)
-        swiglu_backward_part(gate + begin, up + begin, gradient + begin, gradient_gate + begin, gradient_up + begin,
-                             std::min<Size>(PART, count - begin));
+        swiglu_backward_part(gate + begin, up + begin, gradient + begin, gradient_gate + begin,
+            gradient_up + begin, std::min<Size>(PART, count - begin));
 }
 
 // Rotate neighbouring pairs of x [tokens, heads, width] by the angles of cosine, sine [positions, width / 2],
 // where token i has position i % positions; direction -1 rotates by the negative angle. out may be x.
-void rotate(const float* x, const float* cosine, const float* sine, float* out, Size tokens, Size positions, Size heads, Size width,
-            float direction) {
+void rotate(const float* x, const float* cosine, const float* sine, float* out, Size tokens, Size positions,
+        Size heads, Size width, float direction) {
 #pragma omp parallel for schedule(static)
     for (Size t = 0; t < tokens; ++t) {
         const float *c = cosine + t % positions * (width / 2), *s = sine + t % positions * (width / 2);
@@ -265,14 +277,15 @@ void rotate(const float* x, const float* cosine, const float* sine, float* out, 
 // width]; log_sums: [rows, heads, length]. start [rows, length]: the first position that a position attends
 // to, never decreasing along a row. Blocks of scores that no position attends to are not computed, and no
 // scores are kept (Dao et al. 2022, algorithm 1).
-void attention(const float* q, const float* k, const float* v, const int32_t* start, float* out, float* log_sums, Size rows, Size length,
-               Size heads, Size kv_heads, Size width, float scale) {
+void attention(const float* q, const float* k, const float* v, const int32_t* start, float* out,
+        float* log_sums, Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) {
     const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
         Room room(blocks * width * BLOCK + length * wide + BLOCK * BLOCK + BLOCK * wide + 2 * BLOCK);
-        float *keys = room.take(blocks * width * BLOCK), *values = room.take(length * wide), *scores = room.take(BLOCK * BLOCK);
+        float *keys = room.take(blocks * width * BLOCK), *values = room.take(length * wide),
+            *scores = room.take(BLOCK * BLOCK);
         float *sums = room.take(BLOCK * wide), *highest = room.take(BLOCK), *total = room.take(BLOCK);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
@@ -290,11 +303,12 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                     for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
                         const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                         const bool diagonal = base == first;
-                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries, q_stride, 1, keys + block * width * BLOCK, BLOCK,
-                                scores, BLOCK, false);
+                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries, q_stride, 1,
+                            keys + block * width * BLOCK, BLOCK, scores, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float* score = scores + i * BLOCK;
-                            const Size low = std::max<Size>(from[first + i] - base, 0), high = std::min<Size>(first + i - base + 1, BLOCK);
+                            const Size low = std::max<Size>(from[first + i] - base, 0),
+                                high = std::min<Size>(first + i - base + 1, BLOCK);
                             // Scores of the row that are computed, in whole vectors.
                             const Size known = std::min<Size>(padded(high), BLOCK);
                             float top = highest[i], sum = 0.0f;
@@ -320,7 +334,8 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                             }
                             total[i] += sum;
                         }
-                        product(diagonal ? ROW : NONE, count, wide, seen, scores, BLOCK, 1, values + base * wide, wide, sums, wide, true);
+                        product(diagonal ? ROW : NONE, count, wide, seen, scores, BLOCK, 1,
+                            values + base * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
                         float* to = out + (row * length + first + i) * q_stride + head * width;
@@ -336,21 +351,24 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
 
 // Gradients of `attention`: the scores are computed again block by block from the saved log-sums (Dao et al.
 // 2022, algorithm 4).
-void attention_backward(const float* gradient, const float* q, const float* k, const float* v, const float* out, const float* log_sums,
-                        const int32_t* start, float* gradient_q, float* gradient_k, float* gradient_v, Size rows, Size length, Size heads,
-                        Size kv_heads, Size width, float scale) {
+void attention_backward(const float* gradient, const float* q, const float* k, const float* v,
+        const float* out, const float* log_sums, const int32_t* start, float* gradient_q, float* gradient_k,
+        float* gradient_v, Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) {
     const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
         const Size turned = blocks * width * BLOCK, packed = length * wide, square = BLOCK * BLOCK;
         Room room(2 * turned + 6 * packed + length + 2 * square);
-        float *keys_t = room.take(turned), *values_t = room.take(turned), *keys = room.take(packed), *queries = room.take(packed);
-        float *given = room.take(packed), *to_q = room.take(packed), *to_k = room.take(packed), *to_v = room.take(packed);
+        float *keys_t = room.take(turned), *values_t = room.take(turned), *keys = room.take(packed),
+            *queries = room.take(packed);
+        float *given = room.take(packed), *to_q = room.take(packed), *to_k = room.take(packed),
+            *to_v = room.take(packed);
         float *chances = room.take(square), *slopes = room.take(square), *along = room.take(length);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
-            const Size row = task / kv_heads, kv_head = task % kv_heads, kv_at = row * length * kv_stride + kv_head * width;
+            const Size row = task / kv_heads, kv_head = task % kv_heads,
+                kv_at = row * length * kv_stride + kv_head * width;
             const int32_t* from = start + row * length;
             pack_transposed(k + kv_at, kv_stride, length, width, keys_t);
             pack_transposed(v + kv_at, kv_stride, length, width, values_t);
@@ -375,32 +393,35 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
                         const Size count = std::min<Size>(BLOCK, length - first);
                         const bool diagonal = base == first;
-                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries + first * wide, wide, 1,
-                                keys_t + block * width * BLOCK, BLOCK, chances, BLOCK, false);
+                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries + first * wide, wide,
+                            1, keys_t + block * width * BLOCK, BLOCK, chances, BLOCK, false);
                         product(diagonal ? RESULT : NONE, count, BLOCK, width, given + first * wide, wide, 1,
                                 values_t + block * width * BLOCK, BLOCK, slopes, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
                             const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
-                            const Size high = std::min<Size>(first + i - base + 1, BLOCK), known = std::min<Size>(padded(high), BLOCK);
+                            const Size high = std::min<Size>(first + i - base + 1, BLOCK),
+                                known = std::min<Size>(padded(high), BLOCK);
                             const float total = sums[first + i], mean = along[first + i];
 #pragma omp simd
-                            for (Size j = 0; j < known; ++j) chance[j] = exponential(chance[j] * scale - total);
+                            for (Size j = 0; j < known; ++j)
+                                chance[j] = exponential(chance[j] * scale - total);
                             for (Size j = 0; j < low; ++j) chance[j] = 0.0f;
                             for (Size j = high; j < BLOCK; ++j) chance[j] = 0.0f;
 #pragma omp simd
                             for (Size j = 0; j < known; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
                             for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
                         }
-                        product(diagonal ? COLUMN : NONE, seen, wide, count, chances, 1, BLOCK, given + first * wide, wide,
-                                to_v + base * wide, wide, true);
-                        product(diagonal ? COLUMN : NONE, seen, wide, count, slopes, 1, BLOCK, queries + first * wide, wide,
-                                to_k + base * wide, wide, true);
-                        product(diagonal ? ROW : NONE, count, wide, seen, slopes, BLOCK, 1, keys + base * wide, wide,
-                                to_q + first * wide, wide, true);
+                        product(diagonal ? COLUMN : NONE, seen, wide, count, chances, 1, BLOCK,
+                            given + first * wide, wide, to_v + base * wide, wide, true);
+                        product(diagonal ? COLUMN : NONE, seen, wide, count, slopes, 1, BLOCK,
+                            queries + first * wide, wide, to_k + base * wide, wide, true);
+                        product(diagonal ? ROW : NONE, count, wide, seen, slopes, BLOCK, 1,
+                            keys + base * wide, wide, to_q + first * wide, wide, true);
                     }
                 }
-                for (Size t = 0; t < length; ++t) std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));
+                for (Size t = 0; t < length; ++t)
+                    std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));
             }
             for (Size t = 0; t < length; ++t) {
                 std::memcpy(gradient_k + kv_at + t * kv_stride, to_k + t * wide, width * sizeof(float));
@@ -412,7 +433,8 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
 
 // losses[r] = lse - logit of the target + z * lse^2, 0 where the target is below zero. With want_gradient the
 // logits are overwritten by scale times the loss's gradient.
-void cross_entropy(float* logits, const int64_t* targets, double* losses, Size rows, Size vocabulary, float scale, float z, int want_gradient) {
+void cross_entropy(float* logits, const int64_t* targets, double* losses, Size rows, Size vocabulary,
+        float scale, float z, int want_gradient) {
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
         float* row = logits + r * vocabulary;

@@ -14,7 +14,7 @@ from puna.train.trainer import Event, StepEvent, ValidationEvent
 
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far, its own pages alone (getrusage would count its parent's
-    before exec); where it uses a graphics processor, there."""
+    before exec); where it uses a GPU, there."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")

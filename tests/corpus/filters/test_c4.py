@@ -1,6 +1,5 @@
 """C4's heuristics on pages made by hand."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from puna.corpus.filters import c4
 from puna.corpus.filters.c4 import BadWords, c4_clean
 from puna.errors import UserError
 from puna.text.sentences import sentences
+from tests.timing import within
 
 GOOD = "Llamas live on the high plain. They eat the short grass there.\nIn winter the herd moves down."
 
@@ -114,6 +114,4 @@ def test_any_text(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["[", "a. ", ".", '."', "。", " ", "a\n", "A. A. A. ", '""""'])
 def test_time_is_linear(piece: str) -> None:
-    start = time.process_time()
-    c4_clean(piece * 200_000, every_script=True)
-    assert time.process_time() - start < 8
+    within(8, lambda: c4_clean(piece * 200_000, every_script=True))

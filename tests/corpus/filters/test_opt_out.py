@@ -1,7 +1,6 @@
 """Opt-out by pattern, domain and robots rules: the examples of RFC 9309, and matching against `re`."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from puna.corpus.filters import opt_out
 from puna.corpus.filters.opt_out import BY_DOMAIN, BY_PATTERN, BY_ROBOTS, OptOut
 from puna.errors import UserError
+from tests.timing import within
 
 
 def written(folder: Path, text: str) -> Path:
@@ -43,12 +43,11 @@ def test_domains_cover_their_subdomains(tmp_path: Path) -> None:
 
 def test_a_million_domains_are_fast(tmp_path: Path) -> None:
     opt_out = OptOut(domains=written(tmp_path, "".join(f"d{number}.example\n" for number in range(200_000))))
-    start = time.process_time()
-    urls = (f"https://www.d{number}.example/page" for number in range(190_000, 210_000))
-    assert sum(opt_out.refuses(url) == BY_DOMAIN for url in urls) == 10_000
-    assert time.process_time() - start < 2
-    assert opt_out.refuses("http://" + "a." * 200_000 + "d7.example/") == BY_DOMAIN
-    assert time.process_time() - start < 3
+    urls = [f"https://www.d{number}.example/page" for number in range(190_000, 210_000)]
+    refused = within(2, lambda: sum(opt_out.refuses(url) == BY_DOMAIN for url in urls))
+    assert refused == 10_000
+    long = "http://" + "a." * 200_000 + "d7.example/"
+    assert within(1, lambda: opt_out.refuses(long)) == BY_DOMAIN
 
 
 @pytest.mark.parametrize(
@@ -87,9 +86,8 @@ def test_matching_equals_a_regular_expression(pattern: str, whole: bool, text: s
 
 
 def test_matching_is_linear() -> None:
-    start = time.process_time()
-    assert not opt_out._rule("/" + "*a" * 200 + "*b").matches("/" + "a" * 100_000)
-    assert time.process_time() - start < 2
+    rule = opt_out._rule("/" + "*a" * 200 + "*b")
+    assert not within(2, lambda: rule.matches("/" + "a" * 100_000))
 
 
 ROBOTS = """
