@@ -151,9 +151,7 @@ def test_a_second_run_does_nothing_and_says_so(finished: Path) -> None:
         for path in (finished / "out" / "small").rglob("*")
         if path.is_file() and path.name != ".lock"
     }
-    started = time.monotonic()
     result = puna("run", finished / "small.toml", "--out", finished / "out")
-    assert time.monotonic() - started < 20
     assert "nothing to do: every stage exists" in result.stderr
     assert result.stderr.count("exists already") == 6
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -115,7 +115,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:
     execution = ExecutionSettings()
     with pytest.raises(
         UserError,
-        match=r"training needs about [\d.]+ GB and 8\.0 GB are free: a micro-batch of 512 sequences",
+        match=r"training needs about [\d.]+ GB and 8\.0 GB may be used: a micro-batch of 512 sequences",
     ):
         memory.check(config("7b"), settings, execution, 8_000_000_000)
     memory.check(config("2m"), settings, ExecutionSettings(micro_batch_sequences=1), 8_000_000_000)

@@ -67,7 +67,7 @@ def check(config: LlamaConfig, settings: TrainSettings, execution: ExecutionSett
     if needed > available:
         micro_batch = settings.micro_batch(execution)
         raise UserError(
-            f"training needs about {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB are free: a "
+            f"training needs about {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB may be used: a "
             f"micro-batch of {micro_batch} sequences of {settings.sequence_length} tokens does not fit; "
             "lower execution.micro_batch_sequences or train.sequence_length, or take a smaller model.size"
         )
