@@ -9,7 +9,9 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import torch
 
 from puna.model.llama import Llama
 from puna.model.weights import native
+from puna.run import digests
 from tests import tiny
 from tests.text.test_ngram import BEGIN, END, Reference
 from tests.tiny import puna
@@ -177,20 +180,30 @@ def test_show_names_what_will_run(finished: Path) -> None:
 
 
 def test_show_reads_no_data(finished: Path, tmp_path: Path) -> None:
-    """Content that changes under the same size, time and inode is not noticed: what is cached is enough."""
     copy = changed_copy(finished, tmp_path)
-    arguments = ("show", copy / "small.toml", "--out", finished / "out", "--json")
+    arguments = ["show", str(copy / "small.toml"), "--out", str(finished / "out"), "--json"]
     time.sleep(0.2)  # digests of files that have just changed are not cached
     before = puna(*arguments).stdout
     assert {row["state"] for row in json.loads(before)} == {"exists"}
-    for path in copy.glob("*.txt"):
-        status = path.stat()
-        with path.open("r+b") as file:
-            file.write(b"X")
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert puna(*arguments).stdout == before
-    (copy / "stories-0.txt").touch()
-    assert "will run" in puna(*arguments).stdout
+    code = (
+        "import sys; from puna.cli.main import main; from puna.run import digests\n"
+        "def read(path): raise AssertionError(f'{path} is read')\n"
+        f"digests.file_digest = read; sys.argv = {['puna', *arguments]!r}; main()"
+    )
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert again.stdout == before
+
+
+def test_show_notices_content_that_changes_under_an_old_time(finished: Path, tmp_path: Path) -> None:
+    copy = changed_copy(finished, tmp_path)
+    arguments = ("show", copy / "small.toml", "--out", finished / "out", "--json")
+    assert {row["state"] for row in json.loads(puna(*arguments).stdout)} == {"exists"}
+    path = copy / "stories-0.txt"
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"X")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert {row["state"] for row in json.loads(puna(*arguments).stdout)} == {"will run"}
 
 
 def test_a_change_redoes_only_what_hangs_on_it(finished: Path, tmp_path: Path) -> None:
@@ -336,19 +349,45 @@ def test_a_damaged_artifact_is_named_and_refused(finished: Path, tmp_path: Path)
 
 
 def test_verify_reads_everything(finished: Path, tmp_path: Path) -> None:
-    """Also files that by size, time and inode have not changed since they were digested."""
+    """Also files that are known to be as they were when they were last digested."""
     shutil.copytree(finished, tmp_path / "copy")
     out = tmp_path / "copy" / "out"
-    puna("run", tmp_path / "copy" / "small.toml", "--out", out)  # the digests of the copies are cached
     (path,) = out.glob("small/tokens-*/stories.train.bin")
-    status = path.stat()
+    digest = json.loads((path.parent / "artifact.json").read_bytes())["files"][path.name]["sha256"]
     with path.open("r+b") as file:
         file.write(bytes([path.read_bytes()[0] ^ 1]))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    digests.remember(path, digest)  # as of a disk that loses a bit
+    puna("run", tmp_path / "copy" / "small.toml", "--out", out)
     for folder in (path.parent, out / "small", out):
         refused = puna("verify", folder, code=2)
         assert "stories.train.bin does not match its digest" in refused.stderr
         assert "damaged" in refused.stdout
+
+
+def test_raw_files_may_have_the_names_of_ours(tmp_path: Path) -> None:
+    recipe = tiny.write(tmp_path)
+    with zipfile.ZipFile(tmp_path / "texts.zip", "w") as archive:
+        for name in ("artifact.json", "summary.json"):
+            archive.writestr(f"raw/{name}", "The old llama walks across the high plain. " * 20)
+    recipe.write_text(recipe.read_text().replace('uris = ["stories-*.txt"]', 'uris = ["texts.zip!*.json"]'))
+    puna("corpus", recipe, "--out", tmp_path / "out")
+    assert "damaged" not in puna("verify", tmp_path / "out").stdout
+
+
+def test_the_report_shows_the_recipe_as_it_was_run(finished: Path, tmp_path: Path) -> None:
+    copy = changed_copy(finished, tmp_path)
+    recipe, out = copy / "small.toml", tmp_path / "out"
+    with subprocess.Popen(
+        tiny.command("run", recipe, "--out", out), stderr=subprocess.PIPE, text=True, env=tiny.environment()
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("▸ train"):
+                recipe.write_text(recipe.read_text().replace("learning_rate = 5e-3", "learning_rate = 9e-1"))
+    assert process.returncode == 0
+    page = (out / "small" / "report.html").read_text()
+    assert "5e-3" in page
+    assert "9e-1" not in page
 
 
 def test_verify_names_what_is_gone(finished: Path, tmp_path: Path) -> None:

@@ -110,20 +110,20 @@ def test_an_earlier_run_is_the_one_that_finished_last(tmp_path: Path) -> None:
         work = tmp_path / "work"
         work.mkdir()
         (work / "dropped.parquet").write_bytes(name.encode())
+        (work / "near").mkdir()
+        (work / "near" / "index.json").write_text('{"threshold": 0.8}')
         made[name] = artifact.commit(
             work, tmp_path / "run" / name, stage="documents", fingerprint=name, inputs={}, metrics={}
         )
-    settings = stage.DocumentsSettings(
-        corpus=corpus(["*"], deduplicate_against="run", near_duplicate_threshold=1), root=tmp_path
-    )
+    settings = stage.DocumentsSettings(corpus=corpus(["*"], deduplicate_against="run"), root=tmp_path)
     with pytest.raises(UserError, match=r"corpus\.deduplicate_against: .*documents-1, documents-2"):
         stage.documents_content(settings)
-    artifact.set_current(tmp_path / "run", {"documents": tmp_path / "run" / "documents-1"})
+    artifact.set_current(tmp_path / "run", "documents", tmp_path / "run" / "documents-1")
     assert stage.documents_content(settings)["known"] == made["documents-1"].digest
     own = tmp_path / "run" / "documents-2"
     assert documents_folder(own) == own
-    compared = settings.corpus.model_copy(update={"near_duplicate_threshold": 0.8})
-    with pytest.raises(UserError, match="was made with near_duplicate_threshold = 1; set it to that here"):
+    compared = settings.corpus.model_copy(update={"near_duplicate_threshold": 0.7})
+    with pytest.raises(UserError, match=r"was made with near_duplicate_threshold = 0\.8; set it"):
         stage.documents_content(settings.model_copy(update={"corpus": compared}))
 
 

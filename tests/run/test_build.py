@@ -108,6 +108,18 @@ def test_content_that_settings_name_is_hashed(tmp_path: Path) -> None:
     assert first["one"].fingerprint != second["one"].fingerprint
 
 
+def test_a_stage_that_fails_leaves_the_others_as_the_current_ones(tmp_path: Path) -> None:
+    def fail(*_: Any) -> dict[str, Any]:
+        raise UserError("no")
+
+    run(tmp_path, stage("one", "a"), stage("two", "a", inputs={"text": "one"}))
+    failing = Stage("two", "words", 2, Words(words=("b",)), fail, {"text": "one"})
+    with pytest.raises(UserError, match="no"):
+        run(tmp_path, changed := stage("one", "b"), failing)
+    expected = Build(tmp_path, [changed]).plan()[0].folder
+    assert artifact.current(tmp_path, "one") == expected
+
+
 def test_the_last_finished_run_of_a_folder_is_known(tmp_path: Path) -> None:
     for words in ("a", "b", "a"):
         finished, _ = run(tmp_path, stage("one", words))
@@ -155,7 +167,10 @@ def test_energy_is_measured_only_where_every_attempt_was(tmp_path: Path) -> None
         json.dumps({"seconds": 1.0, "joules": None, "execution": {}})
     )
     assert cost(tmp_path) == {"seconds": 3.0, "joules": None}
-    assert cost(tmp_path / "none") == {"seconds": 0.0, "joules": 0.0}
+    assert cost(tmp_path / "none") == {"seconds": 0.0, "joules": None}
+    for damaged in ("[]", '{"seconds": 1.0}', '{"seconds": "x", "joules": 1}', "{"):
+        (tmp_path / "attempts" / "3.json").write_text(damaged)
+        assert cost(tmp_path) == {"seconds": 3.0, "joules": None}
 
 
 def test_planning_and_a_second_run_read_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +181,24 @@ def test_planning_and_a_second_run_read_no_data(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("puna.run.digests.file_digest", read)
     assert run(tmp_path, stage("one", "a"))[1].states == [("one", "reuse")]
+
+
+def test_files_that_had_a_second_name_in_scratch_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(settings: Words, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+        (context.scratch / "file").write_text("a")
+        os.link(context.scratch / "file", context.work / "file")
+        return {}
+
+    linking = Stage("one", "words", 1, Words(words=()), link)
+    run(tmp_path, linking)
+
+    def read(path: Path) -> str:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr("puna.run.digests.file_digest", read)
+    assert run(tmp_path, linking)[1].states == [("one", "reuse")]
 
 
 def test_a_second_run_notices_a_changed_artifact(tmp_path: Path) -> None:

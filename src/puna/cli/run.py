@@ -21,6 +21,8 @@ from puna.errors import UserError
 if TYPE_CHECKING:
     from puna.recipe import CorpusRecipe, Recipe
 
+UNFINISHED = {".work", ".scratch", ".saving"}  # folders of work that a run goes on with
+
 
 def raw_folder(path: Path, recipe: "CorpusRecipe") -> Path:
     """The folder that a recipe's local files are relative to. path: the recipe's file."""
@@ -41,6 +43,8 @@ def run(
     changes = tuple(override or ())
     path = recipes.find(recipe)
     loaded = recipes.load(path, changes)
+    # As it is now: it may be edited while the run goes on.
+    text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
     view = ConsoleView(loaded.train.steps)
     view.begin(path, out / loaded.name)
 
@@ -59,7 +63,6 @@ def run(
         figures = summary.read(build.folder)
         view.console.print("nothing to do: every stage exists")
     else:
-        text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
         figures = summary.write(build, finished, text, loaded.energy)
     _print_figures(build.folder, figures, as_json)
 
@@ -162,11 +165,16 @@ def _missing_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _files_called(name: str, folder: Path) -> list[Path]:
-    """Files of a name in a folder, unfinished work left out; in an artifact, its own alone."""
-    if (folder / name).is_file():
-        return [folder / name]
-    found = sorted(folder.glob(f"**/{name}"))
-    return [path for path in found if not {".work", ".scratch"} & set(path.relative_to(folder).parts)]
+    """Files of a name in a folder and below it; in an artifact its own alone, and none in unfinished work."""
+    from puna.run.artifact import MANIFEST
+
+    found = []
+    for at, folders, files in os.walk(folder):
+        if name in files:
+            found.append(Path(at) / name)
+        # What lies in an artifact is its content.
+        folders[:] = [] if MANIFEST in files else sorted(set(folders) - UNFINISHED)
+    return found
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:

@@ -188,6 +188,11 @@ class CorpusSettings(BaseModel):
     def _consistent(self) -> "CorpusSettings":
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
+        if self.deduplicate_against and not self.uses_minhash:
+            raise ValueError(
+                "deduplicate_against needs a near_duplicate_threshold below 1: the earlier run's documents "
+                "are found by its index of near-duplicates"
+            )
         if "dropped" in names:
             raise ValueError("no source may be named dropped: that is the list of what was dropped")
         if twice:

@@ -73,6 +73,11 @@ class Artifact:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def remember(self) -> None:
+        """Record the digests of its files, which were taken a moment ago, so that the next run reads none."""
+        for name, entry in self.files.items():
+            remember(self.folder / name, entry["sha256"])
+
     @property
     def bytes(self) -> int:
         return sum(entry["bytes"] for entry in self.files.values())
@@ -159,8 +164,6 @@ def commit(
         remove(folder)
     os.replace(work, folder)
     sync(folder.parent)
-    for name, entry in files.items():
-        remember(folder / name, str(entry["sha256"]))
     return load(folder)
 
 
@@ -210,20 +213,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def set_current(run: Path, artifacts: Mapping[str, Path]) -> None:
-    """Record the artifacts, by stage name, that the last finished run in a folder made or found."""
+def set_current(run: Path, stage: str, folder: Path) -> None:
+    """Record the artifact of a stage that the last run in a folder made or found."""
     path = run / CURRENT
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError):
         known = {}
-    changed = {**known, **{name: folder.name for name, folder in artifacts.items()}}
-    if changed != known:
-        write_atomically(path, json.dumps(changed, indent=1) + "\n")
+    if known.get(stage) != folder.name:
+        write_atomically(path, json.dumps({**known, stage: folder.name}, indent=1) + "\n")
 
 
 def current(run: Path, stage: str) -> Path:
-    """The folder of a stage's artifact of the last finished run in a run's folder.
+    """The folder of a stage's artifact of the last run in a run's folder.
 
     Raises UserError where there is none, and where it is not known which of several it is.
     """

@@ -84,11 +84,11 @@ class Build:
                     finished[name] = artifact.load(item.folder)
                     finished[name].verify(read=False)
                     reporter.stage(name, "reuse", item.fingerprint)
-                    continue
-                reporter.stage(name, "start", item.fingerprint)
-                finished[name] = self._make(item, finished, reporter)
-                reporter.stage(name, "done", item.fingerprint)
-        artifact.set_current(self.folder, {item.stage.name: item.folder for item in planned})
+                else:
+                    reporter.stage(name, "start", item.fingerprint)
+                    finished[name] = self._make(item, finished, reporter)
+                    reporter.stage(name, "done", item.fingerprint)
+                artifact.set_current(self.folder, name, item.folder)
         return finished
 
     def _make(self, item: Planned, finished: Mapping[str, Artifact], reporter: Reporter) -> Artifact:
@@ -122,6 +122,7 @@ class Build:
         finally:
             artifact.remove(work)
         artifact.remove(scratch)
+        result.remember()  # now, since files may have had a second name in scratch
         return result
 
 
@@ -162,12 +163,11 @@ def _attempt(folder: Path, execution: ExecutionSettings) -> Iterator[None]:
 
 def cost(logs: Path) -> dict[str, float | None]:
     """Seconds and joules of all attempts at a stage; joules are None where not every attempt was metered."""
-    seconds, joules = 0.0, 0.0
-    metered = True
+    accounts = []
     for path in sorted((logs / "attempts").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             account = json.loads(path.read_bytes())
-            seconds += account["seconds"]
-            joules += account["joules"] or 0.0
-            metered &= account["joules"] is not None
-    return {"seconds": seconds, "joules": joules if metered else None}
+            accounts.append((float(account["seconds"]), account["joules"]))
+    joules = [measured for _, measured in accounts]
+    metered = bool(accounts) and None not in joules
+    return {"seconds": sum(seconds for seconds, _ in accounts), "joules": sum(joules) if metered else None}

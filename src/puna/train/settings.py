@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from puna.run.settings import ExecutionSettings, not_hashed
 
@@ -63,6 +63,13 @@ class TrainSettings(BaseModel):
     def micro_batch(self, execution: ExecutionSettings) -> int:
         """Sequences in memory at once."""
         return execution.micro_batch_sequences or self.batch_sequences
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value == "auto":
+            raise ValueError('it is named: "float32", or "bfloat16", which "auto" took on GPUs that have it')
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainSettings":

@@ -302,10 +302,12 @@ def check(folder: Path, paths: list[str]) -> None:
     path = folder / RECIPE
     absolute = _absolute(paths)
     content = path.read_bytes() if path.is_file() else b""
-    made_from, digest = _read_state(folder / STATE) if content else ([], "")
+    # A kill between the renames of a recipe and of its state leaves the state under its temporary name.
+    states = [_read_state(folder / name) for name in (STATE, f".{STATE}")] if content else []
+    if (absolute, hashlib.sha256(content).hexdigest()) in states:
+        return
+    made_from = states[0][0] if states else []
     if made_from == absolute:
-        if hashlib.sha256(content).hexdigest() == digest:
-            return
         raise UserError(
             f"{path} was edited, and would be written anew: run `puna corpus {path}`, "
             f"give this corpus another folder with --name, or remove {folder}"
