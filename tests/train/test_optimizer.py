@@ -50,6 +50,26 @@ def test_warm_up_stable_decay_by_its_formula() -> None:
     assert learning_rate(99, to_zero) == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 50])
+def test_the_last_rate_is_the_final_one_for_any_warm_up(steps: int, schedule: str) -> None:
+    for warmup in {0, 1, 2, steps - 2, steps - 1} & set(range(steps)):
+        options = settings(
+            steps=steps, warmup_steps=warmup, learning_rate=1.0, schedule=schedule, decay_fraction=1 / steps
+        )
+        rates = [learning_rate(step, options) for step in range(steps)]
+        assert rates[-1] == pytest.approx(0.1), warmup
+        assert rates[:warmup] == pytest.approx([(step + 1) / warmup for step in range(warmup)])
+        assert warmup == steps - 1 or max(rates) == 1.0
+
+
+def test_a_small_decay_is_one_step_at_least() -> None:
+    short = settings(steps=2, warmup_steps=1, schedule="wsd", decay_fraction=0.2, learning_rate=1.0)
+    assert (short.decay_steps, short.decay_start) == (1, 1)
+    assert [learning_rate(step, short) for step in range(2)] == pytest.approx([1.0, 0.1])
+    assert short.model_copy(update={"decay_fraction": 0.0}).decay_steps == 0
+
+
 def test_warm_up_and_decay_may_touch_and_not_overlap() -> None:
     settings(steps=100, warmup_steps=70, schedule="wsd", decay_fraction=0.3)
     settings(steps=100, warmup_steps=71, decay_fraction=0.3)

@@ -14,9 +14,10 @@ from puna.train.settings import TrainSettings
 def learning_rate(step: int, settings: TrainSettings) -> float:
     """Rate of step `step` (from 0): a linear warm-up to the peak, then a decay.
 
-    The last step has `final_learning_rate_fraction` of the peak. cosine: half a period from the warm-up on.
-    wsd: the peak first, then in the last `decay_steps` a straight line (warm-up-stable-decay: Hu et al. 2024,
-    MiniCPM, whose decay is exponential).
+    The last step has `final_learning_rate_fraction` of the peak, however long the warm-up is; so has the only
+    one of a training of one step. cosine: half a period from the warm-up on. wsd: the peak first, then in the
+    last `decay_steps` a straight line (warm-up-stable-decay: Hu et al. 2024, MiniCPM, whose decay is
+    exponential); the peak to the end where `decay_fraction` is 0.
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -24,8 +25,9 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     if settings.schedule == "wsd":
         decayed = max(0, step + 1 - (settings.steps - settings.decay_steps)) / max(1, settings.decay_steps)
         return settings.learning_rate * (1 - (1 - floor) * min(1.0, decayed))
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - 1 - settings.warmup_steps)
-    return settings.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    decaying = settings.steps - 1 - settings.warmup_steps
+    progress = min(1.0, (step - settings.warmup_steps) / decaying) if decaying else 1.0
+    return settings.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:

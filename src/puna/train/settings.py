@@ -52,8 +52,8 @@ class TrainSettings(BaseModel):
 
     @property
     def decay_steps(self) -> int:
-        """Steps in which the rate of a wsd schedule falls."""
-        return round(self.decay_fraction * self.steps)
+        """Steps in which the rate of a wsd schedule falls; at least one, unless `decay_fraction` is 0."""
+        return max(1, round(self.decay_fraction * self.steps)) if self.decay_fraction else 0
 
     @property
     def decay_start(self) -> int:
