@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from puna.cli.view import ConsoleView
-from puna.train.trainer import Notice, StepEvent, ValidationEvent
+from puna.train.trainer import Notice, SkippedStepEvent, StepEvent, ValidationEvent
 
 
 def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,6 +18,7 @@ def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     view.stage("documents", "done", "ba9876543210")
     view.event(Notice("goes on at step 3"))
     view.event(ValidationEvent(step=5, tokens=50, losses={"news": 2.5, "code": 1.25}))
+    view.event(SkippedStepEvent(7, 70, float("nan"), 1e-3, float("inf"), 0.5, skipped=2))
     view.close()
     result = capsys.readouterr()
     first, *lines = result.err.splitlines()
@@ -31,6 +32,7 @@ def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[4:] == [
         "  goes on at step 3",
         "  step     5  held-out nats per token: news 2.500, code 1.250",
+        "  step     7  skipped: loss nan, gradient norm inf; 2 skipped so far",
     ]
 
 

@@ -1,10 +1,13 @@
 """Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel
 under torchrun's variables.
 
-python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE]
+python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE | skip]
+
+With `skip`, the first process finds a NaN in its part of one gradient of the third step.
 """
 
 import json
+import math
 import os
 import sys
 
@@ -13,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from puna.model.llama import Llama
+from puna.model.tensor_parallel import local
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 from puna.train.step import loss_and_gradients
@@ -34,7 +38,10 @@ def main() -> None:
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
         loss = loss_and_gradients(model, batch, 2, remat=policy, z_loss=1e-3, parallel=parallel, dtype=dtype)
-        results.append([loss, update(model, optimizer, step, options)])
+        if sys.argv[5:] == ["skip"] and step == 2 and dist.get_rank() == 0:
+            local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
+        norm = update(model, optimizer, step, options, loss)
+        results.append([loss, norm if math.isfinite(norm) else None])
     print(json.dumps(results), flush=True)
     dist.destroy_process_group()
     # Gloo's threads outlive the group and may hold the last tensors: a thread that frees them while the

@@ -1,12 +1,13 @@
 """metrics.jsonl: one line a step, no step twice."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from puna.train import metrics
-from puna.train.trainer import Notice, StepEvent, ValidationEvent
+from puna.train.trainer import Notice, SkippedStepEvent, StepEvent, ValidationEvent
 
 
 def step(number: int, seconds: float = 0.5) -> StepEvent:
@@ -30,3 +31,26 @@ def test_lines_and_figures(tmp_path: Path) -> None:
     assert figures["training_seconds"] == pytest.approx(1.75)
     assert figures["tokens_per_second"] == 200 and figures["matmul_peak_share"] == 0.5
     assert metrics.read(tmp_path / "none") == {}
+
+
+def test_a_skipped_step_has_a_line_of_json_and_counts_as_time_alone(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    writer = metrics.Metrics(path, flops_per_token=50.0, peak_flops=20_000.0)
+    skipped = SkippedStepEvent(2, 200, math.nan, 1e-3, 0.7, 0.25, 1)
+    for event in (step(1), skipped, step(3)):
+        writer.write(event)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[1] == {
+        **{"step": 2, "tokens": 200, "loss": None, "learning_rate": 1e-3, "gradient_norm": 0.7},
+        **{"seconds": 0.25, "skipped": 1, "kind": "skipped"},
+    }
+    figures = metrics.read(path)
+    assert figures["training_seconds"] == pytest.approx(1.25) and figures["tokens_per_second"] == 200
+    again = metrics.Metrics(path, 50.0, 20_000.0)
+    again.write(skipped)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]

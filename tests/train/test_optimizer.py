@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from puna.model.llama import Llama
 from puna.train import checkpoint
+from puna.train.losses import Losses
 from puna.train.muon import orthogonal
 from puna.train.optimizer import build, learning_rate, update
 from puna.train.step import loss_and_gradients
@@ -143,6 +144,31 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
         np.testing.assert_allclose(found, weights[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_update_that_is_not_finite_is_not_taken(name: str, bad: float) -> None:
+    options = settings(optimizer=name)
+    model = Llama(CONFIG)
+    model.init_weights(1)
+    optimizer = build(model, options)
+    loss_and_gradients(model, batches().batch(0), 4)
+    update(model, optimizer, 0, options)
+
+    def everything() -> list[bytes]:
+        state = (value for entry in optimizer.state.values() for value in entry.values())
+        return [value.detach().numpy().tobytes() for value in (*model.parameters(), *state)]
+
+    before, rates = everything(), [group["lr"] for group in optimizer.param_groups]
+    for loss, gradient in ((1.0, bad), (bad, 1.0)):
+        loss_and_gradients(model, batches().batch(1), 4)
+        weight = model.layers[0].attention.wq.weight
+        assert weight.grad is not None
+        weight.grad[2, 1] = gradient
+        assert math.isfinite(update(model, optimizer, 1, options, loss)) == math.isfinite(gradient)
+        assert everything() == before and [group["lr"] for group in optimizer.param_groups] == rates
+        assert not any(parameter.grad is None or parameter.grad.any() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("shape", [(192, 192), (512, 192), (192, 512)])
 def test_orthogonal_keeps_singular_vectors_and_evens_out_the_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -203,9 +229,13 @@ def test_a_resumed_run_takes_the_same_steps_bit_for_bit(tmp_path: Path, name: st
 
     model, optimizer = begin(1)
     steps(model, optimizer, 0, 5)
-    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5, []))
+    losses = Losses(tmp_path / "losses.jsonl")
+    losses.begin()
+    for step in range(5):
+        losses.append({"step": step + 1})
+    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5), losses)
     other, resumed = begin(2)
-    progress, _ = checkpoint.resume(tmp_path, other, resumed, most_steps=5)
+    progress, _ = checkpoint.resume(tmp_path, other, resumed, Losses(losses.path), most_steps=5)
     assert progress.step == 5
     state, again = optimizer.state_dict()["state"], resumed.state_dict()["state"]
     assert state.keys() == again.keys()

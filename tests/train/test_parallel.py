@@ -1,6 +1,7 @@
 """Several gloo processes give the single process's losses and gradient norms."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from .small import CONFIG, batches, settings
 ROOT = Path(__file__).parents[2]
 
 
-def alone(tied: bool) -> list[list[float]]:
+def alone(tied: bool, skipped: int | None = None) -> list[list[float]]:
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
     options = settings(learning_rate=1e-2, warmup_steps=0)
@@ -31,7 +32,7 @@ def alone(tied: bool) -> list[list[float]]:
     results = []
     for step in range(5):
         loss = loss_and_gradients(model, batches().batch(step), 4, remat="llama", z_loss=1e-3)
-        results.append([loss, update(model, optimizer, step, options)])
+        results.append([loss, update(model, optimizer, step, options, math.nan if step == skipped else loss)])
     return results
 
 
@@ -45,7 +46,7 @@ def together(processes: int, *arguments: object) -> list[list[float]]:
         "WORLD_SIZE": str(processes),
         "OMP_NUM_THREADS": "1",
     }
-    environment = {**os.environ, **common, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **common, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     command = [sys.executable, "-m", "tests.train.processes", *map(str, arguments)]
     running = [
         subprocess.Popen(
@@ -79,6 +80,12 @@ def test_several_processes_equal_one(data: int, tensor: int, policy: str, tied: 
     found = together(data * tensor, data, tensor, policy, tied)
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
+
+
+def test_all_processes_skip_a_step_whose_gradient_is_not_finite_in_one() -> None:
+    expected, found = alone(False, skipped=2), together(4, 2, 2, "llama", "untied", "skip")
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
+    assert [step for step, (_, norm) in enumerate(found) if norm is None] == [2]
 
 
 def test_bfloat16_under_fsdp_and_tensor_parallelism() -> None:

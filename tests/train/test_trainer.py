@@ -1,6 +1,10 @@
 """The loop and its checkpoints: stopped, killed, damaged or whole, the same weights bit for bit."""
 
+import gc
 import itertools
+import json
+import math
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,18 +14,21 @@ import torch
 
 from puna.errors import Stopped, UserError
 from puna.run.settings import ExecutionSettings
-from puna.train import checkpoint
-from puna.train.trainer import Event, Notice, StepEvent, ValidationEvent, train
+from puna.train import trainer
+from puna.train.losses import LOSSES
+from puna.train.optimizer import build
+from puna.train.trainer import Event, Notice, SkippedStepEvent, StepEvent, ValidationEvent, train
 
 from .small import CONFIG, batches, execution, held_out, settings
 
 
 def run(
     folder: Path, events: list[Event] | None = None, before_decay: Path | None = None, **changes: Any
-) -> tuple[dict[str, torch.Tensor], checkpoint.Progress]:
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Weights, and the lines of losses.jsonl."""
     stop = changes.pop("should_stop", lambda: False)
     how = {name: changes.pop(name) for name in list(changes) if name in ExecutionSettings.model_fields}
-    model, progress = train(
+    model, _ = train(
         CONFIG,
         batches(),
         held_out(),
@@ -33,7 +40,11 @@ def run(
         should_stop=stop,
         on_event=(events if events is not None else []).append,
     )
-    return model.state_dict(), progress
+    return model.state_dict(), lines_of(folder)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / LOSSES).read_text().splitlines()]
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -47,24 +58,22 @@ def stop_after(steps: int) -> Any:
 
 def test_events_losses_and_learning(tmp_path: Path) -> None:
     events: list[Event] = []
-    _, progress = run(tmp_path, events, steps=60, validation_steps=20)
+    _, lines = run(tmp_path, events, steps=60, validation_steps=20)
     steps = [event for event in events if isinstance(event, StepEvent)]
     assert [event.step for event in steps] == list(range(1, 61))
-    assert [event.loss for event in steps] == [entry["loss"] for entry in progress.losses]
+    assert [event.loss for event in steps] == [entry["loss"] for entry in lines]
     assert steps[-1].tokens == 60 * 4 * 16
     validations = [event for event in events if isinstance(event, ValidationEvent)]
     assert [event.step for event in validations] == [20, 40, 60]
     assert validations[-1].losses["s"] < validations[0].losses["s"] - 0.1
-    assert progress.losses[-1]["loss"] < progress.losses[0]["loss"] - 0.5
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.5
 
 
 @pytest.mark.parametrize("policy", ["none", "full"])
 def test_policies_give_the_same_curve(tmp_path: Path, policy: str) -> None:
     _, one = run(tmp_path / "a", steps=40, remat="llama")
     _, other = run(tmp_path / "b", steps=40, remat=policy)
-    assert [entry["loss"] for entry in one.losses] == pytest.approx(
-        [entry["loss"] for entry in other.losses], rel=1e-5
-    )
+    assert [entry["loss"] for entry in one] == pytest.approx([entry["loss"] for entry in other], rel=1e-5)
 
 
 def test_z_loss_draws_the_log_sums_to_zero(tmp_path: Path) -> None:
@@ -80,12 +89,12 @@ def test_z_loss_draws_the_log_sums_to_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 5, 7, 11])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, after: int) -> None:
-    whole, done = run(tmp_path / "whole")
+    whole, expected = run(tmp_path / "whole")
     with pytest.raises(Stopped, match=f"step {after}"):
         run(tmp_path / "cut", should_stop=stop_after(after))
     events: list[Event] = []
-    resumed, progress = run(tmp_path / "cut", events)
-    assert equal(whole, resumed) and vars(progress) == vars(done)
+    resumed, lines = run(tmp_path / "cut", events)
+    assert equal(whole, resumed) and lines == expected
     assert isinstance(events[0], Notice) and f"step {after}" in events[0].text
 
 
@@ -99,8 +108,8 @@ def half_way(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], lis
     """Stopped after half the steps and gone on with under other settings: weights and losses."""
     with pytest.raises(Stopped, match="step 20"):
         run(folder, steps=40, should_stop=stop_after(20))
-    weights, progress = run(folder, steps=40, **changes)
-    return weights, [entry["loss"] for entry in progress.losses]
+    weights, lines = run(folder, steps=40, **changes)
+    return weights, [entry["loss"] for entry in lines]
 
 
 @pytest.mark.parametrize(
@@ -116,15 +125,15 @@ def half_way(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], lis
     ids=str,
 )
 def test_how_may_change_half_way_bit_for_bit(tmp_path: Path, change: dict[str, Any]) -> None:
-    whole, progress = run(tmp_path / "whole", steps=40)
+    whole, lines = run(tmp_path / "whole", steps=40)
     weights, losses = half_way(tmp_path / "changed", **change)
-    assert equal(whole, weights) and losses == [entry["loss"] for entry in progress.losses]
+    assert equal(whole, weights) and losses == [entry["loss"] for entry in lines]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2])
 def test_the_micro_batch_may_change_half_way(tmp_path: Path, micro_batch: int) -> None:
-    _, progress = run(tmp_path / "whole", steps=40)
-    whole = [entry["loss"] for entry in progress.losses]
+    _, lines = run(tmp_path / "whole", steps=40)
+    whole = [entry["loss"] for entry in lines]
     _, losses = half_way(tmp_path / "changed", micro_batch_sequences=micro_batch)
     assert losses[:20] == whole[:20]
     assert losses[20] == pytest.approx(whole[20], rel=1e-6) and losses[-1] == pytest.approx(
@@ -141,14 +150,14 @@ def test_more_steps_go_on_from_where_the_decay_begins(tmp_path: Path, optimizer:
     run(tmp_path / "short", before_decay=shared, steps=16, optimizer=optimizer, **WSD)
     assert [path.name for path in shared.glob("step-*")] == ["step-00000012"]
     events: list[Event] = []
-    longer, progress = run(
+    longer, lines = run(
         tmp_path / "longer", events, before_decay=shared, steps=32, optimizer=optimizer, **WSD
     )
     assert isinstance(events[0], Notice)
     assert events[0].text == "going on from step 12, where the decay of an earlier training began"
     assert [event.step for event in events if isinstance(event, StepEvent)] == list(range(13, 33))
     whole, expected = run(tmp_path / "whole", steps=32, optimizer=optimizer, **WSD)
-    assert equal(whole, longer) and vars(progress) == vars(expected)
+    assert equal(whole, longer) and lines == expected
     assert sorted(path.name for path in shared.glob("step-*")) == ["step-00000012", "step-00000024"]
 
 
@@ -208,22 +217,224 @@ def test_a_save_that_was_killed_half_way_leaves_no_checkpoint(tmp_path: Path) ->
     assert equal(whole, resumed)
 
 
+def poison(monkeypatch: pytest.MonkeyPatch, bad: dict[int, str]) -> None:
+    """Make the loss, the gradients or both of some steps (from 1) not finite, by the batch they are given."""
+    real, given = (
+        trainer.loss_and_gradients,
+        {batches().batch(step - 1).tokens.tobytes(): step for step in bad},
+    )
+
+    def poisoned(model: Any, batch: Any, *arguments: Any, **options: Any) -> float:
+        loss = real(model, batch, *arguments, **options)
+        kind = bad.get(given.get(batch.tokens.tobytes(), 0), "")
+        if "gradient" in kind:
+            model.layers[1].attention.wo.weight.grad[3, 2] = math.inf if "inf" in kind else math.nan
+        return math.nan if "loss" in kind else loss
+
+    monkeypatch.setattr(trainer, "loss_and_gradients", poisoned)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["loss", "gradient nan", "gradient inf"])
+def test_a_step_that_is_not_finite_leaves_weights_moments_and_count_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, kind: str
+) -> None:
+    poison(monkeypatch, {6: kind, 7: kind})
+    events: list[Event] = []
+    for steps in (5, 7):
+        with pytest.raises(Stopped):
+            run(tmp_path / str(steps), events, should_stop=stop_after(steps), optimizer=optimizer)
+    for name in ("weights", "optimizer"):
+        before = tmp_path / "5" / "step-00000005" / f"{name}.safetensors"
+        assert before.read_bytes() == (tmp_path / "7" / "step-00000007" / f"{name}.safetensors").read_bytes()
+    skipped = [event for event in events if isinstance(event, SkippedStepEvent)]
+    assert [(event.step, event.skipped) for event in skipped] == [(6, 1), (7, 2)]
+    assert math.isnan(skipped[0].loss) if kind == "loss" else not math.isfinite(skipped[0].gradient_norm)
+    lines = lines_of(tmp_path / "7")
+    assert [line["step"] for line in lines] == list(range(1, 8))
+    assert lines[5]["loss" if kind == "loss" else "gradient_norm"] is None and lines[5]["skipped"] == 1
+
+
+def test_a_run_with_skipped_steps_reads_the_same_batches_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain = run(tmp_path / "plain")
+    poison(monkeypatch, {4: "gradient nan", 5: "gradient nan", 9: "loss"})
+    events: list[Event] = []
+    whole, lines = run(tmp_path / "whole", events)
+    assert [event.step for event in events if isinstance(event, SkippedStepEvent)] == [4, 5, 9]
+    assert (
+        lines[:3] == plain[:3] and lines[3]["loss"] == plain[3]["loss"] and lines[4]["gradient_norm"] is None
+    )
+    assert [line["learning_rate"] for line in lines] == [line["learning_rate"] for line in plain]
+    assert lines[-1]["loss"] < 4.0 and all(weight.isfinite().all() for weight in whole.values())
+    for after in (4, 5, 8):
+        with pytest.raises(Stopped):
+            run(tmp_path / str(after), should_stop=stop_after(after))
+        resumed, again = run(tmp_path / str(after))
+        assert equal(whole, resumed) and again == lines
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_a_first_step_may_be_skipped_and_ten_in_a_row_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    nine = dict.fromkeys(range(first, first + 9), "gradient nan")
+    poison(monkeypatch, nine)
+    weights, _ = run(tmp_path / "nine", steps=20)
+    assert all(weight.isfinite().all() for weight in weights.values())
+    poison(monkeypatch, {**nine, first + 9: "gradient nan"})
+    told = (
+        rf"training diverged: 10 steps in a row were skipped, .*gradient norm nan at step {first + 9}; lower"
+    )
+    with pytest.raises(UserError, match=told):
+        run(tmp_path / "ten", steps=20)
+    with pytest.raises(Stopped):  # the row goes on behind a resume
+        run(tmp_path / "cut", steps=20, should_stop=stop_after(first + 4))
+    with pytest.raises(UserError, match=told):
+        run(tmp_path / "cut", steps=20)
+
+
 def test_divergence_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training diverged: .* at step \d+; lower train\.learning_rate"):
         run(tmp_path, learning_rate=1e30, warmup_steps=0)
 
 
-def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
+def test_a_short_training_of_skipped_steps_alone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any, **options: Any) -> None:
-        raise RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
-        )
+    poison(monkeypatch, dict.fromkeys(range(1, 5), "loss"))
+    with pytest.raises(UserError, match="training diverged: 4 steps in a row were skipped"):
+        run(tmp_path, steps=4)
 
-    monkeypatch.setattr("puna.train.trainer.loss_and_gradients", full)
+
+CPU_FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(CPU_FULL), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")],
+    ids=["cpu", "cuda"],
+)
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer, "loss_and_gradients", full)
     with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
         run(tmp_path)
+
+
+def test_what_torch_says_of_full_memory_is_known() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60)
+    assert trainer._out_of_memory(found.value)
+
+
+def test_an_error_that_speaks_of_allocation_is_not_taken_for_full_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("tensor of a storage that was not allocated by this allocator")
+
+    monkeypatch.setattr(trainer, "loss_and_gradients", broken)
+    with pytest.raises(RuntimeError, match="not allocated by this allocator"):
+        run(tmp_path)
+    with pytest.raises(UserError, match=r"torch\.compile fails here: tensor of a storage"):
+        run(tmp_path, compile=True)
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("muon", 1)])
+def test_the_dry_run_is_one_full_micro_batch_beside_the_moments_and_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, moments: int
+) -> None:
+    options, how = settings(optimizer=optimizer), execution(micro_batch_sequences=3)
+    model = trainer.Llama(CONFIG)
+    model.init_weights(1)
+    built = build(model, options)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state, real = repr(built.state_dict()), trainer.loss_and_gradients
+    matrices = [
+        weight for name, weight in weights.items() if name.startswith("layers.") and weight.dim() == 2
+    ]
+    needed = 2 * CONFIG.parameters() - (2 - moments) * sum(weight.numel() for weight in matrices)
+    seen = []
+
+    def held() -> int:
+        gc.collect()
+        return sum(item.numel() for item in gc.get_objects() if type(item) is torch.Tensor)
+
+    def watched(model: Any, batch: Any, micro_batch: int, **how: Any) -> float:
+        seen.append((batch, held() - before))
+        return real(model, batch, micro_batch, **how)
+
+    monkeypatch.setattr(trainer, "loss_and_gradients", watched)
+    before = held()
+    trainer._dry_run(model, built, batches(), options, how)
+    ((batch, extra),) = seen
+    assert batch.tokens.shape == (3, 16) and batch.target_count == 3 * 16
+    assert all(len(set(row)) > 1 for row in batch.document_ids.tolist())
+    assert extra == needed and held() == before
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert repr(built.state_dict()) == state and not built.state
+    assert not any(parameter.grad is None or parameter.grad.any() for parameter in model.parameters())
+
+
+def test_a_checkpoint_is_as_large_after_many_steps_as_after_few(tmp_path: Path) -> None:
+    """But for digits: of the step, in three files."""
+    sizes = []
+    for steps in (10, 400):
+        with pytest.raises(Stopped):
+            run(tmp_path / str(steps), steps=500, should_stop=stop_after(steps), checkpoint_steps=1000)
+        (saved,) = (tmp_path / str(steps)).glob("step-*")
+        sizes.append(sum(path.stat().st_size for path in saved.iterdir()))
+    assert abs(sizes[1] - sizes[0]) <= 8
+    assert len(lines_of(tmp_path / "400")) == 400
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"step": 8, "tok', b'{"step": 8}\n{"step": 9}\n{"st'])
+def test_lines_after_the_checkpoint_are_cut_off(tmp_path: Path, tail: bytes) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(7))
+    with (tmp_path / "cut" / LOSSES).open("ab") as file:
+        file.write(tail)
+    run(tmp_path / "cut")
+    assert (tmp_path / "cut" / LOSSES).read_bytes() == (tmp_path / "whole" / LOSSES).read_bytes()
+
+
+def test_a_checkpoint_whose_losses_are_lost_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    whole, lines = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(11))
+    path = tmp_path / "cut" / LOSSES
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:10]))
+    events: list[Event] = []
+    resumed, again = run(tmp_path / "cut", events)
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert "does not hold the losses of the steps before" in notices[0] and "of step 10" in notices[1]
+    assert equal(whole, resumed) and again == lines
+
+
+@pytest.mark.parametrize("limit", [300, 30_000], ids=["a line", "a checkpoint"])
+def test_nothing_stays_behind_a_full_disk(tmp_path: Path, limit: int) -> None:
+    """The file system's word for it: a limit on the size of files, which a line or a checkpoint goes over."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole, lines = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(Exception, match="File too large"):
+            run(tmp_path / "cut")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [LOSSES, "step-00000001"]
+    assert (tmp_path / "cut" / LOSSES).read_bytes().endswith(b"}\n")
+    resumed, again = run(tmp_path / "cut")
+    assert equal(whole, resumed) and again == lines
 
 
 @pytest.mark.slow
@@ -235,11 +446,9 @@ def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest
     events: list[Event] = []
     _, one = run(tmp_path / "a", steps=6)
     _, other = run(tmp_path / "b", events, steps=6, compile=True)
-    assert [entry["loss"] for entry in one.losses] == pytest.approx(
-        [entry["loss"] for entry in other.losses], rel=1e-5
-    )
+    assert [entry["loss"] for entry in one] == pytest.approx([entry["loss"] for entry in other], rel=1e-5)
     assert isinstance(events[0], Notice) and "compiled the blocks in" in events[0].text
-    whole = [entry["loss"] for entry in run(tmp_path / "whole", steps=40)[1].losses]
+    whole = [entry["loss"] for entry in run(tmp_path / "whole", steps=40)[1]]
     _, losses = half_way(tmp_path / "changed", compile=True)
     assert losses[20] == pytest.approx(whole[20], rel=1e-6) and losses[-1] == pytest.approx(
         whole[-1], rel=1e-4
@@ -250,5 +459,5 @@ def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     _, exact = run(tmp_path / "a", steps=40, precision="float32")
     _, rounded = run(tmp_path / "b", steps=40, precision="bfloat16")
-    ends = [sum(entry["loss"] for entry in progress.losses[-5:]) for progress in (exact, rounded)]
+    ends = [sum(entry["loss"] for entry in lines[-5:]) for lines in (exact, rounded)]
     assert ends[0] != ends[1] and ends[1] == pytest.approx(ends[0], rel=0.02)

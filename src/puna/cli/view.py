@@ -63,13 +63,16 @@ class ConsoleView:
 
     def event(self, event: Any) -> None:
         """Show an event of the training loop."""
-        from puna.train.trainer import Notice, StepEvent, ValidationEvent
+        from puna.train.trainer import Notice, SkippedStepEvent, StepEvent, ValidationEvent
 
         if isinstance(event, Notice):
             self.note(event.text)
         elif isinstance(event, ValidationEvent):
             losses = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
             self._line(f"  step {event.step:>5}  held-out nats per token: {losses}")
+        elif isinstance(event, SkippedStepEvent):
+            why = f"loss {event.loss}, gradient norm {event.gradient_norm}"
+            self._line(f"  step {event.step:>5}  skipped: {why}; {event.skipped} skipped so far")
         elif isinstance(event, StepEvent):
             self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
             speed = event.tokens / event.step / event.seconds

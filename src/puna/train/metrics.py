@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from puna.run.artifact import write_atomically
-from puna.train.trainer import Event, StepEvent, ValidationEvent
+from puna.train.losses import append_line
+from puna.train.trainer import Event, SkippedStepEvent, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:
@@ -32,16 +33,15 @@ class Metrics:
 
     def __init__(self, path: Path, flops_per_token: float, peak_flops: float) -> None:
         self.path, self.flops_per_token, self.peak_flops = path, flops_per_token, peak_flops
-        self._before = 0
+        self._begun = False
 
     def write(self, event: Event) -> None:
         """Append an event; lines of steps that are done again after a resume are dropped first."""
+        if isinstance(event, StepEvent | SkippedStepEvent) and not self._begun:
+            self._drop_from(event.step)
+            self._begun = True
         if isinstance(event, StepEvent):
-            tokens = event.tokens // event.step
-            if not self._before:
-                self._drop_from(event.step)
-            self._before = event.step
-            speed = tokens / event.seconds
+            speed = event.tokens // event.step / event.seconds
             line = {
                 **vars(event),
                 "tokens_per_second": speed,
@@ -49,12 +49,13 @@ class Metrics:
                 "matmul_peak_share": speed * self.flops_per_token / self.peak_flops,
                 "peak_memory_bytes": peak_memory_bytes(),
             }
+        elif isinstance(event, SkippedStepEvent):
+            line = {**event.line(), "seconds": event.seconds, "kind": "skipped"}
         elif isinstance(event, ValidationEvent):
             line = {**vars(event), "kind": "validation"}
         else:
             line = {**vars(event), "kind": "notice"}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, line)
 
     def _drop_from(self, step: int) -> None:
         if self.path.exists():
@@ -77,7 +78,8 @@ def read(path: Path) -> dict[str, Any]:
     """Figures of a whole run; {} where it left no lines. Speed and share are medians over steps."""
     if not path.is_file():
         return {}
-    steps = [line for line in _lines(path) if "tokens_per_second" in line]
+    lines = _lines(path)
+    steps = [line for line in lines if "tokens_per_second" in line]
     if not steps:
         return {}
     middle = sorted(steps, key=lambda line: line["tokens_per_second"])[len(steps) // 2]
@@ -86,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
         "matmul_peak_share": middle["matmul_peak_share"],
         "matmul_peak_flops": steps[-1]["peak_flops"],
         "peak_memory_bytes": max(line["peak_memory_bytes"] for line in steps),
-        "training_seconds": sum(line["seconds"] for line in steps),
+        "training_seconds": sum(line.get("seconds", 0.0) for line in lines),
     }
 
 

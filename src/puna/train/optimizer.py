@@ -58,14 +58,36 @@ def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
     )
 
 
-def update(model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings) -> float:
+def finite(loss: float, norm: float) -> bool:
+    """Whether a step with this loss and global gradient norm may be taken."""
+    return math.isfinite(loss) and math.isfinite(norm)
+
+
+def update(
+    model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings, loss: float = 0.0
+) -> float:
     """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
 
-    Returns the global gradient norm before clipping.
+    Returns the global gradient norm before clipping. Where that or the step's `loss` is not `finite`, the
+    step is not taken: weights, moments and the optimizer's count of steps stay as they are.
     """
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, settings)
-    optimizer.step()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    total = torch.nn.utils.get_total_norm(gradients)
+    norm = total.item()
+    if finite(loss, norm):
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, total)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        optimizer.step()
     optimizer.zero_grad(set_to_none=False)
-    return norm.item()
+    return norm
+
+
+def zero_moments(optimizer: torch.optim.AdamW) -> list[torch.Tensor]:
+    """Memory as large as the moments will be: two numbers a weight with AdamW, one with Muon."""
+    return [
+        torch.zeros_like(parameter)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for _ in range(1 if group.get("muon") else 2)
+    ]

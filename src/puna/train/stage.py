@@ -1,6 +1,6 @@
 """Token shards -> trained weights: a stage of a run."""
 
-import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,7 @@ def train(
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.train import trainer
+    from puna.train.losses import LOSSES, last_loss
     from puna.train.metrics import Metrics as MetricsLog
 
     shards, config, execution = inputs["tokens"], settings.model, context.execution
@@ -132,12 +133,12 @@ def train(
     native.save(model, context.work)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(inputs["tokenizer"].path("tokenizer.model").read_bytes())
-    lines = [json.dumps(entry) + "\n" for entry in progress.losses]
-    (context.work / "losses.jsonl").write_text("".join(lines))
+    shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
     return {
         "parameters": config.parameters(),
         "tokens": settings.train.steps * settings.train.tokens_per_step,
-        "loss": progress.losses[-1]["loss"],
+        "loss": last_loss(context.work / LOSSES),
+        "skipped_steps": progress.skipped,
         "mixture": {
             share.source: {"share": share.share, "epochs": share.epochs} for share in batches.mixture
         },
