@@ -11,6 +11,7 @@ from puna import recipe, stages
 from puna.errors import Stopped
 from puna.run.artifact import Artifact
 from puna.run.build import Build
+from puna.train import metrics
 from tests import tiny
 
 # Daft leaves its workers' pipes to the collector.
@@ -124,6 +125,14 @@ def test_more_steps_of_a_wsd_schedule_go_on(half: tuple[Path, Path], tmp_path: P
     assert "going on from step 30, where the decay of an earlier training began" in watcher.notes
     fresh, _ = run(half[0], tmp_path / "fresh", *WSD, "train.steps=80")
     assert longer["train"].digest == fresh["train"].digest
+    log = tmp_path / "out" / "logs" / longer["train"].folder.name / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 81))
+    assert [line["step"] for line in metrics.validation(log)] == list(range(10, 81, 10))
+    figures = metrics.read(log)
+    inherited = sum(line["seconds"] for line in lines if line.get("step", 99) <= 30 and "loss" in line)
+    assert figures["inherited_seconds"] == pytest.approx(inherited)
+    assert figures["training_seconds"] > inherited > 0
     other, watcher = run(half[0], tmp_path / "out", *WSD, "train.steps=80", "train.learning_rate=4e-3")
     assert len(watcher.losses) == 80 and other["train"].digest != fresh["train"].digest
 

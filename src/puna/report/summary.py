@@ -26,6 +26,9 @@ def write(
     folder, planned = build.folder, build.plan()
     costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
     log = folder / "logs" / finished["train"].folder.name / "metrics.jsonl"
+    speed = metrics.read(log)
+    if inherited := speed.get("inherited_seconds"):  # whose energy is in no account of this training's
+        costs["train"] = {"seconds": costs["train"]["seconds"] + inherited, "joules": None}
     figures = {
         "recipe": folder.name,
         "puna": puna.__version__,
@@ -34,7 +37,7 @@ def write(
         "versions": machine.versions(),
         **_corpus_figures(finished),
         **_training_figures(finished),
-        **metrics.read(log),
+        **speed,
         **_cost_figures(costs, energy),
         "stages": [
             {

@@ -63,6 +63,19 @@ class Metrics:
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+def inherit(path: Path, source: Path) -> None:
+    """Begin a log with the lines of an earlier training that this one goes on from, marked as such."""
+    if source.is_file() and not path.exists():
+        lines = [{**line, "inherited": True} for line in _lines(source)]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def copy_until(path: Path, step: int, target: Path) -> None:
+    """Copy the lines of steps up to `step`, for trainings that go on from there."""
+    lines = [line for line in _lines(path) if 0 < line.get("step", 0) <= step]
+    write_atomically(target, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     """Whole lines: a full disk or a power cut may leave half a one."""
     lines = []
@@ -75,7 +88,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Figures of a whole run; {} where it left no lines. Speed and share are medians over steps."""
+    """Figures of a whole run; {} where it left no lines. Speed and share are medians over steps.
+
+    inherited_seconds: of the steps of an earlier training, where this one went on from it.
+    """
     if not path.is_file():
         return {}
     lines = _lines(path)
@@ -89,6 +105,7 @@ def read(path: Path) -> dict[str, Any]:
         "matmul_peak_flops": steps[-1]["peak_flops"],
         "peak_memory_bytes": max(line["peak_memory_bytes"] for line in steps),
         "training_seconds": sum(line.get("seconds", 0.0) for line in lines),
+        "inherited_seconds": sum(line.get("seconds", 0.0) for line in lines if line.get("inherited")),
     }
 
 

@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -92,9 +93,8 @@ def train(
     from puna.run import compiled, machine
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
-    from puna.train import trainer
+    from puna.train import metrics, trainer
     from puna.train.losses import LOSSES, last_loss
-    from puna.train.metrics import Metrics as MetricsLog
 
     shards, config, execution = inputs["tokens"], settings.model, context.execution
     if execution.threads:
@@ -109,8 +109,10 @@ def train(
         held_out[name] = rows
     peak = machine.matmul_peak(execution.device, trainer.precision(settings.train))
     flops = config.flops_per_token(settings.train.sequence_length)
-    log = MetricsLog(context.logs / "metrics.jsonl", flops, peak)
+    log = metrics.Metrics(context.logs / "metrics.jsonl", flops, peak)
     before_decay = _before_decay(settings, inputs, context)
+    if settings.train.schedule == "wsd":
+        metrics.inherit(log.path, before_decay / log.path.name)
 
     def on_event(event: "Event") -> None:
         for subscriber in (log.write, context.reporter.event, *subscribers):
@@ -129,6 +131,8 @@ def train(
             on_event=on_event,
             should_stop=context.should_stop,
         )
+    if settings.train.schedule == "wsd":
+        metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
     model.cpu()
     native.save(model, context.work)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
@@ -145,7 +149,7 @@ def train(
     }
 
 
-def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> "Any":
+def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Path:
     """The folder that this training shares with those of other lengths; says where none can be gone on
     with."""
     folder = context.shared / trunk(settings, inputs)
