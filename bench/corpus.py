@@ -89,12 +89,12 @@ def puna(files: list[Path], scratch: Path, model: Path | None) -> int:
 
 def main_text(html: str) -> str:
     """What Puna takes out of a page that is decoded already."""
-    from puna.corpus import steps
+    from puna.corpus.filters.clean import clean
     from puna.corpus.readers.web import main_text, page
     from puna.corpus.readers.web.blocks import split
 
     blocks = split(html)
-    return steps.clean(page.render(blocks, main_text.keep(blocks)))
+    return clean(page.render(blocks, main_text.keep(blocks)))
 
 
 # datatrove

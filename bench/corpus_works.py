@@ -1,7 +1,7 @@
 """What each stage of the corpus' paths is for Puna, datatrove and cc_net: `corpus_stages.py` measures it.
 
 A function here takes the benchmark's folder, loads what the stage needs, and gives the work: documents and an
-empty folder to write to -> what comes out, one by one. Puna's call what `puna.corpus.steps` and `pipeline`
+empty folder to write to -> what comes out, one by one. Puna's call what `puna.corpus.passes` and `merge`
 call; peers' are their own steps.
 """
 
@@ -69,7 +69,7 @@ def left_by(folder: Path, stage: str, side: str) -> Path:
 
 
 def puna_reads(folder: Path) -> Work:
-    from puna.corpus import steps
+    from puna.corpus.filters.clean import clean
     from puna.corpus.readers.web import page, warc
     from puna.corpus.record import RawDocument
 
@@ -89,7 +89,7 @@ def puna_reads(folder: Path) -> Work:
                         "title": document.title,
                         "raw_digest": document.raw_digest,
                         "id": document.raw_digest,
-                        "text": document.text if is_html else steps.clean(document.text),
+                        "text": document.text if is_html else clean(document.text),
                     }
 
     return work
@@ -173,25 +173,25 @@ def puna_finds(folder: Path) -> Work:
 
 def puna_hands_on(folder: Path) -> Work:
     from puna.corpus import tables
-    from puna.corpus.record import row_schema
+    from puna.corpus.record import Record, record_schema
 
     def work(documents: Documents, scratch: Path) -> Iterable[Any]:
-        with tables.Writer(scratch / "rows.parquet", row_schema(), "lz4") as writer:
+        with tables.Writer(scratch / "records.parquet", record_schema(), "lz4") as writer:
             for document in documents:
-                writer.add(document)
-        return tables.rows_of(scratch / "rows.parquet", row_schema().names)
+                writer.add(Record(**document))
+        return map(dataclasses.asdict, tables.read_records(scratch / "records.parquet"))
 
     return work
 
 
 def puna_writes(folder: Path) -> Work:
     from puna.corpus import tables
-    from puna.corpus.record import document_schema
+    from puna.corpus.record import Record, document_schema
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
         with tables.Writer(scratch / "crawl.parquet", document_schema()) as writer:
             for document in documents:
-                writer.add(document)
+                writer.add(Record(**document))
                 yield document
 
     return work
@@ -200,7 +200,6 @@ def puna_writes(folder: Path) -> Work:
 def puna_removes_lines(folder: Path) -> Work:
     import numpy as np
 
-    from puna.corpus import steps
     from puna.corpus.dedup import lines
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
@@ -212,7 +211,7 @@ def puna_removes_lines(folder: Path) -> Work:
             done += len(kept)
             if not kept.all():
                 text = lines.keep_lines([text], np.array([0, len(kept)]), kept)[0].strip("\n")
-                text = steps.BLANK_LINES.sub("\n\n", text)
+                text = lines.BLANK_LINES.sub("\n\n", text)
             if text:
                 yield {**document, "text": text}
 

@@ -8,19 +8,18 @@ from hypothesis import strategies as st
 
 from puna.corpus import funnel
 from puna.corpus.funnel import SourceStats
-from puna.corpus.record import DAMAGED
+from puna.corpus.record import DAMAGED, Record
 
 
-def row(url: str = "https://example.org/", **values: Any) -> dict[str, Any]:
-    kept = {"id": "1", "size": 10, "licence": "", "language": "en", "bucket": None, "url": url}
-    return {**kept, **values}
+def made(url: str = "https://example.org/", **values: Any) -> Record:
+    return Record(**{"id": "1", "size": 10, "language": "en", "url": url, **values})
 
 
 def test_a_document_counts_up_to_the_step_that_drops_it() -> None:
     stats = SourceStats()
     for reason in ("", "too short", "other language", funnel.TAIL, funnel.DUPLICATE):
-        stats.add(row(), reason)
-    stats.add(row(id="", size=None), DAMAGED)
+        stats.add(made(reason=reason))
+    stats.add(made(id="", size=0, reason=DAMAGED))
     documents = {step: counts["documents"] for step, counts in stats.funnel().items()}
     assert documents == {"found": 6, "read": 5, "heuristics": 4, "language": 3, "quality": 2, "kept": 1}
     assert stats.funnel()["found"]["bytes"] == 50 and sum(stats.dropped.values()) == 5
@@ -37,23 +36,23 @@ ODD = st.text("htps:/[]@.#?%\\ :０。／℀ａéx\t\n\ud800", max_size=20)
 @example("http://℀.example/")
 def test_no_address_ends_the_count(url: str) -> None:
     stats = SourceStats()
-    stats.add(row(url), "")
+    stats.add(made(url))
     assert stats.documents["kept"] == 1 and sum(stats.hosts.values()) in (0, 10)
 
 
 @pytest.mark.parametrize("url", ["http://[broken/path", "pypi:flask==3/app.py", "file.txt", "http://", ""])
 def test_an_address_without_a_host_counts_under_none(url: str) -> None:
     stats = SourceStats()
-    stats.add(row(url), "")
+    stats.add(made(url))
     assert not stats.hosts and stats.top_hosts() == {}
 
 
 def test_the_hosts_with_most_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     stats = SourceStats()
     for number in range(20):
-        stats.add(row(f"https://Host{number % 10}.example:8080/{number}", size=number), "")
+        stats.add(made(f"https://Host{number % 10}.example:8080/{number}", size=number))
     assert len(stats.hosts) == 10 and stats.top_hosts() == {"host9.example": 28}
     assert list(stats.top_hosts(share=0.3)) == ["host9.example", "host8.example", "host7.example"]
     monkeypatch.setattr(funnel, "MOST_HOSTS", 10)
-    stats.add(row("https://late.example/", size=100), "")
+    stats.add(made("https://late.example/", size=100))
     assert stats.hosts["others"] == 100 and "late.example" not in stats.hosts

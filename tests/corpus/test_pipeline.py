@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus import pipeline, steps
+from puna.corpus import extract, pipeline
+from puna.corpus.groups import FILE_BYTES
 from puna.corpus.record import digest, document_schema
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.sources.fetch import RawFile, content_bytes, content_digest
@@ -139,7 +140,7 @@ def test_groups_of_another_size_are_not_left_behind(make: Any, tmp_path: Path) -
     scratch = tmp_path / "out-scratch"
     (first,) = (path.name for path in scratch.glob("a-00000003-*.filtered.parquet"))
     shutil.rmtree(tmp_path / "out")
-    run(made, tmp_path, group_bytes=3 * steps.FILE_BYTES)
+    run(made, tmp_path, group_bytes=3 * FILE_BYTES)
     groups = {path.name.partition(".")[0].rpartition("-")[0] for path in scratch.iterdir()}
     assert groups == {"a-00000000", "a-00000003"} and (scratch / first).exists()
 
@@ -240,12 +241,12 @@ def test_the_text_of_a_refused_page_is_never_extracted(
 ) -> None:
     """And what is recorded of it is as if it had been refused after that."""
     patched = importlib.import_module(f"puna.corpus.readers.{module}")
-    extract = getattr(patched, extractor)
+    original = getattr(patched, extractor)
     seen: list[str] = []
 
     def recorded(raw: Any, *rest: Any) -> Any:
         seen.append(raw if isinstance(raw, str) else raw.decode())
-        return extract(raw, *rest)
+        return original(raw, *rest)
 
     monkeypatch.setattr(patched, extractor, recorded)
     (tmp_path / name).write_bytes(content)
@@ -256,8 +257,8 @@ def test_the_text_of_a_refused_page_is_never_extracted(
     )
     files = {"s": [RawFile("s", name, str(tmp_path / name), "", len(content))]}
     results = []
-    for asks_first in (steps.ASKS_FIRST, ()):
-        monkeypatch.setattr(steps, "ASKS_FIRST", asks_first)
+    for asks_first in (extract.ASKS_FIRST, ()):
+        monkeypatch.setattr(extract, "ASKS_FIRST", asks_first)
         funnel, out = run((settings, files), tmp_path, f"out-{len(asks_first)}")
         tables = [pq.read_table(out / name).to_pylist() for name in ("dropped.parquet", "s.parquet")]
         results.append((funnel, *tables, seen[:]))
@@ -286,5 +287,5 @@ def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
             del counted
             alive.append(sum(reference() is not None for reference in seen))
 
-    funnel, _ = run((settings, {"a": one_by_one()}), tmp_path, group_bytes=5 * steps.FILE_BYTES)
+    funnel, _ = run((settings, {"a": one_by_one()}), tmp_path, group_bytes=5 * FILE_BYTES)
     assert funnel["sources"]["a"]["found"]["documents"] == 40 and max(alive) <= 11

@@ -1,79 +1,96 @@
-"""Texts are cleaned, raw files are cut into groups, and a group's results count for its own files alone."""
+"""Steps get what is still in; a record that is dropped says why, and what it repeats."""
 
-import pickle
-from dataclasses import replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from puna.corpus import steps
+from puna.corpus.filters.heuristics import Heuristics
+from puna.corpus.fit import Thresholds
+from puna.corpus.record import EXCERPT, Record, digest, record_schema
 from puna.corpus.settings import CorpusSettings
-from puna.corpus.sources.fetch import RawFile
-from puna.corpus.steps import Group
 
 
-@given(st.text(alphabet=st.characters(codec=None)))
-def test_clean_text_has_no_control_characters_and_is_stable(text: str) -> None:
-    once = steps.clean(text)
-    assert steps.clean(once) == once
-    once.encode("utf-8")
-    assert not any(ord(character) < 32 and character not in "\n\t" for character in once)
-    assert not any(line != line.rstrip() for line in once.split("\n"))
+@dataclass
+class Drops:
+    """Drops texts that begin with a letter, and remembers what it got."""
+
+    letter: str
+    got: list[str] = field(default_factory=list)
+
+    def apply(self, records: list[Record]) -> None:
+        for record in records:
+            self.got.append(record.text)
+            if record.text.startswith(self.letter):
+                record.drop(self.letter, "detail")
 
 
-@given(st.text(alphabet="ab \t\n\r\x0b\x1c\x85\u2003é中\ud800", max_size=200), st.integers(1, 60))
-def test_text_cleaned_in_chunks_is_the_same(text: str, characters: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "CHUNK", characters)
-        assert steps.clean(text) == steps._clean_lines(text).strip("\n")
+def test_what_is_dropped_goes_no_further() -> None:
+    records = [Record(text=text) for text in ("a1", "b1", "c1", "a2")]
+    records[1].reason = "dropped before"
+    first, second, third = Drops("a"), Drops("c"), Drops("x")
+    steps.run([first, second, third], records)
+    assert (first.got, second.got, third.got) == (["a1", "c1", "a2"], ["c1"], [])
+    assert [record.reason for record in records] == ["a", "dropped before", "c", "a"]
 
 
-def test_every_white_space_at_a_line_end_goes() -> None:
-    characters = map(chr, range(32, 0x110000))
-    spaces = [character for character in characters if character.isspace()]
-    assert steps.clean("".join(f"a{space}\n" for space in spaces)) == "\n".join("a" * len(spaces))
+def test_a_dropped_record_has_an_identity_and_an_excerpt() -> None:
+    text = "é" * 2 * EXCERPT
+    record = Record(text=text, detail="1 email")
+    record.drop("why")
+    assert (record.id, record.size, record.text) == (digest(text), 4 * EXCERPT, text[:EXCERPT])
+    assert (record.reason, record.detail, record.repeats) == ("why", "1 email", "")
+    kept = Record(text="text", id="known", size=1)
+    kept.drop("repeats", "of other", "other")
+    assert (kept.id, kept.size, kept.detail, kept.repeats) == ("known", 1, "of other", "other")
 
 
-@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
-def test_groups_keep_order_and_size(sizes: list[int], room: int) -> None:
-    files = [RawFile("s", str(number), "", "", size) for number, size in enumerate(sizes)]
-    cut = list(steps.cut_into_groups(iter(files), room))
-    assert [file for group in cut for file in group] == files
-    assert all(group and (len(group) == 1 or sum(file.bytes for file in group) <= room) for group in cut)
+def test_a_changed_text_is_measured_anew_and_others_are_not() -> None:
+    one, other = Record(text="words " * 9), Record(text="words " * 9)
+    measure = Heuristics(minimum_characters=20)
+    measure.apply([one, other])
+    one.change("no more than this much")
+    other.mean_line_length = 7.0
+    measure.apply([one, other])
+    assert (one.id, one.size, one.mean_line_length) == (digest(one.text), 22, 22.0)
+    assert (other.id, other.mean_line_length, other.reason) == (digest(other.text), 7.0, "")
+    one.change("too little")
+    measure.apply([one])
+    assert (one.reason, one.id) == ("too short", digest("too little"))
 
 
-def test_groups_of_tiny_files_have_not_too_many() -> None:
-    files = [RawFile("s", str(number), "", "", number % 2) for number in range(2500)]
-    cut = steps.cut_into_groups(files, 1000 * steps.FILE_BYTES)
-    assert [len(group) for group in cut] == [1000, 1000, 500]
+def test_a_record_is_read_as_its_file_has_the_columns() -> None:
+    names = [attribute.name for attribute in fields(Record)]
+    assert names[: len(record_schema())] == record_schema().names
 
 
-@pytest.fixture
-def group(tmp_path: Path) -> Group:
-    source = {"name": "a", "reader": "lines", "uris": ["*"]}
-    settings = CorpusSettings.model_validate({"sources": [source]})
-    return Group(settings.sources[0], settings, 0, tmp_path, tmp_path)
+def test_the_lists_have_the_steps_that_the_settings_ask_for() -> None:
+    def names(**keys: object) -> list[str]:
+        asked = {"name": "a", "reader": "warc", "uris": ["*"], **keys}
+        settings = CorpusSettings.model_validate(
+            {
+                "sources": [asked],
+                "privacy": ["email"],
+                "perplexity": {"train_on": ["a"]},
+                "reference": {"citations_from": ["a"]},
+            }
+        )
+        (source,) = settings.sources
+        seen = steps.Memory(steps.Spans(1 << 20), steps.HashSet(1 << 20), None, steps.Books())
+        found = [
+            *steps.cleaning(source, settings),
+            *steps.filtering(source, settings, Path()),
+            *steps.scoring(source, Path()),
+            *steps.merging(source, settings, Thresholds({"a": (1.0, 2.0)}), seen),
+        ]
+        return [type(step).__name__ for step in found]
 
-
-def test_files_of_a_group_lie_on_disk_whatever_their_names(group: Group) -> None:
-    names = ("é 漢\u2028", 'quo"te', "back\\slash", "not\udcffutf-8")
-    files = [RawFile("a", name, f"/{name}", "unreadable: no", 3) for name in names]
-    listed = group.with_files(files)
-    assert listed.files == files
-    assert len(pickle.dumps(listed)) == len(pickle.dumps(group.with_files(files * 1000)))
-
-
-def test_results_are_found_again_for_the_same_files_at_the_same_place_alone(group: Group) -> None:
-    files = [RawFile("a", name, f"/old/{name}", f"digest of {name}", 3) for name in ("x", "y")]
-    moved = [replace(file, location=f"/new/{file.name}") for file in files]
-    result = group.with_files(files).path("filtered")
-    assert group.with_files(moved).path("filtered") == result and group.with_files(moved).files == moved
-    others = [
-        group.with_files(files[:1]),
-        group.with_files(files[::-1]),
-        group.with_files([files[0], replace(files[1], digest="another")]),
-        replace(group, first=1).with_files(files),
+    assert names() == [
+        *("CleanText", "PrivateData", "Heuristics", "Languages", "Signatures"),
+        *("Heuristics", "ExactDuplicates"),
     ]
-    assert len({result, *(other.path("filtered") for other in others)}) == 5
+    assert names(ccnet="exact", c4=True, perplexity=True, reference=True, books=True) == [
+        *("CleanText", "PrivateData", "MinimumLength", "LineHashes"),
+        *("RepeatedLines", "C4Heuristics", "Heuristics", "Languages", "Signatures"),
+        *("Perplexity", "ReferenceScore"),
+        *("Buckets", "LikeCitedPages", "RepeatedSentences", "Heuristics", "ExactDuplicates", "RepeatedBooks"),
+    ]

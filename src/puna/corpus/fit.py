@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from puna.corpus.filters import perplexity, reference
+from puna.corpus.groups import Group
+from puna.corpus.readers.wiki.references import Citations, cited
 from puna.corpus.settings import CorpusSettings, PerplexitySettings, ReferenceSettings
-from puna.corpus.steps import FilterThresholds, Group, reference_model
 from puna.corpus.tables import rows_of
 from puna.errors import UserError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits of the quality filters, learnt from the corpus at hand.
+
+    perplexity: of each source that is filtered by it, the perplexities at the two percentiles. reference:
+    scores below it are dropped.
+    """
+
+    perplexity: dict[str, tuple[float, float]]
+    reference: float = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return the limits as they are written in `learnt.json`."""
+        limits: dict[str, Any] = {"perplexity": {name: list(two) for name, two in self.perplexity.items()}}
+        return limits | ({"reference": self.reference} if self.reference else {})
 
 
 def train_models(
@@ -35,8 +55,6 @@ def train_models(
 
 
 def _train_perplexity(settings: PerplexitySettings, groups: list[Group], exact: bool, folder: Path) -> None:
-    from puna.corpus.filters import perplexity
-
     good = [group for group in groups if group.source.name in settings.train_on]
     texts = _Texts(good, settings.training_bytes)
     model = perplexity.train(texts, vocab_size=settings.vocab_size, order=settings.order, ccnet=exact)
@@ -62,16 +80,13 @@ class _Texts:
 
 
 def _train_reference(settings: ReferenceSettings, groups: list[Group], folder: Path) -> None:
-    from puna.corpus.filters import reference
-    from puna.corpus.readers.wiki.references import Citations
-
-    cited = Citations(_cited_addresses(settings, groups))
+    citations = Citations(_cited_addresses(settings, groups))
     asking = [group for group in groups if group.source.reference]
 
     def pages(are_cited: bool) -> Iterator[tuple[str, str]]:
         for group in asking:
             for row in rows_of(group.path("filtered"), ["url", "text", "reason"]):
-                if not row["reason"] and (row["url"] in cited) == are_cited:
+                if not row["reason"] and (row["url"] in citations) == are_cited:
                     yield row["url"], row["text"]
 
     try:
@@ -88,8 +103,6 @@ def _train_reference(settings: ReferenceSettings, groups: list[Group], folder: P
 
 def _cited_addresses(settings: ReferenceSettings, groups: list[Group]) -> Iterator[str]:
     """URLs that articles of the sources named cite."""
-    from puna.corpus.readers.wiki.references import cited
-
     for group in groups:
         if group.source.name in settings.citations_from:
             for file in group.files:
@@ -97,25 +110,37 @@ def _cited_addresses(settings: ReferenceSettings, groups: list[Group]) -> Iterat
                     yield from (url for _, url in cited(file.path))
 
 
-def thresholds(settings: CorpusSettings, scored: list[Group], folder: Path) -> FilterThresholds:
+def thresholds(settings: CorpusSettings, scored: list[Group], folder: Path) -> Thresholds:
     """Return the percentiles of the perplexities of each source, and the classifier's threshold.
 
     scored: groups whose source asks for a score. folder: where `train_models` left the models.
     """
     by_source: dict[str, tuple[float, float]] = {}
     if settings.perplexity:
-        from puna.corpus.filters import perplexity
-
         for source in dict.fromkeys(group.source for group in scored if group.source.perplexity):
             values = [_perplexities(group) for group in scored if group.source == source]
             by_source[source.name] = perplexity.thresholds(
                 np.concatenate(values), settings.perplexity.percentiles
             )
     classified = any(group.source.reference for group in scored)
-    return FilterThresholds(by_source, reference_model(folder / "reference").threshold if classified else 0.0)
+    return Thresholds(by_source, reference.model_in(folder / "reference").threshold if classified else 0.0)
 
 
 def _perplexities(group: Group) -> Any:
     import pyarrow.parquet as pq
 
     return pq.read_table(group.path("scores"), columns=["perplexity"])["perplexity"].drop_null().to_numpy()
+
+
+def copy_models(folder: Path, out: Path) -> None:
+    """Copy or link what `train_models` left in `folder` to `out`."""
+    for name in ("perplexity", "reference"):
+        if (folder / name).is_dir():
+            shutil.copytree(folder / name, out / name, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)

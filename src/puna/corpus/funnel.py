@@ -4,15 +4,16 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from puna.corpus.record import DAMAGED
+from puna.corpus.record import DAMAGED, Record
 
 DUPLICATE, NEAR, BOOK = "exact duplicate", "near duplicate", "overlaps with an earlier book"
 TAIL, UNLIKE = "perplexity outside the parts kept", "unlike cited pages"
+OTHER_LANGUAGE, UNSURE = "other language", "language unsure"
 # The steps in order, and the reasons that end a document there; all other reasons are the heuristics'.
 STEPS: dict[str, tuple[str, ...]] = {
     "read": (DAMAGED,),
     "heuristics": (),
-    "language": ("other language", "language unsure"),
+    "language": (OTHER_LANGUAGE, UNSURE),
     "quality": (TAIL, UNLIKE),
     "kept": (DUPLICATE, NEAR, BOOK),
 }
@@ -32,27 +33,24 @@ class SourceStats:
         self.buckets: Counter[str] = Counter()
         self.hosts: Counter[str] = Counter()
 
-    def add(self, row: dict[str, Any], reason: str) -> None:
-        """Count one record by its id, size, licence, language, url and bucket.
-
-        A record without id never became a text. reason: why it was dropped, "" where it was kept.
-        """
-        size, stopped_at = row["size"] or 0, _stopped_at(row["id"], reason)
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        stopped_at = _stopped_at(record)
         for step in FUNNEL:
             if step == stopped_at:
                 break
             self.documents[step] += 1
-            self.bytes[step] += size
-        if reason:
-            self.dropped[reason] += 1
+            self.bytes[step] += record.size
+        if record.reason:
+            self.dropped[record.reason] += 1
             return
-        self.licences[row["licence"] or "unknown"] += 1
-        self.languages[row["language"] or "unknown"] += 1
-        if row["bucket"]:
-            self.buckets[row["bucket"]] += 1
-        if host := _host(row["url"]):
+        self.licences[record.licence or "unknown"] += 1
+        self.languages[record.language or "unknown"] += 1
+        if record.bucket:
+            self.buckets[record.bucket] += 1
+        if host := _host(record.url):
             known = host in self.hosts or len(self.hosts) < MOST_HOSTS
-            self.hosts[host if known else "others"] += size
+            self.hosts[host if known else "others"] += record.size
 
     def funnel(self) -> dict[str, dict[str, int]]:
         return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}
@@ -63,13 +61,27 @@ class SourceStats:
         return dict(ordered[: min(most, max(1, round(share * len(ordered))))])
 
 
-def _stopped_at(identity: str, reason: str) -> str:
+def counts_of(stats: dict[str, SourceStats]) -> dict[str, Any]:
+    """Return the counts of all sources, by what is counted and source."""
+    counts: dict[str, Any] = {"sources": {name: own.funnel() for name, own in stats.items()}}
+    for key in ("dropped", "licences", "languages"):
+        counts[key] = {name: dict(sorted(getattr(own, key).items())) for name, own in stats.items()}
+    counts["buckets"] = {
+        name: dict(sorted(own.buckets.items())) for name, own in stats.items() if own.buckets
+    }
+    counts["hosts"] = {
+        name: {"hosts": len(own.hosts), "top": own.top_hosts()} for name, own in stats.items() if own.hosts
+    }
+    return counts
+
+
+def _stopped_at(record: Record) -> str:
     """Return the step at which a record was dropped; "" where it was kept."""
-    if not identity:
+    if not record.id:  # it never became a text
         return "read"
-    if not reason:
+    if not record.reason:
         return ""
-    return next((step for step, reasons in STEPS.items() if reason in reasons), "heuristics")
+    return next((step for step, reasons in STEPS.items() if record.reason in reasons), "heuristics")
 
 
 def _host(url: str) -> str:

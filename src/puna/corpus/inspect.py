@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.corpus import steps
-from puna.corpus.filters import language
+from puna.corpus.filters import language, perplexity, reference
+from puna.corpus.filters.clean import clean
 from puna.corpus.funnel import BOOK, DUPLICATE, NEAR
 from puna.corpus.record import documents_folder
 from puna.corpus.sources import streams
@@ -16,7 +15,6 @@ from puna.corpus.tables import rows_of
 from puna.errors import UserError
 from puna.run import artifact
 
-REPEATED = re.compile(r"\bof ([0-9a-f]{32})$")
 LOOKED_UP_AT_ONCE = 20_000  # dropped records: each lot reads the ids of all documents once
 PLACE = ("source", "url", "file", "offset")
 
@@ -49,37 +47,36 @@ def _text(path: Path) -> str:
     text = streams.decode(b"".join(streams.chunks(path)))
     if text is None or not text.strip():
         raise UserError(f"{path}: {'not a text' if path.stat().st_size else 'empty'}")
-    return steps.clean(text)
+    return clean(text)
 
 
 def _model_scores(text: str, folder: Path | None) -> dict[str, Any]:
     """What the models of a run's documents say of a text."""
     scores: dict[str, Any] = {"perplexity": None, "bucket": None, "reference": None}
     if folder and (folder / "perplexity").is_dir():
-        perplexity = float(steps.perplexity_model(folder / "perplexity").perplexities([text])[0])
-        scores |= {"perplexity": perplexity, "bucket": _bucket(folder, perplexity)}
+        value = float(perplexity.model_in(folder / "perplexity").perplexities([text])[0])
+        scores |= {"perplexity": value, "bucket": _bucket(folder, value)}
     if folder and (folder / "reference").is_dir():
-        scores["reference"] = float(steps.reference_model(folder / "reference").score([text])[0])
+        scores["reference"] = float(reference.model_in(folder / "reference").score([text])[0])
     return scores
 
 
-def _bucket(folder: Path, perplexity: float) -> str | None:
+def _bucket(folder: Path, value: float) -> str | None:
     """Bucket by the percentiles of the first source that was filtered."""
-    from puna.corpus.filters.perplexity import bucket
-
     path = folder / "learnt.json"
     thresholds = json.loads(path.read_bytes())["perplexity"] if path.is_file() else {}
-    return bucket(perplexity, tuple(next(iter(thresholds.values())))) if thresholds else None
+    return perplexity.bucket(value, tuple(next(iter(thresholds.values())))) if thresholds else None
 
 
 def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Iterator[dict[str, Any]]:
     """Stream a run's dropped records in order, of reasons that begin so and of one source where named.
 
     most: how many, 0 for all. Duplicates have in "of" the document that they repeat: its id, where it is kept
-    and, if that is this run, its source, url, file and offset; others have None.
+    and, if that is this run, its source, url, file and offset; others have None, and so have all of a run
+    before version 10, whose list has no column "repeats".
     """
     folder = documents_folder(run)
-    names = [*PLACE, "reason", "detail", "excerpt"]
+    names = [*PLACE, "reason", "detail", "repeats", "excerpt"]
     wanted = (
         row
         for row in rows_of(folder / "dropped.parquet", names)
@@ -89,7 +86,7 @@ def dropped(run: Path, reason: str = "", source: str = "", most: int = 0) -> Ite
     while rows := list(itertools.islice(left, LOOKED_UP_AT_ONCE)):
         places = kept_places(folder, rows)
         for row in rows:
-            identity = repeated_id(row)
+            identity = row.pop("repeats", "")
             yield row | {"of": {"id": identity, **places[identity, row["reason"]]} if identity else None}
 
 
@@ -98,18 +95,12 @@ def dropped_counts(run: Path) -> dict[str, dict[str, int]]:
     return artifact.load(documents_folder(run)).metrics["dropped"]
 
 
-def repeated_id(row: Mapping[str, Any]) -> str:
-    """Return the id of the document that a dropped one repeats, "" where its reason is another."""
-    match = REPEATED.search(row["detail"] or "") if row["reason"] in (DUPLICATE, NEAR, BOOK) else None
-    return match[1] if match else ""
-
-
 def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     """Find the documents that dropped ones repeat: by (id, reason), where they are kept, and their place.
 
     The place is source, url, file and offset, None where this run does not keep the document.
     """
-    asked = {(identity, row["reason"]) for row in dropped if (identity := repeated_id(row))}
+    asked = {(row["repeats"], row["reason"]) for row in dropped if row.get("repeats")}
     ids = {identity for identity, _ in asked}
     places = _find_documents(folder, ids)
     # Equal texts are compared before near ones, with those of this run alone, and near ones before books:

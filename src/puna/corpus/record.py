@@ -1,4 +1,4 @@
-"""What readers yield for a record of a raw file; Arrow schemas of a document with its lineage; its folder."""
+"""A record: what readers yield, what goes through the steps, and the columns that stay in the corpus."""
 
 import functools
 import hashlib
@@ -10,7 +10,8 @@ from typing import Any
 from puna.errors import UserError
 from puna.run import artifact
 
-DAMAGED = "damaged file"  # reason of the row that reports damage of a raw file
+DAMAGED = "damaged file"  # reason of the record that reports damage of a raw file
+EXCERPT = 500  # characters kept of a dropped document, to check the filter by
 # Returns the reason why a URL is opted out, "" for one that is not; None if nothing is opted out.
 Refuses = Callable[[str], str] | None
 
@@ -60,13 +61,67 @@ def digest(raw: bytes | str) -> str:
     return hashlib.sha256(raw).hexdigest()[:32]
 
 
+@dataclass(slots=True)
+class Record:
+    """One record of a raw file on its way through the steps: a document, as long as it has no reason.
+
+    id: digest of the text, so equal texts have equal ids whatever their source; "" until it is taken, and for
+    good where no text was found. source, url, file, offset: where it comes from; title, licence, raw_digest:
+    as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where the source
+    does not ask for them. size: of the text, in bytes.
+    reason: why it was dropped, a short fixed phrase; "" while it is in. detail: for people, more about the
+    reason, or what was replaced in the text. repeats: id of the document that it repeats, if that is why.
+    """
+
+    id: str = ""
+    source: str = ""
+    url: str = ""
+    title: str = ""
+    licence: str = ""
+    file: str = ""
+    offset: int = 0
+    raw_digest: str = ""
+    language: str = ""
+    language_score: float = 0.0
+    alphanumeric_fraction: float = 0.0
+    mean_line_length: float = 0.0
+    perplexity: float | None = None
+    bucket: str | None = None
+    reference_score: float | None = None
+    text: str = ""
+    size: int = 0
+    reason: str = ""
+    detail: str = ""
+    repeats: str = ""
+    # Arrays, which stand in files of their own between the steps.
+    line_hashes: Any = None  # uint64 [lines]
+    kept_lines: Any = None  # bool [lines], of those that did not come before
+    signature: Any = None  # of MinHash, uint32 [k]
+
+    def identify(self) -> None:
+        """Take id and size of the text."""
+        self.id, self.size = digest(self.text), len(self.text.encode())
+
+    def change(self, text: str) -> None:
+        """Replace the text; what was measured of it is to be taken anew, but for its language and scores."""
+        self.text, self.id, self.size, self.signature = text, "", 0, None
+
+    def drop(self, reason: str, detail: str = "", repeats: str = "") -> None:
+        """Give the reason why it does not come into the corpus; of its text an excerpt stays."""
+        if not self.id:
+            self.identify()
+        self.reason, self.detail, self.repeats = reason, detail or self.detail, repeats
+        self.text = self.excerpt
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the text."""
+        return self.text[:EXCERPT]
+
+
 @functools.cache
 def document_schema() -> Any:
-    """Return the Arrow schema of a document in the corpus.
-
-    `id` is the digest of the text, so equal texts have equal ids whatever their source. `perplexity`,
-    `bucket` (head, middle, tail) and `reference_score` are null where the source does not ask for them.
-    """
+    """Return the Arrow schema of a document in the corpus: the first attributes of its Record."""
     import pyarrow as pa
 
     return pa.schema(
@@ -92,17 +147,34 @@ def document_schema() -> Any:
 
 
 @functools.cache
-def row_schema() -> Any:
-    """Return the Arrow schema of a record on its way through the steps: a document's columns and three more.
-
-    `size` is the bytes of the text, `reason` why the record was dropped ("" while it is not), and `detail`
-    says more about the reason, or what was replaced in the text.
-    """
+def record_schema() -> Any:
+    """Return the Arrow schema of a record between two steps: its attributes in order, without arrays."""
     import pyarrow as pa
 
-    return pa.schema(
-        [*document_schema(), ("size", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
-    )
+    others = [
+        ("size", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("repeats", pa.string()),
+    ]
+    return pa.schema([*document_schema(), *others])
+
+
+@functools.cache
+def score_schema() -> Any:
+    """Return the Arrow schema of a record's scores."""
+    import pyarrow as pa
+
+    return pa.schema([("perplexity", pa.float32()), ("reference_score", pa.float32())])
+
+
+@functools.cache
+def dropped_schema() -> Any:
+    """Return the Arrow schema of the list of dropped records."""
+    import pyarrow as pa
+
+    names = ("source", "file", "offset", "url", "reason", "detail", "repeats", "excerpt")
+    return pa.schema([(name, pa.int64() if name == "offset" else pa.string()) for name in names])
 
 
 def documents_folder(run: Path) -> Path:

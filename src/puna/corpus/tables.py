@@ -5,34 +5,37 @@ Both are written and read about a megabyte at a time, so that memory does not gr
 
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from puna.corpus.record import Record
 from puna.run.artifact import sync
 from puna.run.machine import release_memory
 
 BATCH_CHARACTERS = 1_000_000  # of text in memory at once, on the way to a file
-ROW_CHARACTERS = 1_000  # what a row without text counts as
+RECORD_CHARACTERS = 1_000  # what a record without text counts as
 BATCHES_RELEASED = 4  # after so many, freed memory goes back to the system, or it piles up (1% of the time)
 
 
-def characters_of(row: dict[str, Any]) -> int:
-    """Return what a row counts for, of the BATCH_CHARACTERS that are in memory at once."""
-    return len(row.get("text") or "") + ROW_CHARACTERS
+def characters_of(record: Record) -> int:
+    """Return what a record counts for, of the BATCH_CHARACTERS that are in memory at once."""
+    return len(record.text) + RECORD_CHARACTERS
 
 
 class Writer:
-    """A Parquet file of rows that appears under its name when the block ends well.
+    """A Parquet file of records that appears under its name when the block ends well.
 
-    compression: zstd for files that stay, lz4 for those that are read once more, and soon.
+    schema: its columns are attributes of Record. compression: zstd for files that stay, lz4 for those that
+    are read once more, and soon.
     """
 
     def __init__(self, path: Path, schema: Any, compression: str = "zstd") -> None:
         self.path, self.schema, self.compression = path, schema, compression
         self._unfinished = unfinished(path)
-        self._rows: list[dict[str, Any]] = []
+        self._records: list[Record] = []
         self._characters = 0
         self._flushes = 0
         self._file: Any = None
@@ -43,20 +46,21 @@ class Writer:
         self._file = pq.ParquetWriter(self._unfinished, self.schema, compression=self.compression)
         return self
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row; keys that the schema does not have are left out."""
-        self._rows.append(row)
-        self._characters += characters_of(row)
+    def add(self, record: Record) -> None:
+        """Append a record, which must not change any more."""
+        self._records.append(record)
+        self._characters += characters_of(record)
         if self._characters > BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait, as one row group."""
+        """Write the records that wait, as one row group."""
         import pyarrow as pa
 
-        if self._rows:
-            self._file.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
-        self._rows, self._characters = [], 0
+        if self._records:
+            columns = {name: list(map(attrgetter(name), self._records)) for name in self.schema.names}
+            self._file.write_table(pa.Table.from_pydict(columns, self.schema))
+        self._records, self._characters = [], 0
         self._flushes += 1
         if self._flushes % BATCHES_RELEASED == 0:
             release_memory()
@@ -129,16 +133,19 @@ def finish(part: Path, path: Path) -> None:
     os.replace(part, path)
 
 
-def batches_of(path: Path, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """Stream the rows of a Parquet file as they were written together."""
+def read_records(path: Path) -> Iterator[Record]:
+    """Stream the records of a file that was written by `record_schema`."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            yield file.read_row_group(number, columns).to_pylist()
+            yield from map(Record, *(column.to_pylist() for column in file.read_row_group(number).columns))
 
 
 def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a Parquet file."""
-    for batch in batches_of(path, columns):
-        yield from batch
+    """Stream the rows of a Parquet file, as dicts; columns that it does not have are left out."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield from file.read_row_group(number, columns).to_pylist()

@@ -79,7 +79,7 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
         cards = []
         for row in drawn[reason]:
             text = row["excerpt"] or "(no text was made of it)"
-            identity = inspect.repeated_id(row)
+            identity = row.get("repeats")
             kept = f" ({inspect.describe(places[identity, reason])})" if identity else ""
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"

@@ -20,10 +20,13 @@ different books. A translation shares no shingles with its original and is anoth
 translations into one language.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from puna.corpus.funnel import BOOK
+from puna.corpus.record import Record
 from puna.errors import UserError
 from puna.text.hashing import shingles
 
@@ -39,6 +42,19 @@ MOST_COMPARED = 16
 def overlap(containment: float) -> float:
     """Share of a book's content that another has, from the share of its shingles."""
     return 1 - (1 - containment) / ALLOWANCE
+
+
+@dataclass(frozen=True)
+class RepeatedBooks:
+    """Step: drop books whose content overlaps with that of an earlier one."""
+
+    books: "Books"
+
+    def apply(self, records: list[Record]) -> None:
+        for record in records:
+            if match := self.books.add(record.id, record.text):
+                identity, share = match
+                record.drop(BOOK, f"{share:.0%} of {identity}", identity)
 
 
 class Books:

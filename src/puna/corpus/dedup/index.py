@@ -26,12 +26,15 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from puna.corpus.dedup import near
+from puna.corpus.funnel import NEAR
+from puna.corpus.record import Record
 from puna.errors import UserError
 from puna.run.artifact import locked, sync, write_atomically
 from puna.text.hashing import encode, mix
@@ -44,6 +47,20 @@ MOST_IN_BUCKET = 100
 PAIRS_AT_ONCE = 1 << 18
 MERGE_AT_ONCE = 1 << 20
 MOST_DOCUMENTS = 1 << 32
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Step: drop what is nearly a document that the index knows; it comes to know the others."""
+
+    index: "Index"
+
+    def apply(self, records: list[Record]) -> None:
+        signatures = np.stack([record.signature for record in records])
+        earlier = self.index.add([record.id for record in records], signatures)
+        repeats = np.flatnonzero(earlier >= 0)
+        for number, identity in zip(repeats.tolist(), self.index.ids(earlier[repeats]), strict=True):
+            records[number].drop(NEAR, f"of {identity}", identity)
 
 
 class Index:

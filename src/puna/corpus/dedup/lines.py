@@ -10,12 +10,15 @@ Unlike in CCNet, a line that normalises to nothing (hash 0) is never a duplicate
 paragraphs stay.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from puna.corpus.record import Record, digest
 from puna.errors import UserError
 from puna.text import hashing
 from puna.text.hashing import CODE, DELETED, SPACE, library, line_table, pointer
@@ -24,6 +27,39 @@ SMALLEST_TABLE = 1 << 12
 CHUNK = 1 << 16  # characters
 # A table of 8-byte slots, three quarters full, and the half as large one that it was moved from.
 BYTES_PER_LINE = 16
+BLANK_LINES = re.compile(r"\n{3,}")
+
+
+class LineHashes:
+    """Step: hash the lines, to be looked for in all of the corpus."""
+
+    def apply(self, records: list[Record]) -> None:
+        hashes, starts = line_hashes([record.text for record in records])
+        for record, start, end in zip(records, starts[:-1], starts[1:], strict=True):
+            record.line_hashes = hashes[start:end]
+
+
+@dataclass(frozen=True)
+class RepeatedLines:
+    """Step: keep the lines that did not come before, and drop what has none.
+
+    join: where lines went between blank ones, one blank line stays.
+    """
+
+    join: bool
+
+    def apply(self, records: list[Record]) -> None:
+        for record in records:
+            text, marks = record.text, record.kept_lines
+            if not marks.all():
+                text = keep_lines([text], np.array([0, len(marks)]), marks)[0].strip("\n")
+                if self.join and "\n\n\n" in text:
+                    text = BLANK_LINES.sub("\n\n", text)
+            if text:
+                record.text = text
+            else:  # its excerpt is of what it had
+                record.id, record.size = digest(""), 0
+                record.drop("only repeated lines")
 
 
 def line_hashes(texts: list[str], table: Any = None) -> tuple[Any, Any]:

@@ -12,11 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from puna.corpus.record import Record
 from puna.text.hashing import GOLDEN, SHINGLE_WORDS, encode, library, mix, pointer, shingles, word_table
 
 PERMUTATIONS = 128
 THRESHOLD = 0.8
 EMPTY = np.uint32(0xFFFFFFFF)  # fills the signature of a text without words
+
+
+class Signatures:
+    """Step: sign the texts that have no signature."""
+
+    def apply(self, records: list[Record]) -> None:
+        unsigned = [record for record in records if record.signature is None]
+        found = signatures([record.text for record in unsigned])
+        for record, signature in zip(unsigned, found, strict=True):
+            record.signature = signature
 
 
 @functools.cache

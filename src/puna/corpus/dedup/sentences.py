@@ -6,16 +6,39 @@ space. Where sentences end: text/sentences.py.
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from puna.corpus.dedup.lines import HashSet, line_hashes
+from puna.corpus.record import Record
 from puna.text.hashing import DELETED, NEXT_WORD, SPACE, line_table, mix
 from puna.text.sentences import SENTENCE_END, cut
 
 SPAN = 3
 REPEATED = "C4: fewer than 3 sentences not seen before"
+
+
+@dataclass(frozen=True)
+class RepeatedSentences:
+    """Step: take out sentences that came before, and drop pages of which fewer than `minimum` are left.
+
+    Language and scores stay those of the whole page.
+    """
+
+    spans: "Spans"
+    minimum: int
+
+    def apply(self, records: list[Record]) -> None:
+        unseen = self.spans.unseen([record.text for record in records])
+        for record, (text, sentences) in zip(records, unseen, strict=True):
+            if text == record.text:
+                continue
+            if sentences < self.minimum:
+                record.drop(REPEATED)
+            else:
+                record.change(text)
 
 
 @functools.cache

@@ -17,9 +17,12 @@ differ:
 Sentences are counted by their end marks; the code uses NLTK's Punkt, an English model.
 """
 
+import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+from puna.corpus.record import Record
 from puna.errors import UserError
 from puna.text.sentences import sentences
 
@@ -38,6 +41,23 @@ _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 )
+
+
+@dataclass(frozen=True)
+class C4Heuristics:
+    """Step: clean pages as C4 does, or drop them. bad_words: their file. every_script: see c4_clean."""
+
+    bad_words: Path | None
+    every_script: bool
+
+    def apply(self, records: list[Record]) -> None:
+        bad_words = _load_bad_words(self.bad_words) if self.bad_words else None
+        for record in records:
+            text, reason = c4_clean(record.text, bad_words, self.every_script)
+            if reason:
+                record.drop(reason)
+            else:
+                record.text = text
 
 
 class BadWords:
@@ -68,6 +88,12 @@ class BadWords:
         if not self.words.isdisjoint(re.findall(r"\w+", lower)):
             return True
         return bool(self.others and self.others.search(lower))
+
+
+@functools.cache
+def _load_bad_words(path: Path) -> BadWords:
+    """Read a list of words, once a process."""
+    return BadWords(path)
 
 
 def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:

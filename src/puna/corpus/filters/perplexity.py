@@ -12,6 +12,7 @@ pieces of the training text (default: over the vocabulary, so that probabilities
 Not as in CCNet either way: all pieces that SentencePiece does not know are one token, <unk>, in training too.
 """
 
+import functools
 import io
 import json
 import os
@@ -24,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from puna.corpus.funnel import TAIL
+from puna.corpus.record import Record
 from puna.errors import UserError
 from puna.run.artifact import sync
 from puna.text import ngram
@@ -46,6 +49,34 @@ BATCH_CHARACTERS = 8_000_000
 LINE_CHARACTERS = 4_000
 TRAINER_THREADS = 4  # a constant, since SentencePiece's result depends on it
 PIECES, NGRAMS, SETTINGS = "pieces.model", "ngrams.bin", "perplexity.json"
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Step: take the perplexity under the model in a folder."""
+
+    folder: Path
+
+    def apply(self, records: list[Record]) -> None:
+        perplexities = model_in(self.folder).perplexities([record.text for record in records])
+        for record, value in zip(records, perplexities.tolist(), strict=True):
+            record.perplexity = value
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Step: name the bucket by the source's bounds (see `thresholds`); drop what is in none of those kept."""
+
+    bounds: tuple[float, float]
+    kept: Sequence[str]
+
+    def apply(self, records: list[Record]) -> None:
+        limits = "head below {:.1f}, tail above {:.1f}".format(*self.bounds)
+        for record in records:
+            assert record.perplexity is not None
+            record.bucket = bucket(record.perplexity, self.bounds)
+            if record.bucket not in self.kept:
+                record.drop(TAIL, f"{record.bucket}: {record.perplexity:.1f}, {limits}")
 
 
 class _Replacements(dict[int, str]):
@@ -165,6 +196,12 @@ def load(folder: Path) -> PerplexityModel:
     if (processor.vocab_size(), processor.bos_id()) != (ngrams.vocab_size, ngrams.begin):
         raise UserError(f"{folder} is damaged: {PIECES} and {NGRAMS} are not of one model; train it again")
     return model
+
+
+@functools.cache
+def model_in(folder: Path) -> PerplexityModel:
+    """Load the model in a folder, once a process."""
+    return load(folder)
 
 
 def train(

@@ -8,7 +8,10 @@ before it, and an IP address must be one that is routed on the Internet.
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Literal
+
+from puna.corpus.record import Record
 
 Kind = Literal["email", "phone", "ip"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip")
@@ -92,6 +95,18 @@ _PRIVATE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80
 _NOT_ROUTED = [ipaddress.ip_network(block) for block in _UNROUTED.split()]
 _LOCAL_ONLY = [ipaddress.ip_network(block) for block in _PRIVATE.split()]
 _GLOBAL = ipaddress.ip_network("2000::/3")
+
+
+@dataclass(frozen=True)
+class PrivateData:
+    """Step: replace personal data of some kinds by placeholders; say in `detail` how much."""
+
+    kinds: Collection[Kind]
+
+    def apply(self, records: list[Record]) -> None:
+        for record in records:
+            record.text, counts = scrub(record.text, self.kinds)
+            record.detail = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:

@@ -5,6 +5,7 @@ Logistic regression over hashed words and pairs of words, trained on pages whose
 sites that the model has not seen.
 """
 
+import functools
 import hashlib
 import heapq
 import io
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from puna.corpus.filters import binary, language, words
+from puna.corpus.funnel import UNLIKE
+from puna.corpus.record import Record
 from puna.errors import UserError
 from puna.run.artifact import write_atomically
 from puna.text.urls import normalise_url
@@ -39,6 +42,32 @@ SECOND_LEVEL = {
     "ltd", "mil", "ne", "net", "nom", "or", "org", "sch",
 }  # fmt: skip
 VALUES = np.sqrt(np.arange(256))  # of a count in a document's vector: the square root dampens repeated words
+
+
+@dataclass(frozen=True)
+class ReferenceScore:
+    """Step: take the score of likeness to cited pages by the model in a folder."""
+
+    folder: Path
+
+    def apply(self, records: list[Record]) -> None:
+        scores = model_in(self.folder).score([record.text for record in records])
+        for record, score in zip(records, scores.tolist(), strict=True):
+            record.reference_score = score
+
+
+@dataclass(frozen=True)
+class LikeCitedPages:
+    """Step: drop what scores below the threshold."""
+
+    threshold: float
+
+    def apply(self, records: list[Record]) -> None:
+        for record in records:
+            assert record.reference_score is not None
+            if record.reference_score < self.threshold:
+                score = f"score {record.reference_score:.3f} of at least {self.threshold:.3f}"
+                record.drop(UNLIKE, score)
 
 
 @dataclass(frozen=True)
@@ -120,6 +149,12 @@ def load(folder: Path) -> ReferenceModel:
             f"{folder} has no reference model that can be read ({type(error).__name__}: {error}); "
             "train it again"
         ) from error
+
+
+@functools.cache
+def model_in(folder: Path) -> ReferenceModel:
+    """Load the model in a folder, once a process."""
+    return load(folder)
 
 
 def site(url: str) -> str:
