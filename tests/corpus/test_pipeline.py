@@ -289,3 +289,13 @@ def test_files_are_taken_one_by_one(make: Any, tmp_path: Path) -> None:
 
     funnel, _ = run((settings, {"a": one_by_one()}), tmp_path, group_bytes=5 * FILE_BYTES)
     assert funnel["sources"]["a"]["found"]["documents"] == 40 and max(alive) <= 11
+
+
+def test_an_opt_out_file_that_cannot_be_read_is_no_damage_of_raw_files(make: Any, tmp_path: Path) -> None:
+    """Else a run that skips damaged files would drop every record for it."""
+    settings, files = make(a=[[ENGLISH.format(1)]])
+    (tmp_path / "domains.txt").write_bytes(b"\xff\xfe")
+    opt_out = settings.opt_out.model_copy(update={"domains": "domains.txt"})
+    skips = settings.model_copy(update={"opt_out": opt_out, "on_damaged_file": "skip"})
+    with pytest.raises(UserError, match=r"domains\.txt.*UTF-8"):
+        run((skips, files), tmp_path)
