@@ -1,6 +1,7 @@
 """puna generate and trace on a finished run."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.tiny import puna
@@ -17,11 +18,21 @@ def test_trace_leads_to_the_document(finished: Path) -> None:
         of_stories = origin["source"] == "stories"
         path = finished / origin["file"] if of_stories else finished / "project" / origin["title"]
         assert origin["text"][:100] in path.read_text()
-        assert origin["token"] in origin["around"] or origin["token"].startswith("<")
+        assert origin["token"].strip() in origin["around"] or origin["token"].startswith("<")
     assert sources <= {"stories", "code"}
     assert "licence" in puna("trace", run, 1, 0, 0).stdout
     refused = puna("trace", run, 21, 0, 0, code=2).stderr
     assert "step 21 is outside this run: it has steps 1 to 20" in refused
+
+
+def test_a_run_whose_batches_were_drawn_otherwise_is_not_traced(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "out" / "small", tmp_path / "small")
+    (path,) = tmp_path.glob("small/train-*/batches.json")
+    known = json.loads(path.read_bytes())
+    del known["version"]
+    path.write_text(json.dumps(known))
+    refused = puna("trace", tmp_path / "small", 1, 0, 0, code=2).stderr
+    assert "was trained by another version of Puna; run its recipe again" in refused
 
 
 def test_generate_goes_on(finished: Path) -> None:

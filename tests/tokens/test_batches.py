@@ -1,16 +1,18 @@
 """Batches: a pure function of seed and step, every token once an epoch, and the way back."""
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.tokens.batches import IGNORED, Batches, permute, rows_of, sequences_in
+from puna.errors import UserError
+from puna.tokens.batches import IGNORED, Batches, rows_of, sequences_in
 from puna.tokens.mixture import BLOCK_SEQUENCES, plan
-from puna.tokens.settings import TokensSettings
+from puna.tokens.settings import MixtureSource, TokensSettings
 from puna.tokens.shards import Shard
 
 LENGTH = 8
@@ -33,36 +35,113 @@ def made(seed: int = 1, batch_sequences: int = 4, length: int = LENGTH) -> Batch
     return Batches(SHARDS, mixture, seed=seed, batch_sequences=batch_sequences, length=length)
 
 
-@given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
-def test_the_permutation_is_a_bijection(size: int, key: int) -> None:
-    assert sorted(permute(index, size, key) for index in range(size)) == list(range(size))
-
-
-def test_the_permutation_is_uniform() -> None:
-    """Over many keys, index 0 is mapped to every number about equally often (chi-square, p = 0.001)."""
-    size, tries = 10, 5000
-    counts = Counter(permute(0, size, key * 0x9E3779B97F4A7C15 % 2**64) for key in range(tries))
-    assert sum((counts[index] - tries / size) ** 2 / (tries / size) for index in range(size)) < 27.9
-    after = Counter((permute(5, size, key) - permute(4, size, key)) % size for key in range(tries))
-    assert after[0] == 0 and max(after.values()) < 1.3 * tries / (size - 1)
-
-
 def numbers_of(block: int) -> range:
     """Numbers of the sequences in a block of the mixture."""
     return range(block * BLOCK_SEQUENCES, (block + 1) * BLOCK_SEQUENCES)
 
 
-def test_every_sequence_once_an_epoch() -> None:
-    """After any number of blocks, sequences of a source were seen equally often, up to one."""
-    batches = made()
-    seen: Counter[tuple[int, int]] = Counter()
-    for block in range(4):
-        seen.update(batches.slot(number) for number in numbers_of(block))
-        for index, share in enumerate(batches.mixture):
-            counts = [seen[index, sequence] for sequence in range(share.sequences)]
-            epochs = (block + 1) * share.slots // share.sequences
-            assert min(counts) == epochs and max(counts) <= epochs + 1
-            assert sum(counts) == (block + 1) * share.slots
+def of_sizes(
+    sizes: list[int],
+    total: int,
+    *,
+    seed: int = 1,
+    shares: list[float] | None = None,
+    batch_sequences: int = 4,
+) -> Batches:
+    """Batches over sources s0, s1, ... of as many sequences, for a training of `total` sequences."""
+    shards = [
+        Shard(
+            f"s{n}", np.zeros(size * LENGTH + 1, np.uint16), np.array([0, size * LENGTH + 1]), np.array([0])
+        )
+        for n, size in enumerate(sizes)
+    ]
+    wished = {f"s{n}": {"share": share} for n, share in enumerate(shares or [])}
+    settings = TokensSettings.model_validate({"maximum_epochs": 1e9, "mixture": wished})
+    tokens = {item.source: len(item.tokens) for item in shards}
+    sequences = {item.source: sequences_in(len(item.tokens), LENGTH) for item in shards}
+    assert list(sequences.values()) == sizes
+    mixture = plan(tokens, sequences, settings, total, seed)
+    return Batches(shards, mixture, seed=seed, batch_sequences=batch_sequences, length=LENGTH)
+
+
+def times_seen(batches: Batches, total: int) -> list[list[int]]:
+    """How often each sequence of each source is among the first `total`."""
+    seen = Counter(batches.slot(number) for number in range(total))
+    return [
+        [seen[source, sequence] for sequence in range(share.sequences)]
+        for source, share in enumerate(batches.mixture)
+    ]
+
+
+class TestOneEpochIsOneEpoch:
+    """No sequence comes again before all others of its source came, wherever one stops counting."""
+
+    @pytest.mark.parametrize("size", [1, 7, 100, 400, 1000, 1024, 2000, 3000])
+    def test_of_one_source(self, size: int) -> None:
+        for total in (size, 2 * size, 2 * size + size // 3):
+            batches = of_sizes([size], total)
+            (seen,) = times_seen(batches, total)
+            assert (min(seen), max(seen)) == (total // size, -(-total // size))
+            assert batches.mixture[0].epochs == total / size
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_of_any_mixture(self, data: st.DataObject) -> None:
+        sizes = data.draw(st.lists(st.integers(1, 1500), min_size=1, max_size=6))
+        parts = data.draw(st.none() | st.lists(st.integers(1, 99), min_size=len(sizes), max_size=len(sizes)))
+        shares = parts and [part / sum(parts) for part in parts]
+        total, seed = data.draw(st.integers(1, 4000)), data.draw(st.integers(0, 2**32))
+        batches = of_sizes(sizes, total, seed=seed, shares=shares)
+        for share, seen in zip(batches.mixture, times_seen(batches, total), strict=True):
+            drawn = sum(seen)
+            assert share.epochs == drawn / share.sequences
+            assert min(seen) == drawn // share.sequences and max(seen) == -(-drawn // share.sequences)
+            assert abs(drawn - share.share * total) < 2 + len(sizes)
+
+    def test_of_more_sources_than_a_block_had_slots(self) -> None:
+        sizes = [1 + number % 3 for number in range(1500)]
+        batches = of_sizes(sizes, 6000)
+        for share, seen in zip(batches.mixture, times_seen(batches, 6000), strict=True):
+            assert share.epochs == pytest.approx(2, abs=1.5)
+            assert max(seen) - min(seen) <= 1
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 50))
+    def test_over_any_number_of_ranks(self, batch_sequences: int, world: int, step: int) -> None:
+        """Ranks have equally many rows, and together the rows of one process, each once."""
+        batches = made(batch_sequences=batch_sequences)
+        whole = batches.batch(step)
+        parts = [batches.batch(step, rank, world) for rank in range(world)]
+        assert {len(part.tokens) for part in parts} == {-(-batch_sequences // world)}
+        for name, array in vars(whole).items():
+            rows = np.stack([getattr(part, name) for part in parts], axis=1).reshape(-1, LENGTH)
+            assert np.array_equal(rows[:batch_sequences], array)
+            assert (rows[batch_sequences:] == (IGNORED if name == "targets" else 0)).all()
+        assert sum(part.target_count for part in parts) == whole.target_count
+
+    def test_maximum_epochs_holds_for_every_sequence(self) -> None:
+        for seed in range(10):
+            batches = of_sizes([100, 37], 500, seed=seed, shares=[0.6, 0.4])
+            most = [max(seen) for seen in times_seen(batches, 500)]
+            epochs = [share.epochs for share in batches.mixture]
+            assert most == [math.ceil(value) for value in epochs]
+            limited = TokensSettings(maximum_epochs=max(epochs) - 1e-6, mixture=shares_of(batches))
+            sizes = {share.source: share.sequences for share in batches.mixture}
+            with pytest.raises(UserError, match=r"more than tokens\.maximum_epochs"):
+                plan(sizes, sizes, limited, 500, seed)
+
+    def test_no_padding_is_counted_as_tokens(self) -> None:
+        batches = made(batch_sequences=6)
+        tokens = 0
+        for step in range(300):
+            assert batches.tokens_before(step) == tokens
+            where = itertools.product(range(6), range(LENGTH))
+            tokens += sum(batches.trace(step, row, position) is not None for row, position in where)
+        assert tokens < 300 * 6 * LENGTH
+
+
+def shares_of(batches: Batches) -> dict[str, MixtureSource]:
+    return {share.source: MixtureSource(share=share.share) for share in batches.mixture}
 
 
 def test_every_target_of_every_document_is_in_one_sequence() -> None:
@@ -89,14 +168,6 @@ def test_pure_and_keyed_by_the_seed() -> None:
             assert np.array_equal(array, getattr(two.batch(step), name))
     assert not np.array_equal(one.batch(3).tokens, other.batch(3).tokens)
     assert not np.array_equal(one.batch(3).tokens, one.batch(4).tokens)
-
-
-def test_ranks_share_one_global_batch() -> None:
-    batches = made(batch_sequences=6)
-    whole = batches.batch(5)
-    for world in (2, 3):
-        for rank in range(world):
-            assert np.array_equal(batches.batch(5, rank, world).tokens, whole.tokens[rank::world])
 
 
 def test_document_ids_targets_and_the_way_back() -> None:

@@ -1,11 +1,19 @@
 """Shares and epochs."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puna.errors import UserError
-from puna.tokens.mixture import BLOCK_SEQUENCES, apportion, plan
+from puna.tokens.mixture import (
+    BLOCK_SEQUENCES,
+    FINE_SLOTS,
+    MOST_BLOCK_SEQUENCES,
+    Order,
+    apportion,
+    block_sequences,
+    plan,
+)
 from puna.tokens.settings import TokensSettings
 
 TOKENS = {"a": 60_000, "b": 30_000, "c": 10_000}
@@ -14,12 +22,35 @@ SEQUENCES = {"a": 600, "b": 300, "c": 100}
 
 @given(st.dictionaries(st.text(min_size=1), st.floats(1e-6, 1e6), min_size=1, max_size=50))
 def test_slots_fill_the_block_and_follow_the_weights(weights: dict[str, float]) -> None:
-    slots = apportion(weights)
-    assert sum(slots.values()) == BLOCK_SEQUENCES and min(slots.values()) >= 1
+    slots, block = apportion(weights), block_sequences(weights)
+    assert sum(slots.values()) == block >= BLOCK_SEQUENCES and min(slots.values()) >= 1
     total = sum(weights.values())
-    exact = {name: BLOCK_SEQUENCES * weight / total for name, weight in weights.items()}
+    exact = {name: block * weight / total for name, weight in weights.items()}
     if min(exact.values()) >= 1:
         assert all(abs(slots[name] - value) < 1 for name, value in exact.items())
+    if block < MOST_BLOCK_SEQUENCES:
+        assert min(exact.values()) >= FINE_SLOTS
+
+
+def test_more_sources_than_any_block_has_slots() -> None:
+    slots = apportion(dict.fromkeys(map(str, range(MOST_BLOCK_SEQUENCES + 1)), 1.0))
+    assert min(slots.values()) == 1 and sum(slots.values()) == 2 * MOST_BLOCK_SEQUENCES
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(0, 3000), st.integers(0, 2**32))
+def test_sources_come_evenly(slots: list[int], count: int, seed: int) -> None:
+    """Counted one by one: each source's sequences are numbered as they come, in proportion at any time."""
+    order = Order(slots, seed)
+    seen = [0] * len(slots)
+    for number in range(count):
+        source, earlier = order.at(number)
+        assert earlier == seen[source]
+        seen[source] += 1
+    assert order.drawn(count) == seen
+    wished = [count * part / sum(slots) for part in slots]
+    assert all(abs(found - wish) < 2 + len(slots) for found, wish in zip(seen, wished, strict=True))
+    assert [Order(slots, seed).at(number) for number in range(9)] == [order.at(n) for n in range(9)]
 
 
 def test_without_a_mixture_every_source_has_the_same_epochs() -> None:

@@ -1,5 +1,8 @@
 """Shards against the lists they were written from."""
 
+import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,10 @@ from puna.tokens.settings import TokenizerSettings
 from puna.tokens.tokenizer import Tokenizer, train
 
 TEXTS = [f"document {number}: " + "the llamas graze " * (number % 7) for number in range(60)]
+
+
+def held_out(names: list[str], share: float) -> shards.Array:
+    return shards.choose_held_out(shards.hashes_of(names), share)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +42,11 @@ def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: 
             "tokens": len(shard.tokens),
             "bytes": sum(len(TEXTS[row].encode()) for row in shard.rows),
         }
-    chosen = shards.choose_held_out([f"id{n}" for n in range(60)], 0.2)
+    chosen = held_out([f"id{n}" for n in range(60)], 0.2)
     assert opened["held_out"].rows.tolist() == np.flatnonzero(chosen).tolist()
 
 
-def test_where_a_token_is_and_the_first_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_where_a_token_is_and_samples_of_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
     documents = ((f"id{n}", text) for n, text in enumerate(TEXTS))
     shards.write("s", documents, tokenizer, 0.1, 1, tmp_path)
     shard = shards.load(tmp_path, "s", "train", 300)
@@ -47,12 +54,41 @@ def test_where_a_token_is_and_the_first_documents(tokenizer: Tokenizer, tmp_path
         start, end = shard.offsets[number], shard.offsets[number + 1]
         assert shard.document_at(np.array([start, end - 1])).tolist() == [number, number]
     for maximum in (1, 40, 200, 10**9):
-        first = shard.first(maximum)
-        count = first.documents
-        assert count == 1 or len(first.tokens) <= maximum
-        assert count == shard.documents or shard.offsets[count + 1] > maximum
-        assert first.tokens.tolist() == shard.tokens[: shard.offsets[count]].tolist()
-        assert first.rows.tolist() == shard.rows[:count].tolist()
+        sample = shard.sample(maximum)
+        numbers = np.flatnonzero(np.isin(shard.rows, sample.rows)).tolist()
+        assert sample.rows.tolist() == shard.rows[numbers].tolist()
+        documents = [sample.document(number).tolist() for number in range(sample.documents)]
+        assert documents == [shard.document(number).tolist() for number in numbers]
+        lengths = np.diff(shard.offsets)
+        if maximum == 1:
+            assert [len(document) for document in documents] == [lengths.min()]
+        else:
+            left = maximum - sum(map(len, documents))
+            assert left >= 0 and all(lengths[n] > left for n in range(len(lengths)) if n not in numbers)
+
+
+def test_samples_come_from_all_over_a_shard() -> None:
+    """On 100 shards whose documents drift: as many from each tenth, up to chance (chi-square, p = 0.001)."""
+    offsets = np.arange(0, 10_001, 10)
+    tenths = np.zeros(10)
+    for number in range(100):
+        shard = shards.Shard(f"s{number}", np.zeros(10_000, np.uint16), offsets, np.arange(1000))
+        sample = shard.sample(500)
+        assert sample.documents == 50
+        tenths += np.bincount(sample.rows // 100, minlength=10)
+    assert ((tenths - 500) ** 2 / 500).sum() < 27.9
+    longer = shard.sample(600)
+    assert set(sample.rows.tolist()) < set(longer.rows.tolist())
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(0, 400), st.randoms())
+def test_a_sample_is_what_one_by_one_fits(sizes: list[int], budget: int, chance: random.Random) -> None:
+    hashes = [chance.random() for _ in sizes]
+    expected, left = [False] * len(sizes), budget
+    for number in sorted(range(len(sizes)), key=hashes.__getitem__):
+        if sizes[number] <= left:
+            expected[number], left = True, left - sizes[number]
+    assert shards.choose_sample(np.array(hashes), np.array(sizes), budget).tolist() == expected
 
 
 def test_one_document_is_too_few(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -62,14 +98,72 @@ def test_one_document_is_too_few(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=50, unique=True), st.floats(0.01, 0.49))
 def test_being_held_out_depends_on_the_document_alone(names: list[str], share: float) -> None:
-    chosen = shards.choose_held_out(names, share)
+    chosen = held_out(names, share)
     assert 1 <= chosen.sum() < len(names)
-    again = shards.choose_held_out(names[::-1], share)
+    assert len(names) < 16 or chosen.sum() >= 8
+    again = held_out(names[::-1], share)
     assert again.tolist() == chosen[::-1].tolist()
 
 
 def test_the_share_is_kept_on_many_documents() -> None:
     names = [str(number) for number in range(20_000)]
-    assert shards.choose_held_out(names, 0.05).mean() == pytest.approx(0.05, abs=0.005)
-    few = shards.choose_held_out(names[:10_000], 0.05)
-    assert few.tolist() == shards.choose_held_out(names, 0.05)[:10_000].tolist()
+    assert held_out(names, 0.05).mean() == pytest.approx(0.05, abs=0.005)
+    few = held_out(names[:10_000], 0.05)
+    assert few.tolist() == held_out(names, 0.05)[:10_000].tolist()
+
+
+def test_a_new_document_moves_one_other_at_most() -> None:
+    names: list[str] = []
+    before: set[str] = set()
+    for number in range(100):
+        names.append(f"name {number}")
+        chosen = {name for name, out in zip(names, held_out(names, 0.02), strict=True) if out}
+        assert len(chosen - before) <= 1 and len(before - chosen) <= 1
+        assert number < 2 or len(chosen) == max(1, min(8, len(names) - 8))
+        before = chosen
+
+
+# Prints the most memory, in bytes a document, that writing many short documents takes.
+MEASURED = """
+import sys
+from pathlib import Path
+import numpy as np
+from puna.tokens import shards
+
+class Letters:
+    vocab_size = 256
+    def documents_flat(self, texts, threads):
+        offsets = np.cumsum([0, *map(len, texts)])
+        return np.frombuffer("".join(texts).encode(), np.uint8).astype(np.int32), offsets
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+def documents(count):
+    for number in range(count):
+        yield f"{number:064}", "abc"
+
+out, count = Path(sys.argv[1]), 600_000
+most = 0
+def watched(count):
+    global most
+    for number, document in enumerate(documents(count)):
+        if number % 10_000 == 0:
+            most = max(most, peak())
+        yield document
+shards.write("warm", documents(90_000), Letters(), 0.1, 1, out)
+before = peak()
+shards.write("s", watched(count), Letters(), 0.1, 1, out)
+print((max(most, peak()) - before) / count)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MEASURED, str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout
+    assert float(told) < 60
+    shard = shards.load(tmp_path, "s", "held_out", 256)
+    assert all(isinstance(array.base, np.memmap) for array in (shard.tokens, shard.offsets, shard.rows))
+    assert shard.offsets.tolist() == [3 * number for number in range(shard.documents + 1)]

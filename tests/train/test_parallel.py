@@ -72,10 +72,17 @@ def together(processes: int, *arguments: object) -> list[list[float]]:
 
 @pytest.mark.parametrize(
     ("data", "tensor", "policy", "tied"),
-    [(2, 1, "full", "untied"), (1, 2, "llama", "untied"), (1, 2, "full", "tied"), (2, 2, "llama", "tied")],
+    [
+        (2, 1, "full", "untied"),
+        (3, 1, "llama", "untied"),
+        (1, 2, "llama", "untied"),
+        (1, 2, "full", "tied"),
+        (2, 2, "llama", "tied"),
+    ],
 )
 def test_several_processes_equal_one(data: int, tensor: int, policy: str, tied: str) -> None:
-    """FSDP2, tensor + sequence parallelism with the vocabulary split, and both."""
+    """FSDP2, also with fewer rows on some ranks; tensor + sequence parallelism with the vocabulary split;
+    both."""
     expected = alone(tied == "tied")
     found = together(data * tensor, data, tensor, policy, tied)
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)

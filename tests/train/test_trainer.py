@@ -62,7 +62,8 @@ def test_events_losses_and_learning(tmp_path: Path) -> None:
     steps = [event for event in events if isinstance(event, StepEvent)]
     assert [event.step for event in steps] == list(range(1, 61))
     assert [event.loss for event in steps] == [entry["loss"] for entry in lines]
-    assert steps[-1].tokens == 60 * 4 * 16
+    where = itertools.product(range(60), range(4), range(16))
+    assert steps[-1].tokens == sum(batches().trace(*place) is not None for place in where) < 60 * 4 * 16
     validations = [event for event in events if isinstance(event, ValidationEvent)]
     assert [event.step for event in validations] == [20, 40, 60]
     assert validations[-1].losses["s"] < validations[0].losses["s"] - 0.1

@@ -9,7 +9,7 @@ class EvaluateSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_tokens: int = Field(
-        500_000, ge=1, description="held-out tokens a source that are scored, whole documents"
+        500_000, ge=1, description="held-out tokens a source that are scored, whole documents from all over"
     )
     prompts: tuple[str, ...] = Field(
         ("The ",), description="beginnings that the model continues for the report"

@@ -12,7 +12,7 @@ from puna.run.artifact import Artifact
 from puna.run.stage import Context, Metrics
 from puna.tokens.stage import documents_of
 
-VERSIONS = {"scores": 2}
+VERSIONS = {"scores": 3}
 
 
 class ScoresSettings(BaseModel):
@@ -63,7 +63,7 @@ def _bits_per_byte(
     for number, name in enumerate(sources):
         context.reporter.progress(name, number + 1, len(sources) + 1)
         shard = load(shards.folder, name, "held_out", tokenizer.vocab_size)
-        shard = shard.first(settings.evaluate.held_out_tokens)
+        shard = shard.sample(settings.evaluate.held_out_tokens)
         rows = set(shard.rows.tolist())
         texts = [text for row, (_, text) in enumerate(documents_of(documents, name)) if row in rows]
         sizes[name] = sum(len(text.encode()) for text in texts)

@@ -7,7 +7,7 @@ from typing import Any
 from puna.errors import UserError
 from puna.report import summary
 from puna.tokens import tokenizer
-from puna.tokens.batches import BATCH_PLAN, Batches
+from puna.tokens.batches import BATCH_PLAN, PLAN_VERSION, Batches
 from puna.tokens.mixture import SourceShare
 from puna.tokens.shards import load
 
@@ -23,8 +23,8 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     known = json.loads((summary.stage_folder(run, "train") / BATCH_PLAN).read_bytes())
-    if "mixture" not in known:
-        raise UserError(f"{run} was trained by an earlier version of Puna; run its recipe again to trace it")
+    if known.get("version") != PLAN_VERSION:
+        raise UserError(f"{run} was trained by another version of Puna; run its recipe again to trace it")
     for name, value, first, last in (
         ("step", step, 1, known["steps"]),
         ("row", row, 0, known["batch_sequences"] - 1),

@@ -1,25 +1,26 @@
 """`batch(step)` as a pure function of seed and step, and its inverse: which document a token comes from.
 
-Training is one endless line of sequences, numbered from 0; step s takes the numbers s * B .. s * B + B - 1. A
-number falls into a block of the mixture (see `mixture`); a keyed permutation of the block says which source
-has that slot, and how many of the source's own sequences came before it. That count, modulo the source's
-size, goes through a second permutation, keyed by the epoch, to a sequence of the shard. Nothing is
-remembered: the loader's whole state is the step.
+Training is one endless line of sequences, numbered from 0; step s takes the numbers s * B .. s * B + B - 1.
+The order of the mixture (see `mixture`) says which source a number belongs to, and how many of the source's
+own sequences came before it. That count, modulo the source's size, goes through a permutation, keyed by the
+epoch, to a sequence of the shard. So no sequence comes again before all others of its source came, wherever
+one stops. Nothing is remembered: the loader's whole state is the step.
 """
 
-import bisect
-import hashlib
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from puna.tokens.mixture import BLOCK_SEQUENCES, SourceShare
+from puna.tokens.mixture import Order, SourceShare
+from puna.tokens.permutation import key_of, permute, place_of
 from puna.tokens.shards import Array, Shard
 
 IGNORED = -1
 BATCH_PLAN = "batches.json"
+PLAN_VERSION = 2  # raised when the same seed and step give another batch
 
 
 @dataclass(frozen=True)
@@ -38,38 +39,6 @@ class Batch:
     def target_count(self) -> int:
         """Number of positions that have a target."""
         return int((self.targets != IGNORED).sum())
-
-
-def permute(index: int, size: int, key: int) -> int:
-    """Map `index` by a permutation of range(size) chosen by `key` (64 bits).
-
-    A four-round Feistel network on the smallest even number of bits that covers `size`, walked until it falls
-    inside the range (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection computed
-    for one index alone.
-    """
-    if size == 1:
-        return 0
-    half = ((size - 1).bit_length() + 1) // 2
-    mask = (1 << half) - 1
-    while True:
-        left, right = index >> half, index & mask
-        for turn in range(4):
-            left, right = right, left ^ (_mix(right ^ (turn << 56) ^ key) & mask)
-        index = left << half | right
-        if index < size:
-            return index
-
-
-def _mix(value: int) -> int:
-    """Mix the bits of a 64-bit number so that each depends on every other: the finaliser of SplitMix64."""
-    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return value ^ value >> 31
-
-
-def _key(*parts: int | str) -> int:
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
 def sequences_in(tokens: int, length: int) -> int:
@@ -95,27 +64,37 @@ class Batches:
         """shards, mixture: one entry per source, in the same order."""
         self.shards, self.mixture = shards, mixture
         self.seed, self.batch_sequences, self.length = seed, batch_sequences, length
-        self._ends = np.cumsum([share.slots for share in mixture]).tolist()
+        self._order = Order([share.slots for share in mixture], seed)
 
     def slot(self, number: int) -> tuple[int, int]:
         """(source index, sequence in its shard) of the sequence with this number."""
-        block, index = divmod(number, BLOCK_SEQUENCES)
-        slot = permute(index, BLOCK_SEQUENCES, _key(self.seed, "block", block))
-        source = bisect.bisect_right(self._ends, slot)
+        source, earlier = self._order.at(number)
         share = self.mixture[source]
-        first_slot = self._ends[source] - share.slots
-        epoch, sequence = divmod(block * share.slots + slot - first_slot, share.sequences)
-        return source, permute(sequence, share.sequences, _key(self.seed, share.source, epoch))
+        epoch, place = divmod(earlier, share.sequences)
+        return source, permute(place, share.sequences, key_of(self.seed, share.source, epoch))
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch of a step (from 0). With several ranks, this rank's share of the same global batch: rows
-        rank, rank + world, ..."""
+        rank, rank + world, ...; where these are fewer than another rank's, rows of padding follow, so that
+        every rank has ceil(batch_sequences / world)."""
         numbers = range(step * self.batch_sequences + rank, (step + 1) * self.batch_sequences, world)
-        batch = _empty_batch(len(numbers), self.length)
+        batch = _empty_batch(-(-self.batch_sequences // world), self.length)
         for row, number in enumerate(numbers):
             source, sequence = self.slot(number)
             _fill_row(batch, row, self.shards[source], sequence * self.length)
         return batch
+
+    def tokens_before(self, step: int) -> int:
+        """Count the tokens that the steps before this one read, on all ranks together; padding is none."""
+        sequences = step * self.batch_sequences
+        tokens = sequences * self.length
+        for shard, share, drawn in zip(self.shards, self.mixture, self._order.drawn(sequences), strict=True):
+            padding = share.sequences * self.length - len(shard.tokens)  # of the shard's last sequence
+            if padding > 0:
+                epoch, place = divmod(drawn, share.sequences)
+                last = _place_of_last(self.seed, share.source, epoch, share.sequences)
+                tokens -= padding * (epoch + (last < place))
+        return tokens
 
     def trace(self, step: int, row: int, position: int) -> tuple[str, int] | None:
         """(source, row of its documents file) that a token of a batch comes from; None for padding."""
@@ -125,6 +104,12 @@ class Batches:
         if token >= len(shard.tokens):
             return None
         return shard.source, int(shard.rows[int(shard.document_at(token))])
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _place_of_last(seed: int, source: str, epoch: int, sequences: int) -> int:
+    """Place of a shard's last sequence in an epoch."""
+    return place_of(sequences - 1, sequences, key_of(seed, source, epoch))
 
 
 def _empty_batch(sequences: int, length: int) -> Batch:
@@ -157,6 +142,7 @@ def rows_of(shard: Shard, length: int) -> Batch:
 def save_batch_plan(batches: Batches, steps: int, vocab_size: int, folder: Path) -> None:
     """Write to BATCH_PLAN in `folder` what rebuilds a run's batches, beside its weights."""
     plan = {
+        "version": PLAN_VERSION,
         "seed": batches.seed,
         "steps": steps,
         "batch_sequences": batches.batch_sequences,

@@ -1,39 +1,86 @@
-"""How much of each source training sees: shares of the token budget, and the epochs they come to.
+"""How much of each source training sees, in which order the sources come, and the epochs it comes to.
 
-Sources are mixed in blocks of `BLOCK_SEQUENCES` sequences; in each block every source has a fixed number of
-slots. Counting is then exact at any step, without state, at a resolution of 1 / BLOCK_SEQUENCES.
+Sources are mixed in blocks of sequences; in each block every source has a fixed number of slots. Slot k of a
+source's m lies somewhere in the k-th of m equal parts of the block, so every source is spread evenly, and its
+slots are numbered as training meets them. Counting is then exact after any number of sequences, without
+state.
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from puna.errors import UserError
+from puna.tokens.permutation import key_of, uniform
 from puna.tokens.settings import TokensSettings
 
-BLOCK_SEQUENCES = 1024
+BLOCK_SEQUENCES = 1024  # of a block at least
+MOST_BLOCK_SEQUENCES = 1 << 16  # but with more sources than that
+FINE_SLOTS = 8  # a block grows until its smallest source has as many
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class SourceShare:
     """One source of the mixture.
 
-    slots: sequences of each block; sequences, tokens: in one epoch; epochs: over the whole training.
+    slots: sequences of each block; share: of a block; sequences, tokens: in one epoch; epochs: over the whole
+    training.
     """
 
     source: str
     slots: int
+    share: float
     sequences: int
     tokens: int
     epochs: float
 
-    @property
-    def share(self) -> float:
-        return self.slots / BLOCK_SEQUENCES
+
+class Order:
+    """The source of every sequence of training, as a function of its number."""
+
+    def __init__(self, slots: list[int], seed: int) -> None:
+        """slots: of each source in a block."""
+        self.slots, self.seed = slots, seed
+        self.block_sequences = sum(slots)
+        self._sources = np.repeat(np.arange(len(slots)), slots)
+        self._slots = np.concatenate([np.arange(count) for count in slots])
+        self._latest: tuple[int, Array, Array] = (-1, self._sources, self._slots)
+
+    def at(self, number: int) -> tuple[int, int]:
+        """Source (its index) of the sequence with this number, and how many of the source came before it."""
+        block, place = divmod(number, self.block_sequences)
+        sources, slots = self._block(block)
+        source = int(sources[place])
+        return source, block * self.slots[source] + int(slots[place])
+
+    def drawn(self, count: int) -> list[int]:
+        """How many of the first `count` sequences are each source's."""
+        blocks, rest = divmod(count, self.block_sequences)
+        part = np.bincount(self._block(blocks)[0][:rest], minlength=len(self.slots)).tolist()
+        return [blocks * slots + more for slots, more in zip(self.slots, part, strict=True)]
+
+    def _block(self, block: int) -> tuple[Array, Array]:
+        """Source of each place of a block, and which of the source's slots it is, int64 [block_sequences]."""
+        latest = self._latest
+        if latest[0] != block:
+            jitter = uniform(key_of(self.seed, "block", block), np.arange(self.block_sequences))
+            where = (self._slots + jitter) / np.repeat(self.slots, self.slots)
+            order = np.argsort(where, kind="stable")
+            latest = self._latest = (block, self._sources[order], self._slots[order])
+        return latest[1:]
 
 
 def plan(
-    tokens: dict[str, int], sequences: dict[str, int], settings: TokensSettings, total_sequences: int
+    tokens: dict[str, int],
+    sequences: dict[str, int],
+    settings: TokensSettings,
+    total_sequences: int,
+    seed: int = 0,
 ) -> list[SourceShare]:
-    """Share of every source. tokens, sequences: size of each source's training split; total: of the training.
+    """Share of every source. tokens, sequences: size of each source's training split; total: of the training;
+    seed: of the training, whose sequences are counted.
 
     Raises UserError when a source would be seen more than `settings.maximum_epochs` times.
     """
@@ -44,10 +91,19 @@ def plan(
             weights[source] = wish.share
         else:
             weights[source] = tokens[source] * (wish.epochs or 1.0 if wish else 1.0)
-    shares = []
-    for source, slots in apportion(weights).items():
-        epochs = total_sequences * slots / BLOCK_SEQUENCES / sequences[source]
-        shares.append(SourceShare(source, slots, sequences[source], tokens[source], epochs))
+    slots = apportion(weights)
+    order = Order(list(slots.values()), seed)
+    shares = [
+        SourceShare(
+            source=source,
+            slots=slots[source],
+            share=slots[source] / order.block_sequences,
+            sequences=sequences[source],
+            tokens=tokens[source],
+            epochs=drawn / sequences[source],
+        )
+        for source, drawn in zip(slots, order.drawn(total_sequences), strict=True)
+    ]
     over = [item for item in shares if item.epochs > settings.maximum_epochs]
     if over:
         listed = ", ".join(f"{item.source} {item.epochs:.1f} times ({item.tokens:,} tokens)" for item in over)
@@ -58,14 +114,24 @@ def plan(
     return shares
 
 
+def block_sequences(weights: dict[str, float]) -> int:
+    """Sequences of a block, a power of two: enough that each source gets its share of them finely."""
+    wanted = FINE_SLOTS * sum(weights.values()) / min(weights.values())
+    block = BLOCK_SEQUENCES
+    while block < min(wanted, MOST_BLOCK_SEQUENCES) or block < len(weights):
+        block *= 2
+    return block
+
+
 def apportion(weights: dict[str, float]) -> dict[str, int]:
     """Divide the slots of a block in proportion to `weights`, by largest remainders, one or more a source."""
-    total = sum(weights.values())
-    exact = {source: BLOCK_SEQUENCES * weight / total for source, weight in weights.items()}
-    slots = {source: max(1, int(value)) for source, value in exact.items()}
-    while (rest := BLOCK_SEQUENCES - sum(slots.values())) != 0:
+    block = block_sequences(weights)
+    exact = np.array(list(weights.values()))
+    exact = block * (exact / exact.sum())
+    slots = np.maximum(1, exact.astype(np.int64))
+    while (rest := block - int(slots.sum())) != 0:
         step = 1 if rest > 0 else -1
-        open_to_change = [source for source in slots if step > 0 or slots[source] > 1]
-        source = max(open_to_change, key=lambda name: step * (exact[name] - slots[name]))
-        slots[source] += step
-    return slots
+        open_to_change = np.flatnonzero((step > 0) | (slots > 1))
+        most = np.argsort(step * (slots - exact)[open_to_change], kind="stable")[: abs(rest)]
+        slots[open_to_change[most]] += step
+    return dict(zip(weights, slots.tolist(), strict=True))

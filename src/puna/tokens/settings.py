@@ -19,7 +19,9 @@ class TokenizerSettings(BaseModel):
         0.9995, ge=0.98, le=1, description="share of characters that get a piece; the rest become bytes"
     )
     training_bytes: int = Field(
-        50_000_000, ge=1, description="at most this much text trains the tokenizer, evenly from every source"
+        50_000_000,
+        ge=1,
+        description="at most this much text trains the tokenizer, evenly from every source, all over each",
     )
 
 
@@ -38,7 +40,10 @@ class TokensSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_fraction: float = Field(
-        0.02, gt=0, lt=0.5, description="share of documents, by hash, kept for validation and scores"
+        0.02,
+        gt=0,
+        lt=0.5,
+        description="share of documents, by hash, kept for validation and scores; at least 8 a source of 16",
     )
     maximum_epochs: float = not_hashed(
         4.0, gt=0, description="a source asked to be seen more often than this is refused"

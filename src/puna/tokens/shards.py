@@ -8,19 +8,22 @@ starts and where the last one ends, `.rows.npy` which row of the source's docume
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from puna.errors import UserError
+from puna.tokens.permutation import key_of, uniform
 
 if TYPE_CHECKING:
     from puna.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "held_out")
+HELD_OUT_DOCUMENTS = 8  # of a source at least, where as many others are left to train on
+FIGURES = np.dtype([("hash", np.float64), ("tokens", np.int64), ("bytes", np.int64)])  # of a document
 Array = np.ndarray[Any, Any]
 
 
@@ -42,36 +45,63 @@ class Shard:
         """Tokens of one document, begin and end tokens included."""
         return self.tokens[self.offsets[number] : self.offsets[number + 1]]
 
-    def first(self, maximum_tokens: int) -> "Shard":
-        """The first whole documents, up to `maximum_tokens` tokens but at least one document."""
-        count = max(1, int(np.searchsorted(self.offsets, maximum_tokens, side="right")) - 1)
-        tokens = self.tokens[: self.offsets[count]]
-        return Shard(self.source, tokens, self.offsets[: count + 1], self.rows[:count])
+    def sample(self, maximum_tokens: int) -> "Shard":
+        """Some whole documents from all over the shard, always the same: up to `maximum_tokens` tokens, but
+        at least one document."""
+        lengths = np.diff(self.offsets)
+        chosen = choose_sample(uniform(key_of("sample", self.source), self.rows), lengths, maximum_tokens)
+        if chosen.all():
+            return self
+        if not chosen.any():
+            chosen[lengths.argmin()] = True
+        tokens = np.concatenate([self.document(number) for number in np.flatnonzero(chosen).tolist()])
+        return Shard(self.source, tokens, np.cumsum([0, *lengths[chosen]]), self.rows[chosen])
 
     def document_at(self, position: int | Array) -> Array:
         """Number of the document that the token at `position` belongs to."""
         return np.searchsorted(self.offsets, position, side="right") - 1
 
 
-def choose_held_out(identities: list[str], share: float) -> Array:
-    """Choose the documents, named by their ids, that are held out for validation: bool [documents].
+def hashes_of(identities: Iterable[str]) -> Array:
+    """Hash of every document's id, float64 [documents] in [0, 1): it decides what is held out, and which
+    come first where a part is drawn."""
+    return np.fromiter(map(_unit_hash, identities), np.float64)
 
-    Each is decided by a hash of its own id, so it never moves when others come or go. Where no hash falls
-    under `share`, the lowest one is taken, and never all, so that every source with two documents can be
+
+def _unit_hash(identity: str) -> float:
+    digest = hashlib.sha256(b"held out " + identity.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def choose_held_out(hashes: Array, share: float) -> Array:
+    """Choose the documents that are held out for validation and scores: bool [documents].
+
+    hashes: by `hashes_of`. Each document is decided by its own, so it does not move when others come or go.
+    Where too few hashes fall under `share`, the lowest are taken: HELD_OUT_DOCUMENTS of them or as many as
+    leave that number to train on, at least one, and never all, so that every source with two documents can be
     trained on and scored.
     """
-    hashes = np.array([_unit_hash(identity) for identity in identities])
     chosen = hashes < share
     if len(hashes) > 1:
-        chosen[hashes.argmin()] = True
+        least = min(max(1, len(hashes) - HELD_OUT_DOCUMENTS), HELD_OUT_DOCUMENTS)
+        if np.count_nonzero(chosen) < least:
+            chosen[np.argsort(hashes, kind="stable")[:least]] = True
         chosen[hashes.argmax()] = False
     return chosen
 
 
-def _unit_hash(identity: str) -> float:
-    """Hash an id to [0, 1)."""
-    digest = hashlib.sha256(b"held out " + identity.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def choose_sample(hashes: Array, sizes: Array, budget: int) -> Array:
+    """Choose documents in the order of their hashes, each that fits in what is left of the budget: bool
+    [documents]."""
+    chosen = np.zeros(len(hashes), bool)
+    waiting = np.argsort(hashes, kind="stable")
+    while len(waiting := waiting[sizes[waiting] <= budget]):
+        sums = np.cumsum(sizes[waiting])
+        count = int(np.searchsorted(sums, budget, side="right"))
+        chosen[waiting[:count]] = True
+        budget -= int(sums[count - 1])
+        waiting = waiting[count:]
+    return chosen
 
 
 def write(
@@ -87,53 +117,80 @@ def write(
     documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises
     UserError when a source has fewer than two documents: nothing could be held out.
     """
-    identities: list[str] = []
-    sizes: list[int] = []
-    lengths: list[Array] = []
+    counts = []
     dtype = _dtype(tokenizer.vocab_size)
-    # Which documents are held out is known when all have been read; until then their tokens wait on the disk.
-    with tempfile.TemporaryFile(dir=out) as spool:
+    # Which documents are held out is known when all have been read; until then what is known of them, and
+    # their tokens, wait on the disk.
+    with tempfile.TemporaryFile(dir=out) as spool, tempfile.TemporaryFile(dir=out) as figures_spool:
         for chunk in _chunks(documents):
             ids, offsets = tokenizer.documents_flat([text for _, text in chunk], threads)
             spool.write(ids.astype(dtype).tobytes())
-            lengths.append(np.diff(offsets))
-            identities += [identity for identity, _ in chunk]
-            sizes += [len(text.encode()) for _, text in chunk]
-        if len(identities) < 2:
+            figures = np.empty(len(chunk), FIGURES)
+            figures["hash"] = hashes_of(identity for identity, _ in chunk)
+            figures["tokens"] = np.diff(offsets)
+            figures["bytes"] = [len(text.encode()) for _, text in chunk]
+            figures_spool.write(figures.tobytes())
+            counts.append(len(chunk))
+        if sum(counts) < 2:
             raise UserError(
-                f"source {source} has {len(identities)} document: at least two are needed, "
+                f"source {source} has {sum(counts)} document: at least two are needed, "
                 "since one is held out for scores"
             )
         spool.flush()
-        tokens = np.memmap(spool, dtype, "r")
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        held_out = choose_held_out(identities, share)
+        figures_spool.flush()
+        tokens = np.asarray(np.memmap(spool, dtype, "r"))
+        figures = np.asarray(np.memmap(figures_spool, FIGURES, "r"))
+        held_out = choose_held_out(figures["hash"], share)
         chosen = {"train": ~held_out, "held_out": held_out}
         return {
-            split: _write_split(out / f"{source}.{split}", tokens, starts, chosen[split], sizes)
+            split: _write_split(out / f"{source}.{split}", tokens, figures, counts, chosen[split])
             for split in SPLITS
         }
 
 
-def _write_split(stem: Path, tokens: Array, starts: Array, chosen: Array, sizes: list[int]) -> dict[str, int]:
-    """Write the three files of one split; return its figures. chosen: bool [documents]."""
-    rows = np.flatnonzero(chosen)
-    with Path(f"{stem}.bin").open("wb") as file:
-        for row in rows:
-            file.write(tokens[starts[row] : starts[row + 1]].tobytes())
-    offsets = np.concatenate([[0], np.cumsum(np.diff(starts)[rows])])
-    np.save(f"{stem}.offsets.npy", offsets)
-    np.save(f"{stem}.rows.npy", rows)
-    return {"documents": len(rows), "tokens": int(offsets[-1]), "bytes": sum(sizes[row] for row in rows)}
+def _write_split(
+    stem: Path, tokens: Array, figures: Array, counts: list[int], chosen: Array
+) -> dict[str, int]:
+    """Write the three files of one split, chunk by chunk; return its figures.
+
+    figures: FIGURES [documents]; counts: documents of each chunk; chosen: bool [documents].
+    """
+    documents = int(np.count_nonzero(chosen))
+    first, start, kept_tokens, kept_bytes = 0, 0, 0, 0
+    with (
+        Path(f"{stem}.bin").open("wb") as bin_file,
+        Path(f"{stem}.offsets.npy").open("wb") as offsets_file,
+        Path(f"{stem}.rows.npy").open("wb") as rows_file,
+    ):
+        _write_header(offsets_file, documents + 1)
+        _write_header(rows_file, documents)
+        offsets_file.write(np.zeros(1, "<i8").tobytes())
+        for count in counts:
+            known, here = figures[first : first + count], chosen[first : first + count]
+            ends = kept_tokens + np.cumsum(known["tokens"][here])
+            offsets_file.write(ends.astype("<i8").tobytes())
+            rows_file.write((first + np.flatnonzero(here)).astype("<i8").tobytes())
+            end = start + int(known["tokens"].sum())
+            bin_file.write(tokens[start:end][np.repeat(here, known["tokens"])].tobytes())
+            kept_bytes += int(known["bytes"][here].sum())
+            kept_tokens = int(ends[-1]) if len(ends) else kept_tokens
+            first, start = first + count, end
+    return {"documents": documents, "tokens": kept_tokens, "bytes": kept_bytes}
+
+
+def _write_header(file: IO[bytes], size: int) -> None:
+    """Begin a .npy file of int64 [size]."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (size,)})
 
 
 def _chunks(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Documents in chunks of about 4 million characters: enough work for all threads, little memory."""
+    """Documents in chunks of about 4 million characters, or 40,000 documents: enough work for all threads,
+    little memory."""
     chunk: list[tuple[str, str]] = []
     size = 0
     for document in documents:
         chunk.append(document)
-        size += len(document[1])
+        size += len(document[1]) + 100
         if size > 4_000_000:
             yield chunk
             chunk, size = [], 0
@@ -147,7 +204,10 @@ def _dtype(vocab_size: int) -> type[np.unsignedinteger]:
 
 
 def load(folder: Path, source: str, split: str, vocab_size: int) -> Shard:
-    """Map one split of a source into memory."""
+    """Map one split of a source into memory, tokens and index: only what is read of them is loaded."""
     stem = os.path.join(folder, f"{source}.{split}")
     tokens = np.memmap(f"{stem}.bin", dtype=_dtype(vocab_size), mode="r")
-    return Shard(source, tokens, np.load(f"{stem}.offsets.npy"), np.load(f"{stem}.rows.npy"))
+    offsets = np.load(f"{stem}.offsets.npy", mmap_mode="r")
+    rows = np.load(f"{stem}.rows.npy", mmap_mode="r")
+    # Slices of a plain view of mapped memory are several times faster than those of a memmap.
+    return Shard(source, np.asarray(tokens), np.asarray(offsets), np.asarray(rows))

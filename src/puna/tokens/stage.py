@@ -1,6 +1,7 @@
 """Clean documents -> tokenizer; documents and tokenizer -> token shards: two stages of a run."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,7 +11,7 @@ from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 
-VERSIONS = {"tokenizer": 3, "tokens": 2}
+VERSIONS = {"tokenizer": 4, "tokens": 3}
 
 
 class SplitSettings(BaseModel):
@@ -40,12 +41,17 @@ def split_settings(sources: tuple[str, ...], tokens: TokensSettings) -> SplitSet
 
 def documents_of(documents: Artifact, source: str) -> Iterator[tuple[str, str]]:
     """(id, text) of every document of a source, in the order of its file."""
+    for group in _row_groups(documents, source):
+        yield from zip(group["id"].to_pylist(), group["text"].to_pylist(), strict=True)
+
+
+def _row_groups(documents: Artifact, source: str) -> Iterator[Any]:
+    """Ids and texts of a source's documents, one Arrow table after the other."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(documents.path(f"{source}.parquet")) as file:
         for number in range(file.num_row_groups):
-            group = file.read_row_group(number, ["id", "text"])
-            yield from zip(group["id"].to_pylist(), group["text"].to_pylist(), strict=True)
+            yield file.read_row_group(number, ["id", "text"])
 
 
 def _trained_on(split: SplitSettings, documents: Artifact) -> list[str]:
@@ -69,7 +75,9 @@ def _trained_on(split: SplitSettings, documents: Artifact) -> list[str]:
 def train_tokenizer(
     settings: TokenizerStageSettings, inputs: Mapping[str, Artifact], context: Context
 ) -> Metrics:
-    """Train the tokenizer on the training documents of every source."""
+    """Train the tokenizer on training documents of every source, drawn from all over it."""
+    import numpy as np
+
     from puna.tokens import shards, tokenizer
 
     documents, split = inputs["documents"], settings.split
@@ -78,17 +86,19 @@ def train_tokenizer(
         context.reporter.note(f"left out, with fewer than two documents: {', '.join(left)}")
     sizes = {name: documents.metrics["sources"][name]["kept"]["bytes"] for name in sources}
     shares = _fair_shares(sizes, settings.tokenizer.training_bytes)
-    used = dict.fromkeys(sizes, 0)
+    used = {}
 
     def training_texts() -> Iterator[str]:
         for number, name in enumerate(sizes):
             context.reporter.progress(name, number, len(sizes))
-            identities = [identity for identity, _ in documents_of(documents, name)]
-            held_out = shards.choose_held_out(identities, split.held_out_fraction)
+            hashes, lengths = _hashes_and_bytes(documents, name)
+            training = np.flatnonzero(~shards.choose_held_out(hashes, split.held_out_fraction))
+            drawn = training[shards.choose_sample(hashes[training], lengths[training], shares[name])]
+            used[name] = int(lengths[drawn].sum())
+            chosen = np.zeros(len(hashes), bool)
+            chosen[drawn] = True
             for row, (_, text) in enumerate(documents_of(documents, name)):
-                size = len(text.encode())
-                if not held_out[row] and used[name] + size <= shares[name]:
-                    used[name] += size
+                if chosen[row]:
                     yield text
         context.reporter.progress("merging", len(sizes), len(sizes))
 
@@ -98,6 +108,20 @@ def train_tokenizer(
     pieces = [trained.piece(token) for token in range(trained.vocab_size)]
     longest = sorted(pieces, key=lambda piece: (-len(piece), piece))
     return {"vocab_size": trained.vocab_size, "training_bytes": used, "longest_pieces": longest[:24]}
+
+
+def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
+    """Hash of the id and bytes of the text of every document of a source, float64 and int64 [documents]."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from puna.tokens.shards import hashes_of
+
+    hashes, lengths = [], []
+    for group in _row_groups(documents, source):
+        hashes.append(hashes_of(group["id"].to_pylist()))
+        lengths.append(pc.binary_length(group["text"]).to_numpy().astype(np.int64))
+    return np.concatenate(hashes), np.concatenate(lengths)
 
 
 def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:

@@ -41,7 +41,7 @@ class Metrics:
             self._drop_from(event.step)
             self._begun = True
         if isinstance(event, StepEvent):
-            speed = event.tokens // event.step / event.seconds
+            speed = event.tokens / event.step / event.seconds
             line = {
                 **vars(event),
                 "tokens_per_second": speed,

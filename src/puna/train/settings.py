@@ -43,12 +43,8 @@ class TrainSettings(BaseModel):
     )
     validation_steps: int = not_hashed(100, ge=1, description="steps between validations")
     validation_tokens: int = not_hashed(
-        20_000, ge=1, description="held-out tokens a source that a validation reads"
+        20_000, ge=1, description="held-out tokens a source that a validation reads, drawn all over it"
     )
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch_sequences * self.sequence_length
 
     @property
     def decay_steps(self) -> int:

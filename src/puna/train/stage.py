@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from puna.tokens.batches import Batches
     from puna.train.trainer import Event
 
-VERSIONS = {"train": 5}
+VERSIONS = {"train": 6}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
@@ -63,7 +63,7 @@ def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches":
     length, count = settings.train.sequence_length, settings.train.batch_sequences
     sizes = {shard.source: len(shard.tokens) for shard in opened}
     sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
-    shares = mixture.plan(sizes, sequences, settings.mixture, settings.train.steps * count)
+    shares = mixture.plan(sizes, sequences, settings.mixture, settings.train.steps * count, settings.seed)
     return batches.Batches(opened, shares, seed=settings.seed, batch_sequences=count, length=length)
 
 
@@ -105,7 +105,7 @@ def train(
     held_out = {}
     for name in sources_in(shards, settings.sources):
         shard = load(shards.folder, name, "held_out", config.vocab_size)
-        rows = rows_of(shard.first(settings.train.validation_tokens), settings.train.sequence_length)
+        rows = rows_of(shard.sample(settings.train.validation_tokens), settings.train.sequence_length)
         held_out[name] = rows
     peak = machine.matmul_peak(execution.device, trainer.precision(settings.train))
     flops = config.flops_per_token(settings.train.sequence_length)
@@ -140,7 +140,7 @@ def train(
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
     return {
         "parameters": config.parameters(),
-        "tokens": settings.train.steps * settings.train.tokens_per_step,
+        "tokens": batches.tokens_before(settings.train.steps),
         "loss": last_loss(context.work / LOSSES),
         "skipped_steps": progress.skipped,
         "mixture": {

@@ -38,7 +38,8 @@ NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One finished step. step counts from 1; tokens: seen so far; seconds: of this step alone."""
+    """One finished step. step counts from 1; tokens: read so far, without padding; seconds: of this step
+    alone."""
 
     step: int
     tokens: int
@@ -138,11 +139,11 @@ def train(
             dtype=dtype,
         )
         norm = update(model, optimizer, progress.step, settings, loss)
-        event = _count(progress, settings, loss, norm, time.perf_counter() - started)
+        tokens = batches.tokens_before(progress.step + 1)
+        event = _count(progress, settings, tokens, loss, norm, time.perf_counter() - started)
         losses.append(event.line())
         on_event(event)
         _refuse_divergence(progress, settings, event)
-        tokens = event.tokens
         last = progress.step == settings.steps
         if last or progress.step % settings.validation_steps == 0:
             on_event(_validate(model, held_out, progress.step, tokens, micro_batch, dtype, execution.compile))
@@ -157,12 +158,11 @@ def train(
 
 
 def _count(
-    progress: Progress, settings: TrainSettings, loss: float, norm: float, seconds: float
+    progress: Progress, settings: TrainSettings, tokens: int, loss: float, norm: float, seconds: float
 ) -> StepEvent | SkippedStepEvent:
     """Count a step, taken or skipped; its event."""
     rate = learning_rate(progress.step, settings)
     progress.step += 1
-    tokens = progress.step * settings.tokens_per_step
     if finite(loss, norm):
         progress.skipped_in_a_row = 0
         return StepEvent(progress.step, tokens, loss, rate, norm, seconds)
