@@ -33,6 +33,16 @@ def test_a_recipe_is_frozen_and_named_after_its_file(path: Path) -> None:
     assert loaded.llama_config().vocab_size == 320 and loaded.llama_config().max_seq_len == 32
 
 
+def test_the_head_is_tied_as_the_size_is_unless_the_recipe_says_so(path: Path) -> None:
+    for size, own in (("tiny", False), ("260k", True), ("15m", True), ("7b", False)):
+        override = f'model.size="{size}"'
+        assert recipe.load(path, (override,)).llama_config().tie_embeddings is own
+        for said in (True, False):
+            changed = recipe.load(path, (override, f"model.tie_embeddings={str(said).lower()}"))
+            assert changed.llama_config().tie_embeddings is said
+    assert recipe.load(path, ('model.size="260k"',)).llama_config().n_kv_heads == 4
+
+
 def test_all_problems_at_once(path: Path) -> None:
     text = RECIPE.replace(
         "learning_rate = 5e-3", 'learning_rate = -1\nlearnig_rate = 1\nsteps_ = 3\nbeta1 = "x"'

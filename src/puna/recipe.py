@@ -59,7 +59,9 @@ class ModelSettings(BaseModel):
 
     size: str = Field(description="a name from the table of sizes, such as 5m or 7b")
     n_kv_heads: int | None = Field(None, ge=1, description="key and value heads; default: the size's own")
-    tie_embeddings: bool = Field(False, description="one matrix for the embedding and the head")
+    tie_embeddings: bool | None = Field(
+        None, description="one matrix for the embedding and the head; default: the size's own"
+    )
 
     @field_validator("size")
     @classmethod
@@ -102,13 +104,10 @@ class Recipe(CorpusRecipe):
 
     def llama_config(self) -> LlamaConfig:
         """The model's shape, with the tokenizer's vocabulary and the training context."""
-        overrides: dict[str, Any] = {
-            "tie_embeddings": self.model.tie_embeddings,
-            "max_seq_len": self.train.sequence_length,
-        }
-        if self.model.n_kv_heads is not None:
-            overrides["n_kv_heads"] = self.model.n_kv_heads
-        return config(self.model.size, self.tokenizer.vocab_size, **overrides)
+        changes = self.model.model_dump(exclude={"size"}, exclude_none=True)
+        return config(
+            self.model.size, self.tokenizer.vocab_size, max_seq_len=self.train.sequence_length, **changes
+        )
 
     def problems(self) -> list[str]:
         """What is wrong between rooms, which no room can see alone."""

@@ -33,6 +33,25 @@ def test_shapes_of_the_paper(size: str, dim: int, heads: int, layers: int, ffn_d
     assert (shape.dim, shape.n_heads, shape.n_layers, shape.ffn_dim) == (dim, heads, layers, ffn_dim)
 
 
+@pytest.mark.parametrize(
+    ("size", "dim", "layers", "heads", "kv_heads", "context", "parameters"),
+    [
+        ("260k", 64, 5, 8, 4, 512, 260_032),
+        ("15m", 288, 6, 6, 6, 256, 15_191_712),
+        ("42m", 512, 8, 8, 8, 1024, 41_689_600),
+        ("110m", 768, 12, 12, 12, 1024, 109_529_856),
+    ],
+)
+def test_shapes_of_llama2c(
+    size: str, dim: int, layers: int, heads: int, kv_heads: int, context: int, parameters: int
+) -> None:
+    """Its table of checkpoints; the numbers of weights are those of its model.py, which ties the head."""
+    shape = config(size)
+    assert (shape.dim, shape.n_layers, shape.n_heads, shape.n_kv_heads) == (dim, layers, heads, kv_heads)
+    assert (shape.max_seq_len, shape.norm_eps, shape.tie_embeddings) == (context, 1e-5, True)
+    assert shape.parameters() == parameters
+
+
 def test_flops_are_six_a_weight_and_the_causal_half_of_attention() -> None:
     shape = config("tiny", 512)
     matrices = 2 * (4 * 64 * 64 + 3 * 64 * 176) + 64 * 512

@@ -77,19 +77,21 @@ SIZES: dict[str, dict[str, Any]] = {
     "13b": {"dim": 5120, "n_layers": 40, "n_heads": 40, "ffn_dim": 13824, "vocab_size": 32000},
     "33b": {"dim": 6656, "n_layers": 60, "n_heads": 52, "ffn_dim": 17920, "vocab_size": 32000},
     "65b": {"dim": 8192, "n_layers": 80, "n_heads": 64, "ffn_dim": 22016, "vocab_size": 32000},
-    # For laptops; the name counts the weights of the layers, without embedding and head. 260k, 15m, 110m are
-    # llama2.c's shapes.
-    "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
+    # llama2.c's, each as its checkpoint of this name: tied, so an embedding counts once.
     "260k": {"dim": 64, "n_layers": 5, "n_heads": 8, "ffn_dim": 172, "vocab_size": 512, "max_seq_len": 512,
              "n_kv_heads": 4, "norm_eps": 1e-5, "tie_embeddings": True},
+    "15m": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 32000, "max_seq_len": 256,
+            "norm_eps": 1e-5, "tie_embeddings": True},
+    "42m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000,
+            "max_seq_len": 1024, "norm_eps": 1e-5, "tie_embeddings": True},
+    "110m": {"dim": 768, "n_layers": 12, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 32000,
+             "max_seq_len": 1024, "norm_eps": 1e-5, "tie_embeddings": True},
+    # For laptops; the name counts the weights of the layers, without embedding and head.
+    "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
     "2m": {"dim": 192, "n_layers": 4, "n_heads": 6, "ffn_dim": 512, "vocab_size": 4096, "max_seq_len": 512},
     "5m": {"dim": 256, "n_layers": 6, "n_heads": 8, "ffn_dim": 704, "vocab_size": 8192, "max_seq_len": 512},
-    "15m": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 32000, "max_seq_len": 256,
-            "tie_embeddings": True},
     "25m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000,
             "max_seq_len": 1024},
-    "110m": {"dim": 768, "n_layers": 12, "n_heads": 12, "ffn_dim": 2048, "vocab_size": 32000,
-             "max_seq_len": 1024},
 }  # fmt: skip
 
 
