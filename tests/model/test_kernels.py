@@ -4,6 +4,9 @@ head."""
 import inspect
 import itertools
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -169,6 +172,55 @@ def test_results_do_not_depend_on_timing() -> None:
         gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
         results.append(torch.cat([tensor.flatten() for tensor in (out, *gradients)]))
     assert all(torch.equal(results[0], other) for other in results)
+
+
+DIGESTS = """
+import hashlib, torch
+from puna.model import kernels
+
+def shown(name, *tensors):
+    arrays = [tensor.detach().numpy().tobytes() for tensor in tensors]
+    print(name, hashlib.sha256(b"".join(arrays)).hexdigest())
+
+for rows, length, heads, kv_heads, width in ((1, 1, 1, 1, 4), (2, 70, 6, 2, 20), (3, 260, 4, 4, 48)):
+    torch.manual_seed(rows)
+    q, k, v = (torch.randn(rows, length, n, width, requires_grad=True) for n in (heads, kv_heads, kv_heads))
+    starts = ((torch.rand(rows, length) < 0.05) * torch.arange(length)).cummax(1).values.int()
+    out = kernels.attention(q, k, v, starts)
+    shown("attention", out, *torch.autograd.grad(out, (q, k, v), torch.randn(out.shape)))
+    with torch.no_grad():
+        cos, sin = torch.randn(2, rows, length, 1, width // 2)
+        shown("rotate", kernels.apply_rotary(q, cos, sin), kernels.apply_rotary(q, cos, sin, backward=True))
+with torch.no_grad():
+    for rows, width in ((1, 5), (63, 64), (65, 288), (1000, 100), (4099, 72)):
+        torch.manual_seed(rows)
+        x, gradient, residual = torch.randn(3, rows, width)
+        shown("rms_norm", kernels.rms_norm(x, gradient[0].contiguous(), 1e-5))
+        shown("rms_norm_backward", *kernels.rms_norm_backward(x, gradient[0], gradient, residual, 1e-5))
+        shown("swiglu", kernels.swiglu(x, gradient), *kernels.swiglu_backward(x, residual, gradient.clone()))
+    for rows, vocabulary in ((1, 2), (50, 3000), (70_000, 11)):  # torch's sum takes threads above 32,768
+        logits, targets = torch.randn(rows, vocabulary), torch.randint(-1, vocabulary, (rows,))
+        shown("cross_entropy", *kernels.cross_entropy(logits, targets, 0.1, 1e-3, True))
+"""
+
+
+@compiled
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    printed = []
+    for threads in ("1", "2", "3"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-c", DIGESTS]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        printed.append(run.stdout.splitlines())
+    assert len(printed[0]) == 24 and {line.split()[0] for line in printed[0]} == {
+        "attention",
+        "rotate",
+        "rms_norm",
+        "rms_norm_backward",
+        "swiglu",
+        "cross_entropy",
+    }
+    assert printed[1] == printed[0] and printed[2] == printed[0]
 
 
 def test_packed_documents_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,14 @@
 // inside documents.
 //
 // Every function takes plain arrays, splits its work over OpenMP's threads (torch's own, since the library is
-// already loaded) and writes each result from exactly one thread, so no result depends on timing. Only
-// `rms_norm_backward` sums over threads, in a fixed order.
-
-#include <omp.h>
+// already loaded) and writes each result from exactly one thread. Sums over rows are taken in pieces of a
+// fixed size and then over the pieces in order, so no result depends on timing or on the number of threads.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -24,6 +23,8 @@ constexpr int ROWS = 6;     // a tile of ROWS x COLUMNS vectors of a product's r
 constexpr int BLOCK = 64;   // queries and keys computed together: scores of 16 KB stay in the L1 cache
 typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
 constexpr int PART = 4096;  // elements of a long array that a thread takes at once
+constexpr int PIECE = 64;   // rows that are summed together, as PIECE_ROWS of kernels.py
+constexpr int STRIP = 64;   // columns of the pieces' sums that a thread adds up at once
 typedef int64_t Size;
 
 namespace {
@@ -198,41 +199,45 @@ void rms_norm(const float* x, const float* weight, float* out, Size rows, Size w
 }
 
 // gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width].
-// partial: [threads, width] of scratch.
+// pieces: [ceil(rows / PIECE), width] of scratch.
 void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual,
-        float* gradient_x, float* gradient_weight, float* partial, Size threads, Size rows, Size width,
-        float eps) {
-#pragma omp parallel num_threads(threads)
+        float* gradient_x, float* gradient_weight, float* pieces, Size rows, Size width, float eps) {
+    const Size count = (rows + PIECE - 1) / PIECE;
+#pragma omp parallel
     {
-        float* mine = partial + omp_get_thread_num() * width;
-        std::fill(mine, mine + width, 0.0f);
 #pragma omp for schedule(static)
-        for (Size r = 0; r < rows; ++r) {
-            const float *from = x + r * width, *given = gradient + r * width,
-                *beside = residual ? residual + r * width : nullptr;
-            float* to = gradient_x + r * width;
-            float squares = 0.0f, along = 0.0f;
+        for (Size piece = 0; piece < count; ++piece) {
+            float* sums = pieces + piece * width;
+            std::fill(sums, sums + width, 0.0f);
+            for (Size r = piece * PIECE; r < std::min<Size>((piece + 1) * PIECE, rows); ++r) {
+                const float *from = x + r * width, *given = gradient + r * width,
+                    *beside = residual ? residual + r * width : nullptr;
+                float* to = gradient_x + r * width;
+                float squares = 0.0f, along = 0.0f;
 #pragma omp simd reduction(+ : squares, along)
-            for (Size i = 0; i < width; ++i) {
-                squares += from[i] * from[i];
-                along += from[i] * given[i] * weight[i];
-            }
-            const float scale = 1.0f / std::sqrt(squares / width + eps),
-                back = along * scale * scale * scale / width;
+                for (Size i = 0; i < width; ++i) {
+                    squares += from[i] * from[i];
+                    along += from[i] * given[i] * weight[i];
+                }
+                const float scale = 1.0f / std::sqrt(squares / width + eps),
+                    back = along * scale * scale * scale / width;
 #pragma omp simd
-            for (Size i = 0; i < width; ++i) {
-                mine[i] += given[i] * from[i] * scale;
-                to[i] = given[i] * weight[i] * scale - from[i] * back;
-            }
-            if (!beside) continue;
+                for (Size i = 0; i < width; ++i) {
+                    sums[i] += given[i] * from[i] * scale;
+                    to[i] = given[i] * weight[i] * scale - from[i] * back;
+                }
+                if (!beside) continue;
 #pragma omp simd
-            for (Size i = 0; i < width; ++i) to[i] += beside[i];
+                for (Size i = 0; i < width; ++i) to[i] += beside[i];
+            }
         }
 #pragma omp for schedule(static)
-        for (Size i = 0; i < width; ++i) {
-            float sum = 0.0f;
-            for (Size t = 0; t < threads; ++t) sum += partial[t * width + i];
-            gradient_weight[i] = sum;
+        for (Size begin = 0; begin < width; begin += STRIP) {
+            const Size end = std::min<Size>(begin + STRIP, width);
+            std::fill(gradient_weight + begin, gradient_weight + end, 0.0f);
+            for (Size piece = 0; piece < count; ++piece)
+#pragma omp simd
+                for (Size i = begin; i < end; ++i) gradient_weight[i] += pieces[piece * width + i];
         }
     }
 }
@@ -431,10 +436,11 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
     }
 }
 
-// losses[r] = lse - logit of the target + z * lse^2, 0 where the target is below zero. With want_gradient the
-// logits are overwritten by scale times the loss's gradient.
-void cross_entropy(float* logits, const int64_t* targets, double* losses, Size rows, Size vocabulary,
+// total = sum over the rows of lse - logit of the target + z * lse^2, 0 where the target is below zero. With
+// want_gradient the logits are overwritten by scale times the loss's gradient.
+void cross_entropy(float* logits, const int64_t* targets, double* total, Size rows, Size vocabulary,
         float scale, float z, int want_gradient) {
+    std::vector<double> losses(rows);
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
         float* row = logits + r * vocabulary;
@@ -471,6 +477,7 @@ void cross_entropy(float* logits, const int64_t* targets, double* losses, Size r
             row[target] -= scale;
         }
     }
+    *total = std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 }  // extern "C"

@@ -20,7 +20,7 @@ from puna.run import compiled
 
 SIGNATURES = {
     "rms_norm": "pppnnf",
-    "rms_norm_backward": "pppppppnnnf",
+    "rms_norm_backward": "pppppppnnf",
     "swiglu": "pppn",
     "swiglu_backward": "pppppn",
     "rotate": "ppppnnnnf",
@@ -28,6 +28,7 @@ SIGNATURES = {
     "attention_backward": "ppppppppppnnnnnf",
     "cross_entropy": "pppnnffi",
 }
+PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
 
 
 @functools.cache
@@ -97,10 +98,10 @@ def rms_norm_backward(
     """
     if _has_kernel(x, weight):
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
-        width, threads = x.shape[-1], torch.get_num_threads()
-        sizes = (threads, x.numel() // width, width, eps)
-        partial = torch.zeros(threads, width)
-        _call("rms_norm_backward", x, weight, gradient, residual, dx, dweight, partial, *sizes)
+        width = x.shape[-1]
+        rows = x.numel() // width
+        pieces = torch.empty(-(-rows // PIECE_ROWS), width)
+        _call("rms_norm_backward", x, weight, gradient, residual, dx, dweight, pieces, rows, width, eps)
         return dx, dweight
     wide, wide_gradient = upcast(x), upcast(gradient)
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
@@ -238,10 +239,10 @@ def cross_entropy(
     (Chowdhery et al. 2022, section 5). The gradient is undefined without `needs_gradient`.
     """
     if _has_kernel(logits):
-        losses = torch.empty(len(logits), dtype=torch.float64)
+        total = torch.empty((), dtype=torch.float64)
         sizes = (len(logits), logits.shape[1])
-        _call("cross_entropy", logits, targets, losses, *sizes, scale, z, int(needs_gradient))
-        return losses.sum(), logits
+        _call("cross_entropy", logits, targets, total, *sizes, scale, z, int(needs_gradient))
+        return total, logits
     wide = upcast(logits)
     log_sums = wide.logsumexp(-1, keepdim=True)
     has_target = (targets >= 0)[:, None]
