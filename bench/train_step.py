@@ -67,7 +67,7 @@ def batch_of(config: LlamaConfig) -> Batch:
 
 
 def ours(config: LlamaConfig, policy: str) -> Step:
-    model, batch = Llama(config).to(DEVICE), batch_of(config)
+    model, batch = Llama.empty(config, DEVICE), batch_of(config)
     model.init_weights(1)
     rows, length = batch.tokens.shape
     precision_of_device = "float32" if DEVICE == "cpu" else "bfloat16"

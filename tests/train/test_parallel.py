@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 from puna.train.step import loss_and_gradients
 
+from . import gradients
 from .small import CONFIG, batches, settings
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +38,8 @@ def alone(tied: bool, skipped: int | None = None) -> list[list[float]]:
     return results
 
 
-def together(processes: int, *arguments: object) -> list[list[float]]:
+def together(processes: int, *arguments: object, module: str = "processes") -> Any:
+    """What a module of these tests prints, the same in every process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,8 +49,8 @@ def together(processes: int, *arguments: object) -> list[list[float]]:
         "WORLD_SIZE": str(processes),
         "OMP_NUM_THREADS": "1",
     }
-    environment = {**os.environ, **common, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
-    command = [sys.executable, "-m", "tests.train.processes", *map(str, arguments)]
+    environment = {**os.environ, **common, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+    command = [sys.executable, "-m", f"tests.train.{module}", *map(str, arguments)]
     running = [
         subprocess.Popen(
             command,
@@ -101,6 +104,20 @@ def test_bfloat16_under_fsdp_and_tensor_parallelism() -> None:
     assert found != expected
     assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=3e-3)
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=3e-2)
+
+
+@pytest.mark.parametrize(("data", "tensor", "tied"), [(2, 1, "untied"), (2, 2, "tied")])
+def test_gradients_in_bfloat16_are_as_exact_as_one_process_makes_them(
+    data: int, tensor: int, tied: str
+) -> None:
+    """Of the embedding, too, where a frequent token's gradient is the sum of a thousand."""
+    ours = gradients.model(tied == "tied")
+    loss_and_gradients(ours, gradients.batch(), gradients.ROWS, remat="llama", dtype=torch.bfloat16)
+    alone = gradients.errors(ours, tied == "tied")
+    found = together(data * tensor, data, tensor, tied, module="gradients")
+    assert max(alone.values()) < 1e-2 and found.keys() == alone.keys()
+    assert max(found.values()) < 1e-2
+    assert found["tok_embeddings.weight"] == pytest.approx(alone["tok_embeddings.weight"], rel=0.2)
 
 
 def test_a_mesh_without_names_is_refused() -> None:

@@ -4,8 +4,6 @@ Names are Meta's.
 Shapes: b rows, t positions, d width, h heads, k heads of keys and values, e = d / h.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from puna.model import kernels
 from puna.model.config import LlamaConfig
+from puna.model.embedding import Embedding
+from puna.model.initial_weights import BLOCK_ROWS, initial_rows
 from puna.model.loss import linear_cross_entropy
 from puna.model.remat import BlockWeights, Norm, attention_output_and_ffn, qkv_projection
-from puna.model.tensor_parallel import TensorParallelGroup, VocabParallelEmbedding, local
+from puna.model.tensor_parallel import TensorParallelGroup, local
 
 
 class RMSNorm(nn.Module):
@@ -214,7 +214,21 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
-        if config.tie_embeddings:
+        self._tie()
+
+    @classmethod
+    def empty(
+        cls, config: LlamaConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Llama":
+        """Build a model whose weights are memory that is not filled in yet."""
+        with torch.device("meta"):
+            model = cls(config)
+        model = model.to(dtype).to_empty(device=device)
+        model._tie()  # each name was given memory of its own
+        return model
+
+    def _tie(self) -> None:
+        if self.config.tie_embeddings:
             self.output.weight = self.tok_embeddings.weight
 
     def hidden(
@@ -235,29 +249,26 @@ class Llama(nn.Module):
         and products, default: that of the weights. Raises ValueError for another dtype than bfloat16 beside
         float32, and for what these do not allow together.
         """
-        group = self.tensor_parallel
-        if group is None:
-            x = self.tok_embeddings(tokens)
-        elif remat is None:
+        table, group = local(self.tok_embeddings.weight), self.tensor_parallel
+        dtype = dtype or table.dtype
+        if group is not None and remat is None:
             raise ValueError("a split model needs a policy and no cache: call `loss` or `hidden` with remat")
-        elif tokens.numel() % group.size:
+        if group is not None and tokens.numel() % group.size:
             raise ValueError(
                 f"{tokens.numel()} tokens do not divide by {group.size} processes: "
                 "change the rows or their length"
             )
-        else:
-            x = VocabParallelEmbedding.apply(tokens.flatten(), local(self.tok_embeddings.weight), group)
         if remat is not None and cache is not None:
             raise ValueError("a cache is for reading on: it goes with remat None")
-        if dtype is not None and dtype != x.dtype:
-            if remat is None or (x.dtype, dtype) != (torch.float32, torch.bfloat16):
-                raise ValueError(
-                    f"activations in {dtype} beside weights in {x.dtype}: "
-                    "a policy allows bfloat16 beside float32, no other two"
-                )
-            x = x.to(dtype)
+        mixed = (table.dtype, dtype) == (torch.float32, torch.bfloat16) and remat is not None
+        if dtype != table.dtype and not mixed:
+            raise ValueError(
+                f"activations in {dtype} beside weights in {table.dtype}: "
+                "a policy allows bfloat16 beside float32, no other two"
+            )
+        x = Embedding.apply(tokens if group is None else tokens.flatten(), table, dtype, group)
         layout = AttentionLayout(
-            self.config, tokens, document_ids=document_ids, cache=cache, dtype=x.dtype, tensor_parallel=group
+            self.config, tokens, document_ids=document_ids, cache=cache, dtype=dtype, tensor_parallel=group
         )
         for layer in self.layers:
             x = layer(x, layout, cache, remat)
@@ -300,16 +311,9 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Fill in normal weights of deviation 0.02, over sqrt(2 layers) for wo and w2; norms become one.
-
-        wo and w2 write to the residual stream. Weights are drawn from a generator of their own, parameter by
-        parameter in order: equal seeds give equal weights, whatever else is drawn.
-        """
-        generator = torch.Generator().manual_seed(seed)
+        """Fill in the weights of `initial_rows` in place: equal seeds give equal weights, whatever else is
+        drawn."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
-                continue
-            residual = name.endswith(("wo.weight", "w2.weight"))
-            deviation = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+            for start in range(0, len(parameter), BLOCK_ROWS):
+                rows = parameter[start : start + BLOCK_ROWS]
+                rows.copy_(initial_rows(self.config, seed, name, start, start + len(rows)))

@@ -20,7 +20,6 @@ computed.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 OUTPUTS = ("wq", "wk", "wv", "w1", "w3", "output", "tok_embeddings")
@@ -115,23 +114,3 @@ def distribute(model: nn.Module, mesh: Any) -> None:
                 tensor = distribute_tensor(parameter.detach(), mesh, [placement])
                 distributed[parameter] = nn.Parameter(tensor)
             setattr(module, key, distributed[parameter])
-
-
-class VocabParallelEmbedding(torch.autograd.Function):
-    """Embedding rows [n / p, d] of tokens int64 [n], equal in every process; each holds a range of the
-    vocabulary."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, table: Tensor, group: TensorParallelGroup) -> Tensor:
-        row = tokens - group.rank * len(table)
-        here = (row >= 0) & (row < len(table))
-        row = row.where(here, 0)
-        ctx.save_for_backward(row, here)
-        ctx.group, ctx.rows = group, len(table)
-        return group.reduce_scatter(table[row] * here[:, None])()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        row, here = ctx.saved_tensors
-        gradient = ctx.group.all_gather(gradients[0]) * here[:, None]
-        return None, gradient.new_zeros(ctx.rows, gradient.shape[1]).index_add_(0, row, gradient), None

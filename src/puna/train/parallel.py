@@ -40,9 +40,11 @@ class Parallel:
 def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Parallel:
     """Distribute the weights of a model, equal in every process, over a device mesh, in place.
 
-    mesh: dimensions "data" and "tensor", or one of them. dtype: in which FSDP2 gathers weights and layers
-    compute; gradients are reduced, and the weights that the optimizer holds stay, in float32. Raises
-    ValueError when the shape does not divide or the mesh has other dimensions.
+    mesh: dimensions "data" and "tensor", or one of them. dtype: in which FSDP2 gathers the layers' weights
+    and layers compute, to be given to the model's `loss` too; gradients are reduced, and the weights that the
+    optimizer holds stay, in float32. Embedding, last norm and head are gathered in float32, so that theirs
+    are summed in it: a gathered weight's gradient has its own precision. Raises ValueError when the shape
+    does not divide or the mesh has other dimensions.
     """
     from torch.distributed.fsdp import (
         FSDPModule,
@@ -64,10 +66,9 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
         return Parallel()
     data = mesh["data"]
     reduce_dtype = torch.float32 if dtype is not None else None
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce_dtype)
     for layer in model.layers:
-        fully_shard(layer, mesh=data, mp_policy=policy)
-    fully_shard(model, mesh=data, mp_policy=policy)
+        fully_shard(layer, mesh=data, mp_policy=MixedPrecisionPolicy(dtype, reduce_dtype))
+    fully_shard(model, mesh=data, mp_policy=MixedPrecisionPolicy(None, reduce_dtype))
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

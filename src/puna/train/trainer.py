@@ -114,7 +114,7 @@ def train(
     micro-batch does not fit, and when ten steps in a row, or all there are, were skipped.
     """
     keep_freed_memory()
-    model = Llama(config).to(execution.device)
+    model = Llama.empty(config, execution.device)
     model.init_weights(seed)
     if execution.compile:
         compiled.keep_blocks()

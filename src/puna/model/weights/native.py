@@ -47,11 +47,7 @@ def fill(
 
     Raises UserError naming weights that are missing, unknown or of another shape.
     """
-    with torch.device("meta"):
-        model = Llama(config)
-    model = model.to(dtype).to_empty(device=device)
-    if config.tie_embeddings:
-        model.output.weight = model.tok_embeddings.weight
+    model = Llama.empty(config, device, dtype)
     expected = dict(model.named_parameters())
     if config.tie_embeddings:
         tensors = {name: tensor for name, tensor in tensors.items() if name != "output.weight"}
