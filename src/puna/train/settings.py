@@ -27,7 +27,7 @@ class TrainSettings(BaseModel):
         0.2, ge=0, le=1, description="share of the steps in which a wsd schedule's rate falls"
     )
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: for the matrices of the layers, see train/muon.py"
+        "adamw", description="muon: for the matrices of the layers, see train/optimizer.py"
     )
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
