@@ -37,10 +37,11 @@ from puna.model.loss import CHUNK_FLOATS
 from puna.run import machine
 from puna.tokens.batches import Batch
 from puna.train.metrics import peak_memory_bytes
+from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
+from puna.train.pretraining import precision
 from puna.train.settings import TrainSettings
-from puna.train.step import loss_and_gradients
-from puna.train.trainer import keep_freed_memory, precision
+from puna.train.trainer import keep_freed_memory
 
 PEERS = Path(__file__).parents[1] / "peers"
 SHAPES = {
@@ -78,15 +79,14 @@ def ours(config: LlamaConfig, policy: str) -> Step:
         warmup_steps=0,
         precision=precision_of_device,
     )
-    optimizer, dtype = build(model, settings), precision(settings)
+    optimizer = build(model, settings)
+    objective = NextToken("llama" if policy == "compiled" else policy, dtype=precision(settings))
     if policy == "compiled":
         for layer in model.layers:
             layer.compile(dynamic=False)
 
     def step() -> float:
-        loss = loss_and_gradients(
-            model, batch, rows, remat="llama" if policy == "compiled" else policy, dtype=dtype
-        )
+        loss = loss_and_gradients(model, batch, rows, objective)
         update(model, optimizer, 0, settings)
         return loss
 

@@ -4,13 +4,14 @@ fetch -> documents -> tokenizer -> tokens -> train -> scores: each with its own 
 room's function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from puna.corpus import stage as corpus
 from puna.evaluate import stage as evaluate
+from puna.evaluate.samples import while_trained
 from puna.model import KERNELS
 from puna.recipe import CorpusRecipe, Recipe
 from puna.run import compiled
@@ -18,13 +19,11 @@ from puna.run.stage import Stage
 from puna.tokens import stage as tokens
 from puna.train import stage as train
 
-Subscriber = Callable[[Any], None]
 
-
-def stages(recipe: CorpusRecipe, root: Path, subscribers: Sequence[Subscriber] = ()) -> list[Stage[Any]]:
+def stages(recipe: CorpusRecipe, root: Path, subscribers: Sequence[Any] = ()) -> list[Stage[Any]]:
     """The stages of a recipe; those of one of a corpus alone are the first two.
 
-    root: the folder that local files are relative to. subscribers: called with every event of the training.
+    root: the folder that local files are relative to. subscribers: of the training, see `train.stage.train`.
     """
     listed = corpus_stages(recipe, root)
     return listed + training_stages(recipe, subscribers) if isinstance(recipe, Recipe) else listed
@@ -56,9 +55,12 @@ def corpus_stages(recipe: CorpusRecipe, root: Path) -> list[Stage[Any]]:
     ]
 
 
-def training_stages(recipe: Recipe, subscribers: Sequence[Subscriber] = ()) -> list[Stage[Any]]:
+def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Stage[Any]]:
     sources = tuple(source.name for source in recipe.corpus.sources)
     split = tokens.split_settings(sources, recipe.tokens)
+    sampler = while_trained(
+        recipe.evaluate, steps=recipe.train.steps, length=recipe.train.sequence_length, seed=recipe.seed
+    )
     return [
         Stage(
             name="tokenizer",
@@ -89,7 +91,7 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Subscriber] = ()) -> l
                 train=recipe.train,
                 kernels=compiled.kind(KERNELS),
             ),
-            function=partial(train.train, subscribers=subscribers),
+            function=partial(train.train, subscribers=[sampler, *subscribers]),
             inputs={"tokenizer": "tokenizer", "tokens": "tokens"},
         ),
         Stage(

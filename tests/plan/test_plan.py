@@ -18,9 +18,9 @@ from puna.plan import memory
 from puna.run import machine
 from puna.run.settings import ExecutionSettings
 from puna.tokens.batches import Batch
+from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
-from puna.train.step import loss_and_gradients
 
 
 def one_step(
@@ -39,7 +39,7 @@ def one_step(
     batch = Batch(tokens, tokens, tokens * 0 + (torch.arange(256) > 100).long().numpy())
 
     def step() -> None:
-        loss_and_gradients(model, batch, micro, remat=execution.remat)
+        loss_and_gradients(model, batch, micro, NextToken(execution.remat))
         update(model, optimizer, 0, settings)
 
     step()

@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
+from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.parallel import Parallel, parallelize
-from puna.train.step import loss_and_gradients
 
 ROWS, LENGTH = 16, 256
 CONFIG = LlamaConfig(dim=64, n_layers=2, n_heads=4, ffn_dim=176, vocab_size=512, max_seq_len=LENGTH)
@@ -58,7 +58,7 @@ def main() -> None:
     ours = model(tied)
     parallel: Parallel = parallelize(ours, mesh if data > 1 else mesh["tensor"], torch.bfloat16)
     rows = batch(parallel.rank, parallel.world)
-    loss_and_gradients(ours, rows, len(rows.tokens), remat="llama", dtype=torch.bfloat16, parallel=parallel)
+    loss_and_gradients(ours, rows, len(rows.tokens), NextToken("llama", dtype=torch.bfloat16), parallel)
     print(json.dumps(errors(ours, tied)), flush=True)
     dist.destroy_process_group()
     os._exit(0)  # see tests.train.processes

@@ -17,9 +17,9 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from puna.model.llama import Llama
 from puna.model.tensor_parallel import local
+from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
-from puna.train.step import loss_and_gradients
 from tests.train.small import CONFIG, batches, settings
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     results = []
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
-        loss = loss_and_gradients(model, batch, 1, remat=policy, z_loss=1e-3, parallel=parallel, dtype=dtype)
+        loss = loss_and_gradients(model, batch, 1, NextToken(policy, 1e-3, dtype), parallel)
         if sys.argv[5:] == ["skip"] and step == 2 and dist.get_rank() == 0:
             local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
         norm = update(model, optimizer, step, options, loss)

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from puna.model.llama import Llama
 from puna.train import checkpoint
 from puna.train.losses import Losses
+from puna.train.objective import loss_and_gradients
 from puna.train.optimizer import build, learning_rate, orthogonal, update
-from puna.train.step import loss_and_gradients
 
 from .small import CONFIG, batches, settings
 

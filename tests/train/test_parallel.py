@@ -16,9 +16,9 @@ import torch
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.tensor_parallel import distribute
+from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
-from puna.train.step import loss_and_gradients
 
 from . import gradients
 from .small import CONFIG, batches, settings
@@ -33,7 +33,7 @@ def alone(tied: bool, skipped: int | None = None) -> list[list[float]]:
     optimizer = build(model, options)
     results = []
     for step in range(5):
-        loss = loss_and_gradients(model, batches().batch(step), 4, remat="llama", z_loss=1e-3)
+        loss = loss_and_gradients(model, batches().batch(step), 4, NextToken("llama", 1e-3))
         results.append([loss, update(model, optimizer, step, options, math.nan if step == skipped else loss)])
     return results
 
@@ -112,7 +112,7 @@ def test_gradients_in_bfloat16_are_as_exact_as_one_process_makes_them(
 ) -> None:
     """Of the embedding, too, where a frequent token's gradient is the sum of a thousand."""
     ours = gradients.model(tied == "tied")
-    loss_and_gradients(ours, gradients.batch(), gradients.ROWS, remat="llama", dtype=torch.bfloat16)
+    loss_and_gradients(ours, gradients.batch(), gradients.ROWS, NextToken("llama", dtype=torch.bfloat16))
     alone = gradients.errors(ours, tied == "tied")
     found = together(data * tensor, data, tensor, tied, module="gradients")
     assert max(alone.values()) < 1e-2 and found.keys() == alone.keys()

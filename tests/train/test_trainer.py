@@ -11,15 +11,33 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from puna.errors import Stopped, UserError
+from puna.model.llama import Llama
 from puna.run.settings import ExecutionSettings
-from puna.train import trainer
+from puna.train import pretraining, trainer
 from puna.train.losses import LOSSES
 from puna.train.optimizer import build
-from puna.train.trainer import Event, Notice, SkippedStepEvent, StepEvent, ValidationEvent, train
+from puna.train.pretraining import Pretraining
+from puna.train.trainer import (
+    Event,
+    Notice,
+    Outcome,
+    SkippedStepEvent,
+    StepEvent,
+    ValidationEvent,
+    train,
+)
 
 from .small import CONFIG, batches, execution, held_out, settings
+
+
+def start() -> Llama:
+    """The model before its first step."""
+    model = Llama.empty(CONFIG)
+    model.init_weights(1)
+    return model
 
 
 def run(
@@ -28,13 +46,12 @@ def run(
     """Weights, and the lines of losses.jsonl."""
     stop = changes.pop("should_stop", lambda: False)
     how = {name: changes.pop(name) for name in list(changes) if name in ExecutionSettings.model_fields}
-    model, _ = train(
-        CONFIG,
-        batches(),
-        held_out(),
-        settings(**changes),
+    model, options = start(), settings(**changes)
+    train(
+        model,
+        Pretraining(model, batches(), held_out(), options, execution(**how)),
+        options,
         execution(**how),
-        seed=1,
         checkpoints=folder,
         before_decay=before_decay,
         should_stop=stop,
@@ -79,9 +96,9 @@ def test_policies_give_the_same_curve(tmp_path: Path, policy: str) -> None:
 
 def test_z_loss_draws_the_log_sums_to_zero(tmp_path: Path) -> None:
     def mean_square(z: float) -> float:
-        model, _ = train(
-            CONFIG, batches(), held_out(), settings(steps=60, z_loss=z), seed=1, checkpoints=tmp_path / str(z)
-        )
+        model, options = start(), settings(steps=60, z_loss=z)
+        work = Pretraining(model, batches(), held_out(), options)
+        train(model, work, options, checkpoints=tmp_path / str(z))
         with torch.no_grad():
             return float(model(torch.from_numpy(held_out()["s"].tokens)).logsumexp(-1).square().mean())
 
@@ -221,7 +238,7 @@ def test_a_save_that_was_killed_half_way_leaves_no_checkpoint(tmp_path: Path) ->
 def poison(monkeypatch: pytest.MonkeyPatch, bad: dict[int, str]) -> None:
     """Make the loss, the gradients or both of some steps (from 1) not finite, by the batch they are given."""
     real, given = (
-        trainer.loss_and_gradients,
+        pretraining.loss_and_gradients,
         {batches().batch(step - 1).tokens.tobytes(): step for step in bad},
     )
 
@@ -232,7 +249,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad: dict[int, str]) -> None:
             model.layers[1].attention.wo.weight.grad[3, 2] = math.inf if "inf" in kind else math.nan
         return math.nan if "loss" in kind else loss
 
-    monkeypatch.setattr(trainer, "loss_and_gradients", poisoned)
+    monkeypatch.setattr(pretraining, "loss_and_gradients", poisoned)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -323,7 +340,7 @@ def test_a_batch_that_does_not_fit_is_told_before_the_first_step(
     def full(*arguments: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(trainer, "loss_and_gradients", full)
+    monkeypatch.setattr(pretraining, "loss_and_gradients", full)
     with pytest.raises(UserError, match="a batch of 4 sequences of 16 tokens does not fit in memory"):
         run(tmp_path)
 
@@ -340,7 +357,7 @@ def test_an_error_that_speaks_of_allocation_is_not_taken_for_full_memory(
     def broken(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("tensor of a storage that was not allocated by this allocator")
 
-    monkeypatch.setattr(trainer, "loss_and_gradients", broken)
+    monkeypatch.setattr(pretraining, "loss_and_gradients", broken)
     with pytest.raises(RuntimeError, match="not allocated by this allocator"):
         run(tmp_path)
     with pytest.raises(UserError, match=r"torch\.compile fails here: tensor of a storage"):
@@ -352,11 +369,10 @@ def test_the_dry_run_is_one_full_micro_batch_beside_the_moments_and_leaves_no_tr
     monkeypatch: pytest.MonkeyPatch, optimizer: str, moments: int
 ) -> None:
     options, how = settings(optimizer=optimizer), execution(micro_batch_sequences=3)
-    model = trainer.Llama(CONFIG)
-    model.init_weights(1)
+    model = start()
     built = build(model, options)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    state, real = repr(built.state_dict()), trainer.loss_and_gradients
+    state, real = repr(built.state_dict()), pretraining.loss_and_gradients
     matrices = [
         weight for name, weight in weights.items() if name.startswith("layers.") and weight.dim() == 2
     ]
@@ -367,13 +383,14 @@ def test_the_dry_run_is_one_full_micro_batch_beside_the_moments_and_leaves_no_tr
         gc.collect()
         return sum(item.numel() for item in gc.get_objects() if type(item) is torch.Tensor)
 
-    def watched(model: Any, batch: Any, micro_batch: int, **how: Any) -> float:
+    def watched(model: Any, batch: Any, *others: Any) -> float:
         seen.append((batch, held() - before))
-        return real(model, batch, micro_batch, **how)
+        return real(model, batch, *others)
 
-    monkeypatch.setattr(trainer, "loss_and_gradients", watched)
+    monkeypatch.setattr(pretraining, "loss_and_gradients", watched)
     before = held()
-    trainer._dry_run(model, built, batches(), options, how)
+    work = Pretraining(model, batches(), held_out(), options, how)
+    trainer._dry_run(model, built, work, compiling=False)
     ((batch, extra),) = seen
     assert batch.tokens.shape == (3, 16) and batch.target_count == 3 * 16
     assert all(len(set(row)) > 1 for row in batch.document_ids.tolist())
@@ -462,3 +479,111 @@ def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     _, rounded = run(tmp_path / "b", steps=40, precision="bfloat16")
     ends = [sum(entry["loss"] for entry in lines[-5:]) for lines in (exact, rounded)]
     assert ends[0] != ends[1] and ends[1] == pytest.approx(ends[0], rel=0.02)
+
+
+class Regression:
+    """Work that is no language model: a plane through points, two figures of its own a step."""
+
+    largest = "one step"
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model, self.x = model, torch.randn(64, 8, generator=torch.Generator().manual_seed(3))
+
+    def loss(self) -> torch.Tensor:
+        return (self.model(self.x)[:, 0] - self.x.sum(-1)).square().mean()
+
+    def step(self, step: int) -> Outcome:
+        loss = self.loss()
+        loss.backward()
+        return Outcome(loss.item(), 64 * (step + 1), {"mean": self.model(self.x).mean().item()})
+
+    def dry_run(self) -> None:
+        self.loss().backward()
+
+    def validate(self) -> dict[str, float]:
+        return {"all": self.loss().item()}
+
+
+def plane() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 1))
+
+
+def test_the_loop_knows_nothing_of_its_work(tmp_path: Path) -> None:
+    options, events = settings(steps=200, learning_rate=3e-2), []
+    model = plane()
+    train(
+        model, Regression(model), options, execution(), checkpoints=tmp_path / "whole", on_event=events.append
+    )
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert steps[-1].loss < 0.01 * steps[0].loss and set(steps[0].figures) == {"mean"}
+    assert lines_of(tmp_path / "whole")[7]["mean"] == steps[7].figures["mean"]
+    assert [event.losses for event in events if isinstance(event, ValidationEvent)][-1]["all"] < 0.05
+    again = plane()
+    with pytest.raises(Stopped):
+        train(
+            again,
+            Regression(again),
+            options,
+            execution(),
+            checkpoints=tmp_path / "cut",
+            should_stop=stop_after(77),
+        )
+    resumed = plane()
+    train(resumed, Regression(resumed), options, execution(), checkpoints=tmp_path / "cut")
+    assert equal(model.state_dict(), resumed.state_dict())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_frozen_weights_stay_and_are_in_no_checkpoint(tmp_path: Path, optimizer: str) -> None:
+    def run_frozen(folder: Path, **how: Any) -> Llama:
+        model, options = start(), settings(optimizer=optimizer)
+        model.requires_grad_(False)
+        for name in ("wq", "w2"):
+            for layer in model.layers:
+                part = layer.attention if name == "wq" else layer.feed_forward
+                getattr(part, name).requires_grad_(True)
+        work = Pretraining(model, batches(), held_out(), options, execution())
+        train(model, work, options, execution(), checkpoints=folder, **how)
+        return model
+
+    with pytest.raises(Stopped):
+        run_frozen(tmp_path, should_stop=stop_after(7))
+    trainable = {f"layers.{n}.{part}.weight" for n in (0, 1) for part in ("attention.wq", "feed_forward.w2")}
+    saved = tmp_path / "step-00000007"
+    assert set(load_file(saved / "weights.safetensors")) == trainable
+    moments = {name.rpartition(".")[0] for name in load_file(saved / "optimizer.safetensors")}
+    assert moments == trainable
+    resumed, whole, begun = run_frozen(tmp_path), run_frozen(tmp_path / "whole"), start().state_dict()
+    assert equal(resumed.state_dict(), whole.state_dict())
+    for name, weight in whole.named_parameters():
+        assert torch.equal(weight, begun[name]) is (name not in trainable)
+        assert (weight.grad is None) is (name not in trainable)
+
+
+def test_training_starts_from_the_weights_it_is_given(tmp_path: Path) -> None:
+    first, options = start(), settings()
+    train(first, Pretraining(first, batches(), {}, options), options, checkpoints=tmp_path / "first")
+    losses = lines_of(tmp_path / "first")
+    train(first, Pretraining(first, batches(), {}, options), options, checkpoints=tmp_path / "second")
+    assert lines_of(tmp_path / "second")[0]["loss"] < losses[0]["loss"] - 0.5
+
+
+def test_a_run_keeps_the_threads_it_began_with(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        with pytest.raises(Stopped):
+            run(tmp_path, threads=2, should_stop=stop_after(3))
+        torch.set_num_threads(1)
+        events: list[Event] = []
+        with pytest.raises(Stopped):
+            run(tmp_path, events, should_stop=stop_after(3))
+        assert torch.get_num_threads() == 2
+        told = [event.text for event in events if isinstance(event, Notice)]
+        assert told[1] == "threads are 2 as from its start; execution.threads changes that"
+        events.clear()
+        run(tmp_path, events, threads=1)
+        told = [event.text for event in events if isinstance(event, Notice)]
+        assert told[1] == "threads are now 1, not 2 as from its start: equal within rounding from here"
+    finally:
+        torch.set_num_threads(before)

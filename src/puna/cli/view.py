@@ -23,6 +23,7 @@ MEANING = {
     "train": "trained weights",
     "scores": "bits per byte, samples",
 }
+SAMPLE_CHARACTERS = 90
 LINE_SECONDS = 15.0  # between lines of the training's figures
 
 
@@ -63,13 +64,16 @@ class ConsoleView:
 
     def event(self, event: Any) -> None:
         """Show an event of the training loop."""
-        from puna.train.trainer import Notice, SkippedStepEvent, StepEvent, ValidationEvent
+        from puna.train.trainer import Notice, SamplesEvent, SkippedStepEvent, StepEvent, ValidationEvent
 
         if isinstance(event, Notice):
             self.note(event.text)
         elif isinstance(event, ValidationEvent):
             losses = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
             self._line(f"  step {event.step:>5}  held-out nats per token: {losses}")
+        elif isinstance(event, SamplesEvent):
+            written = " ".join(f"{event.samples[0]['prompt']}{event.samples[0]['text']}".split())
+            self._line(f"  step {event.step:>5}  it writes: {written[:SAMPLE_CHARACTERS]}")
         elif isinstance(event, SkippedStepEvent):
             why = f"loss {event.loss}, gradient norm {event.gradient_norm}"
             self._line(f"  step {event.step:>5}  skipped: {why}; {event.skipped} skipped so far")

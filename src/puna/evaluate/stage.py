@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from puna.errors import UserError
+from puna.evaluate.samples import samples
 from puna.evaluate.settings import EvaluateSettings
 from puna.run.artifact import Artifact
 from puna.run.stage import Context, Metrics
@@ -34,7 +34,8 @@ def score(settings: ScoresSettings, inputs: Mapping[str, Artifact], context: Con
     trained = inputs["train"]
     model, tokenizer = native.load(trained.folder), load(trained.path("tokenizer.model"))
     scores = _bits_per_byte(settings, inputs, context, model, tokenizer)
-    result = {**scores, "samples": _samples(settings, model, tokenizer)}
+    told = samples(settings.evaluate, model, tokenizer, length=settings.sequence_length, seed=settings.seed)
+    result = {**scores, "samples": told}
     (context.work / "scores.json").write_text(json.dumps(result, indent=1))
     return result
 
@@ -75,30 +76,3 @@ def _bits_per_byte(
         }
         results[name] = {method: value / sizes[name] for method, value in needed.items()}
     return {"bits_per_byte": results, "held_out_bytes": sizes}
-
-
-def _samples(settings: ScoresSettings, model: Any, tokenizer: Any) -> list[Metrics]:
-    """How the model goes on from each prompt."""
-    from puna.generate.engine import generate
-
-    wanted, length = settings.evaluate, settings.sequence_length
-    samples = []
-    for number, prompt in enumerate(wanted.prompts):
-        ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-        room = min(wanted.sample_tokens, length - len(ids))
-        if room < 1:
-            raise UserError(
-                f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens, the model reads {length}"
-            )
-        (new,) = generate(
-            model,
-            [ids],
-            max_new_tokens=room,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            seed=settings.seed + number,
-            eos_id=tokenizer.eos_id,
-        )
-        text = tokenizer.decode(ids + new)[len(prompt) :]
-        samples.append({"prompt": prompt, "text": text, "temperature": wanted.temperature})
-    return samples

@@ -289,8 +289,8 @@ class Llama(nn.Module):
         tokens: Tensor,
         targets: Tensor,
         *,
+        weights: Tensor | None = None,
         document_ids: Tensor | None = None,
-        scale: float = 1.0,
         remat: str | None = None,
         z: float = 0.0,
         dtype: torch.dtype | None = None,
@@ -304,7 +304,6 @@ class Llama(nn.Module):
             hidden.view(-1, self.config.dim),
             local(self.output.weight),
             targets.flatten(),
-            scale=scale,
             z=z,
             group=self.tensor_parallel,
         )

@@ -342,20 +342,27 @@ def scores(data: Mapping[str, Any]) -> Html:
 
 
 def samples(data: Mapping[str, Any]) -> Html:
-    """What the model writes."""
-    told = []
-    for sample in data.get("samples") or []:
-        heat = figures(sample.get("temperature"))
-        note = f'<p class="soft">temperature {heat}</p>' if heat != NONE else ""
-        text = f"<b>{escape(sample.get('prompt', ''))}</b>{escape(sample.get('text', ''))}"
-        told.append(f'<div><div class="sample" dir="auto">{text}</div>{note}</div>')
-    return (
-        _join(
-            '<p class="soft">The prompt is bold; the model wrote the rest.</p>', _join(*told, look="columns")
-        )
-        if told
-        else Html("")
+    """What the model writes, and what it wrote while it was trained."""
+    told = [_sample(sample, "") for sample in data.get("samples") or []]
+    earlier = [
+        _sample(sample, f"after {figures(found.get('step'), 7)} steps, ")
+        for found in data.get("earlier_samples") or []
+        for sample in (found.get("samples") or [])[:1]
+    ]
+    if not told:
+        return Html("")
+    return _join(
+        '<p class="soft">The prompt is bold; the model wrote the rest.</p>',
+        _join(*told, look="columns"),
+        *(["<h3>On the way</h3>", _join(*earlier, look="columns")] if earlier else []),
     )
+
+
+def _sample(sample: Mapping[str, Any], when: str) -> str:
+    heat = figures(sample.get("temperature"))
+    note = f'<p class="soft">{when}temperature {heat}</p>' if heat != NONE else ""
+    text = f"<b>{escape(sample.get('prompt', ''))}</b>{escape(sample.get('text', ''))}"
+    return f'<div><div class="sample" dir="auto">{text}</div>{note}</div>'
 
 
 def costs(data: Mapping[str, Any]) -> Html:

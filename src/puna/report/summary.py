@@ -53,7 +53,11 @@ def write(
     }
     write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
     losses = [json.loads(line) for line in finished["train"].path("losses.jsonl").read_text().splitlines()]
-    curves = {"losses": losses, "validation": metrics.validation(log)}
+    curves = {
+        "losses": losses,
+        "validation": metrics.validation(log),
+        "earlier_samples": metrics.samples(log),
+    }
     write_atomically(folder / REPORT, page.render({**figures, **curves, "recipe_toml": recipe_text}))
     made = finished["documents"]
     write_atomically(folder / CORPUS, documents.render(made.folder, made.metrics, folder.name))

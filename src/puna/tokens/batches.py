@@ -9,6 +9,7 @@ one stops. Nothing is remembered: the loader's whole state is the step.
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,16 +30,32 @@ class Batch:
 
     targets: the next token of the same document, or IGNORED where there is none. document_ids: the number of
     the document inside its sequence, from 0; attention stays inside a document and positions restart with it.
+    weights: float32 [sequences, length], how much each target counts; None: all alike.
     """
 
     tokens: Array
     targets: Array
     document_ids: Array
+    weights: Array | None = None
 
     @property
     def target_count(self) -> int:
         """Number of positions that have a target."""
         return int((self.targets != IGNORED).sum())
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of all targets; their number where they count alike."""
+        if self.weights is None:
+            return float(self.target_count)
+        return float(self.weights[self.targets != IGNORED].sum(dtype=np.float64))
+
+    def micro_batches(self, size: int) -> Iterator["Batch"]:
+        """Cut into batches of at most `size` sequences."""
+        for start in range(0, len(self.tokens), size):
+            rows = slice(start, start + size)
+            weights = None if self.weights is None else self.weights[rows]
+            yield Batch(self.tokens[rows], self.targets[rows], self.document_ids[rows], weights)
 
 
 def sequences_in(tokens: int, length: int) -> int:

@@ -1,4 +1,4 @@
-"""Save and resume a training run, bitwise: weights, the optimizer's state, and how far it has come.
+"""Save and resume a training run, bitwise: trainable weights, the optimizer's state, and how far it has come.
 
 A checkpoint is an artifact (`step-000100/`), so a kill half-way leaves none, and a damaged one is noticed and
 passed over for the one before it. The data order needs no saving: it is a function of the step. Nor do the
@@ -7,14 +7,15 @@ losses: their lines lie in one file (`losses`), and a checkpoint holds the diges
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from puna.errors import UserError
-from puna.model.llama import Llama
 from puna.run import artifact
 from puna.train.losses import LOSSES, Losses
 
@@ -25,16 +26,18 @@ PROGRESS = "progress.json"
 @dataclass
 class Progress:
     """What a run has done. step: batches seen; skipped: those of them whose step was not taken;
-    skipped_in_a_row: those since the last step that was."""
+    skipped_in_a_row: those since the last step that was; threads: of its computations, 0 where it has not
+    begun."""
 
     step: int
     skipped: int = 0
     skipped_in_a_row: int = 0
+    threads: int = 0
 
 
 def save(
     folder: Path,
-    model: Llama,
+    model: nn.Module,
     optimizer: torch.optim.AdamW,
     progress: Progress,
     losses: Losses,
@@ -52,7 +55,7 @@ def save(
     work.mkdir(parents=True)
     try:
         save_file(
-            {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()},
+            {name: parameter.detach().contiguous() for name, parameter in _trainable(model)},
             work / "weights.safetensors",
         )
         save_file(_state(model, optimizer), work / "optimizer.safetensors")
@@ -72,7 +75,7 @@ def save(
 
 
 def resume(
-    folder: Path, model: Llama, optimizer: torch.optim.AdamW, losses: Losses, most_steps: int
+    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, losses: Losses, most_steps: int
 ) -> tuple[Progress, list[str]]:
     """Load the newest checkpoint of at most `most_steps` steps that verifies into model and optimizer; step 0
     where there is none. Also what was passed over.
@@ -92,7 +95,7 @@ def resume(
             continue
         with torch.no_grad():
             weights = load_file(path / "weights.safetensors")
-            for name, parameter in model.named_parameters():
+            for name, parameter in _trainable(model):
                 parameter.copy_(weights[name])
             for name, value in load_file(path / "optimizer.safetensors").items():
                 owner, _, key = name.rpartition(".")
@@ -116,10 +119,15 @@ def _progress(path: Path, losses: Losses) -> Progress:
     return progress
 
 
-def _state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters that a training changes, by name."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+
+
+def _state(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
     return {
         f"{name}.{key}": value.detach().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in _trainable(model)
         for key, value in optimizer.state[parameter].items()
     }
 

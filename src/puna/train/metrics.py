@@ -10,7 +10,7 @@ import torch
 
 from puna.run.artifact import write_atomically
 from puna.train.losses import append_line
-from puna.train.trainer import Event, SkippedStepEvent, StepEvent, ValidationEvent
+from puna.train.trainer import Event, SamplesEvent, SkippedStepEvent, StepEvent, ValidationEvent
 
 
 def peak_memory_bytes() -> int:
@@ -43,7 +43,8 @@ class Metrics:
         if isinstance(event, StepEvent):
             speed = event.tokens / event.step / event.seconds
             line = {
-                **vars(event),
+                **event.line(),
+                "seconds": event.seconds,
                 "tokens_per_second": speed,
                 "peak_flops": self.peak_flops,
                 "matmul_peak_share": speed * self.flops_per_token / self.peak_flops,
@@ -53,6 +54,8 @@ class Metrics:
             line = {**event.line(), "seconds": event.seconds, "kind": "skipped"}
         elif isinstance(event, ValidationEvent):
             line = {**vars(event), "kind": "validation"}
+        elif isinstance(event, SamplesEvent):
+            line = {**vars(event), "kind": "samples"}
         else:
             line = {**vars(event), "kind": "notice"}
         append_line(self.path, line)
@@ -113,3 +116,9 @@ def validation(path: Path) -> list[dict[str, Any]]:
     """Held-out losses of a run, in order: step, tokens, and the losses by source."""
     lines = _lines(path) if path.is_file() else []
     return [line for line in lines if line.get("kind") == "validation"]
+
+
+def samples(path: Path) -> list[dict[str, Any]]:
+    """What the model wrote while it was trained, in order: step, and samples."""
+    lines = _lines(path) if path.is_file() else []
+    return [line for line in lines if line.get("kind") == "samples"]

@@ -5,15 +5,14 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from puna.model.llama import Llama
-from puna.train.settings import TrainSettings
+from puna.train.settings import OptimizerSettings
 
 MOMENTUM = 0.95  # of Muon
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
+def learning_rate(step: int, settings: OptimizerSettings) -> float:
     """Rate of step `step` (from 0): a linear warm-up to the peak, then a decay.
 
     The last step has `final_learning_rate_fraction` of the peak, however long the warm-up is; so has the only
@@ -32,11 +31,12 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
+def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """Make AdamW with weight decay on matrices, embedding and head included, and none on the norms' weights.
 
     With `optimizer` muon, the matrices of the layers take Muon's step instead, with the same rate and weight
-    decay. Gradients are allocated here, for the whole run: allocated anew in every backward they would lie
+    decay. Parameters that need no gradient have no part in it. Gradients are allocated here, for the whole
+    run: allocated anew in every backward they would lie
     between the activations and fragment the memory that those free.
     """
     groups: dict[str, dict[str, Any]] = {
@@ -45,6 +45,8 @@ def build(model: Llama, settings: TrainSettings) -> torch.optim.AdamW:
         "muon": {"params": [], "weight_decay": settings.weight_decay, "muon": True},
     }
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         by_muon = settings.optimizer == "muon" and name.startswith("layers.")
         group = "muon" if by_muon else "matrices"
         groups[group if parameter.dim() >= 2 else "no_decay"]["params"].append(parameter)
@@ -66,7 +68,7 @@ def finite(loss: float, norm: float) -> bool:
 
 
 def update(
-    model: Llama, optimizer: torch.optim.AdamW, step: int, settings: TrainSettings, loss: float = 0.0
+    model: nn.Module, optimizer: torch.optim.AdamW, step: int, settings: OptimizerSettings, loss: float = 0.0
 ) -> float:
     """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
 

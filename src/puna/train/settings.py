@@ -7,14 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from puna.run.settings import ExecutionSettings, not_hashed
 
 
-class TrainSettings(BaseModel):
-    """One training run. Defaults are the paper's where it gives one."""
+class OptimizerSettings(BaseModel):
+    """What the trainer does with the gradients of any work. Defaults are the paper's where it gives one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, description="optimizer steps")
-    batch_sequences: int = Field(ge=1, description="sequences an optimizer step")
-    sequence_length: int = Field(2048, ge=2, description="tokens a sequence")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
     final_learning_rate_fraction: float = Field(
         0.1, ge=0, le=1, description="last learning rate as a share of the peak"
@@ -33,18 +31,7 @@ class TrainSettings(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.1, ge=0, description="on matrices only")
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
-    z_loss: float = Field(
-        0.0,
-        ge=0,
-        description="factor of the squared log-sum of the logits, added to the loss; 0 in the paper",
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of activations and products; weights, moments and sums are float32 always"
-    )
     validation_steps: int = not_hashed(100, ge=1, description="steps between validations")
-    validation_tokens: int = not_hashed(
-        20_000, ge=1, description="held-out tokens a source that a validation reads, drawn all over it"
-    )
 
     @property
     def decay_steps(self) -> int:
@@ -56,19 +43,8 @@ class TrainSettings(BaseModel):
         """Steps that are done when the rate of a wsd schedule begins to fall."""
         return self.steps - self.decay_steps
 
-    def micro_batch(self, execution: ExecutionSettings) -> int:
-        """Sequences in memory at once."""
-        return execution.micro_batch_sequences or self.batch_sequences
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _named(cls, value: object) -> object:
-        if value == "auto":
-            raise ValueError('it is named: "float32", or "bfloat16", which "auto" took on GPUs that have it')
-        return value
-
     @model_validator(mode="after")
-    def _fits(self) -> "TrainSettings":
+    def _fits(self) -> "OptimizerSettings":
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} is not below steps {self.steps}: training would never "
@@ -80,3 +56,32 @@ class TrainSettings(BaseModel):
                 f"{self.decay_fraction:g}) are more than steps {self.steps}: lower one"
             )
         return self
+
+
+class TrainSettings(OptimizerSettings):
+    """One pre-training."""
+
+    batch_sequences: int = Field(ge=1, description="sequences an optimizer step")
+    sequence_length: int = Field(2048, ge=2, description="tokens a sequence")
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        description="factor of the squared log-sum of the logits, added to the loss; 0 in the paper",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of activations and products; weights, moments and sums are float32 always"
+    )
+    validation_tokens: int = not_hashed(
+        20_000, ge=1, description="held-out tokens a source that a validation reads, drawn all over it"
+    )
+
+    def micro_batch(self, execution: ExecutionSettings) -> int:
+        """Sequences in memory at once."""
+        return execution.micro_batch_sequences or self.batch_sequences
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value == "auto":
+            raise ValueError('it is named: "float32", or "bfloat16", which "auto" took on GPUs that have it')
+        return value

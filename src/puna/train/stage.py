@@ -16,8 +16,13 @@ from puna.tokens.settings import TokensSettings
 from puna.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from puna.model.llama import Llama
     from puna.tokens.batches import Batches
+    from puna.tokens.tokenizer import Tokenizer
     from puna.train.trainer import Event
+
+    Listener = Callable[[Event], None]
+    Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
 VERSIONS = {"train": 7}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
@@ -80,25 +85,25 @@ def train(
     settings: TrainStageSettings,
     inputs: Mapping[str, Artifact],
     context: Context,
-    subscribers: Sequence[Callable[["Event"], None]] = (),
+    subscribers: Sequence["Subscribe"] = (),
 ) -> Metrics:
     """Train a model; its weights, the losses of all steps, and what rebuilds its batches.
 
-    subscribers: called with every event of the training, after the log.
+    subscribers: each is given the model, its tokenizer and a function that publishes events of its own, and
+    returns what is called with every event, after the log.
     """
-    import torch
-
     from puna.model import KERNELS
+    from puna.model.llama import Llama
     from puna.model.weights import native
     from puna.run import compiled, machine
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
+    from puna.tokens.tokenizer import load as load_tokenizer
     from puna.train import metrics, trainer
     from puna.train.losses import LOSSES, last_loss
+    from puna.train.pretraining import Pretraining, precision
 
     shards, config, execution = inputs["tokens"], settings.model, context.execution
-    if execution.threads:
-        torch.set_num_threads(execution.threads)
     if problem := compiled.problem(KERNELS):
         context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
     batches = batches_of(settings, shards)
@@ -107,25 +112,34 @@ def train(
         shard = load(shards.folder, name, "held_out", config.vocab_size)
         rows = rows_of(shard.sample(settings.train.validation_tokens), settings.train.sequence_length)
         held_out[name] = rows
-    peak = machine.matmul_peak(execution.device, trainer.precision(settings.train))
+    peak = machine.matmul_peak(execution.device, precision(settings.train))
     flops = config.flops_per_token(settings.train.sequence_length)
     log = metrics.Metrics(context.logs / "metrics.jsonl", flops, peak)
     before_decay = _before_decay(settings, inputs, context)
     if settings.train.schedule == "wsd":
         metrics.inherit(log.path, before_decay / log.path.name)
 
+    model = Llama.empty(config, execution.device)
+    model.init_weights(settings.seed)
+
+    def publish(event: "Event") -> None:
+        log.write(event)
+        context.reporter.event(event)
+
+    tokenizer_file = inputs["tokenizer"].path("tokenizer.model")
+    tokenizer = load_tokenizer(tokenizer_file)
+    listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
+
     def on_event(event: "Event") -> None:
-        for subscriber in (log.write, context.reporter.event, *subscribers):
-            subscriber(event)
+        for listener in listening:
+            listener(event)
 
     with context.pausable():
-        model, progress = trainer.train(
-            config,
-            batches,
-            held_out,
+        progress = trainer.train(
+            model,
+            Pretraining(model, batches, held_out, settings.train, execution),
             settings.train,
             execution,
-            seed=settings.seed,
             checkpoints=context.scratch,
             before_decay=before_decay if settings.train.schedule == "wsd" else None,
             on_event=on_event,
@@ -136,7 +150,7 @@ def train(
     model.cpu()
     native.save(model, context.work)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
-    (context.work / "tokenizer.model").write_bytes(inputs["tokenizer"].path("tokenizer.model").read_bytes())
+    (context.work / "tokenizer.model").write_bytes(tokenizer_file.read_bytes())
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
     return {
         "parameters": config.parameters(),

@@ -6,7 +6,7 @@ import torch
 
 from puna.model.llama import Llama
 from puna.tokens.batches import IGNORED, Batch
-from puna.train.step import loss_and_gradients, mean_loss
+from puna.train.objective import NextToken, loss_and_gradients, mean_loss
 
 from .small import CONFIG, batches, shard
 
@@ -49,8 +49,8 @@ def test_packed_loss_is_that_of_each_document_alone() -> None:
 def test_accumulation_changes_neither_loss_nor_gradient(micro_batch: int, policy: str) -> None:
     batch = batches().batch(0)
     whole, cut = model(), model()
-    once = loss_and_gradients(whole, batch, 4, remat=policy)
-    assert loss_and_gradients(cut, batch, micro_batch, remat=policy) == pytest.approx(once, rel=1e-13)
+    once = loss_and_gradients(whole, batch, 4, NextToken(policy))
+    assert loss_and_gradients(cut, batch, micro_batch, NextToken(policy)) == pytest.approx(once, rel=1e-13)
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-11, atol=1e-14)
 
 
@@ -82,3 +82,21 @@ def test_padding_changes_nothing() -> None:
     one, other = model(), model()
     assert loss_and_gradients(one, short, 1) == pytest.approx(loss_and_gradients(other, padded, 1), rel=1e-13)
     torch.testing.assert_close(gradients(one), gradients(other), rtol=1e-11, atol=1e-14)
+
+
+def test_weights_count_each_target_as_often_as_they_say() -> None:
+    """A weight of two is the row twice, of zero the target left out."""
+    plain = batches().batch(2)
+    weights = np.ones(plain.tokens.shape, np.float32)
+    weights[1], weights[2, :7] = 2, 0
+    weighted = Batch(plain.tokens, plain.targets, plain.document_ids, weights)
+    rows = [0, 1, 1, 2, 3]
+    targets = plain.targets[rows].copy()
+    targets[3, :7] = IGNORED
+    repeated = Batch(plain.tokens[rows], targets, plain.document_ids[rows])
+    assert weighted.weight == repeated.weight == repeated.target_count
+    one, other = model(), model()
+    expected = loss_and_gradients(other, repeated, 2)
+    assert loss_and_gradients(one, weighted, 3) == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(gradients(one), gradients(other), rtol=1e-11, atol=1e-14)
+    assert mean_loss(one, weighted, 1) == pytest.approx(expected, rel=1e-12)

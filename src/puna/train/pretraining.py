@@ -1,0 +1,71 @@
+"""Pre-training as work of the trainer: the next token of every position of a mixture's batches."""
+
+import contextlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from puna.model.llama import Llama
+from puna.run import compiled
+from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
+from puna.tokens.batches import Batch, Batches
+from puna.train.objective import ALONE, NextToken, loss_and_gradients, mean_loss
+from puna.train.parallel import Parallel
+from puna.train.settings import TrainSettings
+from puna.train.trainer import Outcome
+
+
+def precision(settings: TrainSettings) -> torch.dtype | None:
+    """Of activations and products; None: that of the weights, float32."""
+    return torch.bfloat16 if settings.precision == "bfloat16" else None
+
+
+class Pretraining:
+    """See `trainer.Work`. held_out: rows per source for validation."""
+
+    def __init__(
+        self,
+        model: Llama,
+        batches: Batches,
+        held_out: Mapping[str, Batch],
+        settings: TrainSettings,
+        execution: ExecutionSettings = DEFAULT_EXECUTION,
+        parallel: Parallel = ALONE,
+    ) -> None:
+        self.model, self.batches, self.held_out, self.parallel = model, batches, held_out, parallel
+        self.micro_batch = settings.micro_batch(execution)
+        self.objective = NextToken(execution.remat, settings.z_loss, precision(settings))
+        self.compile = execution.compile
+        if self.compile:
+            compiled.keep_blocks()
+            for layer in model.layers:
+                layer.compile(dynamic=False)
+
+    def step(self, step: int) -> Outcome:
+        batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
+        loss = loss_and_gradients(self.model, batch, self.micro_batch, self.objective, self.parallel)
+        return Outcome(loss, self.batches.tokens_before(step + 1))
+
+    def dry_run(self) -> None:
+        """Two documents a row, so that attention stays inside them, and a target at every position."""
+        tokens = self.batches.batch(0).tokens[: self.micro_batch]
+        document_ids = np.zeros_like(tokens)
+        document_ids[:, tokens.shape[1] // 2 :] = 1
+        fullest = Batch(tokens, tokens, document_ids)
+        loss_and_gradients(self.model, fullest, self.micro_batch, self.objective)
+
+    @property
+    def largest(self) -> str:
+        rows = min(self.micro_batch, self.batches.batch_sequences)
+        return f"a batch of {rows} sequences of {self.batches.length} tokens"
+
+    def validate(self) -> dict[str, float]:
+        # Compiled blocks would be compiled again for each odd number of rows.
+        eager = torch.compiler.set_stance("force_eager") if self.compile else contextlib.nullcontext()
+        objective = NextToken("llama", dtype=self.objective.dtype)
+        with eager:
+            return {
+                source: mean_loss(self.model, rows, self.micro_batch, objective)
+                for source, rows in self.held_out.items()
+            }
