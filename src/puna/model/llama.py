@@ -13,7 +13,7 @@ from puna.model import kernels
 from puna.model.config import LlamaConfig
 from puna.model.embedding import Embedding
 from puna.model.initial_weights import BLOCK_ROWS, initial_rows
-from puna.model.loss import linear_cross_entropy
+from puna.model.loss import HeadTargets, linear_cross_entropy, to_device
 from puna.model.remat import BlockWeights, Norm, attention_output_and_ffn, qkv_projection
 from puna.model.tensor_parallel import TensorParallelGroup, local
 
@@ -166,7 +166,7 @@ class AttentionLayout:
     t], from 0 in each document. cos, sin: of the rotary angles at these positions. document_starts: None
     where every row is one document, else int32 [b, t], where each position's document begins. cu_seqlens: the
     same for devices with flash attention. mask: with a cache, bool [b, 1, t, t'], what each position attends
-    to.
+    to. All on `device`; which rows hold several documents is decided where `document_ids` is.
     """
 
     def __init__(
@@ -177,10 +177,11 @@ class AttentionLayout:
         document_ids: Tensor | None,
         cache: KVCache | None,
         dtype: torch.dtype,
+        device: torch.device,
         tensor_parallel: TensorParallelGroup | None,
     ) -> None:
         self.rows, self.tensor_parallel = len(tokens), tensor_parallel
-        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        steps = torch.arange(tokens.shape[1], device=device)
         self.positions = steps[None]
         self.mask: Tensor | None = None
         self.document_starts: Tensor | None = None
@@ -188,17 +189,19 @@ class AttentionLayout:
         if cache is not None:
             self.positions = cache.lengths[:, None] + steps
             if cache.lengths.any() or len(steps) == 1:
-                keys = torch.arange(int(self.positions.max()) + 1, device=tokens.device)
+                keys = torch.arange(int(self.positions.max()) + 1, device=device)
                 self.mask = (keys <= self.positions[..., None])[:, None]
         elif document_ids is not None and not torch.equal(
             document_ids, document_ids[:, :1].expand_as(document_ids)
         ):
             is_start = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
-            document_starts = (steps * is_start).cummax(1).values
+            indices = torch.arange(tokens.shape[1], device=document_ids.device)
+            document_starts = (indices * is_start).cummax(1).values
+            if device.type == "cuda":
+                self.cu_seqlens = to_device(kernels.cu_seqlens_of(document_starts), device)
+            document_starts = to_device(document_starts, device)
             self.positions = steps - document_starts
             self.document_starts = document_starts.int()
-            if tokens.device.type == "cuda":
-                self.cu_seqlens = kernels.cu_seqlens_of(document_starts)
         self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, config.rope_theta, dtype)
 
 
@@ -246,10 +249,25 @@ class Llama(nn.Module):
         document and positions restart with it, so packed documents give what each gives alone. cache: what
         each row has read before; it is extended by `tokens`. remat: a policy of the hand-written backward,
         see `puna.model.remat`; None: autograd on plain operations, as a cache needs it. dtype: of activations
-        and products, default: that of the weights. Raises ValueError for another dtype than bfloat16 beside
-        float32, and for what these do not allow together.
+        and products, default: that of the weights. Tokens and document_ids may be on the CPU whatever the
+        model's device. Raises ValueError for another dtype than bfloat16 beside float32, and for what these
+        do not allow together.
         """
-        table, group = local(self.tok_embeddings.weight), self.tensor_parallel
+        if remat is not None and cache is not None:
+            raise ValueError("a cache is for reading on: it goes with remat None")
+        layout = self._layout(tokens, document_ids, cache, remat, dtype)
+        return self._hidden(to_device(tokens, layout.cos.device), layout, cache, remat)
+
+    def _layout(
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None,
+        cache: KVCache | None,
+        remat: str | None,
+        dtype: torch.dtype | None,
+    ) -> "AttentionLayout":
+        """Check what was asked for, see `hidden`, and lay it out on the model's device."""
+        table, group = self.tok_embeddings.weight, self.tensor_parallel
         dtype = dtype or table.dtype
         if group is not None and remat is None:
             raise ValueError("a split model needs a policy and no cache: call `loss` or `hidden` with remat")
@@ -258,18 +276,27 @@ class Llama(nn.Module):
                 f"{tokens.numel()} tokens do not divide by {group.size} processes: "
                 "change the rows or their length"
             )
-        if remat is not None and cache is not None:
-            raise ValueError("a cache is for reading on: it goes with remat None")
         mixed = (table.dtype, dtype) == (torch.float32, torch.bfloat16) and remat is not None
         if dtype != table.dtype and not mixed:
             raise ValueError(
                 f"activations in {dtype} beside weights in {table.dtype}: "
                 "a policy allows bfloat16 beside float32, no other two"
             )
-        x = Embedding.apply(tokens if group is None else tokens.flatten(), table, dtype, group)
-        layout = AttentionLayout(
-            self.config, tokens, document_ids=document_ids, cache=cache, dtype=dtype, tensor_parallel=group
+        return AttentionLayout(
+            self.config,
+            tokens,
+            document_ids=document_ids,
+            cache=cache,
+            dtype=dtype,
+            device=table.device,
+            tensor_parallel=group,
         )
+
+    def _hidden(
+        self, tokens: Tensor, layout: "AttentionLayout", cache: KVCache | None, remat: str | None
+    ) -> Tensor:
+        table, group = local(self.tok_embeddings.weight), self.tensor_parallel
+        x = Embedding.apply(tokens if group is None else tokens.flatten(), table, layout.cos.dtype, group)
         for layer in self.layers:
             x = layer(x, layout, cache, remat)
         if cache is not None:
@@ -289,24 +316,36 @@ class Llama(nn.Module):
         tokens: Tensor,
         targets: Tensor,
         *,
+        weights: Tensor | None = None,
         document_ids: Tensor | None = None,
-        scale: float = 1.0,
         remat: str | None = None,
         z: float = 0.0,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """scale * sum over the targets of cross-entropy + z lse^2, float64 []; see `puna.model.loss`.
+        """Sum over the positions with a target of weight * (cross-entropy + z lse^2), float64 [].
 
-        targets: [b, t], below zero where there is none. The other arguments are those of `hidden`.
+        targets: int64 [b, t], below zero where there is none. weights: float32 [b, t], default: 1. The head
+        runs only where there is a target and its weight is not 0; without any, the loss and its gradients
+        are 0. The other arguments are those of `hidden`. Whatever the model's device, give these four as they
+        are on the CPU: then nothing waits for the device, neither here nor before the sum is looked at.
         """
-        hidden = self.hidden(tokens, document_ids=document_ids, remat=remat, dtype=dtype)
+        layout = self._layout(tokens, document_ids, None, remat, dtype)
+        device = layout.cos.device
+        selected = HeadTargets.select(targets, weights, device)
+        return self.summed_loss(to_device(tokens, device), selected, layout, remat, z)
+
+    def summed_loss(
+        self,
+        tokens: Tensor,
+        selected: HeadTargets,
+        layout: "AttentionLayout",
+        remat: str | None,
+        z: float,
+    ) -> Tensor:
+        """`loss` of what lies on the model's device: what FSDP2 wraps, since it moves what it is given."""
+        hidden = self._hidden(tokens, layout, None, remat).view(-1, self.config.dim)
         return linear_cross_entropy(
-            hidden.view(-1, self.config.dim),
-            local(self.output.weight),
-            targets.flatten(),
-            scale=scale,
-            z=z,
-            group=self.tensor_parallel,
+            hidden, local(self.output.weight), selected, z=z, group=self.tensor_parallel
         )
 
     @torch.no_grad()

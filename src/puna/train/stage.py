@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from puna.tokens.batches import Batches
     from puna.train.trainer import Event
 
-VERSIONS = {"train": 7}
+VERSIONS = {"train": 8}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 

@@ -30,10 +30,10 @@ def loss_and_gradients(
     """
     device = model.output.weight.device
     targets = torch.tensor(float(batch.target_count), dtype=torch.float64, device=device)
-    scale = 1 / parallel.total(targets).item()
+    total = parallel.total(targets)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for rows in _micro_batches(batch, micro_batch):
-        micro_loss = _summed_loss(model, rows, scale=scale, remat=remat, z_loss=z_loss, dtype=dtype)
+        micro_loss = _summed_loss(model, rows, remat=remat, z_loss=z_loss, dtype=dtype) / total
         micro_loss.backward()
         loss += micro_loss.detach()
     return parallel.total(loss).item()
@@ -44,7 +44,7 @@ def mean_loss(model: Llama, batch: Batch, micro_batch: int, dtype: torch.dtype |
     """Mean loss over a batch's targets, in nats per token."""
     loss = torch.zeros((), dtype=torch.float64)
     for rows in _micro_batches(batch, micro_batch):
-        loss += _summed_loss(model, rows, scale=1.0, remat="llama", z_loss=0.0, dtype=dtype).cpu()
+        loss += _summed_loss(model, rows, remat="llama", z_loss=0.0, dtype=dtype).cpu()
     return loss.item() / batch.target_count
 
 
@@ -55,12 +55,8 @@ def _micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def _summed_loss(
-    model: Llama, rows: Batch, *, scale: float, remat: str, z_loss: float, dtype: torch.dtype | None
+    model: Llama, rows: Batch, *, remat: str, z_loss: float, dtype: torch.dtype | None
 ) -> torch.Tensor:
-    device = model.output.weight.device
-    tokens = torch.from_numpy(rows.tokens).to(device)
-    targets = torch.from_numpy(rows.targets).to(device)
-    document_ids = torch.from_numpy(rows.document_ids).to(device)
-    return model.loss(
-        tokens, targets, document_ids=document_ids, scale=scale, remat=remat, z=z_loss, dtype=dtype
-    )
+    tokens, targets = torch.from_numpy(rows.tokens), torch.from_numpy(rows.targets)
+    document_ids = torch.from_numpy(rows.document_ids)
+    return model.loss(tokens, targets, document_ids=document_ids, remat=remat, z=z_loss, dtype=dtype)
