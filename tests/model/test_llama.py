@@ -1,4 +1,4 @@
-"""The decoder against transformers in float64, and against itself: packed, cached, one by one."""
+"""The decoder against transformers in float64, and against itself: packed, one by one."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from puna.model.config import LlamaConfig
-from puna.model.llama import KVCache, Llama
+from puna.model.llama import Llama
 from puna.model.weights import hf
 
 SHAPES = {
@@ -98,17 +98,6 @@ def test_documents_differ_between_rows() -> None:
     both = model(read, document_ids=document_ids)
     assert (both[0] - model(read[:1])[0]).abs().max() < 1e-12
     assert (both[1, 5:] - model(read[1:, 5:])[0]).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("pieces", [[1] * 20, [7, 13], [3, 1, 1, 15], [20]])
-@pytest.mark.parametrize("name", ["plain", "grouped"])
-def test_cached_reading_equals_reading_at_once(name: str, pieces: list[int]) -> None:
-    model = random_model(**SHAPES[name])
-    read = tokens(3, 20)
-    cache = KVCache(model.config, 3, 20, torch.float64)
-    logits = torch.cat([model(piece, cache=cache) for piece in read.split(pieces, 1)], 1)
-    assert (logits - model(read)).abs().max() < 1e-12
-    assert cache.lengths.tolist() == [20] * 3
 
 
 def test_weights_depend_on_the_seed_alone() -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from puna.errors import UserError
+from puna.generate.cache import KVCache
 from puna.generate.sampling import sample
-from puna.model.llama import KVCache, Llama
+from puna.model.llama import Llama
 
 
 @torch.inference_mode()

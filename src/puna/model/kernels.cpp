@@ -436,20 +436,16 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
     }
 }
 
-// total = sum over the rows of lse - logit of the target + z * lse^2, 0 where the target is below zero. With
-// want_gradient the logits are overwritten by scale times the loss's gradient.
-void cross_entropy(float* logits, const int64_t* targets, double* total, Size rows, Size vocabulary,
-        float scale, float z, int want_gradient) {
+// total = sum over the rows of weight * (lse - logit of the target + z * lse^2), weights null for 1. With
+// want_gradient the logits are overwritten by its gradient.
+void cross_entropy(float* logits, const int64_t* targets, const float* weights, double* total, Size rows,
+        Size vocabulary, float z, int want_gradient) {
     std::vector<double> losses(rows);
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
         float* row = logits + r * vocabulary;
         const int64_t target = targets[r];
-        losses[r] = 0.0;
-        if (target < 0) {
-            if (want_gradient) std::fill(row, row + vocabulary, 0.0f);
-            continue;
-        }
+        const float weight = weights ? weights[r] : 1.0f;
         float top = row[0];
 #pragma omp simd reduction(max : top)
         for (Size i = 0; i < vocabulary; ++i) top = std::max(top, row[i]);
@@ -469,12 +465,12 @@ void cross_entropy(float* logits, const int64_t* targets, double* total, Size ro
             sum += part;
         }
         const double log_sum = top + std::log(sum);
-        losses[r] = log_sum - chosen + z * log_sum * log_sum;
+        losses[r] = weight * (log_sum - chosen + z * log_sum * log_sum);
         if (want_gradient) {
-            const float factor = static_cast<float>(scale * (1.0 + 2.0 * z * log_sum) / sum);
+            const float factor = static_cast<float>(weight * (1.0 + 2.0 * z * log_sum) / sum);
 #pragma omp simd
             for (Size i = 0; i < vocabulary; ++i) row[i] *= factor;
-            row[target] -= scale;
+            row[target] -= weight;
         }
     }
     *total = std::accumulate(losses.begin(), losses.end(), 0.0);

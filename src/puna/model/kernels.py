@@ -26,7 +26,7 @@ SIGNATURES = {
     "rotate": "ppppnnnnf",
     "attention": "ppppppnnnnnf",
     "attention_backward": "ppppppppppnnnnnf",
-    "cross_entropy": "pppnnffi",
+    "cross_entropy": "ppppnnfi",
 }
 PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
 
@@ -231,25 +231,30 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Te
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, scale: float, z: float, needs_gradient: bool
+    logits: Tensor, targets: Tensor, weights: Tensor | None, z: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """(sum of the losses in float64, gradient of scale * sum by the logits, where possible in their memory).
+    """(sum of the losses in float64, its gradient by the logits, where possible in their memory).
 
-    logits [n, V], targets [n], below zero where there is none. Loss: lse - logit of the target + z lse^2
-    (Chowdhery et al. 2022, section 5). The gradient is undefined without `needs_gradient`.
+    logits [n, V], targets int64 [n]: each a token; weights float32 [n], None for 1. Loss: weight * (lse -
+    logit of the target + z lse^2) (Chowdhery et al. 2022, section 5). The gradient is undefined without
+    `needs_gradient`.
     """
     if _has_kernel(logits):
         total = torch.empty((), dtype=torch.float64)
         sizes = (len(logits), logits.shape[1])
-        _call("cross_entropy", logits, targets, total, *sizes, scale, z, int(needs_gradient))
+        _call("cross_entropy", logits, targets, weights, total, *sizes, z, int(needs_gradient))
         return total, logits
-    wide = upcast(logits)
+    wide, targets = upcast(logits), targets[:, None]
     log_sums = wide.logsumexp(-1, keepdim=True)
-    has_target = (targets >= 0)[:, None]
-    chosen = wide.gather(-1, targets.clamp(min=0)[:, None])
-    total = ((log_sums - chosen + z * log_sums.square()) * has_target).double().sum()
+    chosen = wide.gather(-1, targets)
+    losses = log_sums - chosen + z * log_sums.square()
+    if weights is not None:
+        losses = losses * weights[:, None]
+    total = losses.double().sum()
     if not needs_gradient:
         return total, logits
     gradient = (wide - log_sums).exp_() * (1 + 2 * z * log_sums)
-    gradient.scatter_add_(-1, targets.clamp(min=0)[:, None], -torch.ones_like(chosen))
-    return total, (gradient * (has_target * scale)).to(logits.dtype)
+    gradient.scatter_add_(-1, targets, -torch.ones_like(chosen))
+    if weights is not None:
+        gradient *= weights[:, None]
+    return total, gradient.to(logits.dtype)

@@ -4,6 +4,8 @@ Names are Meta's.
 Shapes: b rows, t positions, d width, h heads, k heads of keys and values, e = d / h.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from puna.model import kernels
 from puna.model.config import LlamaConfig
 from puna.model.embedding import Embedding
 from puna.model.initial_weights import BLOCK_ROWS, initial_rows
-from puna.model.loss import linear_cross_entropy
+from puna.model.loss import HeadTargets, linear_cross_entropy, to_device
 from puna.model.remat import BlockWeights, Norm, attention_output_and_ffn, qkv_projection
 from puna.model.tensor_parallel import TensorParallelGroup, local
 
@@ -40,32 +42,17 @@ def rotary_cos_sin(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-class KVCache:
-    """Keys and values of the tokens read so far: [layers, b, k, capacity, e] each.
+class Cache(Protocol):
+    """What a model has read before, kept by whoever generates; the model only asks it to attend."""
 
-    Rows may hold different numbers of tokens: row r holds `lengths[r]`, at positions 0 .. lengths[r] - 1, and
-    its next token goes to the next position.
-    """
+    def extend(self, length: int) -> Tensor:
+        """Positions [b, length] of each row's next tokens, which are then read."""
+        ...
 
-    def __init__(
-        self,
-        config: LlamaConfig,
-        rows: int,
-        capacity: int,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-    ) -> None:
-        shape = (config.n_layers, rows, config.n_kv_heads, capacity, config.head_dim)
-        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-
-    def extend(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write keys and values [b, k, t, e] at positions [b, t]; return all of the layer up to the last."""
-        used = int(positions.max()) + 1
-        index = positions[:, None, :, None].expand_as(keys)
-        self.keys[layer].scatter_(2, index, keys)
-        self.values[layer].scatter_(2, index, values)
-        return self.keys[layer, :, :, :used], self.values[layer, :, :, :used]
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep a layer's k, v [b, t, k, e] of the tokens of `extend`; attention [b, t, h, e] of their q [b,
+        t, h, e] over all that the rows hold up to each."""
+        ...
 
 
 class Attention(nn.Module):
@@ -80,22 +67,16 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, kv_dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
 
-    def forward(self, x: Tensor, layout: "AttentionLayout", cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, layout: "AttentionLayout", cache: Cache | None) -> Tensor:
         heads = (-1, self.config.head_dim)
         q = kernels.apply_rotary(self.wq(x).unflatten(-1, heads), layout.cos, layout.sin)  # [b, t, h, e]
         k = kernels.apply_rotary(self.wk(x).unflatten(-1, heads), layout.cos, layout.sin)  # [b, t, k, e]
         v = self.wv(x).unflatten(-1, heads)
         if cache is None:
             out = kernels.attention(q, k, v, layout.document_starts, layout.cu_seqlens)
-            return self.wo(out.flatten(-2))
-        k, v = cache.extend(self.layer, layout.positions, k.transpose(1, 2), v.transpose(1, 2))
-        groups = self.config.n_heads // self.config.n_kv_heads
-        if groups > 1:
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        mask = layout.mask
-        q = q.transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.wo(out.transpose(1, 2).flatten(-2))
+        else:
+            out = cache.attend(self.layer, q, k, v)
+        return self.wo(out.flatten(-2))
 
 
 class FeedForward(nn.Module):
@@ -122,7 +103,7 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
     def forward(
-        self, x: Tensor, layout: "AttentionLayout", cache: KVCache | None = None, remat: str | None = None
+        self, x: Tensor, layout: "AttentionLayout", cache: Cache | None = None, remat: str | None = None
     ) -> Tensor:
         if remat == "full" and torch.is_grad_enabled():
             return checkpoint(self._with_remat, x, layout, use_reentrant=False)
@@ -165,8 +146,8 @@ class AttentionLayout:
     rows: b. tensor_parallel: the processes that share the model, None where there is one. positions: [b or 1,
     t], from 0 in each document. cos, sin: of the rotary angles at these positions. document_starts: None
     where every row is one document, else int32 [b, t], where each position's document begins. cu_seqlens: the
-    same for devices with flash attention. mask: with a cache, bool [b, 1, t, t'], what each position attends
-    to.
+    same for devices with flash attention. All on `device`; which rows hold several documents is decided where
+    `document_ids` is.
     """
 
     def __init__(
@@ -175,30 +156,29 @@ class AttentionLayout:
         tokens: Tensor,
         *,
         document_ids: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
         dtype: torch.dtype,
+        device: torch.device,
         tensor_parallel: TensorParallelGroup | None,
     ) -> None:
         self.rows, self.tensor_parallel = len(tokens), tensor_parallel
-        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        steps = torch.arange(tokens.shape[1], device=device)
         self.positions = steps[None]
-        self.mask: Tensor | None = None
         self.document_starts: Tensor | None = None
         self.cu_seqlens: Tensor | None = None
         if cache is not None:
-            self.positions = cache.lengths[:, None] + steps
-            if cache.lengths.any() or len(steps) == 1:
-                keys = torch.arange(int(self.positions.max()) + 1, device=tokens.device)
-                self.mask = (keys <= self.positions[..., None])[:, None]
+            self.positions = cache.extend(tokens.shape[1])
         elif document_ids is not None and not torch.equal(
             document_ids, document_ids[:, :1].expand_as(document_ids)
         ):
             is_start = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
-            document_starts = (steps * is_start).cummax(1).values
+            indices = torch.arange(tokens.shape[1], device=document_ids.device)
+            document_starts = (indices * is_start).cummax(1).values
+            if device.type == "cuda":
+                self.cu_seqlens = to_device(kernels.cu_seqlens_of(document_starts), device)
+            document_starts = to_device(document_starts, device)
             self.positions = steps - document_starts
             self.document_starts = document_starts.int()
-            if tokens.device.type == "cuda":
-                self.cu_seqlens = kernels.cu_seqlens_of(document_starts)
         self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, config.rope_theta, dtype)
 
 
@@ -236,7 +216,7 @@ class Llama(nn.Module):
         tokens: Tensor,
         *,
         document_ids: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         remat: str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
@@ -246,10 +226,25 @@ class Llama(nn.Module):
         document and positions restart with it, so packed documents give what each gives alone. cache: what
         each row has read before; it is extended by `tokens`. remat: a policy of the hand-written backward,
         see `puna.model.remat`; None: autograd on plain operations, as a cache needs it. dtype: of activations
-        and products, default: that of the weights. Raises ValueError for another dtype than bfloat16 beside
-        float32, and for what these do not allow together.
+        and products, default: that of the weights. Tokens and document_ids may be on the CPU whatever the
+        model's device. Raises ValueError for another dtype than bfloat16 beside float32, and for what these
+        do not allow together.
         """
-        table, group = local(self.tok_embeddings.weight), self.tensor_parallel
+        if remat is not None and cache is not None:
+            raise ValueError("a cache is for reading on: it goes with remat None")
+        layout = self._layout(tokens, document_ids, cache, remat, dtype)
+        return self._hidden(to_device(tokens, layout.cos.device), layout, cache, remat)
+
+    def _layout(
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None,
+        cache: Cache | None,
+        remat: str | None,
+        dtype: torch.dtype | None,
+    ) -> "AttentionLayout":
+        """Check what was asked for, see `hidden`, and lay it out on the model's device."""
+        table, group = self.tok_embeddings.weight, self.tensor_parallel
         dtype = dtype or table.dtype
         if group is not None and remat is None:
             raise ValueError("a split model needs a policy and no cache: call `loss` or `hidden` with remat")
@@ -258,28 +253,35 @@ class Llama(nn.Module):
                 f"{tokens.numel()} tokens do not divide by {group.size} processes: "
                 "change the rows or their length"
             )
-        if remat is not None and cache is not None:
-            raise ValueError("a cache is for reading on: it goes with remat None")
         mixed = (table.dtype, dtype) == (torch.float32, torch.bfloat16) and remat is not None
         if dtype != table.dtype and not mixed:
             raise ValueError(
                 f"activations in {dtype} beside weights in {table.dtype}: "
                 "a policy allows bfloat16 beside float32, no other two"
             )
-        x = Embedding.apply(tokens if group is None else tokens.flatten(), table, dtype, group)
-        layout = AttentionLayout(
-            self.config, tokens, document_ids=document_ids, cache=cache, dtype=dtype, tensor_parallel=group
+        return AttentionLayout(
+            self.config,
+            tokens,
+            document_ids=document_ids,
+            cache=cache,
+            dtype=dtype,
+            device=table.device,
+            tensor_parallel=group,
         )
+
+    def _hidden(
+        self, tokens: Tensor, layout: "AttentionLayout", cache: Cache | None, remat: str | None
+    ) -> Tensor:
+        table, group = local(self.tok_embeddings.weight), self.tensor_parallel
+        x = Embedding.apply(tokens if group is None else tokens.flatten(), table, layout.cos.dtype, group)
         for layer in self.layers:
             x = layer(x, layout, cache, remat)
-        if cache is not None:
-            cache.lengths = cache.lengths + tokens.shape[1]
         if remat is None:
             return self.norm(x)
         return Norm.apply(x, local(self.norm.weight), self.norm.eps, group)
 
     def forward(
-        self, tokens: Tensor, *, document_ids: Tensor | None = None, cache: KVCache | None = None
+        self, tokens: Tensor, *, document_ids: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Logits [b, t, vocabulary]. See `hidden` for the arguments."""
         return self.output(self.hidden(tokens, document_ids=document_ids, cache=cache))
@@ -295,17 +297,30 @@ class Llama(nn.Module):
         z: float = 0.0,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """scale * sum over the targets of cross-entropy + z lse^2, float64 []; see `puna.model.loss`.
+        """Sum over the positions with a target of weight * (cross-entropy + z lse^2), float64 [].
 
-        targets: [b, t], below zero where there is none. The other arguments are those of `hidden`.
+        targets: int64 [b, t], below zero where there is none. weights: float32 [b, t], default: 1. The head
+        runs only where there is a target and its weight is not 0; without any, the loss and its gradients
+        are 0. The other arguments are those of `hidden`. Whatever the model's device, give these four as they
+        are on the CPU: then nothing waits for the device, neither here nor before the sum is looked at.
         """
-        hidden = self.hidden(tokens, document_ids=document_ids, remat=remat, dtype=dtype)
+        layout = self._layout(tokens, document_ids, None, remat, dtype)
+        device = layout.cos.device
+        selected = HeadTargets.select(targets, weights, device)
+        return self.summed_loss(to_device(tokens, device), selected, layout, remat, z)
+
+    def summed_loss(
+        self,
+        tokens: Tensor,
+        selected: HeadTargets,
+        layout: "AttentionLayout",
+        remat: str | None,
+        z: float,
+    ) -> Tensor:
+        """`loss` of what lies on the model's device: what FSDP2 wraps, since it moves what it is given."""
+        hidden = self._hidden(tokens, layout, None, remat).view(-1, self.config.dim)
         return linear_cross_entropy(
-            hidden.view(-1, self.config.dim),
-            local(self.output.weight),
-            targets.flatten(),
-            z=z,
-            group=self.tensor_parallel,
+            hidden, local(self.output.weight), selected, z=z, group=self.tensor_parallel
         )
 
     @torch.no_grad()

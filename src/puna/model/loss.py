@@ -1,7 +1,7 @@
 """The head's loss without ever holding all logits: linear layer and cross-entropy in chunks, gradients in the
-forward pass."""
+forward pass, and only where there is a target."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,51 @@ from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_s
 CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
 
 
-class HeadLoss(torch.autograd.Function):
-    """scale * sum of (cross-entropy + z lse^2) over the targets that are not ignored.
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor without waiting for the device; the tensor itself where it is there already."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()  # a copy from other memory may wait for all that runs
+    return tensor.to(device, non_blocking=True)
 
-    With p = softmax(h W') of a chunk and its one-hot targets o: dlogits = scale (p (1 + 2 z lse) - o), dh =
+
+class HeadTargets(NamedTuple):
+    """The m of n positions whose loss is computed.
+
+    targets: int64 [m], each a token. weights: float32 [m], a factor of each loss, None for 1. positions:
+    int64 [m], rising; None where they are all n.
+    """
+
+    targets: Tensor
+    weights: Tensor | None = None
+    positions: Tensor | None = None
+
+    @classmethod
+    def select(cls, targets: Tensor, weights: Tensor | None, device: torch.device) -> "HeadTargets":
+        """Take the positions of targets [b, t] that have one (it is not below zero) and whose weight [b, t]
+        is not 0, and move them to a device. Which they are is decided where `targets` is."""
+        targets = targets.flatten()
+        counted = targets >= 0
+        if weights is not None:
+            weights = weights.flatten().to(targets.device, torch.float32)
+            counted &= weights != 0
+        positions = counted.nonzero()[:, 0]
+        if len(positions) == len(targets):
+            return cls(to_device(targets, device), weights if weights is None else to_device(weights, device))
+        if weights is not None:
+            weights = to_device(weights[positions], device)
+        return cls(to_device(targets[positions], device), weights, to_device(positions, device))
+
+    def rows(self, start: int, stop: int) -> "HeadTargets":
+        """Some of these positions."""
+        rows = slice(start, stop)
+        weights, positions = (x if x is None else x[rows] for x in (self.weights, self.positions))
+        return HeadTargets(self.targets[rows], weights, positions)
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum over the selected positions of weight * (cross-entropy + z lse^2).
+
+    With p = softmax(h W') of a chunk and its one-hot targets o: dlogits = weight (p (1 + 2 z lse) - o), dh =
     dlogits W and dW += dlogits' h. They are computed at once, so a chunk's logits live no longer than its
     turn, and backward only multiplies. Where the vocabulary is split over processes, each computes its
     columns of the logits, and log-sums and the processes' terms of dh are added up.
@@ -27,32 +68,37 @@ class HeadLoss(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
-        targets: Tensor,
-        scale: float,
+        selected: HeadTargets,
         z: float,
         needs_gradient: bool,
         group: TensorParallelGroup | None,
     ) -> Tensor:
         hidden, matrix = all_gather(hidden, group), weight.to(hidden.dtype)
-        rows = max(1, CHUNK_FLOATS // len(weight))
+        rows, count = max(1, CHUNK_FLOATS // len(weight)), len(selected.targets)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        dhidden = torch.empty_like(hidden) if needs_gradient else None
-        dweight = torch.zeros_like(weight) if needs_gradient else None
-        buffer = hidden.new_empty(min(rows, len(hidden)), len(weight))  # for the logits of every chunk
-        for start in range(0, len(hidden), rows):
-            chunk, chunk_targets = hidden[start : start + rows], targets[start : start + rows]
+        dhidden = dweight = None
+        if needs_gradient:
+            dhidden = torch.empty_like(hidden) if selected.positions is None else torch.zeros_like(hidden)
+            dweight = torch.zeros_like(weight)
+        buffer = hidden.new_empty(min(rows, count), len(weight))  # for the logits of every chunk
+        for start in range(0, count, rows):
+            targets, weights, positions = selected.rows(start, start + rows)
+            chunk = hidden[start : start + rows] if positions is None else hidden[positions]
             logits = torch.mm(chunk, matrix.t(), out=buffer[: len(chunk)])
             if group is None:
-                loss, dlogits = kernels.cross_entropy(logits, chunk_targets, scale, z, needs_gradient)
+                loss, dlogits = kernels.cross_entropy(logits, targets, weights, z, needs_gradient)
             else:
-                loss, dlogits = _vocab_parallel_cross_entropy(logits, chunk_targets, scale, z, group)
+                loss, dlogits = _vocab_parallel_cross_entropy(logits, targets, weights, z, group)
             total += loss
             if dhidden is not None and dweight is not None:
-                torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
                 add_weight_gradient(dweight, dlogits, chunk)
+                if positions is None:
+                    torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
+                else:
+                    dhidden.index_copy_(0, positions, torch.mm(dlogits, matrix))
         if dhidden is not None:
             ctx.save_for_backward(reduce_scatter(dhidden, group)(), dweight)
-        return total * scale
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -60,11 +106,11 @@ class HeadLoss(torch.autograd.Function):
         gradient = gradients[0]
         if gradient.device.type != "cpu" or gradient.item() != 1.0:
             dhidden, dweight = dhidden * gradient, dweight * gradient
-        return dhidden, dweight, None, None, None, None, None
+        return dhidden, dweight, None, None, None, None
 
 
 def _vocab_parallel_cross_entropy(
-    logits: Tensor, targets: Tensor, scale: float, z: float, group: TensorParallelGroup
+    logits: Tensor, targets: Tensor, weights: Tensor | None, z: float, group: TensorParallelGroup
 ) -> tuple[Tensor, Tensor]:
     """`kernels.cross_entropy` of columns [n, V / p] of the logits, the same loss in every process."""
     wide = kernels.upcast(logits)
@@ -75,24 +121,25 @@ def _vocab_parallel_cross_entropy(
     chosen = wide.gather(-1, columns) * here
     exponentials = (wide - highest).exp()
     sums, chosen = group.all_reduce(torch.stack((exponentials.sum(-1, keepdim=True), chosen)))
-    log_sums, has_target = highest + sums.log(), (targets >= 0)[:, None]
-    losses = (log_sums - chosen + z * log_sums.square()) * has_target
+    log_sums = highest + sums.log()
+    losses = log_sums - chosen + z * log_sums.square()
     gradient = exponentials * ((1 + 2 * z * log_sums) / sums)
     gradient.scatter_add_(-1, columns, -here.to(wide.dtype))
-    return losses.double().sum(), (gradient * (has_target * scale)).to(logits.dtype)
+    if weights is not None:
+        losses, gradient = losses * weights[:, None], gradient * weights[:, None]
+    return losses.double().sum(), gradient.to(logits.dtype)
 
 
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
-    targets: Tensor,
-    scale: float = 1.0,
+    selected: HeadTargets,
+    *,
     z: float = 0.0,
     group: TensorParallelGroup | None = None,
 ) -> Tensor:
-    """Scaled sum of losses, float64 [], of logits hidden weight'.
+    """Sum of the losses, float64 [], of logits hidden weight' at the selected positions.
 
-    hidden [n, d], weight [V, d], targets int64 [n], below zero where there is none; under tensor parallelism
-    hidden [n / p, d], weight [V / p, d].
+    hidden [n, d], weight [V, d]; under tensor parallelism hidden [n / p, d], weight [V / p, d].
     """
-    return HeadLoss.apply(hidden, weight, targets, scale, z, torch.is_grad_enabled(), group)
+    return HeadLoss.apply(hidden, weight, selected, z, torch.is_grad_enabled(), group)

@@ -73,5 +73,5 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no averages
-    register_fsdp_forward_method(model, "loss")
+    register_fsdp_forward_method(model, "summed_loss")
     return Parallel(data.get_local_rank(), data.size(), data.get_group())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
-VERSIONS = {"train": 7}
+VERSIONS = {"train": 8}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
