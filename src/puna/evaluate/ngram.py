@@ -11,9 +11,9 @@ from puna.text.ngram import Array
 from puna.tokens.permutation import key_of, uniform
 from puna.tokens.shards import Shard, choose_sample
 
-# Peak memory of an estimate of order 5, where every n-gram is new: 120 bytes a token were measured for 20
-# million random tokens, 128 for 6 million, 150 for 3 million; without compiled loops 166 for 2 million. Of
-# tokens as frequent as words are, a half.
+# Peak memory of an estimate of order 5, where almost every n-gram is new, as in tests/evaluate/test_ngram.py:
+# 120 bytes a token for 20 million random tokens, 128 for 6 million, 150 for 3 million; without compiled loops
+# 161 for 5 million, 166 for 2 million. Of tokens as frequent as words are it is a half or less.
 TOKEN_BYTES, TOKEN_BYTES_INTERPRETED = 130, 170
 FIXED_BYTES = 100_000_000
 BLOCK = 1 << 20  # documents whose hashes are in memory at once
