@@ -85,6 +85,11 @@ def test_the_coldest_temperatures_take_the_likeliest_token(temperature: float, d
         assert probabilities(logits, temperature, top_p, top_k).max(-1).values.tolist() == [1.0] * 8
 
 
+def test_top_p_of_one_keeps_every_token() -> None:
+    logits = torch.randn(50, 500, generator=torch.Generator().manual_seed(0)) * 5
+    assert (probabilities(logits, 1.0, 1.0, 0) > 0).all()
+
+
 def test_logits_next_to_each_other_are_told_apart() -> None:
     logits = torch.tensor([[1.0, 1.0]])
     logits[0, 1] = logits[0, 1].nextafter(torch.tensor(2.0))

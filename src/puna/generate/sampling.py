@@ -29,8 +29,9 @@ def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) 
     if top_k:
         values[..., top_k:] = 0
         values = values / values.sum(-1, keepdim=True)
-    before = values.cumsum(-1) - values
-    values = values.where(before < top_p, 0)
+    if top_p < 1:  # the rounded sums of a whole row may reach 1 before its last tokens
+        before = values.cumsum(-1) - values
+        values = values.where(before < top_p, 0)
     values = values / values.sum(-1, keepdim=True)
     return torch.zeros_like(values).scatter_(-1, order, values)
 
