@@ -1,9 +1,17 @@
 """puna generate and trace on a finished run."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from puna.cli import model as cli
+from puna.errors import UserError
+from puna.generate import engine
+from puna.tokens.tokenizer import Tokenizer
 from tests.tiny import puna
 
 
@@ -49,3 +57,48 @@ def test_generate_takes_a_folder_of_weights_too(finished: Path) -> None:
     (weights,) = run.glob("train-*")
     arguments = ("The old llama", "--tokens", 5, "--seed", 7, "--json")
     assert puna("generate", weights, *arguments).stdout == puna("generate", run, *arguments).stdout
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "params.json"])
+def test_damaged_weights_are_not_used(finished: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "small"
+    shutil.copytree(finished / "out" / "small", run)
+    (path,) = run.glob(f"train-*/{name}")
+    content, times = bytearray(path.read_bytes()), path.stat()
+    content[-2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for folder in (run, path.parent):
+        with pytest.raises(UserError, match=f"is damaged: the content of {name} does not match its digest"):
+            cli.generate(folder, "The old llama", tokens=1)
+    (path.parent / "artifact.json").unlink()
+    with pytest.raises(UserError, match="is not an artifact"):
+        cli.generate(run, "The old llama", tokens=1)
+
+
+def test_a_long_text_is_decoded_once_and_printed_in_whole_characters(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, decode, characters = finished / "out" / "small", Tokenizer.decode, 0
+    text = "The old llama walks \u2581 Größe \U0001f999. " * 200
+
+    def counted(tokenizer: Tokenizer, ids: list[int]) -> str:
+        nonlocal characters
+        decoded = decode(tokenizer, ids)
+        characters += len(decoded)
+        return decoded
+
+    def fake(model: Any, prompts: Any, *, on_token: Any, **options: Any) -> list[list[int]]:
+        (path,) = run.glob("train-*/tokenizer.model")
+        ids = Tokenizer(path.read_bytes()).encode("\n" + text)[1:]  # after its first space: no text begins
+        for token in ids:
+            on_token(0, token)
+        return [ids]
+
+    monkeypatch.setattr(Tokenizer, "decode", counted)
+    monkeypatch.setattr(engine, "generate", fake)
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda part, **options: printed.append(part))
+    cli.generate(run, "Once:", top_p=0.9)
+    assert "".join(printed) == f"Once:\n{text}\n" and "\ufffd" not in "".join(printed)
+    assert len(printed) > len(text) / 20 and characters < 5 * len(text)

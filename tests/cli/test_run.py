@@ -22,10 +22,15 @@ import pytest
 import sentencepiece
 import torch
 
+from puna.cli import run as cli
+from puna.errors import UserError
+from puna.evaluate import stage as evaluate
 from puna.model.llama import Llama
 from puna.model.weights import native
 from puna.report import summary
-from puna.run import digests
+from puna.run import artifact, digests
+from puna.run.settings import ExecutionSettings
+from puna.run.stage import Context
 from puna.tokens.batches import Batches
 from puna.tokens.mixture import SourceShare
 from puna.tokens.shards import load
@@ -94,7 +99,7 @@ def test_scores_are_those_of_the_formulas(finished: Path) -> None:
         scored = [token for ids in held_out for token in ids[1:]]
         bits = {
             "model": sum(model_bits(model, ids, length=32) for ids in held_out),
-            "xz": 8 * len(lzma.compress("".join(texts).encode(), preset=9)),
+            "xz": 8 * len(lzma.compress(b"".join(text.encode() + b"\xff" for text in texts), preset=9)),
             "unigram": sum(-math.log2((counts[token] + 1) / total) for token in scored),
             "five_gram": sum(five_gram_bits(five_gram, ids) for ids in held_out),
         }
@@ -103,6 +108,64 @@ def test_scores_are_those_of_the_formulas(finished: Path) -> None:
         assert figures["held_out_bytes"][source] == size
         assert figures["bits_per_byte"][source] == pytest.approx(expected, rel=1e-5)
     assert list(figures["bits_per_byte"]) == ["stories", "code"]
+
+
+def test_the_five_gram_learns_from_a_part_or_is_left_out_or_refused(finished: Path, tmp_path: Path) -> None:
+    run, notes = finished / "out" / "small", []
+
+    class Listener:
+        def progress(self, what: str, done: int, total: int) -> None: ...
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    inputs = {
+        name: artifact.load(summary.stage_folder(run, name)) for name in ("documents", "tokens", "train")
+    }
+    known = artifact.load(summary.stage_folder(run, "scores"))
+
+    def scored(memory_bytes: int = 0, **options: Any) -> dict[str, Any]:
+        settings = evaluate.ScoresSettings.model_validate(
+            known.settings | {"evaluate": known.settings["evaluate"] | options}
+        )
+        execution = ExecutionSettings(memory_bytes=memory_bytes)
+        context: Any = Context(execution, *[tmp_path] * 4, Listener())
+        return evaluate.score(settings, inputs, context)
+
+    everything = known.metrics["five_gram_tokens"]["all"]
+    assert known.metrics["five_gram_tokens"]["learned"] == everything
+    most = everything // 2
+    part = scored(ngram_tokens=most)
+    learned = part["five_gram_tokens"]["learned"]
+    assert 0.7 * most < learned <= most and part["five_gram_tokens"]["all"] == everything
+    assert notes == [
+        f"the 5-gram learned from {learned:,} of {everything:,} training tokens, by "
+        f"evaluate.ngram_tokens = {most:,}"
+    ]
+    without = scored(ngram=False, memory_bytes=1000)
+    assert "five_gram_tokens" not in without
+    for source, values in known.metrics["bits_per_byte"].items():
+        others = {method: value for method, value in values.items() if method != "five_gram"}
+        assert without["bits_per_byte"][source] == others
+        assert part["bits_per_byte"][source] == {
+            **others,
+            "five_gram": pytest.approx(values["five_gram"], rel=1),
+        }
+        assert part["bits_per_byte"][source]["five_gram"] > values["five_gram"]
+    with pytest.raises(UserError, match=rf"0\.1 GB for {most:,} tokens .* evaluate\.ngram = false"):
+        scored(ngram_tokens=most, memory_bytes=50_000_000)
+
+
+def test_figures_without_a_five_gram_are_printed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = summary.read(finished / "out" / "small")
+    cli._print_figures(finished, figures | {"five_gram_tokens": {"learned": 1000, "all": 20_000}}, False)
+    printed = capsys.readouterr().out
+    assert "5-gram" in printed and "The 5-gram learned from 1,000 of 20,000 training tokens." in printed
+    del figures["five_gram_tokens"]
+    for values in figures["bits_per_byte"].values():
+        del values["five_gram"]
+    cli._print_figures(finished, figures, False)
+    printed = capsys.readouterr().out
+    assert "5-gram" not in printed and "unigram" in printed
 
 
 def shard_documents(folder: Path, source: str, split: str) -> list[list[int]]:

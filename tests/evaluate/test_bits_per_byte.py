@@ -2,6 +2,7 @@
 
 import lzma
 import math
+import random
 
 import numpy as np
 import pytest
@@ -52,15 +53,39 @@ def test_model_bits_of_short_documents_are_the_plain_sum() -> None:
     assert bits.model_bits(model, item, 32) == pytest.approx(total, rel=1e-6)
 
 
-def test_unigram_by_hand() -> None:
+def test_unigram_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     training = np.array([1, 3, 3, 4, 2, 1, 3, 2], np.uint16)
     item = Shard("s", np.array([1, 3, 0, 2], np.uint16), np.array([0, 4]), np.array([0]))
     total = 6 + 6  # six tokens that are not the begin token, and one more for each of six kinds
     expected = -math.log2(4 / total) - math.log2(1 / total) - math.log2(3 / total)
-    assert bits.unigram_bits(training, item, 6, 1) == pytest.approx(expected)
+    monkeypatch.setattr(bits, "TOKENS", 3)
+    counts = bits.token_counts([Shard("s", training, np.array([0, 5, 8]), np.array([0, 1]))] * 2, 6)
+    assert counts.tolist() == [0, 4, 4, 6, 2, 0]
+    assert bits.unigram_bits(counts // 2, item, 1) == pytest.approx(expected)
 
 
-def test_xz_is_the_command_line_tools() -> None:
+def test_xz_is_the_command_line_tools_and_pays_for_the_ends_of_documents() -> None:
     texts = ["The llama grazes. " * 50, "Größe"]
-    packed = lzma.compress("".join(texts).encode(), format=lzma.FORMAT_XZ, preset=9)
+    packed = lzma.compress(
+        b"".join(text.encode() + b"\xff" for text in texts), format=lzma.FORMAT_XZ, preset=9
+    )
     assert bits.xz_bits(texts) == 8 * len(packed)
+    assert lzma.decompress(packed).split(b"\xff")[:-1] == [text.encode() for text in texts]
+    chance = random.Random(0)
+    words = [f"{chance.getrandbits(64):x}" for _ in range(2000)]
+    assert bits.xz_bits(words) > bits.xz_bits(["".join(words)]) + 2000
+
+
+def test_few_logits_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LlamaConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, vocab_size=90, max_seq_len=8)
+    model = Llama(config)
+    model.init_weights(1)
+    rows = []
+    model.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    item = shard([40, 33])
+    before = bits.model_bits(model, item, 8)
+    assert max(rows) == bits.WINDOWS
+    rows.clear()
+    monkeypatch.setattr(bits, "LOGITS", 3 * 8 * 90)
+    assert bits.model_bits(model, item, 8) == pytest.approx(before, rel=1e-6)
+    assert max(rows) == 3

@@ -1,5 +1,7 @@
 """The engine against plain repeated forward passes, and the sampler against its own definition."""
 
+import math
+
 import pytest
 import torch
 
@@ -68,3 +70,46 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     counts = sample(logits, 1.0, 1.0, 0, generators).bincount(minlength=4).double()
     expected = torch.tensor([400.0, 1600, 800, 1200], dtype=torch.double)
     assert ((counts - expected) ** 2 / expected).sum() < 16.27  # chi-square, 3 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-300, 1e-306, 1e-307, 1e-308, 1e-320, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_coldest_temperatures_take_the_likeliest_token(temperature: float, dtype: torch.dtype) -> None:
+    logits = (torch.randn(8, 500, generator=torch.Generator().manual_seed(0)) * 5).to(dtype)
+    logits[torch.arange(8), torch.arange(8) * 60] = 40.0
+    logits[1, 60] = torch.finfo(dtype).max
+    logits[2, 121:] = -math.inf
+    for top_p, top_k in ((0.95, 0), (1.0, 0), (1.0, 7)):
+        generators = [torch.Generator().manual_seed(row) for row in range(8)]
+        assert sample(logits, temperature, top_p, top_k, generators).tolist() == list(range(0, 480, 60))
+        assert probabilities(logits, temperature, top_p, top_k).max(-1).values.tolist() == [1.0] * 8
+
+
+def test_top_p_of_one_keeps_every_token() -> None:
+    logits = torch.randn(50, 500, generator=torch.Generator().manual_seed(0)) * 5
+    assert (probabilities(logits, 1.0, 1.0, 0) > 0).all()
+
+
+def test_logits_next_to_each_other_are_told_apart() -> None:
+    logits = torch.tensor([[1.0, 1.0]])
+    logits[0, 1] = logits[0, 1].nextafter(torch.tensor(2.0))
+    assert probabilities(logits, 1e-320, 1.0, 0).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-320, 0.8])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_refused(temperature: float, value: float) -> None:
+    logits = torch.zeros(2, 5)
+    logits[1, 3] = value
+    generators = [torch.Generator(), torch.Generator()]
+    for wrong in (logits, torch.full((2, 5), -math.inf)):
+        with pytest.raises(UserError, match="not finite numbers"):
+            sample(wrong, temperature, 0.95, 0, generators)
+        with pytest.raises(UserError, match="not finite numbers"):
+            probabilities(wrong, temperature, 0.95, 0)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf])
+def test_a_temperature_is_a_number_from_zero_on(temperature: float) -> None:
+    with pytest.raises(UserError, match="a temperature is a number from 0 on"):
+        sample(torch.zeros(1, 5), temperature, 1.0, 0, [torch.Generator()])

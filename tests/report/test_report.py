@@ -169,8 +169,22 @@ def test_the_verdict_is_what_the_numbers_say() -> None:
     assert "does not beat xz and unigram on every source (not xz on a)" in page.verdict(
         {"a": {"model": 2.0, "xz": 2.0, "unigram": 3.0}}
     )
-    assert "1 score is missing" in page.verdict({"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0}})
+    scores = {"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0}}
+    assert "1 score is missing" in page.verdict({"a": {**scores["a"], "five_gram": None}})
+    assert page.verdict(scores).endswith("the model beats xz and unigram on every source.")
     assert "beats the 5-gram on 0 of 1" in page.verdict(
         DATA["bits_per_byte"] and {"a": DATA["bits_per_byte"]["a"]}
     )
     assert page.verdict({}) == ""
+
+
+def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_has_no_column() -> None:
+    scores = {"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0, "five_gram": 0.5}}
+    text = page.render(
+        {"bits_per_byte": scores, "five_gram_tokens": {"learned": 20_000_000, "all": 3_000_000_000}}
+    )
+    assert "The 5-gram learned from 20,000,000 of 3,000,000,000 training tokens." in text
+    whole = page.render({"bits_per_byte": scores, "five_gram_tokens": {"learned": 9, "all": 9}})
+    assert "The 5-gram learned" not in whole and "5-gram" in whole
+    del scores["a"]["five_gram"]
+    assert "5-gram" not in page.render({"bits_per_byte": scores})

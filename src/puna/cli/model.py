@@ -1,5 +1,6 @@
 """puna generate and trace: a run's model, and where its training batches come from."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,44 +30,59 @@ def generate(
     """Continue a text with a run's model."""
     from puna.generate import engine
     from puna.model.weights import native
-    from puna.report import summary
-    from puna.tokens.tokenizer import load
+    from puna.tokens.tokenizer import TextStream, load
 
-    folder = run if (run / native.PARAMS).is_file() else summary.stage_folder(run, "train")
+    folder = _weights_folder(run)
     model, tokenizer = native.load(folder), load(folder / "tokenizer.model")
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     context = model.config.max_seq_len
     if len(ids) >= context:
         raise UserError(f"the prompt has {len(ids)} tokens; the model reads {context}: give a shorter one")
-    printed = tokenizer.decode(ids)
+    stream = TextStream(tokenizer)
+    continuation: list[str] = []
 
-    def print_token(row: int, token: int) -> None:
-        nonlocal printed
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        if not as_json and not text.endswith("\ufffd"):  # which stands for a character of which bytes lack
-            print(text[len(printed) :], end="", flush=True)
-            printed = text
+    def show(text: str) -> None:
+        if not as_json:
+            print(text, end="", flush=True)
 
-    if not as_json:
-        print(printed, end="", flush=True)
+    def show_token(row: int, token: int) -> None:
+        continuation.append(stream.add(token))
+        show(continuation[-1])
+
+    show("".join(map(stream.add, ids)))
     (new,) = engine.generate(
         model,
-        [list(ids)],
+        [ids],
         max_new_tokens=min(tokens, context - len(ids)),
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
         seed=seed,
         eos_id=tokenizer.eos_id,
-        on_token=print_token,
+        on_token=show_token,
     )
-    text = tokenizer.decode(ids)
-    if not as_json:
-        print(text[len(printed) :])
-        return
-    result = {"prompt": prompt, "text": text[len(prompt) :], "tokens": len(new)}
-    output.print_line({**result, "seed": seed, "temperature": temperature})
+    continuation.append(stream.end())
+    show(continuation[-1] + "\n")
+    if as_json:
+        result = {"prompt": prompt, "text": "".join(continuation), "tokens": len(new)}
+        output.print_line({**result, "seed": seed, "temperature": temperature})
+
+
+def _weights_folder(run: Path) -> Path:
+    """The folder of a run's weights, or `run` itself where it is one of weights.
+
+    Every digest is taken again. Raises UserError where one is not that of the manifest; weights that other
+    programs wrote have none.
+    """
+    from puna.model.weights import native
+    from puna.report import summary
+    from puna.run import artifact
+
+    bare = (run / native.PARAMS).is_file()
+    folder = run if bare else summary.stage_folder(run, "train")
+    if not bare or (folder / artifact.MANIFEST).is_file():
+        artifact.load(folder).verify()
+    return folder
 
 
 def trace(

@@ -185,19 +185,20 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None:
-    from puna.report import summary
+    from puna.report import page, summary
 
     if as_json:
         output.print_json(figures)
         return
     counts = f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained"
     print(f"{counts}, {figures['model']['parameters']:,} weights")
-    methods = ("model", "five_gram", "unigram", "xz")
-    rows = [
-        (source, *(f"{values[method]:.3f}" for method in methods))
-        for source, values in figures["bits_per_byte"].items()
-    ]
-    output.print_table(("bits per byte", "model", "5-gram", "unigram", "xz -9"), rows)
+    scores = figures["bits_per_byte"]
+    labels = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz -9"}
+    methods = [method for method in labels if any(method in values for values in scores.values())]
+    rows = [(source, *(f"{values[method]:.3f}" for method in methods)) for source, values in scores.items()]
+    output.print_table(("bits per byte", *(labels[method] for method in methods)), rows)
+    if told := page.five_gram_note(figures):
+        print(told)
     if "tokens_per_second" in figures:
         speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
         share = f"{figures['matmul_peak_share']:.0%} of the matrix-product peak"

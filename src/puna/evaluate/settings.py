@@ -11,6 +11,13 @@ class EvaluateSettings(BaseModel):
     held_out_tokens: int = Field(
         500_000, ge=1, description="held-out tokens a source that are scored, whole documents from all over"
     )
+    ngram: bool = Field(True, description="whether a 5-gram model is trained and scored beside the model")
+    ngram_tokens: int = Field(
+        20_000_000,
+        ge=1,
+        description="training tokens that the 5-gram learns from at most, whole documents from all over, of "
+        "every source in proportion to its size; it takes up to 130 bytes of memory a token",
+    )
     prompts: tuple[str, ...] = Field(
         ("The ",), description="beginnings that the model continues for the report"
     )

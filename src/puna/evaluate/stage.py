@@ -1,18 +1,20 @@
 """Trained weights -> scores beside baselines, and samples: a stage of a run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from puna.evaluate.samples import samples
 from puna.evaluate.settings import EvaluateSettings
+from puna.run import machine
 from puna.run.artifact import Artifact
 from puna.run.stage import Context, Metrics
 from puna.tokens.stage import documents_of
 
-VERSIONS = {"scores": 3}
+VERSIONS = {"scores": 4}
 
 
 class ScoresSettings(BaseModel):
@@ -27,39 +29,79 @@ class ScoresSettings(BaseModel):
 
 
 def score(settings: ScoresSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
-    """Bits per byte on held-out documents beside three baselines, and samples."""
+    """Bits per byte on held-out documents beside baselines, and samples.
+
+    Memory: the model, the logits of `bits_per_byte.LOGITS`, what `evaluate.ngram_tokens` takes and
+    `evaluate.held_out_tokens` of one source, however large the corpus is.
+    """
     from puna.model.weights import native
     from puna.tokens.tokenizer import load
 
     trained = inputs["train"]
-    model, tokenizer = native.load(trained.folder), load(trained.path("tokenizer.model"))
-    scores = _bits_per_byte(settings, inputs, context, model, tokenizer)
+    tokenizer = load(trained.path("tokenizer.model"))
+    sources = [name for name in settings.sources if name in inputs["tokens"].metrics]
+    baselines = _baselines(settings, inputs["tokens"], sources, context, tokenizer)
+    model = native.load(trained.folder)
+    scores = _bits_per_byte(settings, inputs, sources, context, model, tokenizer, baselines)
     told = samples(settings.evaluate, model, tokenizer, length=settings.sequence_length, seed=settings.seed)
-    result = {**scores, "samples": told}
+    result = {**scores, **baselines.metrics, "samples": told}
     (context.work / "scores.json").write_text(json.dumps(result, indent=1))
     return result
 
 
+@dataclass(frozen=True)
+class _Baselines:
+    """What the baselines learned from the training tokens: counts of each, and a 5-gram model or none.
+
+    metrics: how many tokens the 5-gram learned from, and of how many.
+    """
+
+    counts: Any
+    five_gram: Any
+    metrics: Metrics
+
+
+def _baselines(
+    settings: ScoresSettings, tokens: Artifact, sources: Sequence[str], context: Context, tokenizer: Any
+) -> _Baselines:
+    """Train the baselines. Raises UserError where the 5-gram may take more memory than there is."""
+    from puna.evaluate import bits_per_byte as bits
+    from puna.evaluate import ngram
+    from puna.tokens.shards import load
+
+    wanted, vocab_size = settings.evaluate, tokenizer.vocab_size
+    training = [load(tokens.folder, name, "train", vocab_size) for name in sources]
+    total = sum(len(shard.tokens) for shard in training)
+    five_gram, metrics = None, {}
+    if wanted.ngram:
+        free, limit = machine.available_bytes(), context.execution.memory_bytes
+        ngram.check_memory(min(total, wanted.ngram_tokens), min(free, limit) if limit else free)
+        context.reporter.progress("5-gram", 0, len(sources) + 1)
+        learned = ngram.training_tokens(training, wanted.ngram_tokens)
+        five_gram = ngram.NGram(learned, begin=tokenizer.bos_id, vocab_size=vocab_size)
+        metrics = {"five_gram_tokens": {"learned": len(learned), "all": total}}
+        if len(learned) < total:
+            context.reporter.note(
+                f"the 5-gram learned from {len(learned):,} of {total:,} training tokens, "
+                f"by evaluate.ngram_tokens = {wanted.ngram_tokens:,}"
+            )
+    return _Baselines(bits.token_counts(training, vocab_size), five_gram, metrics)
+
+
 def _bits_per_byte(
-    settings: ScoresSettings, inputs: Mapping[str, Artifact], context: Context, model: Any, tokenizer: Any
+    settings: ScoresSettings,
+    inputs: Mapping[str, Artifact],
+    sources: Sequence[str],
+    context: Context,
+    model: Any,
+    tokenizer: Any,
+    baselines: _Baselines,
 ) -> Metrics:
     """Bits per byte of each source's held-out documents by each method, and the bytes of those documents."""
-    import numpy as np
-
     from puna.evaluate import bits_per_byte as bits
-    from puna.evaluate.ngram import NGram
     from puna.tokens.shards import load
 
     shards, documents = inputs["tokens"], inputs["documents"]
-    sources = [name for name in settings.sources if name in shards.metrics]
-    context.reporter.progress("5-gram", 0, len(sources) + 1)
-    training = [load(shards.folder, name, "train", tokenizer.vocab_size) for name in sources]
-    tokens = np.concatenate([shard.tokens for shard in training])
-    starts = np.cumsum([0, *(len(shard.tokens) for shard in training)])
-    document_starts = [shard.offsets[:-1] + start for shard, start in zip(training, starts, strict=False)]
-    five_gram = NGram(
-        tokens, np.concatenate([*document_starts, starts[-1:]]), vocab_size=tokenizer.vocab_size
-    )
     results, sizes = {}, {}
     for number, name in enumerate(sources):
         context.reporter.progress(name, number + 1, len(sources) + 1)
@@ -71,8 +113,9 @@ def _bits_per_byte(
         needed = {
             "model": bits.model_bits(model, shard, settings.sequence_length),
             "xz": bits.xz_bits(texts),
-            "unigram": bits.unigram_bits(tokens, shard, tokenizer.vocab_size, tokenizer.bos_id),
-            "five_gram": bits.ngram_bits(five_gram, shard),
+            "unigram": bits.unigram_bits(baselines.counts, shard, tokenizer.bos_id),
         }
+        if baselines.five_gram is not None:
+            needed["five_gram"] = bits.ngram_bits(baselines.five_gram, shard)
         results[name] = {method: value / sizes[name] for method, value in needed.items()}
     return {"bits_per_byte": results, "held_out_bytes": sizes}

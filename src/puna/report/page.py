@@ -110,14 +110,16 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """One sentence: does the model need fewer bits than xz and unigram on every source, and on how many fewer
     than the 5-gram?
 
-    Equal is not better. A score that is missing or not finite is not counted, and said to be missing.
+    Equal is not better. A score that is missing or not finite is not counted, and said to be missing; but a
+    method that no source has was not asked for.
     """
+    present = {method for methods in scores.values() for method in methods}
     lost: list[str] = []
     missing = compared = 0
     against_five: list[bool] = []
     for source, methods in scores.items():
         model = number(methods.get("model"))
-        for method in ("xz", "unigram", "five_gram"):
+        for method in [method for method in ("xz", "unigram", "five_gram") if method in present]:
             other = number(methods.get(method))
             if model is None or other is None:
                 missing += 1
@@ -144,6 +146,15 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     gap = f" ({missing} score{'s are' if missing > 1 else ' is'} missing)" if missing else ""
     return f"In bits per byte of held-out text, {' and '.join(clauses)}{gap}."
+
+
+def five_gram_note(data: Mapping[str, Any]) -> str:
+    """Say how much of the training tokens the 5-gram learned from; empty where it was all of them."""
+    tokens = data.get("five_gram_tokens") or {}
+    learned, everything = number(tokens.get("learned")), number(tokens.get("all"))
+    if learned is None or everything is None or learned >= everything:
+        return ""
+    return f"The 5-gram learned from {learned:,.0f} of {everything:,.0f} training tokens."
 
 
 def corpus(data: Mapping[str, Any]) -> Html:
@@ -319,19 +330,20 @@ def scores(data: Mapping[str, Any]) -> Html:
             for value in values.values()
         )
         own, five = values.get("model"), values.get("five_gram")
-        ratio = f"{own / five:.2f}\xa0×" if own is not None and five else NONE
-        rows.append([source, size(sizes.get(source)), *cells, ratio])
+        ratio = [f"{own / five:.2f}\xa0×" if own is not None and five else NONE]
+        rows.append([source, size(sizes.get(source)), *cells, *(ratio if "five_gram" in present else [])])
     labels: dict[str, str] = {method: METHODS.get(method, method) for method in order}
     groups = {
         source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
     }
     return _join(
-        '<p class="soft">What each method needs to send the held-out documents, over their size; lower is '
-        "better, the best of a row is bold. All but xz learned from the training documents; xz sees nothing "
-        "but the text it packs.</p>",
+        '<p class="soft">What each method needs to send the held-out documents and where each ends, over '
+        "their size; lower is better, the best of a row is bold. All but xz learned from the training "
+        "documents and begin each document anew; xz sees nothing but the documents it packs, one after the "
+        f"other, a byte behind each. {escape(five_gram_note(data))}</p>",
         table(
             "Bits per byte of held-out documents",
-            ["source", "text", *labels.values(), "model / 5-gram"],
+            ["source", "text", *labels.values(), *(["model / 5-gram"] if "five_gram" in present else [])],
             rows,
         ),
         figure(

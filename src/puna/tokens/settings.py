@@ -8,7 +8,8 @@ from puna.run.settings import not_hashed
 
 
 class TokenizerSettings(BaseModel):
-    """SentencePiece BPE as in the paper, section 2.1: digits split, bytes for unknown characters."""
+    """SentencePiece BPE as in the paper, section 2.1: digits of every script split, bytes for unknown
+    characters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

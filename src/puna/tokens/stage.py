@@ -11,7 +11,7 @@ from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 
-VERSIONS = {"tokenizer": 4, "tokens": 3}
+VERSIONS = {"tokenizer": 5, "tokens": 3}
 
 
 class SplitSettings(BaseModel):

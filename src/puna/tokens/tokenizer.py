@@ -1,12 +1,17 @@
 """SentencePiece BPE as in the paper (section 2.1, "Tokenizer"): digits split, bytes for unknown characters,
 nothing normalised away.
 
+Digits are those of every script (Unicode's category Nd). SentencePiece's own `split_digits` knows ASCII's and
+the full-width ones; the others are set apart in the training text, so that no piece holds one beside anything
+else. Encoding needs no rule of its own: where no piece joins digits, none is found.
+
 `decode(encode(text)) == text` for every text. SentencePiece alone misses one case: it writes a space as
 U+2581, so a U+2581 of the text itself would come back as a space. Here that character is always written as
 its three bytes.
 """
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ from puna.tokens.settings import TokenizerSettings
 
 SPACE = "\u2581"
 LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
+OTHER_DIGITS = re.compile(r"[^\D0-9\uff10-\uff19]")  # those that SentencePiece does not split
+BOUNDARY = "\uffff"  # in training text: no piece crosses it. Unicode has no such character, and it gets none
 THREADS = 4  # a constant, since SentencePiece writes it into the model
 Array = np.ndarray[Any, Any]
 
@@ -76,6 +83,66 @@ class Tokenizer:
         """Piece of a token, with SentencePiece's space mark as a space."""
         return self._processor.id_to_piece(token).replace(SPACE, " ")
 
+    def byte(self, token: int) -> bytes:
+        """The byte that a token stands for; empty for a token that stands for text."""
+        if not self._processor.is_byte(token):
+            return b""
+        return bytes([int(self._processor.id_to_piece(token)[3:5], 16)])
+
+
+class TextStream:
+    """Token ids -> text, one id after the other: what the calls return, joined, is `Tokenizer.decode` of all.
+
+    Only whole characters are returned; the bytes of one wait, three at most, for those that complete it. A
+    call decodes two ids at most, however many came before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._bytes = b""
+        # The id with which the text begins: only there is a space dropped, which SentencePiece puts before
+        # every text. What comes later is decoded behind this id.
+        self._first: list[int] = []
+        self._first_characters = 0
+
+    def add(self, token: int) -> str:
+        """Return the text that a token completes; it may be empty."""
+        if byte := self._tokenizer.byte(token):
+            if not self._first:
+                self._first, self._first_characters = [token], len(self._tokenizer.decode([token]))
+            self._bytes += byte
+            return self._characters(end=False)
+        text = self._tokenizer.decode([*self._first, token])[self._first_characters :]
+        if not self._first and (text or self._tokenizer.decode([token, token])):
+            self._first, self._first_characters = [token], len(text)
+        return self.end() + text
+
+    def end(self) -> str:
+        """Return the text of the bytes that still wait, U+FFFD for those that are no character."""
+        return self._characters(end=True)
+
+    def _characters(self, end: bool) -> str:
+        """Take characters from the bytes, and U+FFFD for each byte that begins none.
+
+        end: no more bytes come, so that what waits for them is none.
+        """
+        text = ""
+        while self._bytes and (end or len(self._bytes) >= _character_bytes(self._bytes[0])):
+            size = _character_bytes(self._bytes[0])
+            try:
+                text += self._bytes[:size].decode()
+            except UnicodeDecodeError:
+                text, size = text + "\ufffd", 1
+            self._bytes = self._bytes[size:]
+        return text
+
+
+def _character_bytes(first: int) -> int:
+    """Bytes of a character in UTF-8 by the first of them; 1 where no character begins so."""
+    if first < 0xC0 or first >= 0xF8:
+        return 1
+    return 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+
 
 def load(path: Path) -> Tokenizer:
     """Read a SentencePiece model file. Raises UserError when the file is missing or not one."""
@@ -95,6 +162,11 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
+def set_digits_apart(text: str) -> str:
+    """Put a boundary on both sides of each digit that SentencePiece does not split by itself."""
+    return OTHER_DIGITS.sub(rf"{BOUNDARY}\g<0>{BOUNDARY}", text)
+
+
 def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
     """Train a tokenizer; return its model file as bytes, equal for equal texts on every machine.
 
@@ -105,12 +177,13 @@ def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(texts),
+            sentence_iterator=lines(map(set_digits_apart, texts)),
             model_writer=model,
             model_type="bpe",
             vocab_size=settings.vocab_size,
             character_coverage=settings.character_coverage,
             split_digits=True,
+            pretokenization_delimiter=BOUNDARY,
             byte_fallback=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
