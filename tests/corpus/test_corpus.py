@@ -252,7 +252,11 @@ def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> 
 
 def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     rows = [
-        {"url": f"https://{host}/{n}", "text": f"{text(9000 + n)} Write to nobody@example.org."}
+        {
+            "url": f"https://{host}/{n}?by=nobody@example.org",
+            "title": "Of nobody@example.org",
+            "text": f"{text(9000 + n)} Write to nobody@example.org.",
+        }
         for n, host in enumerate(["a.org", "www.b.org"])
     ]
     (tmp_path / "domains.txt").write_text("b.org\n")
@@ -269,7 +273,10 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     funnel, out = run(made)
     assert funnel["dropped"]["rows"] == {"opt-out: domain": 1}
     (row,) = pq.read_table(out / "rows.parquet").to_pylist()
-    assert row["url"] == "https://a.org/0" and "nobody@example.org" not in row["text"]
+    assert row["url"] == "https://a.org/0?by=%3CEMAIL%3E" and row["title"] == "Of <EMAIL>"
+    assert row["text"].endswith("Write to <EMAIL>.")
+    (dropped,) = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert (dropped["url"], dropped["detail"]) == ("https://www.b.org/1?by=%3CEMAIL%3E", "1 email")
     card, summary = (out / "data_card.md").read_text(), (out / "public_summary.md").read_text()
     assert "| opt-out: domain | 1 |" in card and "records left out for them: 1." in summary
     assert (
