@@ -167,6 +167,7 @@ def puna_finds(folder: Path) -> Work:
             found = index.add([document["id"] for document in lot], signatures[done : done + len(lot)])
             done += len(lot)
             yield from itertools.compress(lot, (found < 0).tolist())
+        index.close()
 
     return work
 

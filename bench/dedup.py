@@ -112,6 +112,7 @@ def index_puna(signatures: np.ndarray) -> None:
     for start in range(0, len(signatures), 10_000):
         part = signatures[start : start + 10_000]
         ours.add([f"{start + at:032d}" for at in range(len(part))], part)
+        ours.commit()
     shutil.rmtree(folder)
 
 

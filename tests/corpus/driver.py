@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
-from puna.corpus import pipeline
+from puna.corpus import merge, passes, pipeline, tables
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.sources.fetch import RawFile
 from puna.run.settings import ExecutionSettings
@@ -28,8 +29,13 @@ def main() -> None:
 
     def progress(what: str, done: int, total: int) -> None:
         if [what, done] == job["stop_at"]:
+            if job["is_killed"]:
+                os.kill(os.getpid(), signal.SIGKILL)
             os._exit(STOPPED)
 
+    if size := job["piece_characters"]:
+        merge.PIECE_CHARACTERS = size
+        passes.BATCH_CHARACTERS = tables.BATCH_CHARACTERS = size // 2
     counts = pipeline.documents(
         CorpusSettings.model_validate(job["settings"]),
         files,

@@ -4,6 +4,7 @@ runs."""
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,11 +54,14 @@ def job(
     files: dict[str, list[Path]],
     execution: dict[str, Any] | None = None,
     stop_at: tuple[str, int] | None = None,
+    is_killed: bool = False,
+    piece_characters: int = 0,
     **settings: Any,
 ) -> Path:
     """A job for the driver. Sources are read as lines unless said otherwise.
 
-    stop_at: the process ends at once when its progress comes there.
+    stop_at: the process ends at once when its progress comes there, by a signal where it `is_killed`.
+    piece_characters: so much goes through the merge between two points from which it can go on.
     """
     sources = settings.pop("sources", {})
     listed = [
@@ -68,6 +72,8 @@ def job(
         "settings": {"sources": listed, **settings},
         "execution": {"group_bytes": 1, "workers": 1, **(execution or {})},
         "stop_at": stop_at,
+        "is_killed": is_killed,
+        "piece_characters": piece_characters,
         "files": {source: [str(path) for path in paths] for source, paths in files.items()},
         "scratch": str(folder / f"{name}-scratch"),
         "out": str(folder / name),
@@ -220,6 +226,7 @@ def test_twenty_kills_give_the_same_bytes(whole: Any, village: Any) -> None:
             for path_in_scratch in (folder / "killed-scratch").iterdir():
                 if path_in_scratch.is_file():
                     path_in_scratch.unlink()
+            shutil.rmtree(folder / "killed-scratch" / "merge")
         if kills == 20:
             break
         time.sleep(0.05)
@@ -252,7 +259,11 @@ def test_a_later_dump_is_compared_with_a_known_run(village: Any, whole: Any) -> 
 
 def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     rows = [
-        {"url": f"https://{host}/{n}", "text": f"{text(9000 + n)} Write to nobody@example.org."}
+        {
+            "url": f"https://{host}/{n}?by=nobody@example.org",
+            "title": "Of nobody@example.org",
+            "text": f"{text(9000 + n)} Write to nobody@example.org.",
+        }
         for n, host in enumerate(["a.org", "www.b.org"])
     ]
     (tmp_path / "domains.txt").write_text("b.org\n")
@@ -269,7 +280,10 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     funnel, out = run(made)
     assert funnel["dropped"]["rows"] == {"opt-out: domain": 1}
     (row,) = pq.read_table(out / "rows.parquet").to_pylist()
-    assert row["url"] == "https://a.org/0" and "nobody@example.org" not in row["text"]
+    assert row["url"] == "https://a.org/0?by=%3CEMAIL%3E" and row["title"] == "Of <EMAIL>"
+    assert row["text"].endswith("Write to <EMAIL>.")
+    (dropped,) = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert (dropped["url"], dropped["detail"]) == ("https://www.b.org/1?by=%3CEMAIL%3E", "1 email")
     card, summary = (out / "data_card.md").read_text(), (out / "public_summary.md").read_text()
     assert "| opt-out: domain | 1 |" in card and "records left out for them: 1." in summary
     assert (

@@ -1,5 +1,6 @@
 """Counts of a source's documents by step, and by host for whatever stands as an address."""
 
+import json
 from typing import Any
 
 import pytest
@@ -56,3 +57,16 @@ def test_the_hosts_with_most_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(funnel, "MOST_HOSTS", 10)
     stats.add(made("https://late.example/", size=100))
     assert stats.hosts["others"] == 100 and "late.example" not in stats.hosts
+
+
+def test_counts_go_on_from_what_json_holds() -> None:
+    whole, first = SourceStats(), SourceStats()
+    records = [made(reason=reason) for reason in ("", "too short", "", funnel.TAIL)]
+    for number, record in enumerate(records):
+        whole.add(record)
+        if number < 2:
+            first.add(record)
+    again = SourceStats.of(json.loads(json.dumps(first.counters())))
+    for record in records[2:]:
+        again.add(record)
+    assert vars(again) == vars(whole) and again.funnel() == whole.funnel()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from puna.corpus.filters import privacy
 from puna.corpus.filters.opt_out import OptOut
 from puna.corpus.readers import reader
 from puna.corpus.record import DAMAGED, RawDocument, Record, Refuses, SkippedRecord, TruncatedFile
@@ -30,8 +31,9 @@ def _records_of(
     file: RawFile, source: SourceSettings, settings: CorpusSettings, refuses: Refuses
 ) -> Iterator[Record]:
     def dropped(reason: str, detail: str = "", url: str = "", offset: int = 0) -> Record:
-        place = Record(source=source.name, file=file.name, url=url, offset=offset)
-        place.reason, place.detail = reason, detail
+        place = Record(source=source.name, file=file.name, offset=offset)
+        place.url, counts = privacy.scrub_url(url, settings.privacy)
+        place.reason, place.detail = reason, detail or privacy.told(counts)
         return place
 
     if file.unreadable:

@@ -14,7 +14,7 @@ from puna.corpus.filters import perplexity, reference
 from puna.corpus.groups import Group
 from puna.corpus.readers.wiki.references import Citations, cited
 from puna.corpus.settings import CorpusSettings, PerplexitySettings, ReferenceSettings
-from puna.corpus.tables import rows_of
+from puna.corpus.tables import link_or_copy, rows_of
 from puna.errors import UserError
 
 
@@ -136,11 +136,4 @@ def copy_models(folder: Path, out: Path) -> None:
     """Copy or link what `train_models` left in `folder` to `out`."""
     for name in ("perplexity", "reference"):
         if (folder / name).is_dir():
-            shutil.copytree(folder / name, out / name, copy_function=_link_or_copy)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+            shutil.copytree(folder / name, out / name, copy_function=link_or_copy)

@@ -52,6 +52,18 @@ class SourceStats:
             known = host in self.hosts or len(self.hosts) < MOST_HOSTS
             self.hosts[host if known else "others"] += record.size
 
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return all counts, as JSON can hold them."""
+        return {name: dict(counter) for name, counter in vars(self).items()}
+
+    @classmethod
+    def of(cls, counters: dict[str, dict[str, int]]) -> "SourceStats":
+        """Go on from what `counters` returned."""
+        stats = cls()
+        for name, counts in counters.items():
+            getattr(stats, name).update(counts)
+        return stats
+
     def funnel(self) -> dict[str, dict[str, int]]:
         return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}
 

@@ -5,6 +5,7 @@ first group that lacks it.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,15 @@ from puna.corpus.groups import Group
 from puna.corpus.record import DAMAGED, Record, record_schema, score_schema
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.steps import Step, cleaning, filtering, run, scoring
-from puna.corpus.tables import BATCH_CHARACTERS, Array, Writer, characters_of, read_records, rows_of
+from puna.corpus.tables import (
+    BATCH_CHARACTERS,
+    Array,
+    Writer,
+    characters_of,
+    count_rows,
+    read_records,
+    rows_of,
+)
 from puna.errors import UserError
 
 
@@ -80,9 +89,20 @@ def score(group: Group) -> None:
                 writer.add(record)
 
 
-def documents(groups: list[Group]) -> Iterator[list[Record]]:
-    """What the passes left of all groups: records with scores and signatures, about a megabyte at a time."""
-    return _batches(record for group in groups for record in _documents(group))
+def documents(groups: Iterable[Group], done: int = 0) -> Iterator[list[Record]]:
+    """What the passes left of all groups: records with scores and signatures, about a megabyte at a time.
+
+    done: so many records are left out; groups that have no more are not read.
+    """
+    return _batches(_documents_after(groups, done))
+
+
+def _documents_after(groups: Iterable[Group], done: int) -> Iterator[Record]:
+    for group in groups:
+        count = count_rows(group.path("filtered")) if done else 0
+        if done < count or not done:
+            yield from itertools.islice(_documents(group), done, None)
+        done = max(0, done - count)
 
 
 def _documents(group: Group) -> Iterator[Record]:

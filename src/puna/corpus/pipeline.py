@@ -3,7 +3,7 @@
 The steps that a document goes through are listed in `steps.py`. Raw files take them in groups, which workers
 take in any order. Between the passes stands what looks at all groups in their order: which lines came before,
 what the quality filters learn, and which documents are repeats. A run that was stopped goes on at the first
-group without a pass's result.
+group without a pass's result, or in the middle of the merge.
 """
 
 import json
@@ -62,8 +62,7 @@ def documents(
     thresholds = fit.thresholds(settings, scored, scratch)
 
     # 4. Merge: drop low scores and what came before: sentences, equal and near-equal documents, books.
-    progress("merging", len(groups), len(groups))
-    counts = merge(settings, groups, thresholds, out, root)
+    counts = merge(settings, groups, thresholds, scratch=scratch, out=out, root=root, progress=progress)
     counts |= {"learnt": thresholds.describe(), "lines": lines}
 
     (out / "data_card.md").write_text(data_card(settings, counts))

@@ -162,7 +162,7 @@ class CorpusSettings(BaseModel):
         "with Puna",
     )
     privacy: tuple[Literal["email", "phone", "ip"], ...] = Field(
-        (), description="what is replaced by a placeholder in every text"
+        (), description="what is replaced by a placeholder in every text, title and address"
     )
     on_damaged_file: Literal["stop", "skip"] = Field(
         "stop", description="a truncated or unreadable raw file ends the run, or is counted"

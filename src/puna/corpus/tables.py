@@ -4,6 +4,7 @@ Both are written and read about a megabyte at a time, so that memory does not gr
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -25,26 +26,14 @@ def characters_of(record: Record) -> int:
     return len(record.text) + RECORD_CHARACTERS
 
 
-class Writer:
-    """A Parquet file of records that appears under its name when the block ends well.
+class _Batches:
+    """Takes records one by one, and hands them on as Arrow tables of about a megabyte of text."""
 
-    schema: its columns are attributes of Record. compression: zstd for files that stay, lz4 for those that
-    are read once more, and soon.
-    """
-
-    def __init__(self, path: Path, schema: Any, compression: str = "zstd") -> None:
-        self.path, self.schema, self.compression = path, schema, compression
-        self._unfinished = unfinished(path)
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
         self._records: list[Record] = []
         self._characters = 0
         self._flushes = 0
-        self._file: Any = None
-
-    def __enter__(self) -> "Writer":
-        import pyarrow.parquet as pq
-
-        self._file = pq.ParquetWriter(self._unfinished, self.schema, compression=self.compression)
-        return self
 
     def add(self, record: Record) -> None:
         """Append a record, which must not change any more."""
@@ -54,16 +43,42 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write the records that wait, as one row group."""
+        """Write the records that wait: in Parquet they are one row group."""
         import pyarrow as pa
 
         if self._records:
             columns = {name: list(map(attrgetter(name), self._records)) for name in self.schema.names}
-            self._file.write_table(pa.Table.from_pydict(columns, self.schema))
+            self._write(pa.Table.from_pydict(columns, self.schema))
         self._records, self._characters = [], 0
         self._flushes += 1
         if self._flushes % BATCHES_RELEASED == 0:
             release_memory()
+
+    def _write(self, rows: Any) -> None:
+        raise NotImplementedError
+
+
+class Writer(_Batches):
+    """A Parquet file of records that appears under its name when the block ends well.
+
+    schema: its columns are attributes of Record. compression: zstd for files that stay, lz4 for those that
+    are read once more, and soon.
+    """
+
+    def __init__(self, path: Path, schema: Any, compression: str = "zstd") -> None:
+        super().__init__(schema)
+        self.path, self.compression = path, compression
+        self._unfinished = unfinished(path)
+        self._file: Any = None
+
+    def __enter__(self) -> "Writer":
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetWriter(self._unfinished, self.schema, compression=self.compression)
+        return self
+
+    def _write(self, rows: Any) -> None:
+        self._file.write_table(rows)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         try:
@@ -73,6 +88,45 @@ class Writer:
             self._file.close()
         if kind is None:
             finish(self._unfinished, self.path)
+
+
+class Rows(_Batches):
+    """Records on their way to a Parquet file, in a file that only grows.
+
+    Cut back to its length after any `flush`, it holds what had been added by then, and more can be added;
+    Parquet cannot, since what is where stands at its end. The file is one Arrow stream for each flush.
+    """
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        super().__init__(schema)
+        self.path = path
+        path.touch()
+
+    def _write(self, rows: Any) -> None:
+        import pyarrow as pa
+
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with self.path.open("ab") as file, pa.ipc.new_stream(file, self.schema, options=options) as stream:
+            stream.write_table(rows)
+
+    def finish(self, path: Path) -> None:
+        """Write all that was added as a Parquet file: a row group for each flush."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.flush()
+        size, part = self.path.stat().st_size, unfinished(path)
+        with (
+            pa.OSFile(str(self.path)) as file,
+            pq.ParquetWriter(part, self.schema, compression="zstd") as out,
+        ):
+            while file.tell() < size:
+                with pa.ipc.open_stream(file) as stream:
+                    out.write_table(stream.read_all())
+                self._flushes += 1
+                if self._flushes % BATCHES_RELEASED == 0:
+                    release_memory()
+        finish(part, path)
 
 
 class Array:
@@ -131,6 +185,21 @@ def finish(part: Path, path: Path) -> None:
     """Give a complete file its name."""
     sync(part)
     os.replace(part, path)
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a Parquet file has."""
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file that does not change any more a second name, or copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def read_records(path: Path) -> Iterator[Record]:

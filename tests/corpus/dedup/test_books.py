@@ -181,6 +181,12 @@ def test_what_many_books_share_is_not_content(monkeypatch) -> None:
     assert ours.add("again", synthetic(25, 300) + notice)[0] == "25"
     _, counts = np.unique(np.concatenate([run for run, _ in ours.runs]), return_counts=True)
     assert counts.max() == books.MOST_BOOKS + 1
+    again = Books()  # with the same books, by their samples
+    for identity, sample in zip(ours.identities, ours.samples, strict=True):
+        again.add_again(identity, sample)
+    assert again.identities == ours.identities and len(again.runs) == len(ours.runs)
+    for theirs, own in zip(again.runs, ours.runs, strict=True):
+        assert all((one == two).all() for one, two in zip(theirs, own, strict=True))
 
 
 def test_collections_translations_and_anthologies(library) -> None:

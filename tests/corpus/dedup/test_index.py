@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from puna.corpus.dedup import index, near
 from puna.corpus.dedup.index import Index
 from puna.errors import UserError
+from puna.run import artifact
 
 from .test_near import jaccard, pairs
 
@@ -113,11 +114,15 @@ index.sync = artifact.sync = dying(artifact.sync)
 os.replace = dying(os.replace)
 Path.unlink = dying(Path.unlink)
 new = np.load(sys.argv[3])
-index.Index(Path(sys.argv[1]), new.shape[1], 0.75).add([str(number) for number in range(len(new))], new)
+ours = index.Index(Path(sys.argv[1]), new.shape[1], 0.75)
+for start in range(0, len(new), 3):
+    part = new[start : start + 3]
+    ours.add([str(start + number) for number in range(len(part))], part)
+ours.close()
 """
 
 
-def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
+def test_what_a_killed_process_added_since_the_last_commit_leaves_no_trace(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(index, "FAN_OUT", 2)
     old, new = made_up([(group, 0) for group in range(6)]), made_up([(group, 2) for group in range(3, 12)])
     np.save(tmp_path / "new.npy", new)
@@ -129,6 +134,7 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         folder = tmp_path / str(step)
         ours = Index(folder, K, 0.75)
         assert ours.add(ids[0], old).tolist() == expected[0]
+        ours.commit()
         arguments = [sys.executable, "-c", ADD, str(folder), str(step), str(tmp_path / "new.npy")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         code = subprocess.run(arguments, env=environment, check=False).returncode
@@ -137,14 +143,63 @@ def test_a_killed_add_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         if ours.documents == 6:
             assert ours.answers(0, 99).tolist() == expected[0]
             assert ours.add(ids[1], new).tolist() == expected[1]
-        assert ours.documents == 15 and ours.answers(6, 15).tolist() == expected[1]
+            ours.commit()
+        assert (
+            Index(folder, K, 0.75).documents == ours.documents == 15
+            and ours.answers(6, 15).tolist() == expected[1]
+        )
         again = ours.add(["a", "b"], new[-2:])
         assert again.tolist() == [13, 14]
+        ours.close()
         assert {path.name for path in folder.glob("run-*")} == {run["name"] for run in ours._state()["runs"]}
         if code == 0:
             break
     assert ends[-1] == (0, 15) and len(ends) > 8
     assert (-signal.SIGKILL, 6) in ends and (-signal.SIGKILL, 15) in ends
+
+
+def test_the_disk_is_waited_for_at_a_commit_alone(tmp_path, monkeypatch) -> None:
+    synced: list[str] = []
+    for module in (index, artifact):
+        monkeypatch.setattr(module, "sync", lambda path: synced.append(path.name))
+    ours = Index(tmp_path, K, 0.75)
+    synced.clear()
+    for number in range(40):
+        ours.add([str(number)], made_up([(number, 0)]))
+    assert not synced and Index(tmp_path, K, 0.75).documents == 0
+    ours.commit()
+    runs = [run["name"] for run in ours._state()["runs"]]
+    grown = ["signatures.bin", "answers.bin", "ids.bin", "ends.bin"]
+    assert synced == [*grown, *runs, tmp_path.name, f"{index.STATE}.part", tmp_path.name] and len(runs) == 5
+    synced.clear()
+    ours.add(["40"], made_up([(40, 0)]))
+    ours.commit()
+    assert synced[4] == ours._state()["runs"][-1]["name"] and len(synced) == 8
+
+
+def test_what_nobody_committed_keeps_others_from_adding(tmp_path) -> None:
+    ours, other = Index(tmp_path, K, 0.75), Index(tmp_path, K, 0.75)
+    ours.add(["a"], made_up([(0, 0)]))
+    with pytest.raises(UserError, match="another run is at work"):
+        other.add(["b"], made_up([(1, 0)]))
+    ours.commit()
+    assert other.add(["b", "c"], made_up([(1, 0), (0, 0)])).tolist() == [-1, 0]
+
+
+def test_the_last_commit_can_be_taken_back(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(index, "FAN_OUT", 2)
+    ours = Index(tmp_path, K, 0.75)
+    ours.add(["a"], made_up([(0, 0)]))
+    first = ours.commit()
+    for number in range(1, 6):  # the first run is merged into others
+        ours.add([str(number)], made_up([(number, 0)]))
+    ours.commit()
+    index.restore(tmp_path, first)
+    again = Index(tmp_path, K, 0.75)
+    assert again.documents == 1 and again.add(["b", "c"], made_up([(0, 0), (1, 0)])).tolist() == [0, -1]
+    again.close()
+    assert again.answers(0, 9).tolist() == [-1, 0, -1]
+    assert sorted(path.name for path in tmp_path.glob("*.bin")) == sorted(path.name for path in again.files())
 
 
 def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
@@ -154,6 +209,7 @@ def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
     for start in range(0, 300, 20):
         ours.add([f"{at:032d}" for at in range(start, start + 20)], signatures[start : start + 20])
     assert (ours.answers(0, 300) >= 0).sum() == 100
+    ours.close()
     files = sum(path.stat().st_size for path in tmp_path.glob("*.bin"))
     assert files == 300 * (128 + 16 + 32) + 12 * 200 * 16
 
@@ -161,6 +217,7 @@ def test_the_folder_is_as_large_as_stated(tmp_path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path) -> None:
     ours = Index(tmp_path / "index", K, 0.75)
     ours.add(["a"], made_up([(0, 0)]))
+    ours.commit()
     with pytest.raises(UserError, match=r"uint32 \[2, 32\], one row for each id, not uint32 \[1, 32\]"):
         ours.add(["a", "b"], made_up([(0, 0)]))
     with pytest.raises(UserError, match=r"was made with threshold 0.75, not threshold 0.8; use those"):
@@ -178,6 +235,7 @@ def test_what_does_not_fit_is_refused(tmp_path) -> None:
 def test_a_full_disk_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
     ours = Index(tmp_path, K, 0.75)
     ours.add(["a"], made_up([(0, 0)]))
+    ours.commit()
 
     def full(path: Path, content: str) -> None:
         raise OSError(28, "No space left on device")
@@ -186,5 +244,6 @@ def test_a_full_disk_leaves_the_index_as_it_was(tmp_path, monkeypatch) -> None:
         patch.setattr(index, "write_atomically", full)
         with pytest.raises(UserError, match=r"No space left on device; what it held before is whole"):
             ours.add(["b"], made_up([(1, 0)]))
+            ours.commit()
     assert ours.documents == 1
     assert ours.add(["c", "d"], made_up([(1, 0), (0, 0)])).tolist() == [-1, 0]

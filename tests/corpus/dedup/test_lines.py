@@ -102,6 +102,22 @@ def test_first_copies_are_kept_however_the_calls_are_cut(monkeypatch) -> None:
     check()
 
 
+def test_a_set_with_the_news_of_another_is_equal(either_code, monkeypatch) -> None:
+    monkeypatch.setattr(lines, "SMALLEST_TABLE", 2)
+
+    @given(VALUES, CUTS, st.integers(2, 14))
+    def check(values: np.ndarray, cuts: list[int], most: int) -> None:
+        one, other = (lines.HashSet(most * lines.BYTES_PER_LINE, keeps_news=True) for _ in range(2))
+        for part in cut(values, cuts):
+            one.mark_new(part)
+            other.mark_new(one.news())
+        assert (one.table == other.table).all() and one.sizes == other.sizes
+        assert (one.count, one.scopes) == (other.count, other.scopes)
+        assert not len(one.news())
+
+    check()
+
+
 def test_many_hashes_go_through_growing_tables() -> None:
     values = hashing.mix(np.random.default_rng(0).integers(1, 60_000, 100_000).astype(np.uint64))
     expected = np.zeros(len(values), bool)

@@ -1,12 +1,15 @@
 """What is scrubbed, what looks alike and is not, and that any text takes linear time."""
 
+import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.filters.privacy import KINDS, scrub
+from puna.corpus.filters.privacy import KINDS, PrivateData, scrub, scrub_url, told
+from puna.corpus.record import Record
 from tests.timing import within
 
 
@@ -125,3 +128,66 @@ def test_books_are_hardly_touched(data: Path) -> None:
         for kind, count in scrub(text)[1].items():
             totals[kind] += count
     assert (totals["phone"], totals["ip"]) == (numbers, 1) and numbers and 0 < totals["email"] < 60
+
+
+def test_text_title_and_address_are_scrubbed_and_counted_together() -> None:
+    address = "https://herd.org/of/jane@herd.org?tel=%2B49+30+123456"
+    record = Record(text="From 8.8.4.4, a@b.org", title="By jane@herd.org", url=address)
+    untouched = Record(text="a text", title="a title", url="https://herd.org/a/1")
+    PrivateData(KINDS).apply([record, untouched])
+    assert (record.text, record.title) == ("From <IP>, <EMAIL>", "By <EMAIL>")
+    assert record.url == "https://herd.org/of/%3CEMAIL%3E?tel=%3CPHONE%3E"
+    assert record.detail == "3 email, 1 phone, 1 ip"
+    assert (untouched.url, untouched.title, untouched.detail) == ("https://herd.org/a/1", "a title", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "scrubbed", "counts"),
+    [
+        ("https://a.org/?m=jane%40herd.org&x=1", "https://a.org/?m=%3CEMAIL%3E&x=1", "1 email"),
+        ("https://a.org/?next=https%3A%2F%2Fb.org%2F%3Fm%3Djane%2540herd.org",
+         "https://a.org/?next=https:%2F%2Fb.org%2F%3Fm%3D%3CEMAIL%3E", "1 email"),
+        ("https://a.org/s?q=tel+030+1234567#jane@herd.org",
+         "https://a.org/s?q=tel+%3CPHONE%3E#%3CEMAIL%3E", "1 email, 1 phone"),
+        ("http://a.org/call/555-234-5678/", "http://a.org/call/%3CPHONE%3E/", "1 phone"),
+        ("http://a.org/ip/81.169.145.10;by=jane@herd.org", "http://a.org/ip/%3CIP%3E;by=%3CEMAIL%3E",
+         "1 email, 1 ip"),
+        ("https://a.org/?ip=2a00:1450:4001:81b::200e", "https://a.org/?ip=%3CIP%3E", "1 ip"),
+        ("ftp://jane:secret@a.org:21/x", "ftp://%3CEMAIL%3E@a.org:21/x", "1 email"),
+        ("http://jane%40herd.org:x@a.org/", "http://%3CEMAIL%3E@a.org/", "1 email"),
+        ("http://151.101.1.69/a", "http://151.101.1.69/a", ""),  # the host says who published it
+        ("mailto:jane@herd.org?subject=a", "mailto:%3CEMAIL%3E?subject=a", "1 email"),
+        ("http://[broken/jane@herd.org", "http://[broken/%3CEMAIL%3E", "1 email"),
+        ("jane@herd.org.txt#1", "jane@herd.org.txt#1", ""),  # no top-level domain
+        ("mail of jane@herd.org#1", "mail of <EMAIL>#1", "1 email"),
+        ("https://a.org/2012/03/04/1234567890-a%20b?v=1.2.3.4&id=4111111111111111",
+         "https://a.org/2012/03/04/1234567890-a%20b?v=1.2.3.4&id=4111111111111111", ""),
+        ("https://medium.com/@jane/a-post-0a1b2c3d4e5f", "https://medium.com/@jane/a-post-0a1b2c3d4e5f", ""),
+    ],
+)  # fmt: skip
+def test_addresses(address: str, scrubbed: str, counts: str) -> None:
+    found, own = scrub_url(address)
+    assert (found, told(own)) == (scrubbed, counts)
+    again, more = scrub_url(found)
+    assert again == found and not more.total()
+    assert scrub_url(address, [])[0] == address
+
+
+URL_PIECES = [*PIECES, "%40", "%", "&", "=", "?", "#", ";", "+", "%2B49", "é", "%E9", "\ud800"]
+
+
+@given(st.lists(st.sampled_from(URL_PIECES), max_size=30).map("".join) | st.text())
+def test_an_address_keeps_its_host_and_its_parts(rest: str) -> None:
+    address = f"https://jane.herd.org:80/{rest}"
+    scrubbed, counts = scrub_url(address)
+    assert scrubbed.startswith("https://jane.herd.org:80/") and (counts or scrubbed == address)
+    assert urlsplit(scrubbed).hostname == "jane.herd.org"
+    cut = [re.split("[/?#&=;]", each) for each in (address, scrubbed)]
+    assert len(cut[0]) == len(cut[1])
+    written = sum(unquote(part).count(f"<{kind.upper()}>") for kind in KINDS for part in cut[1])
+    assert written >= counts.total()
+
+
+@pytest.mark.parametrize("piece", ["1", "a@", "%40", "%25", "/", "a@b.co/", "+", "1.1.", "555-234-"])
+def test_addresses_take_linear_time(piece: str) -> None:
+    within(2, lambda: scrub_url("http://a.org/" + piece * (100_000 // len(piece))))

@@ -57,7 +57,7 @@ def _personal_data(settings: CorpusSettings) -> str:
     if not settings.privacy:
         return "nothing was removed; names, addresses and numbers that the sources hold are in the text."
     kinds = " and ".join(settings.privacy)
-    return f"{kinds} replaced by rules, which miss some and take some others."
+    return f"{kinds} replaced in texts, titles and addresses by rules, which miss some and take some others."
 
 
 def _filters(settings: CorpusSettings, counts: dict[str, Any]) -> list[str]:

@@ -97,10 +97,18 @@ class Books:
             best = max(best, candidate) if best else candidate
         if best and best[0] > self.threshold:
             return self.identities[-best[1]], float(best[0])
+        self._keep(identity, hashes, limit, own)
+        return None
+
+    def add_again(self, identity: str, sample: tuple[Any, int]) -> None:
+        """Add a book that was kept after the same books before, by its sample."""
+        hashes, limit = sample
+        self._keep(identity, hashes, limit, hashes[self._look_up(hashes)[1] <= MOST_BOOKS])
+
+    def _keep(self, identity: str, hashes: Any, limit: int, own: Any) -> None:
         self._enter(own, len(self.identities))
         self.identities.append(identity)
         self.samples.append((hashes, limit))
-        return None
 
     def _enter(self, hashes: Any, book: int) -> None:
         """Put a book's hashes into the inverted index: a new run, merged with those at most twice as long."""

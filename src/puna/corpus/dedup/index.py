@@ -5,9 +5,11 @@ were no duplicates themselves), so what is dropped always resembles something th
 changes do not drift away. Of several the first is named. The answers depend on the order of the documents
 alone, not on how they are cut into calls.
 
+What was added becomes durable by `commit`, in one piece: every file is synced to disk, and last of all
+index.json is replaced. What a killed process added after that leaves no trace.
+
 In the folder:
-  index.json         settings, how many documents count, and which runs: written last and in one rename, so a
-                     killed `add` leaves no trace
+  index.json         settings, how many documents count, and which runs
   signatures.bin     the lowest byte of each value of a signature, uint8 [documents, k] (b-bit MinHash: Li and
                      König 2010)
   answers.bin        int64 [documents]: the number of the document that this one repeats, or -1
@@ -23,6 +25,7 @@ for each of its keys, at most the whole runs: so at a billion documents add a mi
 """
 
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -63,6 +66,14 @@ class NearDuplicates:
             records[number].drop(NEAR, f"of {identity}", identity)
 
 
+def restore(folder: Path, state: dict[str, Any]) -> None:
+    """Take the index in a folder back to the last commit but one, if nothing was added after the last.
+
+    state: what that commit returned.
+    """
+    write_atomically(folder / STATE, json.dumps(state, indent=1) + "\n")
+
+
 class Index:
     """The index in `folder`, made where there is none.
 
@@ -79,17 +90,22 @@ class Index:
         self.folder, self.k, self.threshold = folder, k, threshold
         self.bands, self.rows = near.bands(k, threshold)
         self.needed = near.needed(k, threshold)
+        self._added: dict[str, Any] | None = None  # the state with what was added since the last commit
+        self._hold = contextlib.ExitStack()  # of the folder, meanwhile
         if not (folder / STATE).exists():
             with locked(folder), _disk_errors(folder):
                 if not (folder / STATE).exists():
                     empty = {"documents": 0, "id_bytes": 0, "next_run": 0, "runs": []}
                     self._write({**self._settings(), **empty})
-        self._state()
+        self._committed()
 
     def _settings(self) -> dict[str, Any]:
         return {"format": FORMAT, "k": self.k, "threshold": self.threshold}
 
     def _state(self) -> dict[str, Any]:
+        return self._added or self._committed()
+
+    def _committed(self) -> dict[str, Any]:
         try:
             state = json.loads((self.folder / STATE).read_bytes())
             other = {key: state[key] for key, value in self._settings().items() if state[key] != value}
@@ -131,6 +147,35 @@ class Index:
         write_atomically(self.folder / STATE, json.dumps(state, indent=1) + "\n")
         sync(self.folder)
 
+    def commit(self) -> dict[str, Any]:
+        """Make durable what was added, and let go of the folder. Returns what index.json holds now.
+
+        Runs that were merged into others since the last commit count no more; they stay until the next `add`
+        or `close`, for who has to go back to the state before (`restore`).
+        """
+        state, self._added = self._added, None
+        if state:
+            with self._hold, _disk_errors(self.folder):
+                known = self._committed()["runs"]
+                runs = [run["name"] for run in state["runs"] if run not in known]
+                for name in (*self._files(state), *runs):
+                    sync(self.folder / name)
+                sync(self.folder)
+                self._write(state)
+        return self._committed()
+
+    def close(self) -> None:
+        """Commit, and remove what counts no more."""
+        state = self.commit()
+        with locked(self.folder), _disk_errors(self.folder):
+            self._remove_unfinished(state, state)
+
+    def files(self) -> list[Path]:
+        """Paths of what counts, without index.json."""
+        state = self._state()
+        grown = [name for name, (_, size) in self._files(state).items() if size]
+        return [self.folder / name for name in (*grown, *(run["name"] for run in state["runs"]))]
+
     @property
     def documents(self) -> int:
         """Number of documents added: an interrupted run continues with the document of this number."""
@@ -155,8 +200,9 @@ class Index:
         return ids
 
     def add(self, ids: list[str], signatures: Any) -> Any:
-        """Add documents with these signatures (uint32 [n, k]): all, or none when stopped or out of disk.
+        """Add documents with these signatures (uint32 [n, k]): all, or none when out of disk.
 
+        They are durable after `commit`; until then nobody else may add to the folder.
         Returns int64 [n]: for each the number of the kept document before it with an estimated Jaccard index
         of at least the threshold, or -1 where there is none, and for texts without words.
         """
@@ -168,30 +214,39 @@ class Index:
             )
         if not ids:
             return np.zeros(0, np.int64)
-        with locked(self.folder), _disk_errors(self.folder):
-            state = self._state()
-            if state["documents"] + len(ids) > MOST_DOCUMENTS:
-                raise UserError(
-                    f"the index in {self.folder} is full: it holds at most {MOST_DOCUMENTS} documents; "
-                    "begin another"
-                )
-            self._remove_unfinished(state)
-            small = signatures.astype(np.uint8)
-            keys = self._keys(signatures)
-            has_words = (signatures != near.EMPTY).any(1)
-            answers, in_bucket = self._compare_with_runs(state, keys, small, has_words)
-            entered = self._compare_in_call(keys, small, has_words, answers, in_bucket, state["documents"])
-            self._append(state, ids, small, answers)
-            at = np.flatnonzero(entered)
-            order = at[np.argsort(keys.reshape(-1)[at], kind="stable")]
-            if len(order):
-                documents = (order // self.bands + (state["documents"] - len(ids))).astype(np.uint32)
-                self._write_run(state, 0, iter([(keys.reshape(-1)[order], documents)]), len(order))
-            merged = self._merge(state)
-            self._write(state)
-            for run in merged:
-                (self.folder / run["name"]).unlink()
+        if not self._added:
+            self._hold.enter_context(locked(self.folder))
+        try:
+            with _disk_errors(self.folder):
+                answers, self._added = self._add(ids, signatures)
+        finally:
+            if not self._added:
+                self._hold.close()
         return answers
+
+    def _add(self, ids: list[str], signatures: Any) -> tuple[Any, dict[str, Any]]:
+        """Answers, and the state with these documents."""
+        committed = self._committed()
+        state = copy.deepcopy(self._added or committed)
+        if state["documents"] + len(ids) > MOST_DOCUMENTS:
+            raise UserError(
+                f"the index in {self.folder} is full: it holds at most {MOST_DOCUMENTS} documents; "
+                "begin another"
+            )
+        self._remove_unfinished(state, committed)
+        small = signatures.astype(np.uint8)
+        keys = self._keys(signatures)
+        has_words = (signatures != near.EMPTY).any(1)
+        answers, in_bucket = self._compare_with_runs(state, keys, small, has_words)
+        entered = self._compare_in_call(keys, small, has_words, answers, in_bucket, state["documents"])
+        self._append(state, ids, small, answers)
+        at = np.flatnonzero(entered)
+        order = at[np.argsort(keys.reshape(-1)[at], kind="stable")]
+        if len(order):
+            documents = (order // self.bands + (state["documents"] - len(ids))).astype(np.uint32)
+            self._write_run(state, 0, iter([(keys.reshape(-1)[order], documents)]), len(order))
+        self._merge(state)
+        return answers, state
 
     def _keys(self, signatures: Any) -> Any:
         """Hash each band of each document, uint64 [n, bands]: equal for equal values of one band only."""
@@ -271,7 +326,6 @@ class Index:
         for name, content in contents.items():
             with (self.folder / name).open("ab") as file:
                 file.write(content if isinstance(content, bytes) else content.data)
-            sync(self.folder / name)
         state["documents"] += len(ids)
         state["id_bytes"] = int(ends[-1])
 
@@ -288,29 +342,25 @@ class Index:
                 file.seek(8 * entries + 4 * done)
                 file.write(documents.data)
                 done += len(keys)
-        sync(self.folder / name)
         state["next_run"] += 1
         state["runs"].append({"name": name, "level": level, "entries": entries})
 
-    def _merge(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """Merge the last eight runs while they are of one level; return the runs that no longer count."""
-        merged: list[dict[str, Any]] = []
+    def _merge(self, state: dict[str, Any]) -> None:
+        """Merge the last eight runs while they are of one level."""
         while len(state["runs"]) >= FAN_OUT and len({run["level"] for run in state["runs"][-FAN_OUT:]}) == 1:
             last = state["runs"][-FAN_OUT:]
             runs = list(self._runs({"runs": last}))
             del state["runs"][-FAN_OUT:]
             entries = sum(run["entries"] for run in last)
             self._write_run(state, last[0]["level"] + 1, _in_order(runs, entries), entries)
-            merged += last
-        return merged
 
-    def _remove_unfinished(self, state: dict[str, Any]) -> None:
-        """Remove what a killed `add` left."""
-        for name, (_, size) in self._files(state).items():
+    def _remove_unfinished(self, *states: dict[str, Any]) -> None:
+        """Remove what counts in none of the states: what a killed or failed `add` left, and merged runs."""
+        for name, (_, size) in self._files(states[0]).items():
             path = self.folder / name
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
-        counted = {run["name"] for run in state["runs"]}
+        counted = {run["name"] for state in states for run in state["runs"]}
         for path in self.folder.glob("run-*.bin"):
             if path.name not in counted:
                 path.unlink()

@@ -116,10 +116,10 @@ class HashSet:
     """The different hashes of a scope, in at most `memory_bytes` (16 bytes each).
 
     When one more does not fit, a new scope begins with an empty memory; `scopes` counts them. What `mark_new`
-    returns does not depend on how the hashes are cut into calls.
+    returns does not depend on how the hashes are cut into calls. keeps_news: `news` is asked for.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, keeps_news: bool = False) -> None:
         self.most = int(memory_bytes) // BYTES_PER_LINE
         if self.most < SMALLEST_TABLE:
             raise UserError(
@@ -127,6 +127,7 @@ class HashSet:
                 f"give at least {SMALLEST_TABLE * BYTES_PER_LINE}"
             )
         self.scopes = 1
+        self._news: list[Any] | None = [] if keeps_news else None
         self._clear()
 
     def _clear(self) -> None:
@@ -146,7 +147,15 @@ class HashSet:
             done += put(hashes[done:], is_new[done:])
             if done < len(hashes):
                 self._make_room()
+        if self._news is not None:
+            self._news.append(hashes[is_new & (hashes != 0)])
         return is_new
+
+    def news(self) -> Any:
+        """Return what was new since the last call, uint64 [n]: added in order, all news make an equal set."""
+        news = np.concatenate([np.zeros(0, np.uint64), *(self._news or ())])
+        self._news = []
+        return news
 
     def _put(self, hashes: Any, is_new: Any) -> int:
         """Fill in `is_new` until the table is as full as it may be; return how many hashes were processed."""

@@ -54,16 +54,17 @@ def sentence_table() -> Any:
 class Spans:
     """The different spans of the texts so far, in at most `memory_bytes` (16 bytes each).
 
-    A full memory is emptied. found, removed: sentences so far; scopes: how often the memory began empty.
+    A full memory is emptied. seen: the spans. found, removed: sentences so far; scopes: how often the memory
+    began empty.
     """
 
     def __init__(self, memory_bytes: int) -> None:
-        self._seen = HashSet(memory_bytes)
+        self.seen = HashSet(memory_bytes, keeps_news=True)
         self.found = self.removed = 0
 
     @property
     def scopes(self) -> int:
-        return self._seen.scopes
+        return self.seen.scopes
 
     def unseen(self, texts: list[str]) -> list[tuple[str, int]]:
         """Remove from each text the sentences of spans that came before, here or in an earlier text.
@@ -81,7 +82,7 @@ class Spans:
         spans = np.maximum(mix(first), np.uint64(1))
         across_texts = text_of[: len(spans)] != text_of[SPAN - 1 :]
         spans[across_texts] = 0  # always new
-        repeated = np.flatnonzero(~self._seen.mark_new(spans))
+        repeated = np.flatnonzero(~self.seen.mark_new(spans))
         gone = np.zeros(len(solid), np.bool_)
         for offset in range(SPAN):
             gone[repeated + offset] = True

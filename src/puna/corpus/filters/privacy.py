@@ -1,15 +1,18 @@
-"""E-mail addresses, phone numbers and IP addresses of a text, replaced by placeholders.
+"""E-mail addresses, phone numbers and IP addresses of a record, replaced by placeholders.
 
-They are recognised by shape alone, so some are missed and some other text is taken for one. To spare what
-looks alike, a phone number needs an international or national prefix and separators, or a word such as "Tel."
-before it, and an IP address must be one that is routed on the Internet.
+They are looked for in its text, its title and its address. They are recognised by shape alone, so some are
+missed and some other text is taken for one. To spare what looks alike, a phone number needs an international
+or national prefix and separators, or a word such as "Tel." before it, and an IP address must be one that is
+routed on the Internet.
 """
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from puna.corpus.record import Record
 
@@ -96,26 +99,43 @@ _NOT_ROUTED = [ipaddress.ip_network(block) for block in _UNROUTED.split()]
 _LOCAL_ONLY = [ipaddress.ip_network(block) for block in _PRIVATE.split()]
 _GLOBAL = ipaddress.ip_network("2000::/3")
 
+# URLs (RFC 3986): scheme, authority, and the rest, which is cut at its delimiters.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)(//[^/?#]*)?(.*)\Z", re.DOTALL)
+_DELIMITER = re.compile("([/?#&=;])")
+_LITERAL = "!$'(),*:@"  # what a part of a URL may hold as it is, beside letters, digits and -._~
+_MAY_HOLD = re.compile("[@%:]|(?:[0-9][^0-9]{0,3}){4}")
+_MOST_DECODED = 3  # an address in the query of another is encoded twice
+
 
 @dataclass(frozen=True)
 class PrivateData:
-    """Step: replace personal data of some kinds by placeholders; say in `detail` how much."""
+    """Step: replace personal data of some kinds by placeholders; say in `detail` how much.
+
+    In the text, the title and the address.
+    """
 
     kinds: Collection[Kind]
 
     def apply(self, records: list[Record]) -> None:
         for record in records:
-            record.text, counts = scrub(record.text, self.kinds)
-            record.detail = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            record.text, in_text = scrub(record.text, self.kinds)
+            record.title, in_title = scrub(record.title, self.kinds)
+            record.url, in_url = scrub_url(record.url, self.kinds)
+            record.detail = told(in_text + in_title + in_url)
 
 
-def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, dict[Kind, int]]:
+def told(counts: Counter[Kind]) -> str:
+    """Return for people how many of each kind were replaced; "" where none was."""
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+
+
+def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, Counter[Kind]]:
     """Replace personal data in a text: (text with PLACEHOLDERS, how many of each kind), in linear time.
 
     What is between < and > is replaced together with them. local_ip: addresses of private networks and links
     are replaced too; loopback, documentation and unrouted ones never are.
     """
-    counts: dict[Kind, int] = {}
+    counts: Counter[Kind] = Counter()
     finders: dict[Kind, Callable[[str], _Spans]] = {
         "email": _emails,
         "ip": lambda text: _addresses(text, local_ip),
@@ -125,6 +145,44 @@ def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) ->
         if kind in kinds:
             text, counts[kind] = _replace(text, find, PLACEHOLDERS[kind])
     return text, counts
+
+
+def scrub_url(url: str, kinds: Collection[Kind] = KINDS) -> tuple[str, Counter[Kind]]:
+    """Replace personal data in an address: (address, how many of each kind). A URL stays one.
+
+    Each part of path, query and fragment is looked at as it reads decoded; where something is found, it is
+    encoded again, placeholders too (%3CEMAIL%3E). User and password before a host are an e-mail address. The
+    host stays, also a numeric one: it says who published the page, and opt-outs go by it. What has no scheme,
+    such as a name inside a file, is a text.
+    """
+    found = _URL.match(url)
+    if not found or not kinds:
+        return scrub(url, kinds)
+    scheme, authority, rest = found[1], found[2] or "", found[3]
+    counts: Counter[Kind] = Counter()
+    user, _, host = authority.removeprefix("//").rpartition("@")
+    placeholder = quote(PLACEHOLDERS["email"])
+    if user and user != placeholder and "email" in kinds:
+        authority = f"//{placeholder}@{host}"
+        counts["email"] += 1
+    parts = _DELIMITER.split(rest)
+    for number, part in enumerate(parts):
+        if _MAY_HOLD.search(part):
+            parts[number], own = _scrub_part(part, kinds)
+            counts += own
+    return scheme + authority + "".join(parts), counts
+
+
+def _scrub_part(part: str, kinds: Collection[Kind]) -> tuple[str, Counter[Kind]]:
+    """Replace personal data in a part of a URL without delimiters. A plus sign may be one, or a space."""
+    for decode, encode, literal in ((unquote, quote, _LITERAL + "+"), (unquote_plus, quote_plus, _LITERAL)):
+        plain = decode(part)
+        for _ in range(_MOST_DECODED - 1):
+            plain = unquote(plain)
+        scrubbed, counts = scrub(plain, kinds)
+        if counts.total():
+            return encode(scrubbed, literal, errors="replace"), counts
+    return part, counts
 
 
 def _replace(text: str, find: Callable[[str], _Spans], placeholder: str) -> tuple[str, int]:
