@@ -1,9 +1,9 @@
 """Hold the budgets of size: what a reader must read between a batch on disk and the optimizer step, and the
 package as a whole.
 
-Counts the files that `train/pretraining.py`, the trainer among them, imports at module level, directly or through others (imports inside
-functions and under TYPE_CHECKING are not followed), and lines of code: no blanks, comments or docstrings.
-Ends with 1 when a budget is exceeded.
+Counts the files that `train/pretraining.py` imports at module level, directly or through others, the trainer
+among them (imports inside functions and under TYPE_CHECKING are not followed), and lines of code: no blanks,
+comments or docstrings. Ends with 1 when a budget is exceeded.
 """
 
 import ast
