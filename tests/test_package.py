@@ -162,11 +162,3 @@ def test_fingerprints_are_the_same_on_every_machine() -> None:
         == hashlib.sha256(text.encode()).hexdigest()[:12]
         == "7b9252ddd586"
     )
-
-
-def test_size_budgets() -> None:
-    root = Path(__file__).parents[1]
-    result = subprocess.run(
-        [sys.executable, root / "tools" / "closure.py"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout

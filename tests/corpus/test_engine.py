@@ -52,7 +52,8 @@ def test_two_workers_are_processes_of_their_own(tmp_path: Path) -> None:
 
 def test_workers_end_with_a_killed_process(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom puna.corpus.engine import Engine\nfrom tests.corpus import test_engine\n"
+        "from pathlib import Path\nfrom tests.corpus import test_engine\n"
+        "from puna.corpus.engine import Engine\n"
         f"list(Engine(2).each(test_engine.wait, [Path({str(tmp_path)!r}) / name for name in 'ab']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
