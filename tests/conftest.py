@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import tiny
+
 # The same examples on every machine, and no deadline on busy ones. HYPOTHESIS_PROFILE=default looks for new
 # ones.
 settings.register_profile("puna", derandomize=True, deadline=None)
@@ -19,4 +21,15 @@ def data() -> Path:
     folder = Path(os.environ.get("PUNA_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / "raw").is_dir():
         pytest.skip(f"no real data at {folder}: set PUNA_DATA to a folder with raw/, models/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small.toml, its raw files and the finished run out/small; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = tiny.write(folder)
+    result = tiny.puna("run", recipe, "--out", folder / "out")
+    assert "report: " in result.stdout
+    assert result.stderr.startswith(f"{recipe} → {folder}/out/small\n")
     return folder

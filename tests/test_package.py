@@ -13,9 +13,10 @@ import pytest
 
 import puna
 from puna import recipe, stages
-from puna.run import artifact
+from puna.run import artifact, compiled
 from puna.run.build import Build
 from puna.run.settings import ExecutionSettings
+from tests import tiny
 
 MODULES = sorted(
     module.name
@@ -36,6 +37,66 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+MALLOPT = """
+#include <dlfcn.h>
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
+extern "C" int mallopt(int parameter, int value) {
+    std::FILE* log = std::fopen(std::getenv("MALLOPT_LOG"), "a");
+    std::fprintf(log, "%d %d %d\\n", getpid(), parameter, value);
+    std::fclose(log);
+    return reinterpret_cast<int (*)(int, int)>(dlsym(RTLD_NEXT, "mallopt"))(parameter, value);
+}
+"""
+
+
+@pytest.fixture
+def mallopt_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line for every change of an allocator policy: its process, parameter and value."""
+    source, log = tmp_path / "mallopt.cpp", tmp_path / "mallopt.log"
+    source.write_text(MALLOPT)
+    if (library := compiled.library(source)) is None:
+        pytest.skip("no C++ compiler")
+    log.touch()
+    monkeypatch.setenv("MALLOPT_LOG", str(log))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    return log
+
+
+def test_no_import_sets_an_environment_variable_or_an_allocator_policy(mallopt_log: Path) -> None:
+    """Of what ours import, torch, Arrow and others are asked first."""
+    code = (
+        "import importlib, os, torch, pyarrow, sentencepiece\nbefore = dict(os.environ)\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)\n"
+        "print({name: value for name, value in os.environ.items() if before.get(name) != value})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "{}\n"
+    assert mallopt_log.read_text() == ""
+    again = [sys.executable, "-c", "import ctypes; ctypes.CDLL(None).mallopt(-1, 99)"]
+    subprocess.run(again, check=True)
+    assert mallopt_log.read_text().endswith(" -1 99\n")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_does_not_run_under_the_corpus_allocator_policy(
+    workers: int, mallopt_log: Path, tmp_path: Path
+) -> None:
+    """One heap for all threads is a policy of the corpus' own processes alone."""
+    M_ARENA_MAX = -8
+    command = tiny.command(
+        "run", tiny.write(tmp_path), "--out", tmp_path, "-s", f"execution.workers={workers}"
+    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    changes = [tuple(map(int, line.split())) for line in mallopt_log.read_text().splitlines()]
+    assert {parameter for pid, parameter, _ in changes if pid == process.pid} == {-1, -3}  # of the training
+    others = {pid for pid, parameter, value in changes if (parameter, value) == (M_ARENA_MAX, 1)}
+    assert process.pid not in others and len(others) >= (workers > 1)
 
 
 def test_readers_named_in_settings_are_there() -> None:
@@ -101,11 +162,3 @@ def test_fingerprints_are_the_same_on_every_machine() -> None:
         == hashlib.sha256(text.encode()).hexdigest()[:12]
         == "7b9252ddd586"
     )
-
-
-def test_size_budgets() -> None:
-    root = Path(__file__).parents[1]
-    result = subprocess.run(
-        [sys.executable, root / "tools" / "closure.py"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout

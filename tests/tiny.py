@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from puna import recipe, stages
+from puna.run.artifact import Artifact
+from puna.run.build import Build
+
 WHO = [
     "The old llama",
     "A young herder",
@@ -128,3 +132,38 @@ def digests(out: Path) -> dict[str, str]:
     """Digest of every finished artifact under `out`, by the name of its folder."""
     found = out.glob("*/*-*/artifact.json")
     return {path.parent.name: json.loads(path.read_bytes())["digest"] for path in found}
+
+
+class Watcher:
+    """A reporter that keeps what it is told, and asks for a stop after some steps."""
+
+    def __init__(self, stop_after: int = 0) -> None:
+        self.stop_after = stop_after
+        self.notes: list[str] = []
+        self.losses: dict[int, float] = {}
+
+    def stage(self, name: str, state: str, detail: str = "") -> None: ...
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def event(self, event: Any) -> None:
+        if hasattr(event, "text"):
+            self.notes.append(event.text)
+        elif hasattr(event, "loss"):
+            self.losses[event.step] = event.loss
+
+    def should_stop(self) -> bool:
+        return bool(self.stop_after) and len(self.losses) >= self.stop_after
+
+
+def run_here(
+    path: Path, out: Path, *overrides: str, stop_after: int = 0
+) -> tuple[dict[str, Artifact], Watcher]:
+    """Run a recipe's stages up to the training in this process."""
+    loaded = recipe.load(path, overrides)
+    watcher = Watcher(stop_after)
+    listed = [stage for stage in stages.stages(loaded, path.parent) if stage.name != "scores"]
+    return Build(out, listed, loaded.execution, watcher.should_stop).run(watcher), watcher

@@ -5,7 +5,6 @@ import json
 import lzma
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -347,48 +346,6 @@ def test_an_output_folder_that_cannot_be(finished: Path) -> None:
     for out in (finished / "small.toml", Path("/dev/null"), Path("/proc/x")):
         refused = puna("run", finished / "small.toml", "--out", out, code=2).stderr
         assert f"cannot make the folder {out}/small" in refused
-
-
-def test_two_fresh_folders_have_the_same_digests(finished: Path, tmp_path: Path) -> None:
-    copy = changed_copy(finished, tmp_path)
-    puna("run", copy / "small.toml", "--out", tmp_path / "elsewhere")
-    expected = tiny.digests(finished / "out")
-    assert len(expected) == 6 and tiny.digests(tmp_path / "elsewhere") == expected
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ten_kills_at_random_moments_change_nothing(finished: Path, tmp_path: Path) -> None:
-    """SIGKILL to the whole process group, ten times, each somewhere in what is left of the run."""
-    copy, chance = changed_copy(finished, tmp_path), random.Random(7)
-    run = tiny.command("run", copy / "small.toml", "--out", copy / "out")
-    kills = 0
-    while kills < 10:
-        process = subprocess.Popen(
-            run,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=tiny.environment(),
-        )
-        try:
-            process.wait(chance.uniform(0.5, 5.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            kills += 1
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-        if process.returncode == 0:  # came to its end: begin again with what is left of the ten
-            assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
-            shutil.rmtree(copy / "out")
-        assert tiny.digests(copy / "out").items() <= tiny.digests(finished / "out").items()
-    puna("run", copy / "small.toml", "--out", copy / "out")
-    assert tiny.digests(copy / "out") == tiny.digests(finished / "out")
-    assert not list((copy / "out" / "small" / ".work").iterdir())
-    assert not list((copy / "out" / "small" / ".scratch").iterdir())
-    puna("verify", copy / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -155,3 +155,15 @@ def test_the_shell_completes(typed: str, completions: list[str]) -> None:
         command, capture_output=True, text=True, check=True, env={**os.environ, **variables}
     )
     assert result.stdout.split() == completions and result.stderr == ""
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_other_systems_get_one_sentence(
+    system: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(sys, "argv", ["puna", "run", "laptop"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = f"puna: Puna needs Linux, and this is {system}; a container or a virtual machine has it\n"
+    assert (ended.value.code, *capsys.readouterr()) == (2, "", told)

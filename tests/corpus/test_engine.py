@@ -2,6 +2,11 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,11 @@ from puna.errors import UserError
 
 def note(path: Path) -> None:
     path.write_text(str(os.getpid()))
+
+
+def wait(path: Path) -> None:
+    note(path)
+    time.sleep(200)
 
 
 def refuse(number: int) -> None:
@@ -40,6 +50,42 @@ def test_two_workers_are_processes_of_their_own(tmp_path: Path) -> None:
     )
 
 
+def test_workers_end_with_a_killed_process(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom tests.corpus import test_engine\n"
+        "from puna.corpus.engine import Engine\n"
+        f"list(Engine(2).each(test_engine.wait, [Path({str(tmp_path)!r}) / name for name in 'ab']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    try:
+        assert eventually(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+    finally:
+        process.kill()
+    process.wait()
+    workers = [Path("/proc", path.read_text()) for path in tmp_path.iterdir()]
+    try:
+        assert eventually(lambda: not any(map(runs, workers)), 10)
+    finally:
+        for worker in filter(runs, workers):
+            os.kill(int(worker.name), signal.SIGKILL)
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def runs(process: Path) -> bool:
+    """Whether a process is there and no zombie. process: its folder in /proc."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_errors_come_back_as_they_were() -> None:
     with pytest.raises(UserError, match=r"^row 2: mend it$"):
         list(Engine(1).each(refuse, [1, 2, 3]))
@@ -52,8 +98,6 @@ def test_errors_come_back_as_they_were() -> None:
 
 
 def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="Ray is not installed"):
         list(Engine(1, "local").each(refuse, [1]))

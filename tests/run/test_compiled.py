@@ -1,6 +1,7 @@
 """What is compiled and kept."""
 
 import ctypes
+import pwd
 from pathlib import Path
 
 import pytest
@@ -40,19 +41,35 @@ def test_a_compiler_may_have_words_behind_it(source: Path, monkeypatch: pytest.M
     assert compiled.kind(source) != "torch" and not compiled.problem(source)
 
 
-@pytest.mark.parametrize("cause", ["no such compiler", "it fails", "cache cannot be written", "no library"])
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "no such compiler",
+        "it fails",
+        "half a quotation",
+        "cache cannot be written",
+        "no home folder",
+        "no library",
+    ],
+)
 def test_a_library_that_does_not_load_is_not_what_computes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     if cause == "cache cannot be written":
         (tmp_path / "occupied").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "occupied"))
+    elif cause == "no home folder":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     elif cause == "no library":
         (tmp_path / "compiler").write_text('#!/bin/sh\nfor last; do :; done\necho x > "$last"\n')
         (tmp_path / "compiler").chmod(0o755)
+        monkeypatch.chdir(tmp_path)  # where it writes a file called --version
         monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
     else:
-        monkeypatch.setenv("CXX", "false" if cause == "it fails" else "/no/such/compiler")
+        named = {"no such compiler": "/no/such/compiler", "it fails": "false", "half a quotation": 'g++ "'}
+        monkeypatch.setenv("CXX", named[cause])
     assert compiled.kind(source) == "torch"
     assert compiled.load(source, {"one": "->n"}) is None
     assert compiled.problem(source)

@@ -59,6 +59,8 @@ def _root(
 
 def main() -> None:
     """Run a command; turn errors that a person can put right into one message and exit code 2."""
+    if sys.platform != "linux":
+        output.fail(f"Puna needs Linux, and this is {sys.platform}; a container or a virtual machine has it")
     try:
         code = app(prog_name="puna", standalone_mode=False)
     except UserError as error:

@@ -1,7 +1,12 @@
-"""Runs one function over many jobs on Daft: in this process, in several processes, or on a Ray cluster.
+"""Runs one function over many jobs: in this process one after the other, or on Daft in several processes or
+on a Ray cluster.
 
 A job writes its own result to a file by one atomic rename, so resuming, memory and the bytes of the result do
 not depend on the engine. What comes back through Daft is only that a job is done, or why it is not.
+
+Training follows in the process that called, so how its memory is allocated is left as it is: one heap for all
+threads is a policy of the workers' own processes. Jobs in this process run in the thread that called, whose
+heap is that one.
 """
 
 import contextlib
@@ -20,18 +25,14 @@ from puna.errors import UserError
 from puna.run import machine
 
 M_ARENA_MAX = -8  # of malloc.h
-# Daft calls from several threads where it stays in this process; memory is meant for one job.
+# Daft calls a worker from several threads; memory is meant for one job.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def prepare() -> None:
-    """Set up this process' allocator and libraries; call it before Arrow and Daft are imported."""
+    """Set up Arrow and Daft; call it before they are imported."""
     # Arrow's own allocator keeps what it freed: up to 70 MB in each process, at no gain in speed here.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    # One heap for all threads, since malloc_trim does not release the end of the others.
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")  # its bars and lines run into ours
     os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
@@ -62,20 +63,30 @@ class Engine:
 
         Raises UserError or OSError where a job did; jobs that are done by then stay done.
         """
-        if not jobs:
-            return
         prepare()
+        workers = min(self.processes, len(jobs))
+        if self.ray or workers > 1:
+            yield from self._on_daft(function, jobs, workers)
+            return
+        try:
+            for done, job in enumerate(jobs, 1):
+                _freeze()
+                function(job)
+                machine.release_memory()
+                yield done
+        finally:
+            gc.unfreeze()
+
+    def _on_daft(self, function: Callable[[Any], None], jobs: Sequence[Any], workers: int) -> Iterator[int]:
+        """`each` in processes of their own, which Daft or Ray starts and feeds."""
         import daft
 
-        workers = min(self.processes, len(jobs))
-        # One worker works in this process; several are processes of their own, which Daft starts and feeds.
-        options: dict[str, Any] = {"use_process": False}
+        options: dict[str, Any] = {"max_concurrency": workers}
         if self.ray:
             _connect(self.ray)
-            options = {"max_concurrency": workers}
-        elif workers > 1:
-            options = {"max_concurrency": workers, "use_process": True}
-        call = daft.cls(_Worker, **options)(function)
+        else:
+            options["use_process"] = True
+        call = daft.cls(_Worker, **options)(function, os.getpid())
         plan = daft.from_pydict({"job": [pickle.dumps(job) for job in jobs]})
         plan = plan.into_partitions(len(jobs)) if self.ray else plan.into_batches(1)
         plan = plan.select(call(daft.col("job")).alias("problem"))
@@ -93,15 +104,16 @@ class Engine:
 
 
 class _Worker:
-    """Holds the function, which Daft sends to each process once."""
+    """Holds the function, made by Daft in each process. caller: the process that asked for the work."""
 
-    def __init__(self, function: Callable[[Any], None]) -> None:
-        self.function, self.parent, self.watched = function, os.getpid(), False
+    def __init__(self, function: Callable[[Any], None], caller: int) -> None:
+        self.function, self.caller, self.prepared = function, caller, False
 
     def __call__(self, job: bytes) -> str:
-        if not self.watched and os.getpid() != self.parent:
-            self.watched = True
+        if not self.prepared and os.getpid() != self.caller:
+            self.prepared = True
             prepare()
+            _use_one_heap()
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         try:
             with _ONE_AT_A_TIME:
@@ -113,6 +125,13 @@ class _Worker:
         except OSError as error:
             return f"{error.errno}\0{error.strerror or error}\0{error.filename or ''}"
         return ""
+
+
+def _use_one_heap() -> None:
+    """Have all threads of a worker's process share a heap: malloc_trim does not release the end of others."""
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _freeze() -> None:

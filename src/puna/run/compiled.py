@@ -40,10 +40,13 @@ SWITCH = "PUNA_KERNELS"  # "off" in the environment: the slower code that is alw
 def compiler() -> list[str]:
     """The command of the C++ compiler, which may have words behind it as in CXX="ccache g++"; [] where there
     is none, or where kernels are switched off."""
-    if os.environ.get(SWITCH) == "off" or platform.system() != "Linux":
+    if os.environ.get(SWITCH) == "off":
         return []
-    named = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    return shlex.split(named) if named else []
+    named = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or ""
+    try:
+        return shlex.split(named)
+    except ValueError:  # a quotation mark alone: no such program
+        return [named]
 
 
 def kind(source: Path) -> str:
@@ -78,8 +81,12 @@ def _text(source: Path) -> str:
 
 
 def cache() -> Path:
-    """The user's folder for what is compiled once and kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
+    """The user's folder for what is compiled once and kept between runs. Raises OSError where there is
+    none."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "puna"
+    except RuntimeError as error:  # a user whom the system does not know, as in containers
+        raise OSError("this user has no home folder, and XDG_CACHE_HOME is not set") from error
 
 
 def keep_blocks() -> str:

@@ -33,7 +33,6 @@ OTHER_END_MARKS = tuple("。！？．｡؟۔।॥။።፧።៕՜՞։…」』
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 LOREM_IPSUM, CURLY_BRACKET, BAD_WORD = "C4: lorem ipsum", "C4: curly bracket", "C4: bad word"
 FEW_SENTENCES = "C4: fewer than 3 sentences"
-REASONS = (LOREM_IPSUM, CURLY_BRACKET, BAD_WORD, FEW_SENTENCES)
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 # Two characters of these scripts without spaces count as a word: Han, kana, Thai, Lao, Burmese, Khmer. Fewer
@@ -97,7 +96,7 @@ def _load_bad_words(path: Path) -> BadWords:
 
 
 def c4_clean(text: str, bad_words: BadWords | None = None, every_script: bool = False) -> tuple[str, str]:
-    """Return (cleaned page, ""), or ("", reason) when the page is dropped; reason is one of REASONS.
+    """Return (cleaned page, ""), or ("", reason) when the page is dropped; reason is one of those above.
 
     every_script: end marks of other scripts count too, and two characters of a script without spaces
     count as one word; without it only languages that end sentences as English does pass.

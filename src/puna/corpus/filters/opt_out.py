@@ -12,7 +12,6 @@ from puna.errors import UserError
 from puna.text.urls import MAXIMUM_HOST, escape_pattern, host_and_path
 
 BY_PATTERN, BY_DOMAIN, BY_ROBOTS = "opt-out: URL pattern", "opt-out: domain", "opt-out: robots"
-REASONS = (BY_PATTERN, BY_DOMAIN, BY_ROBOTS)
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]+\]")
 _PORT = re.compile(r":\d+$")
@@ -82,7 +81,7 @@ class OptOut:
         self.robots = _robots(robots, tuple(agent.lower() for agent in agents)) if robots else {}
 
     def refuses(self, url: str) -> str:
-        """Return why a URL must not be used, one of REASONS; "" where it may be."""
+        """Return why a URL must not be used, one of those above; "" where it may be."""
         host, path = host_and_path(url)
         if not host:
             return ""

@@ -134,10 +134,6 @@ def test_a_packed_dump_is_told_how_to_unpack(tmp_path: Path) -> None:
         list(stackexchange.read(path))
 
 
-def test_there_are_28_largest_sites() -> None:
-    assert len(set(stackexchange.LARGEST_SITES)) == 28
-
-
 @pytest.mark.parametrize(
     ("html", "text"),
     [

@@ -17,19 +17,6 @@ from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 
-# "The 28 largest websites" (section 2.1) are not named in the paper. These are the 28 largest archives, sites
-# about sites (meta) left out, in the listing of the public dump of June 2017, largest first.
-LARGEST_SITES = (
-    "stackoverflow.com", "math.stackexchange.com", "superuser.com", "askubuntu.com",
-    "serverfault.com", "tex.stackexchange.com", "ru.stackoverflow.com", "unix.stackexchange.com",
-    "codereview.stackexchange.com", "physics.stackexchange.com", "stats.stackexchange.com",
-    "mathoverflow.net", "english.stackexchange.com", "electronics.stackexchange.com",
-    "softwareengineering.stackexchange.com", "pt.stackoverflow.com", "gis.stackexchange.com",
-    "scifi.stackexchange.com", "gaming.stackexchange.com",
-    "dba.stackexchange.com", "apple.stackexchange.com", "wordpress.stackexchange.com",
-    "codegolf.stackexchange.com", "mathematica.stackexchange.com", "security.stackexchange.com",
-    "drupal.stackexchange.com", "salesforce.stackexchange.com", "sharepoint.stackexchange.com",
-)  # fmt: skip
 QUESTION, ANSWER = "1", "2"
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 CACHE_KIB = 32_000  # memory for posts that wait to be sorted; beyond it they go to a temporary file
