@@ -17,14 +17,19 @@ class ExecutionSettings(BaseModel):
     """How the work is done. May change in the middle of a run: it goes on in the same folder.
 
     The same result, bit for bit, for any value of remat, checkpoint_steps, checkpoints_kept, workers, ray,
-    group_bytes and memory_bytes; the same within rounding for device, threads, compile and
-    micro_batch_sequences.
+    group_bytes and memory_bytes; the same within rounding for device, compile and micro_batch_sequences. A
+    training keeps the number of threads that it began with, unless `threads` says another: Puna's kernels
+    give the same bits on any number, matrix libraries promise them for one number alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a model is trained; cuda: a GPU")
-    threads: int = Field(0, ge=0, description="threads of training and encoding; 0: one a core")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="threads of training and encoding; 0: one a core, and those it began with for a training",
+    )
     micro_batch_sequences: int | None = Field(
         None, ge=1, description="sequences in memory at once; default: the whole batch"
     )
