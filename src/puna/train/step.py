@@ -25,7 +25,7 @@ def loss_and_gradients(
 
     Each micro-batch's loss is summed and divided by the number of targets in the whole batch, so
     accumulation, packing, padding and the number of processes do not change the number. batch: this data
-    rank's rows. remat: see `puna.model.remat`. z_loss: factor of the squared log-sum that is added to each
+    rank's rows. remat: see `puna.model.block`. z_loss: factor of the squared log-sum that is added to each
     loss. dtype: of activations and products, default: the weights'.
     """
     device = model.output.weight.device
