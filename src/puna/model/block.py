@@ -84,17 +84,18 @@ def accumulate_weight_gradient(
     """
     if not needed or x is None:
         return None
-    if not has_gradient(weight):
+    total = gradient_of(weight)
+    if total is None:
         return weight_gradient(gradient, x, weight.dtype)
-    add_weight_gradient(weight.grad, gradient, x)
+    add_weight_gradient(total, gradient, x)
     return None
 
 
-def has_gradient(weight: Tensor) -> bool:
-    """Whether a weight has a gradient that more can be added to in place."""
+def gradient_of(weight: Tensor) -> Tensor | None:
+    """A weight's gradient so far, if more can be added to it in place."""
     if torch.compiler.is_compiling() or not (weight.is_leaf and weight.requires_grad):
-        return False
-    return weight.grad is not None
+        return None
+    return weight.grad
 
 
 def add_weight_gradient(total: Tensor, gradient: Tensor, x: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
-from puna.model.block import add_weight_gradient, has_gradient
+from puna.model.block import add_weight_gradient, gradient_of
 from puna.model.kernels import to_device
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_scatter
 
@@ -101,9 +101,10 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dhidden, dweight, weight = ctx.saved_tensors
         gradient = gradients[0]
-        if dweight is not None and gradient.device.type == "cpu" and has_gradient(weight):
+        total = gradient_of(weight)
+        if dweight is not None and total is not None and total.device.type == "cpu":
             # Scaled and added in one pass; see `accumulate_weight_gradient`.
-            weight.grad.add_(dweight, alpha=gradient.item())
+            total.add_(dweight, alpha=gradient.item())
             dweight = None
         dhidden, dweight = (x if x is None else x * gradient for x in (dhidden, dweight))
         return dhidden, dweight, None, None, None, None
