@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from puna.run.threads import bound_spinning
 from tests import tiny
+
+bound_spinning()  # before torch is imported: tests run beside each other
 
 # The same examples on every machine, and no deadline on busy ones. HYPOTHESIS_PROFILE=default looks for new
 # ones.

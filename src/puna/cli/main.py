@@ -12,6 +12,7 @@ import typer
 from puna.cli import model, output, run, signals, usage
 from puna.cli.corpus import corpus
 from puna.errors import UserError
+from puna.run import threads
 
 MAKE, LOOK, USE = "Make", "Look", "Use"
 
@@ -61,6 +62,7 @@ def main() -> None:
     """Run a command; turn errors that a person can put right into one message and exit code 2."""
     if sys.platform != "linux":
         output.fail(f"Puna needs Linux, and this is {sys.platform}; a container or a virtual machine has it")
+    threads.bound_spinning()
     try:
         code = app(prog_name="puna", standalone_mode=False)
     except UserError as error:

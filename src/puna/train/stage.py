@@ -92,10 +92,13 @@ def train(
     subscribers: each is given the model, its tokenizer and a function that publishes events of its own, and
     returns what is called with every event, after the log.
     """
+    import torch
+
     from puna.model import KERNELS
     from puna.model.llama import Llama
     from puna.model.weights import native
     from puna.run import compiled, machine
+    from puna.run.threads import Cores
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
@@ -103,6 +106,7 @@ def train(
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
+    cores, before = Cores(), torch.get_num_threads()
     shards, config, execution = inputs["tokens"], settings.model, context.execution
     if problem := compiled.problem(KERNELS):
         context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
@@ -134,6 +138,12 @@ def train(
         for listener in listening:
             listener(event)
 
+    free = cores.free()
+    if free < machine.cores() and not execution.threads:
+        context.reporter.note(
+            f"other programs are busy: training begins, and goes on, with threads for {free} of "
+            f"{machine.cores()} cores; execution.threads says another number"
+        )
     with context.pausable():
         progress = trainer.train(
             model,
@@ -142,9 +152,11 @@ def train(
             execution,
             checkpoints=context.scratch,
             before_decay=before_decay if settings.train.schedule == "wsd" else None,
+            threads=free,
             on_event=on_event,
             should_stop=context.should_stop,
         )
+    torch.set_num_threads(before)
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
     model.cpu()
