@@ -3,8 +3,8 @@
     python bench/busy.py [--rounds 3]
 
 Training is at shape S of train_step.py, generation 60 tokens with a model of the laptop recipe's size. Each
-measurement is a process of its own, as a person starts one. Peers: Puna with OpenMP's own waiting and a thread
-a core, as it was before threads were chosen, and transformers.
+measurement is a process of its own, as a person starts one. Peers: Puna with OpenMP's own waiting and a
+thread a core, as it was before threads were chosen, and transformers.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import table
 
@@ -130,7 +131,7 @@ def main() -> None:
     for what in ("training", "generation"):
         medians: dict[bool, dict[str, float]] = {}
         for busy in (False, True):
-            cases = {peer: (lambda peer=peer: speed(what, peer, busy)) for peer in PEERS}
+            cases = {peer: partial(speed, what, peer, busy) for peer in PEERS}
             medians[busy] = table.alternate(cases, options.rounds)
             beside = "one busy program a core" if busy else "nothing"
             found += table.rows(f"{what} beside {beside}", "tokens/s", medians[busy])
