@@ -212,8 +212,8 @@ def test_a_score_over_little_text_is_told_to_be_unsure() -> None:
         return {"held_out_documents": documents, "held_out_tokens": tokens}
 
     assert results.unsure({"a": part(8, 20_000)}) == ""
-    told = results.unsure({"a": part(7, 30_000), "b": part(8, 19_999), "c": part(9, 50_000), "d": {}})
-    assert "a (7 documents, 30,000 tokens), b (8 documents, 19,999 tokens)" in told and "c (" not in told
+    told = results.unsure({"a": part(7, 30_000), "b": part(1, 19_999), "c": part(9, 50_000), "d": {}})
+    assert "a (7 documents, 30,000 tokens), b (1 document, 19,999 tokens)" in told and "c (" not in told
 
 
 def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_has_no_column() -> None:

@@ -24,10 +24,10 @@ HEAD = """# Recipe keys
 Every key of a recipe, from the types of its settings. `puna keys --markdown` prints this page, and a test
 holds that it is up to date; `puna keys train` prints a section in the terminal. Any key can be set on the
 command line, as in `-s train.steps=300` or `-s corpus.sources.letters.reader=lines`; `NAME` below stands for
-the name of an entry, which a file writes as `[[corpus.sources]]` with a key `name`, or `[tokens.mixture.NAME]`.
-What is not marked *needed* can be left out, and so can the sections `corpus.perplexity`, `corpus.reference`
-and `tokens.mixture`. Unknown keys and values of another type are refused, all problems of a recipe at once; a
-key that had another name earlier is refused with its new one.
+the name of an entry, which a file writes as `[[corpus.sources]]` with a key `name`, or as
+`[tokens.mixture.NAME]`. What is not marked *needed* can be left out, and so can the sections
+`corpus.perplexity`, `corpus.reference` and `tokens.mixture`. Unknown keys and values of another type are
+refused, all problems of a recipe at once; a key that had another name earlier is refused with its new one.
 """
 FROM_THE_FILE = ("name",)  # keys that are needed, and are filled in where a recipe does not say them
 

@@ -102,7 +102,7 @@ class ConsoleView:
         elif state == "start":
             self._started = self._last_line = time.monotonic()
             self._line(f"[cyan]▸[/] {label} [dim]{described} ...[/]")
-            self._bar("", 0, None)
+            self._bar("getting ready", 0, self.total_steps if name == "train" else None)
         else:
             self._line(f"[green]✓[/] {label} [dim]{described}, {time.monotonic() - self._started:.1f} s[/]")
 
@@ -172,8 +172,7 @@ class ConsoleView:
                 BarColumn(30),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("so far"),
-                TextColumn("{task.description}", markup=False),
+                TextColumn("so far · {task.description}", markup=False),
             )
             self._progress = Live(*columns, console=self.console, transient=True)
             self._task = self._progress.add_task(what, total=total)

@@ -93,7 +93,8 @@ def unsure(mixture: Mapping[str, Mapping[str, Any]]) -> str:
         if documents is None or tokens is None:
             continue
         if documents < ENOUGH_DOCUMENTS or tokens < ENOUGH_TOKENS:
-            few.append(f"{source} ({documents:,.0f} documents, {tokens:,.0f} tokens)")
+            plural = "" if documents == 1 else "s"
+            few.append(f"{source} ({documents:,.0f} document{plural}, {tokens:,.0f} tokens)")
     if not few:
         return ""
     return (
