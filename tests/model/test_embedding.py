@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from puna.model.config import LlamaConfig
-from puna.model.embedding import Embedding
-from puna.model.llama import Llama
+from puna.model.llama import Embedding, Llama
 
 TOKENS, VOCABULARY, DIM = 8192, 1000, 16
 

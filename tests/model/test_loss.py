@@ -1,7 +1,5 @@
 """The head's loss: against plain torch, and no work where there is no target."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from puna.model import loss as loss_module
 from puna.model.llama import Llama
 
-from .test_remat import gradients_of, made
+from .test_block import GroupOfOne, gradients_of, made
 
 POLICIES = (None, "llama")
 
@@ -128,21 +126,6 @@ def test_what_depends_on_values_is_decided_where_they_are() -> None:
         loss = model.loss(tokens, targets, **options)
         assert loss.device.type == "meta" and loss.shape == ()
         assert model.hidden(tokens, document_ids=document_ids, remat=remat).device.type == "meta"
-
-
-class GroupOfOne:
-    """A tensor-parallel group of one process: what it exchanges is what it has."""
-
-    rank, size = 0, 1
-
-    def all_gather(self, shard: torch.Tensor) -> torch.Tensor:
-        return shard
-
-    def reduce_scatter(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
-        return lambda: value
-
-    def all_reduce(self, value: torch.Tensor, largest: bool = False) -> torch.Tensor:
-        return value
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ from tests.train.small import CONFIG, batches, settings
 
 def main() -> None:
     data, tensor, policy, tied = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "tied"
+    warnings.filterwarnings("error", message="FSDP2-wrapped module")
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens read so far, as `puna.model.llama.Cache` wants them."""
+"""Keys and values of the tokens read so far, as `puna.model.block.Cache` wants them."""
 
 import torch
 import torch.nn.functional as F

@@ -58,6 +58,13 @@ def upcast(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor without waiting for the device; the tensor itself where it is there already."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()  # a copy from other memory may wait for all that runs
+    return tensor.to(device, non_blocking=True)
+
+
 @functools.cache
 def _onednn_is_faster() -> bool:
     """Whether matrix products run on oneDNN: on AMD's CPUs MKL, which torch.mm calls, keeps to its AVX2 code;

@@ -7,17 +7,11 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
-from puna.model.remat import add_weight_gradient
+from puna.model.block import add_weight_gradient, gradient_of
+from puna.model.kernels import to_device
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_scatter
 
 CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor without waiting for the device; the tensor itself where it is there already."""
-    if tensor.device.type == "cpu" and device.type == "cuda":
-        tensor = tensor.pin_memory()  # a copy from other memory may wait for all that runs
-    return tensor.to(device, non_blocking=True)
 
 
 class HeadTargets(NamedTuple):
@@ -77,9 +71,11 @@ class HeadLoss(torch.autograd.Function):
         rows, count = max(1, CHUNK_FLOATS // len(weight)), len(selected.targets)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         dhidden = dweight = None
-        if needs_gradient:
+        if needs_gradient and ctx.needs_input_grad[0]:
             dhidden = torch.empty_like(hidden) if selected.positions is None else torch.zeros_like(hidden)
+        if needs_gradient and ctx.needs_input_grad[1]:
             dweight = torch.zeros_like(weight)
+        needs_gradient = dhidden is not None or dweight is not None
         buffer = hidden.new_empty(min(rows, count), len(weight))  # for the logits of every chunk
         for start in range(0, count, rows):
             targets, weights, positions = selected.rows(start, start + rows)
@@ -90,22 +86,27 @@ class HeadLoss(torch.autograd.Function):
             else:
                 loss, dlogits = _vocab_parallel_cross_entropy(logits, targets, weights, z, group)
             total += loss
-            if dhidden is not None and dweight is not None:
+            if dweight is not None:
                 add_weight_gradient(dweight, dlogits, chunk)
-                if positions is None:
-                    torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
-                else:
-                    dhidden.index_copy_(0, positions, torch.mm(dlogits, matrix))
+            if dhidden is not None and positions is not None:
+                dhidden.index_copy_(0, positions, torch.mm(dlogits, matrix))
+            elif dhidden is not None:
+                torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
         if dhidden is not None:
-            ctx.save_for_backward(reduce_scatter(dhidden, group)(), dweight)
+            dhidden = reduce_scatter(dhidden, group)()
+        ctx.save_for_backward(dhidden, dweight, weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        dhidden, dweight = ctx.saved_tensors
+        dhidden, dweight, weight = ctx.saved_tensors
         gradient = gradients[0]
-        if gradient.device.type != "cpu" or gradient.item() != 1.0:
-            dhidden, dweight = dhidden * gradient, dweight * gradient
+        total = gradient_of(weight)
+        if dweight is not None and total is not None and total.device.type == "cpu":
+            # Scaled and added in one pass; see `accumulate_weight_gradient`.
+            total.add_(dweight, alpha=gradient.item())
+            dweight = None
+        dhidden, dweight = (x if x is None else x * gradient for x in (dhidden, dweight))
         return dhidden, dweight, None, None, None, None
 
 

@@ -13,7 +13,7 @@ tokens of a forward pass and a weight [outputs, inputs]:
 
 Tokens are gathered before a product whose outputs are split (`all_gather`), and the terms of the sum are
 added up and scattered again after one whose inputs are split (`reduce_scatter`); backward does the same the
-other way round. In the backward of `remat` the reduce-scatter runs while the gradients of the weights are
+other way round. In the backward of `block` the reduce-scatter runs while the gradients of the weights are
 computed.
 """
 

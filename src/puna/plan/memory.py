@@ -1,9 +1,9 @@
 """Whether training fits: bytes needed by formula, bytes there are."""
 
 from puna.errors import UserError
+from puna.model.block import saved_floats
 from puna.model.config import LlamaConfig
 from puna.model.loss import CHUNK_FLOATS
-from puna.model.remat import saved_floats
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.train.settings import TrainSettings
 
@@ -24,7 +24,7 @@ def tensor_bytes(
         at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its
                             gradient), one chunk of logits
         in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`,
-                            L d, what one block holds under `llama`, d and 3 f, and new gradients of w1, w3
+                            L d, what one block holds under `none`, d and 3 f, and new gradients of w1, w3
 
     for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which
     under a tied head waits for the embedding's. Activations take 2 bytes on GPUs, else 4.
@@ -35,7 +35,7 @@ def tensor_bytes(
     logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size))
     at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head
     new = 2 * d * f if execution.remat == "full" else 0
-    again = saved_floats(config) if execution.remat == "full" else 0
+    again = saved_floats(config, "none") if execution.remat == "full" else 0
     in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * (new + head * config.tie_embeddings)
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
     return FLOAT * (4 * config.parameters() - muon) + max(at_the_head, in_the_block)

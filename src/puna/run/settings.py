@@ -34,7 +34,7 @@ class ExecutionSettings(BaseModel):
         None, ge=1, description="sequences in memory at once; default: the whole batch"
     )
     remat: Literal["none", "llama", "full"] = Field(
-        "llama", description="activations kept for the backward (paper, section 2.4), see model/remat.py"
+        "llama", description="activations kept for the backward (paper, section 2.4), see model/block.py"
     )
     compile: bool = Field(False, description="torch.compile each block; minutes at the first start, for GPUs")
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")

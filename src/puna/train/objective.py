@@ -36,7 +36,7 @@ Objective = Callable[[Any, Any], tuple[Tensor, float]]
 class NextToken:
     """The loss of a language model: cross-entropy of each position's target, times its weight.
 
-    remat: a policy of `puna.model.remat`, None: autograd on plain operations. z_loss: factor of the squared
+    remat: a policy of `puna.model.block`, None: autograd on plain operations. z_loss: factor of the squared
     log-sum that is added to each loss. dtype: of activations and products, default: the weights'.
     """
 

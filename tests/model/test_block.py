@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.model import kernels, remat
+from puna.model import block, kernels
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 
@@ -21,6 +21,21 @@ def made(seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> L
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.06 + (parameter.dim() == 1))
     return model
+
+
+class GroupOfOne:
+    """A tensor-parallel group of one process: what it exchanges is what it has."""
+
+    rank, size = 0, 1
+
+    def all_gather(self, shard: torch.Tensor) -> torch.Tensor:
+        return shard
+
+    def reduce_scatter(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
+        return lambda: value
+
+    def all_reduce(self, value: torch.Tensor, largest: bool = False) -> torch.Tensor:
+        return value
 
 
 def result(
@@ -68,7 +83,7 @@ def test_every_policy_against_float64(
     document_ids = random_document_ids(rows, length, length) if packed else None
     exact_loss, exact = result(made(dtype=torch.float64, **shape), tokens, document_ids, None, z)
     total, norm = joined(exact), joined(exact).norm()
-    found = {policy: result(made(**shape), tokens, document_ids, policy, z) for policy in remat.POLICIES}
+    found = {policy: result(made(**shape), tokens, document_ids, policy, z) for policy in block.POLICIES}
     for loss, gradients in found.values():
         assert loss == pytest.approx(exact_loss, rel=1e-6)
         assert gradients.keys() == exact.keys()
@@ -86,7 +101,7 @@ def joined(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_policies_agree_in_float64_to_its_last_digits() -> None:
     tokens, document_ids = torch.randint(0, 130, (2, 60)), random_document_ids(2, 60, 1)
     loss, exact = result(made(dtype=torch.float64, n_kv_heads=2), tokens, document_ids, None)
-    for policy in remat.POLICIES:
+    for policy in block.POLICIES:
         ours, gradients = result(made(dtype=torch.float64, n_kv_heads=2), tokens, document_ids, policy)
         assert ours == pytest.approx(loss, rel=1e-13)
         for name, gradient in gradients.items():
@@ -130,20 +145,20 @@ def test_bytes_held_are_the_formulas(kv_heads: int) -> None:
     tokens = torch.randint(0, 512, (4, 256))
     shallow, deep = made(n_layers=1, **shape), made(n_layers=3, **shape)
     a_layer = {}
-    for policy in (None, *remat.POLICIES):
+    for policy in (None, *block.POLICIES):
         one = held_bytes(lambda p=policy: shallow.hidden(tokens, remat=p), shallow)
         three = held_bytes(lambda p=policy: deep.hidden(tokens, remat=p), deep)
         a_layer[policy] = (three - one) / 2
-    for policy in remat.POLICIES:
-        expected = 4 * tokens.numel() * remat.saved_floats(deep.config, policy)
+    for policy in block.POLICIES:
+        expected = 4 * tokens.numel() * block.saved_floats(deep.config, policy)
         assert a_layer[policy] == pytest.approx(expected, rel=0.01)
     if kv_heads == 6:
-        assert remat.saved_floats(deep.config) == 6 * 288 + 2 * 768 + 6
+        assert block.saved_floats(deep.config) == 6 * 288 + 2 * 768 + 6
     assert a_layer["full"] <= 0.15 * a_layer["none"]
     assert a_layer["llama"] <= 0.56 * a_layer[None]
 
 
-@pytest.mark.parametrize("policy", remat.POLICIES)
+@pytest.mark.parametrize("policy", block.POLICIES)
 def test_bfloat16_beside_weights_in_float32(policy: str) -> None:
     """Activations and products in bfloat16 (8 bits): near the exact gradient, in the weights' precision."""
     tokens, document_ids = torch.randint(0, 130, (3, 64)), random_document_ids(3, 64, 2)
