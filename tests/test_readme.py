@@ -1,67 +1,127 @@
-"""The README's commands do what it says, on a recipe of seconds."""
+"""What the README and the pages in docs/ say can be typed, and their links and recipes are right."""
 
 import os
 import random
 import re
 import shlex
+import struct
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from puna import recipe as recipes
+from puna.cli.main import app
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LINES = [
-    line.partition(" #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+TEXTS = {name: (ROOT / name).read_text() for name in PAGES}
+MAKE = {"make run", "make test", "make .venv/installed", "make run RECIPE=ours.toml"}
+PUNA = ".venv/bin/puna "
+
+
+def blocks(name: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", TEXTS[name], re.DOTALL)
+
+
+def lines(name: str) -> list[str]:
+    """Commands of a page, without what is said beside them."""
+    found = [line.partition(" #")[0].strip() for block in blocks(name, "sh") for line in block.splitlines()]
+    return [line for line in found if line]
+
+
+def inline_commands() -> list[tuple[str, str]]:
+    """(page, command) of every command between backquotes."""
+    found = []
+    for name, text in TEXTS.items():
+        for quoted in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            if re.match(r"(puna|python|make|pip) ", quoted):
+                found.append((name, quoted))
+    return sorted(set(found))
+
+
+RUN = list(dict.fromkeys(line for name in PAGES for line in lines(name) if line.startswith(PUNA)))
+OURS = blocks("docs/own-data.md", "toml")[0]
+CRAWL = blocks("docs/filters.md", "toml")[0]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    assert "make test" in LINES and "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "make test" in lines("README.md") and "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_command(tmp_path: Path) -> None:
-    recipe = tiny.write(tmp_path)
-    commands = [line for line in LINES if line.startswith(".venv/bin/puna ")]
-    assert {shlex.split(line)[1] for line in commands} == {
-        "run",
-        "show",
-        "report",
-        "generate",
-        "trace",
-        "verify",
-        "corpus",
+def test_two_commands_do_all() -> None:
+    assert lines("README.md")[:2] == ["make run", "make test"]
+    others = {line for name in PAGES for line in lines(name) if not line.startswith(PUNA)}
+    assert others == MAKE
+    targets = re.findall(r"^([.\w/-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {line.split()[1] for line in MAKE} <= set(targets)
+
+
+def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
+    """In the pages' order, on a recipe of seconds."""
+    assert {shlex.split(line)[1] for line in RUN} == {
+        *("run", "show", "report", "generate", "trace", "verify", "keys", "corpus"),
     }
+    recipe = tiny.write(tmp_path)
+    (tmp_path / "laptop.toml").write_text(recipe.read_text())
+    (tmp_path / "ours.toml").write_text(recipe.read_text())
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "rows.jsonl").write_text(
         '{"text": "short"}\n{"text": "' + "The old llama walks across the high plain. " * 9 + '"}\n'
     )
     (tmp_path / "letter.txt").write_text("The herder writes a letter about the long road.")
-    there = {
-        "laptop": recipe,
-        "raw": tmp_path / "raw",
-        "letter.txt": tmp_path / "letter.txt",
-        "out/raw": tmp_path / "out" / "raw",
-    }
-    for line in commands:
-        words = [
-            word.replace("out/laptop", str(tmp_path / "out" / "small")) for word in shlex.split(line)[1:]
-        ]
-        words = [str(there.get(word, word)) for word in words]
-        makes = words[0] in ("run", "show") or words[:2] == ["corpus", str(there["raw"])]
-        tiny.puna(*words, *(["--out", tmp_path / "out"] if makes else []))
+    tiny.puna("run", "laptop.toml", cwd=tmp_path)  # as make run has done
+    for line in RUN:
+        words = ["laptop.toml" if word == "laptop" else word for word in shlex.split(line)[1:]]
+        if "train.steps=100" in words:
+            words[words.index("train.steps=100")] = "train.steps=10"
+        tiny.puna(*words, cwd=tmp_path)
 
 
-def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
+def parse(command: Any, words: list[str]) -> None:
+    """Read a command line as typer does, and do nothing. Raises what typer raises."""
+    while hasattr(command, "commands"):
+        if words[0] not in command.commands and "clean" in command.commands:
+            words = ["clean", *words]
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("puna", list(words))
+
+
+@pytest.mark.parametrize(("name", "line"), inline_commands(), ids=lambda text: text.replace("/", "-"))
+def test_commands_between_backquotes_can_be_typed(
+    name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, *words = shlex.split(line)
+    if program == "make":
+        assert line in MAKE
+    elif program == "pip":
+        assert words[0] == "install"
+    elif program == "python":
+        assert words[0] == "-m" or (ROOT / words[0]).is_file(), f"{name}: {words[0]}"
+    elif words[0] == "--install-completion":
+        assert "--install-completion" in tiny.puna("--help").stdout
+    elif words[0].startswith("-"):
+        assert words[0] in ("--help", "-h", "--version")
+    else:
+        (tmp_path / "out" / "NAME").mkdir(parents=True)
+        for folder in (word for word in words if word.startswith("out/")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        command = typer.main.get_command(app)
+        assert words[0] in command.commands  # type: ignore[attr-defined]
+        if len(words) > 1 and "--help" not in words:
+            parse(command, words)
+
+
+def test_the_recipe_of_your_own(tmp_path: Path) -> None:
     """Books enough for its settings, made up; it runs as it stands."""
-    block, _ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "ours.toml").write_text(block)
+    (tmp_path / "ours.toml").write_text(OURS)
     (tmp_path / "letters").mkdir()
     chance = random.Random(2)
     names = [
@@ -73,28 +133,20 @@ def test_the_recipe_in_the_readme(tmp_path: Path) -> None:
             chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(2500)
         ]
         (tmp_path / "letters" / f"{number}.txt").write_text(" ".join(words) + ".")
-    result = tiny.puna(
-        "run",
-        tmp_path / "ours.toml",
-        "--out",
-        tmp_path / "out",
-        "-s",
-        "train.steps=30",
-        "-s",
-        "model.size=tiny",
-    )
+    changes = ("-s", "train.steps=30", "-s", "model.size=tiny")
+    result = tiny.puna("run", tmp_path / "ours.toml", "--out", tmp_path / "out", *changes)
     assert "report: " in result.stdout
 
 
-def test_the_recipe_of_a_corpus_in_the_readme_is_one(tmp_path: Path) -> None:
-    _, block = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "crawl.toml").write_text(block)
+def test_the_recipe_of_a_crawl_is_one(tmp_path: Path) -> None:
+    (tmp_path / "crawl.toml").write_text(CRAWL)
     found = recipes.load_corpus(tmp_path / "crawl.toml").corpus
-    assert (
-        found.perplexity
-        and found.perplexity.keep == ("head", "middle")
-        and found.perplexity.percentiles == (30, 60)
-    )
+    assert found.perplexity is not None
+    assert found.perplexity.keep == ("head", "middle") and found.perplexity.percentiles == (30, 60)
+
+
+def test_every_recipe_of_a_page_is_tried() -> None:
+    assert [block for name in PAGES for block in blocks(name, "toml")] == [CRAWL, OURS]
 
 
 def test_make_run(tmp_path: Path) -> None:
@@ -110,9 +162,44 @@ def test_make_run(tmp_path: Path) -> None:
         assert result.returncode == 0 and told in result.stdout + result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "``", TEXTS[name], flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith("https://"):
+            assert ((ROOT / name).parent / link.partition("#")[0]).exists(), link
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    for name in PAGES[1:]:
+        assert f"({name})" in README, name
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    named = re.findall(r"\[`(Test\w+)`\]\(([\w/.]+)\)", README)
+    assert len(named) >= 8
+    for class_name, path in named:
+        assert f"\nclass {class_name}:" in (ROOT / path).read_text(), class_name
+    told = {class_name for class_name, path in named if path == "tests/test_promises.py"}
+    promises = re.findall(r"^class (Test\w+):", (ROOT / "tests/test_promises.py").read_text(), re.MULTILINE)
+    assert told == set(promises)
+
+
+def test_the_picture_is_small_and_its_recipe_is_one(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import picture
+    finally:
+        sys.path.pop(0)
+    header = picture.PICTURE.read_bytes()[:24]
+    assert header.startswith(b"\x89PNG") and struct.unpack(">II", header[16:]) == (
+        picture.WIDTH,
+        picture.HEIGHT,
+    )
+    assert picture.PICTURE.stat().st_size <= picture.MOST_BYTES
+    assert picture.PICTURE.relative_to(ROOT).as_posix() in README
+    loaded = recipes.load(picture.write_recipe(tmp_path))
+    assert loaded.name == "own-text" and Path(loaded.corpus.root) == ROOT
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()

@@ -78,8 +78,11 @@ class CorpusRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the output folder")
-    seed: int = Field(1, ge=0, lt=1 << 63)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="name of the output folder; default: the recipe file's, without .toml",
+    )
+    seed: int = Field(1, ge=0, lt=1 << 63, description="of all that is drawn by chance")
     corpus: CorpusSettings
     execution: ExecutionSettings = ExecutionSettings()
 

@@ -462,6 +462,10 @@ def test_report_and_its_figures(finished: Path) -> None:
         assert source not in page.replace("http://www.w3.org", "")
     printed = puna("report", run).stdout
     assert printed.endswith(f"report: {run.resolve()}/report.html\n") and "44 documents" in printed
+    assert "5-gram on" in printed and "in the median step" in printed and "in the mean" in printed
+    assert 'href="corpus.html"' in page and f"puna generate {run} " in page
+    corpus = (run / "corpus.html").read_text()
+    assert 'href="report.html"' in corpus and " tokens" in corpus and "Public summary</h2>" in corpus
     assert "/nope: no such folder" in puna("report", "/nope", code=2).stderr
     assert "holds no finished run" in puna("report", finished, code=2).stderr
 

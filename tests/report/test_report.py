@@ -1,7 +1,9 @@
 """The report: safe against any text, complete, and drawn to scale."""
 
+import html
 import itertools
 import re
+import shlex
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.report import chart, page
-from puna.report.markup import count, duration, energy, escape, figures, percent, size
+from puna.report import chart, frame, page, results
+from puna.report.markup import carbon, count, duration, energy, escape, figures, percent, size
 
 NUMBERS = st.one_of(
     st.none(), st.floats(), st.integers(-(10**30), 10**30), st.booleans(), st.text(max_size=3)
@@ -58,6 +60,10 @@ def checked(text: str) -> set[str]:
         (figures(0.012345), "0.0123"), (figures(1234.5), "1,234"), (percent(0.1234), "12.3\xa0%"),
         (energy(0.00377), "3.77\xa0Wh"), (energy(12.3), "12.3\xa0kWh"),
         (energy(449_000), "449\xa0MWh"), (energy(None), "–"),
+        (energy(12.3, measured=False), "about\xa010\xa0kWh"),
+        (energy(0.00546, measured=False), "about\xa05\xa0Wh"),
+        (carbon(0.0021), "2.1\xa0g"), (carbon(0.0021, measured=False), "about\xa02\xa0g"),
+        (carbon(173_000), "173\xa0t"), (carbon(None), "–"),
     ],
 )  # fmt: skip
 def test_numbers_as_people_write_them(told: str, expected: str) -> None:
@@ -72,11 +78,15 @@ def test_no_text_becomes_markup(text: str) -> None:
 
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))
-def test_ticks_enclose_the_data_evenly(one: float, other: float) -> None:
+def test_an_axis_is_as_long_as_its_data(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)
-    marks = chart.ticks(low, high)
-    room = 1e-9 * max(abs(low), abs(high))
-    assert marks[0] <= low + room and marks[-1] >= high - room and 2 <= len(marks) <= 12
+    start, end = chart.limits(low, high)
+    marks = chart.ticks(start, end)
+    room = 1e-6 * (end - start) + 1e-9 * max(abs(low), abs(high))
+    assert start <= low + room and end >= high - room
+    if high - low > 1e-6 * max(abs(low), abs(high)):
+        assert (high - low) >= 0.85 * (end - start)  # no sixth is empty
+    assert 2 <= len(marks) <= 12 and start - room <= marks[0] and marks[-1] <= end + room
     steps = [b - a for a, b in itertools.pairwise(marks)]
     assert all(step > 0 for step in steps) and max(steps) - min(steps) <= 1e-6 * max(steps) + room
 
@@ -153,7 +163,10 @@ def test_a_page_of_hostile_text_is_well_formed_and_runs_nothing() -> None:
     text = page.render(DATA)
     assert "script" not in checked(text)
     assert "&lt;script&gt;" in text and "http" not in re.sub(r'http-equiv="', "", text)
-    assert "beats xz and unigram on every source and it beats the 5-gram on 1 of 2" in text
+    assert (
+        "beats xz and unigram on every source; it loses to the 5-gram on one of two (a: 100% more bits)"
+        in text
+    )
 
 
 @pytest.mark.parametrize("left_out", [*DATA, None])
@@ -165,17 +178,42 @@ def test_any_part_may_be_absent(left_out: str | None) -> None:
     )
 
 
+def against(**pairs: float) -> str:
+    """The verdict on sources whose 5-gram needs one bit a byte."""
+    scores = {
+        source: {"model": model, "xz": 9.0, "unigram": 9.0, "five_gram": 1.0}
+        for source, model in pairs.items()
+    }
+    return results.verdict(scores).partition("; ")[2]
+
+
+def test_the_verdict_says_who_wins_and_by_how_much() -> None:
+    assert against(a=1.03, b=1.05) == "it loses to the 5-gram on both, 3 to 5% more bits."
+    assert against(a=0.97, b=0.97, c=0.97) == "it beats the 5-gram on all three, 3% fewer bits."
+    assert against(a=1.0) == "it loses to the 5-gram on a, 0% more bits."
+    assert against(a=1.03, b=1.05, c=0.9, d=0.996) == (
+        "it loses to the 5-gram on two of four (a, b: 3 to 5% more bits) "
+        "and beats it on two (c, d: 0.4 to 10% fewer bits)."
+    )
+
+
 def test_the_verdict_is_what_the_numbers_say() -> None:
-    assert "does not beat xz and unigram on every source (not xz on a)" in page.verdict(
+    assert "does not beat xz and unigram on every source (not xz on a)" in results.verdict(
         {"a": {"model": 2.0, "xz": 2.0, "unigram": 3.0}}
     )
     scores = {"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0}}
-    assert "1 score is missing" in page.verdict({"a": {**scores["a"], "five_gram": None}})
-    assert page.verdict(scores).endswith("the model beats xz and unigram on every source.")
-    assert "beats the 5-gram on 0 of 1" in page.verdict(
-        DATA["bits_per_byte"] and {"a": DATA["bits_per_byte"]["a"]}
-    )
-    assert page.verdict({}) == ""
+    assert "1 score is missing" in results.verdict({"a": {**scores["a"], "five_gram": None}})
+    assert results.verdict(scores).endswith("the model beats xz and unigram on every source.")
+    assert results.verdict({}) == ""
+
+
+def test_a_score_over_little_text_is_told_to_be_unsure() -> None:
+    def part(documents: int, tokens: int) -> dict[str, int]:
+        return {"held_out_documents": documents, "held_out_tokens": tokens}
+
+    assert results.unsure({"a": part(8, 20_000)}) == ""
+    told = results.unsure({"a": part(7, 30_000), "b": part(1, 19_999), "c": part(9, 50_000), "d": {}})
+    assert "a (7 documents, 30,000 tokens), b (1 document, 19,999 tokens)" in told and "c (" not in told
 
 
 def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_has_no_column() -> None:
@@ -188,3 +226,80 @@ def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_h
     assert "The 5-gram learned" not in whole and "5-gram" in whole
     del scores["a"]["five_gram"]
     assert "5-gram" not in page.render({"bits_per_byte": scores})
+
+
+def test_scores_and_samples_come_before_what_went_in() -> None:
+    order = [key for key, _, _ in page.SECTIONS]
+    assert order[:2] == ["scores", "samples"] and order.index("training") < order.index("corpus")
+
+
+def test_speed_is_told_as_median_and_as_mean() -> None:
+    text = page.costs({"tokens_per_second": 10_117.0, "tokens": 1_560_000, "training_seconds": 1000.0})
+    told = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", text))
+    assert told["tokens per second, median step"] == "10.1\xa0k"
+    assert told["tokens per second, mean"] == "1,560"
+
+
+def test_what_to_try_next_can_be_typed() -> None:
+    data = {"folder": "out/a b", "source": "our recipe.toml", "samples": [{"prompt": "It's "}]}
+    lines = [html.unescape(line) for line in re.findall(r"<code>([^<]+)</code>", page.next_steps(data))]
+    assert [shlex.split(line) for line in lines] == [
+        ["puna", "generate", "out/a b", "It's "],
+        ["puna", "run", "our recipe.toml", "-s", "train.learning_rate=2e-3"],
+        ["puna", "corpus", "FOLDER"],
+        ["puna", "trace", "out/a b", "1", "0", "0"],
+    ]
+
+
+def test_digests_are_whole_and_bytes_are_no_pieces() -> None:
+    digest = "0123456789abcdef" * 4
+    text = page.render(
+        {
+            "stages": [{"stage": "fetch", "digest": digest, "seconds": 1.0}],
+            "tokenizer": {"vocab_size": 300, "longest_pieces": ["<0x00>", "<0xFF>", " the"]},
+        }
+    )
+    assert digest in text and "·the" in text and "0x" not in text
+
+
+def colours(style: str) -> list[dict[str, str]]:
+    """Variables of the style sheet: in light, in dark."""
+    light, dark = style.split("prefers-color-scheme:dark", 1)
+    found = [dict(re.findall(r"--(\w+):(#[0-9a-f]{6})\b", part.partition("}}")[0])) for part in (light, dark)]
+    return [found[0], {**found[0], **found[1]}]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_by_its_definition() -> None:
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.478, abs=0.001)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_everything_can_be_seen(scheme: int) -> None:
+    """Text has a contrast of 4.5, lines and bars of 3 (WCAG 2.2, 1.4.3 and 1.4.11), on both backgrounds."""
+    known = colours(frame.STYLE.read_text())[scheme]
+    for ground in ("paper", "wash"):
+        for text in ("ink", "soft", "accent"):
+            assert contrast(known[text], known[ground]) >= 4.5, (text, ground)
+    for place in range(chart.COLOURS):
+        assert contrast(known[f"c{place}"], known["paper"]) >= 3, place
+    assert known["c0"] == known["accent"], "the model, first of all series, has the accent colour"
+    assert len({known[f"c{place}"] for place in range(chart.COLOURS)}) == chart.COLOURS
+
+
+def test_nothing_is_made_paler_by_opacity() -> None:
+    assert "opacity" not in frame.STYLE.read_text()

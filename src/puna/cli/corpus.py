@@ -159,9 +159,7 @@ def _build(recipe: str, changes: list[str], out: Path, view: "ConsoleView") -> "
     from puna import recipe as recipes
     from puna import stages
     from puna.corpus.sources import fetch
-    from puna.report import documents as documents_page
     from puna.report import summary
-    from puna.run.artifact import write_atomically
     from puna.run.build import Build
 
     stops = signals.Signals()
@@ -172,9 +170,7 @@ def _build(recipe: str, changes: list[str], out: Path, view: "ConsoleView") -> "
     documents = signals.run(build, view, stops)["documents"]
     # What `discover` downloaded is now in the artifact of the fetch stage.
     shutil.rmtree(build.folder / ".scratch" / fetch.DOWNLOADS, ignore_errors=True)
-    page = build.folder / summary.CORPUS
-    write_atomically(page, documents_page.render(documents.folder, documents.metrics, loaded.name))
-    return documents, page
+    return documents, summary.write_corpus_page(build.folder, documents)
 
 
 def _print_funnel(documents: "Artifact", page: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from puna.cli import model, output, run, signals, usage
+from puna.cli import keys, model, output, run, signals, usage
 from puna.cli.corpus import corpus
 from puna.errors import UserError
 from puna.run import threads
@@ -28,6 +28,7 @@ for panel, command in (
     (LOOK, run.report),
     (LOOK, model.trace),
     (LOOK, run.verify),
+    (LOOK, keys.keys),
     (USE, model.generate),
 ):
     app.command(rich_help_panel=panel)(command)

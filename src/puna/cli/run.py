@@ -1,6 +1,9 @@
 """puna run, show, verify and report: a recipe's stages and what they leave."""
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,8 +66,24 @@ def run(
         figures = summary.read(build.folder)
         view.console.print("nothing to do: every stage exists")
     else:
-        figures = summary.write(build, finished, text, loaded.energy)
+        figures = summary.write(build, finished, text, loaded.energy, recipe)
     _print_figures(build.folder, figures, as_json)
+    if not as_json:
+        print(f'next: {_program()} generate {shlex.quote(str(build.folder))} "{_prompt(figures)}"')
+
+
+def _program() -> str:
+    """This program as it was called."""
+    called = sys.argv[0]
+    if Path(called).name != "puna":
+        return "python -m puna"
+    return "puna" if shutil.which("puna") == called else called
+
+
+def _prompt(figures: dict[str, Any]) -> str:
+    """A beginning that can be typed between double quotes."""
+    prompts = [sample["prompt"] for sample in figures["samples"]]
+    return next((prompt for prompt in prompts if not set(prompt) & set('"$`\\!\n')), "The ")
 
 
 def _check_memory(recipe: "Recipe") -> None:
@@ -185,7 +204,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None:
-    from puna.report import page, summary
+    from puna.report import results, summary
 
     if as_json:
         output.print_json(figures)
@@ -197,11 +216,30 @@ def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None
     methods = [method for method in labels if any(method in values for values in scores.values())]
     rows = [(source, *(f"{values[method]:.3f}" for method in methods)) for source, values in scores.items()]
     output.print_table(("bits per byte", *(labels[method] for method in methods)), rows)
-    if told := page.five_gram_note(figures):
-        print(told)
+    for told in (
+        results.verdict(scores),
+        results.unsure(figures["mixture"]),
+        results.five_gram_note(figures),
+    ):
+        if told:
+            print(told)
     if "tokens_per_second" in figures:
-        speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
-        share = f"{figures['matmul_peak_share']:.0%} of the matrix-product peak"
-        energy = f"{figures['energy']['kwh'] * 1000:.2g} Wh, {figures['energy']['kg_co2'] * 1000:.2g} g CO2"
-        print(f"{speed}, {share}, {sum(figures['seconds'].values()):,.0f} s, about {energy}")
+        print(_cost(figures))
     print(f"report: {(folder / summary.REPORT).resolve()}")
+
+
+def _cost(figures: dict[str, Any]) -> str:
+    """Speed, time and energy in one line."""
+    from puna.report.markup import carbon, duration, energy
+
+    mean = figures["tokens"] / figures["training_seconds"]
+    spent = figures["energy"]
+    measured = spent["measured"]
+    told = [
+        f"{figures['tokens_per_second']:,.0f} tokens/s in the median step, {mean:,.0f} in the mean",
+        f"{figures['matmul_peak_share']:.0%} of the matrix-product peak",
+        f"{duration(sum(figures['seconds'].values()))} in all",
+        energy(spent["kwh"], measured=measured),
+        f"{carbon(spent['kg_co2'], measured=measured)} CO2",
+    ]
+    return ", ".join(told).replace("\xa0", " ")

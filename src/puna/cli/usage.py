@@ -2,14 +2,13 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import typer
 
 from puna.errors import UserError
 
 HELP = ("-h", "--help")
-NAME = "NAME"  # stands for an entry's own name in the key of a list or a table
 VALUE = "VALUE"
 
 
@@ -106,23 +105,6 @@ def _value_of(option: str, words: Sequence[str]) -> str:
 
 
 def _recipe_keys() -> Iterator[str]:
-    from puna.recipe import Recipe
+    from puna.cli.keys import recipe_keys
 
-    return _keys(Recipe, "")
-
-
-def _keys(model: Any, prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        sections = list(_models(field.annotation))
-        if not sections:
-            yield f"{prefix}{name}"
-        entry = f".{NAME}" if get_origin(field.annotation) in (tuple, list, dict) else ""
-        for section in sections:
-            yield from _keys(section, f"{prefix}{name}{entry}.")
-
-
-def _models(annotation: Any) -> Iterator[Any]:
-    if hasattr(annotation, "model_fields"):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
+    return (key.path for key in recipe_keys())

@@ -1,19 +1,23 @@
 """What a person sees while a recipe runs: a line a stage, a bar inside it, the figures of the training."""
 
+import bisect
 import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 MEANING = {
     "fetch": "raw files",
@@ -24,7 +28,51 @@ MEANING = {
     "scores": "bits per byte, samples",
 }
 SAMPLE_CHARACTERS = 90
-LINE_SECONDS = 15.0  # between lines of the training's figures
+LINE_SECONDS = 15.0  # between lines of figures where there is no terminal
+PACE_STEPS = 100  # over which the pace is taken that tells the end
+DAY = 86_400.0
+
+
+class Pace:
+    """The speed and the end of a training, from the moments at which its steps ended.
+
+    now: the clock, in seconds since 1970. The speed is the median over steps; the end is told from the last
+    steps with all that lay between them, such as validations.
+    """
+
+    def __init__(self, total_steps: int, now: Callable[[], float] = time.time) -> None:
+        self.total_steps, self.now = total_steps, now
+        self._speeds: list[float] = []
+        self._ends: deque[tuple[int, float]] = deque(maxlen=PACE_STEPS)
+
+    def add(self, step: int, tokens: int, seconds: float) -> None:
+        """A step ended now. tokens: of all steps up to it; seconds: its own."""
+        bisect.insort(self._speeds, tokens / step / seconds)
+        self._ends.append((step, self.now()))
+
+    def speed(self) -> float:
+        """Tokens a second in the median step."""
+        return self._speeds[len(self._speeds) // 2]
+
+    def end(self) -> str:
+        """The time of day at which the last step will end, with the day where it is far; "" so early that
+        nobody knows."""
+        (first, began), (last, ended) = self._ends[0], self._ends[-1]
+        if last == first or last == self.total_steps:
+            return ""
+        left = (self.total_steps - last) * (ended - began) / (last - first)
+        return time.strftime("%H:%M" if left < DAY / 2 else "%a %d %b %H:%M", time.localtime(ended + left))
+
+
+class Live(Progress):
+    """A bar with lines below it, each cut where the terminal ends."""
+
+    below: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for line in self.below:
+            yield Text(f"    {line}", no_wrap=True, overflow="ellipsis", style="dim")
 
 
 class ConsoleView:
@@ -32,11 +80,14 @@ class ConsoleView:
 
     def __init__(self, total_steps: int) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._progress: Progress | None = None
+        self._progress: Live | None = None
         self._task: Any = None
         self._started = self._last_line = 0.0
         self.total_steps = total_steps
+        self._pace = Pace(total_steps)
         self._smooth: float | None = None
+        self._held_out: float | None = None
+        self._writes = ""
 
     def begin(self, source: str | Path, folder: Path) -> None:
         """Say at once what is read and where results go: libraries and digests may take seconds."""
@@ -49,14 +100,17 @@ class ConsoleView:
         if state == "reuse":
             self._line(f"[green]✓[/] {label} [dim]{described}, exists already[/]")
         elif state == "start":
-            self._started = time.monotonic()
+            self._started = self._last_line = time.monotonic()
             self._line(f"[cyan]▸[/] {label} [dim]{described} ...[/]")
+            self._bar("getting ready", 0, self.total_steps if name == "train" else None)
         else:
             self._line(f"[green]✓[/] {label} [dim]{described}, {time.monotonic() - self._started:.1f} s[/]")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """See run.stage.Reporter."""
         self._bar(what, done, total)
+        if self._line_is_due():
+            self._line(f"  {escape(what)}: {done:,} of {total:,}")
 
     def note(self, text: str) -> None:
         """See run.stage.Reporter."""
@@ -70,42 +124,60 @@ class ConsoleView:
             self.note(event.text)
         elif isinstance(event, ValidationEvent):
             losses = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
-            self._line(f"  step {event.step:>5}  held-out nats per token: {losses}")
+            self._held_out = sum(event.losses.values()) / max(1, len(event.losses))
+            self._line(f"  step {event.step:>5}  held-out nats per token: {escape(losses)}")
         elif isinstance(event, SamplesEvent):
             written = " ".join(f"{event.samples[0]['prompt']}{event.samples[0]['text']}".split())
-            self._line(f"  step {event.step:>5}  it writes: {written[:SAMPLE_CHARACTERS]}")
+            self._writes = written[:SAMPLE_CHARACTERS]
+            self._line(f"  step {event.step:>5}  it writes: {escape(self._writes)}")
         elif isinstance(event, SkippedStepEvent):
             why = f"loss {event.loss}, gradient norm {event.gradient_norm}"
             self._line(f"  step {event.step:>5}  skipped: {why}; {event.skipped} skipped so far")
         elif isinstance(event, StepEvent):
-            self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
-            speed = event.tokens / event.step / event.seconds
-            figures = f"loss {self._smooth:.3f}  {speed:,.0f} tokens/s"
-            self._bar(figures, event.step, self.total_steps)
-            now = time.monotonic()
-            if not self.console.is_terminal and now - self._last_line > LINE_SECONDS:
-                self._last_line = now
-                steps = f"step {event.step:>5} of {self.total_steps}"
-                self._line(f"  {steps}  {figures}  rate {event.learning_rate:.2e}")
+            self._step(event)
+
+    def _step(self, event: Any) -> None:
+        self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
+        self._pace.add(event.step, event.tokens, event.seconds)
+        end = self._pace.end()
+        figures = [f"loss {self._smooth:.3f}"]
+        if self._held_out is not None:
+            figures.append(f"held out {self._held_out:.3f}")
+        figures.append(f"{self._pace.speed():,.0f} tokens/s")
+        until = [f"ends about {end}"] if end else []
+        writes = (f"it writes: {self._writes}",) if self._writes else ()
+        self._bar("  ".join(until), event.step, self.total_steps, ("  ".join(figures), *writes))
+        if event.step == 1 or self._line_is_due():
+            rate = f"rate {event.learning_rate:.2e}"
+            self._line("  ".join([f"  step {event.step:>5} of {self.total_steps}", *figures, rate, *until]))
+
+    def _line_is_due(self) -> bool:
+        """Whether it is time for a line of figures where no bar shows them; then the next is due later."""
+        now = time.monotonic()
+        if self.console.is_terminal or now - self._last_line < LINE_SECONDS:
+            return False
+        self._last_line = now
+        return True
 
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
-    def _bar(self, what: str, done: int, total: int) -> None:
+    def _bar(self, what: str, done: int, total: int | None, below: tuple[str, ...] = ()) -> None:
+        """Show a bar; one that moves to and fro where nobody knows the total."""
         if not self.console.is_terminal:
             return
         if self._progress is None:
             columns = (
-                "  ",
+                SpinnerColumn(),
                 BarColumn(30),
                 MofNCompleteColumn(),
-                TextColumn("{task.description}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("so far · {task.description}", markup=False),
             )
-            self._progress = Progress(*columns, console=self.console, transient=True)
-            self._progress.start()
+            self._progress = Live(*columns, console=self.console, transient=True)
             self._task = self._progress.add_task(what, total=total)
+            self._progress.start()
+        self._progress.below = below
         self._progress.update(self._task, description=what, completed=done, total=total)
 
     def close(self) -> None:

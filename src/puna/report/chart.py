@@ -18,21 +18,32 @@ MARKED_POINTS = 40  # a line with at most so many points shows them as dots
 Point = tuple[float, float]
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten, the first at or below `low` and the last at
-    or above `high`."""
+def limits(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis: those of the data with a twenty-fifth of room, but 0 stays an end, and begins what
+    starts close to it; where all values are one, some room about it."""
     if high - low <= max(
         1e-9 * abs(low), 1e-9 * abs(high), 1e-290
     ):  # one value, or none that floats can tell apart
         room = 0.1 * abs(high) if abs(high) > 1e-290 else 1.0
-        low, high = low - room * (low != 0), high + room
+        return low - room * (low != 0), high + room
+    room = 0.04 * (high - low)
+    start = 0.0 if 0 <= low <= 0.1 * high else low - room
+    return start, high + room * (high != 0)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Two to about `count` multiples of 1, 2 or 5 times a power of ten between the ends of an axis."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    first -= first * step > low
-    last += last * step < high
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [_clean(place * step, step) for place in range(first, last + 1)]
+
+
+def _ends_of_x(values: Sequence[float]) -> tuple[float, float]:
+    """Those of `limits`, but a line ends where its last point is."""
+    start, end = limits(min(values), max(values))
+    return start, max(values) if max(values) > min(values) and max(values) > start else end
 
 
 def _clean(value: float, step: float) -> float:
@@ -124,27 +135,28 @@ def line_chart(
     if not lines:
         return Html("")
     every = [point for points in lines.values() for point in points]
-    across = ticks(min(x for x, _ in every), max(x for x, _ in every))
-    up = ticks(min(y for _, y in every), max(y for _, y in every))
+    west, east = _ends_of_x([x for x, _ in every])
+    south, north = limits(min(y for _, y in every), max(y for _, y in every))
+    across, up = ticks(west, east), ticks(south, north)
     left, right, top, bottom = 56, width - 24, 26, height - 44
 
     def place(x: float, y: float) -> Point:
         return (
-            left + (right - left) * (x - across[0]) / (across[-1] - across[0]),
-            bottom - (bottom - top) * (y - up[0]) / (up[-1] - up[0]),
+            left + (right - left) * (x - west) / (east - west),
+            bottom - (bottom - top) * (y - south) / (north - south),
         )
 
     body = [_text(4, 13, y_label, look="axis"), _text(right, height - 5, x_label, "end", "axis")]
     for value, told in zip(up, tick_labels(up), strict=True):
-        y = place(across[0], value)[1]
+        y = place(west, value)[1]
         body += [f'<path class="grid" d="M{left} {y:.1f}H{right}"/>', _text(left - 7, y + 4, told, "end")]
     for value, told in zip(across, tick_labels(across), strict=True):
-        x = place(value, up[0])[0]
+        x = place(value, south)[0]
         body += [f'<path class="tick" d="M{x:.1f} {bottom}v5"/>', _text(x, bottom + 20, told, "middle")]
     body.append(f'<path class="tick" d="M{left} {bottom}H{right}"/>')
     entries, strong = [], 0
     for name, points in lines.items():
-        look = "c0 faint" if name in faint else f"c{strong % COLOURS}"
+        look = "faint" if name in faint else f"c{strong % COLOURS}"
         strong += name not in faint
         entries.append((look, name, "" if name in faint else f"{points[-1][1]:.4g}"))
         spots = [place(x, y) for x, y in _thin(points)]
@@ -228,7 +240,7 @@ def funnel(
                 'rx="1.5"/>'
             )
         body.append(
-            f'<rect class="c1" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>'
+            f'<rect class="c0" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>'
         )
         body.append(_text(left + max(long, before) + 6, y + 15, told(size) + share))
         before = long
@@ -276,4 +288,6 @@ def graph(inputs: Mapping[str, Sequence[str]], title: str, width: int = 760) -> 
             'rx="5"/>'
         )
         body.append(_text(x, middle + 4, _short(name, max(4, int(half / 4))), "middle", "name"))
-    return Html(f'<div class="chart wide">{_svg(title, width, middle + 18, body)}</div>')
+    drawing = _svg(title, width, middle + 18, body)
+    box = f'class="chart wide scroll" role="region" tabindex="0" aria-label="{escape(title)}"'
+    return Html(f"<div {box}>{drawing}</div>")

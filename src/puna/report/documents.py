@@ -10,8 +10,10 @@ from typing import Any
 from puna.corpus import inspect
 from puna.corpus.funnel import FUNNEL
 from puna.corpus.tables import rows_of
+from puna.report import markdown
+from puna.report.frame import frame
+from puna.report.inputs import corpus
 from puna.report.markup import Html, count, escape, figures, size
-from puna.report.page import corpus, frame
 
 KEPT, DROPPED = 8, 5  # shown of each source, and of each reason in it
 CHARACTERS = 1200
@@ -21,7 +23,6 @@ SHOWN = (
     "perplexity",
     "bucket",
     "reference_score",
-    "licence",
     "file",
     "offset",
     "detail",
@@ -47,8 +48,10 @@ def _card(row: Mapping[str, Any], text: str) -> Html:
         if row.get(name) not in (None, "")
     )
     title = escape(row.get("url") or row["file"])
+    licence = f'<span class="licence">{escape(row["licence"])}</span>' if row.get("licence") else ""
     return Html(
-        f'<div class="soft"><b>{title}</b><br/>{escape(told)}</div><div class="sample">{escape(text)}</div>'
+        f'<div class="card"><div class="soft"><b>{title}</b> {licence}<br/>{escape(told)}</div>'
+        f'<div class="sample" dir="auto">{escape(text)}</div></div>'
     )
 
 
@@ -60,7 +63,7 @@ def kept(folder: Path, source: str) -> Html:
         text = row["text"]
         more = f"\n[… {len(text) - CHARACTERS:,} more characters]" if len(text) > CHARACTERS else ""
         cards.append(_card(row, text[:CHARACTERS] + more))
-    return Html("".join(f"<p></p>{card}" for card in cards))
+    return Html("".join(cards))
 
 
 def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
@@ -83,44 +86,70 @@ def dropped(folder: Path, source: str, counts: Mapping[str, int]) -> Html:
             kept = f" ({inspect.describe(places[identity, reason])})" if identity else ""
             cards.append(_card({**row, "detail": f"{row['detail']}{kept}"}, text))
         head = f"<summary>{escape(reason)}: {count(number)}</summary>"
-        parts.append(f"<details>{head}{''.join(f'<p></p>{card}' for card in cards)}</details>")
+        parts.append(f"<details>{head}{''.join(cards)}</details>")
     return Html("".join(parts) or "<p>Nothing was.</p>")
 
 
-def render(folder: Path, funnel: Mapping[str, Any], name: str) -> str:
-    """The page of a documents artifact. funnel: its metrics."""
-    sections = [
-        (
-            "funnel",
-            "What came through",
-            corpus(
-                {
-                    **funnel,
-                    "sources": {
-                        name: {"steps": {step: steps[step] for step in FUNNEL}}
-                        for name, steps in funnel["sources"].items()
-                    },
-                }
-            ),
-        )
-    ]
+def render(
+    folder: Path,
+    funnel: Mapping[str, Any],
+    name: str,
+    *,
+    report: str = "",
+    tokens: Mapping[str, Any] | None = None,
+) -> str:
+    """The page of a documents artifact. funnel: its metrics. report: where the report of a run with these
+    documents is, from the page. tokens: how many each source has, where they were counted."""
+    funnels = {
+        source: {"steps": {step: steps[step] for step in FUNNEL}}
+        for source, steps in funnel["sources"].items()
+    }
+    sections = [("funnel", "What came through", corpus({**funnel, "sources": funnels}))]
     for source, steps in funnel["sources"].items():
         found = steps["kept"]
+        counted = f", {count(tokens[source])} tokens" if tokens and source in tokens else ""
         told = Html(
-            f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text. Some of them, drawn "
-            "by their digests:</p>"
+            f"<p>{count(found['documents'])} documents, {size(found['bytes'])} of text{counted}. Some of "
+            "them, drawn by their digests:</p>"
         )
         if found["documents"] and (folder / f"{source}.parquet").is_file():
             sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
         sections.append(
             (f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source]))
         )
+    sections += [
+        (path.stem, title, _paper(path, folder))
+        for path, title in (
+            (folder / "data_card.md", "Data card"),
+            (folder / "public_summary.md", "Public summary"),
+        )
+        if path.is_file()
+    ]
+    return frame(name, "Puna corpus", _lead(folder, funnel, report, tokens), sections)
+
+
+def _lead(folder: Path, funnel: Mapping[str, Any], report: str, tokens: Mapping[str, Any] | None) -> Html:
     kept_of_all = [steps["kept"] for steps in funnel["sources"].values()]
-    lead = (
-        f"<p class='lead'>{count(sum(entry['documents'] for entry in kept_of_all))} documents, "
-        f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text. People judge filters by looking at "
-        "what they keep and what they drop. Which filters these were: "
-        f"<a href='{escape(folder.name)}/data_card.md'>data card</a>, and for the law: "
-        f"<a href='{escape(folder.name)}/public_summary.md'>public summary</a>.</p>"
+    sizes = [
+        f"{count(sum(entry['documents'] for entry in kept_of_all))} documents",
+        f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text",
+        *([f"{count(sum(tokens.values()))} tokens"] if tokens else []),
+    ]
+    back = (
+        f'<p>The model that learned from them: <a href="{escape(report)}">report of the run</a>.</p>'
+        if report
+        else ""
     )
-    return frame(name, "Puna corpus", Html(lead), sections)
+    return Html(
+        f'<p class="lead">{", ".join(sizes)}. People judge filters by looking at what they keep and what '
+        'they drop. Which filters these were says the <a href="#data_card">data card</a>; what the law asks '
+        'for, the <a href="#public_summary">public summary</a>.</p>'
+        f'<p class="soft">The files: <code>{escape(folder.name)}</code></p>{back}'
+    )
+
+
+def _paper(path: Path, folder: Path) -> Html:
+    """A document in Markdown that lies beside the corpus, to be read here."""
+    text = path.read_text("utf-8").partition("\n")[2]  # its title is the section's
+    link = f'<a href="{escape(folder.name)}/{escape(path.name)}">{escape(path.name)}</a>'
+    return Html(f'<p class="soft">As a file: {link}</p><div class="paper">{markdown.html(text, 2)}</div>')

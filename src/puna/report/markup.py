@@ -80,12 +80,28 @@ def duration(value: Any) -> str:
     return f"{hours // 24}\xa0d {hours % 24}\xa0h"
 
 
-def energy(value: Any) -> str:
-    """kWh as 3.77 Wh below a tenth of a kWh, else 12.3 kWh or 449 MWh."""
+def energy(value: Any, *, measured: bool = True) -> str:
+    """kWh as 3.77 Wh below a tenth of a kWh, else 12.3 kWh or 449 MWh; about 4 Wh where the power behind it
+    was assumed and not measured."""
     kwh = number(value)
     if kwh is None:
         return NONE
-    return f"{figures(1000 * kwh)}\xa0Wh" if abs(kwh) < 0.1 else _scaled(kwh, ("kWh", "MWh", "GWh"), 0)
+    if not measured:
+        kwh = float(f"{kwh:.1g}")
+    told = f"{figures(1000 * kwh)}\xa0Wh" if abs(kwh) < 0.1 else _scaled(kwh, ("kWh", "MWh", "GWh"), 0)
+    return told if measured else f"about\xa0{told}"
+
+
+def carbon(value: Any, *, measured: bool = True) -> str:
+    """Kilograms of carbon dioxide as 2.1 g, 12.3 kg or 449 t; about 2 g where they come from an assumed
+    power."""
+    kilograms = number(value)
+    if kilograms is None:
+        return NONE
+    if not measured:
+        kilograms = float(f"{kilograms:.1g}")
+    told = f"{figures(1000 * kilograms)}\xa0g" if abs(kilograms) < 0.1 else _scaled(kilograms, ("kg", "t"), 0)
+    return told if measured else f"about\xa0{told}"
 
 
 def percent(value: Any, digits: int = 1) -> str:
@@ -107,9 +123,10 @@ def table(
     *,
     foot: Sequence[Any] = (),
     words: Sequence[int] = (),
+    shown: bool = True,
 ) -> Html:
     """A table in a box of its own that scrolls. The first cell of a row names it; words: columns of text,
-    which stand left."""
+    which stand left; shown: whether the caption is seen, or only read out."""
 
     def line(cells: Sequence[Any]) -> str:
         first, *others = cells
@@ -123,7 +140,7 @@ def table(
     tail = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
     return Html(
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption>"
+        f"<table>{f'<caption>{escape(caption)}</caption>' if shown else ''}"
         f"<thead><tr>{names}</tr></thead><tbody>{''.join(map(line, rows))}</tbody>{tail}</table></div>"
     )
 

@@ -17,10 +17,13 @@ SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
 
 
 def write(
-    build: Build, finished: dict[str, Artifact], recipe_text: str, energy: EnergySettings
+    build: Build, finished: dict[str, Artifact], recipe_text: str, energy: EnergySettings, source: str = ""
 ) -> dict[str, Any]:
-    """Gather the figures of all stages and write summary.json and the pages; the figures."""
-    from puna.report import documents, page
+    """Gather the figures of all stages and write summary.json and the pages; the figures.
+
+    source: the recipe as it was named, for the commands that the report proposes.
+    """
+    from puna.report import page
     from puna.train import metrics
 
     folder, planned = build.folder, build.plan()
@@ -58,10 +61,34 @@ def write(
         "validation": metrics.validation(log),
         "earlier_samples": metrics.samples(log),
     }
-    write_atomically(folder / REPORT, page.render({**figures, **curves, "recipe_toml": recipe_text}))
-    made = finished["documents"]
-    write_atomically(folder / CORPUS, documents.render(made.folder, made.metrics, folder.name))
+    places = {"folder": folder, "source": source, "corpus_page": CORPUS, "recipe_toml": recipe_text}
+    write_atomically(folder / REPORT, page.render({**figures, **curves, **places}))
+    write_corpus_page(folder, finished["documents"])
     return figures
+
+
+def write_corpus_page(folder: Path, documents: Artifact) -> Path:
+    """Write the page of a corpus; its path. Where the folder's last run learned from these documents, the
+    page tells their tokens and leads to its report."""
+    from puna.report import documents as documents_page
+
+    counted: dict[str, int] = {}
+    report = ""
+    try:
+        known = read(folder)
+        if stage_folder(folder, "documents") == documents.folder and (folder / REPORT).is_file():
+            report = REPORT
+            counted = {
+                source: part["train_tokens"] + part["held_out_tokens"]
+                for source, part in known["mixture"].items()
+            }
+    except (UserError, KeyError):
+        pass  # no run yet
+    rendered = documents_page.render(
+        documents.folder, documents.metrics, folder.name, report=report, tokens=counted
+    )
+    write_atomically(folder / CORPUS, rendered)
+    return folder / CORPUS
 
 
 def _corpus_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
