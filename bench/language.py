@@ -207,7 +207,7 @@ def of_the_model(text: str) -> str:
     """The model's label of the excerpts, Serbo-Croatian as its likeliest member: no floor, no words."""
     scores = language.model().predict(" ".join(language._excerpts(text).split()))
     labels = language.model().labels
-    named = dict(zip(labels, scores.tolist(), strict=True))
+    named = language._Scores(labels, scores)
     return language._without_serbo_croatian(named, labels[int(scores.argmax())])[0]
 
 

@@ -37,6 +37,7 @@ SHARE = 0.3  # of a right text's share of such words, where it was not measured
 OWN_SCRIPT = 0.1  # share of a text's letters that stand in a script of its language
 RARE_SHARE = 0.03  # of letters that few languages write: more than names and foreign words bring
 OWN_WORDS_SHARE, OWN_WORDS_FEWEST = 0.15, 8  # of a text's words, and words of the text
+BEYOND_LATIN = re.compile("[\u0180-\u1fff\u2c00-\U0010ffff]")  # neither plain Latin nor general punctuation
 RARE_LATIN = re.compile(f"[{tables.RARE_LATIN}]")
 
 
@@ -102,7 +103,7 @@ def identify(text: str, glue_lines: bool = False) -> tuple[str, float]:
     best = int(np.argmax(scores))  # of equal scores the first
     if glue_lines:
         return model().labels[best], float(scores[best])
-    return _judge(line, dict(zip(model().labels, scores.tolist(), strict=True)), model().labels[best])
+    return _judge(line, _Scores(model().labels, scores), model().labels[best])
 
 
 def _excerpts(text: str) -> str:
@@ -112,11 +113,22 @@ def _excerpts(text: str) -> str:
     return " ".join(text[start : start + EXCERPT_CHARACTERS] for start in starts)
 
 
-def _judge(line: str, scores: dict[str, float], first: str) -> tuple[str, float]:
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """The model's scores by its labels."""
+
+    labels: tuple[str, ...]
+    values: np.ndarray
+
+    def of(self, label: str) -> float:
+        return float(self.values[self.labels.index(label)]) if label in self.labels else 0.0
+
+
+def _judge(line: str, scores: _Scores, first: str) -> tuple[str, float]:
     """Choose the label and its score, from the model's scores and its first label."""
     label, score = _without_serbo_croatian(scores, first)
     close = next((group for group in tables.CLOSE if label in group), {label: ""})
-    whole = max(score, min(sum(scores.get(member, 0.0) for member in close), 1.0))
+    whole = max(score, min(sum(map(scores.of, close)), 1.0))
     sure = _written_as(label, line) and _certain(label, whole, line)
     if not sure or whole < HIGHEST:
         unlikely = _by_own_marks(line.lower())
@@ -126,12 +138,14 @@ def _judge(line: str, scores: dict[str, float], first: str) -> tuple[str, float]
     return (by_words, whole) if by_words else (label, score)
 
 
-def _without_serbo_croatian(scores: dict[str, float], first: str) -> tuple[str, float]:
+def _without_serbo_croatian(scores: _Scores, first: str) -> tuple[str, float]:
     """Choose the first label; for Serbo-Croatian its likeliest member, with the sum of both scores."""
-    member = max(MEMBERS, key=lambda label: scores.get(label, 0.0))
-    if first not in (member, SERBO_CROATIAN) or not scores.get(member):
-        return first, scores[first]
-    return member, min(scores[member] + scores.get(SERBO_CROATIAN, 0.0), 1.0)
+    if first not in (*MEMBERS, SERBO_CROATIAN):
+        return first, scores.of(first)
+    member = max(MEMBERS, key=scores.of)
+    if first not in (member, SERBO_CROATIAN) or not scores.of(member):
+        return first, scores.of(first)
+    return member, min(scores.of(member) + scores.of(SERBO_CROATIAN), 1.0)
 
 
 def _told_apart(members: tuple[str, ...], line: str) -> str:
@@ -154,7 +168,7 @@ def _words_of(label: str) -> re.Pattern[str]:
 def _written_as(label: str, line: str) -> bool:
     """Say whether a text is in a language's letters: its script's, and no rare ones foreign to it."""
     latin = "LATIN" in _scripts(label)
-    if line.isascii():
+    if not BEYOND_LATIN.search(line):
         return latin and WORD.search(line) is not None
     letters: Counter[str] = Counter()
     for character, count in Counter(line).items():
