@@ -7,7 +7,10 @@ Texts: sentences of news and web pages (Leipzig corpora, as lingua-py has them f
 consecutive ones joined into documents; the Universal Declaration of Human Rights; articles of small Wikipedia
 dumps. The rule for Serbo-Croatian was chosen on sentences 2, 4, 6 and so on; the columns of single sentences
 and of 200 characters have 1, 3, 5. Labels of a part of a text against those of the whole: on web pages,
-whatever their language. Writes the tables into docs/languages.md, too.
+whatever their language. Then, over all languages of these texts and of Debian's pages: what is labelled
+unknown, what the floor of certainty and the words of close languages change; the constants of
+`puna.corpus.filters.language_tables` are printed first, from every second text. Writes the tables into
+docs/languages.md, too.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ import functools
 import importlib.util
 import os
 import re
+import statistics
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -38,6 +42,24 @@ LANGUAGES = {
 }  # fmt: skip
 # Languages of the same sentences that are none of the 20.
 NEIGHBOURS = ("bs", "mk", "sk", "nb", "nn", "be", "af", "et", "la", "sq", "eo")
+# Files of the Declaration in languages that the model has; all others are in languages that it does not have.
+UDHR_LABELS = (
+    "afr:af als:sq amh:am arb:ar ast:ast auv:oc azj_cyrl:az azj_latn:az bcl:bcl bel:be ben:bn bho:bh "
+    "bod:bo bos_cyrl:sr bos_latn:bs bre:br bul:bg cat:ca ceb:ceb ces:cs ckb:ckb cmn_hans:zh cmn_hant:zh "
+    "cos:co cym:cy dan:da deu:de deu_1901:de div:dv ell_monotonic:el ell_polytonic:el eml:eml eng:en "
+    "epo:eo est:et eus:eu fin:fi fra:fr fri:fy gla:gd gle:ga glg:gl gug:gn guj:gu hat_kreyol:ht "
+    "hat_popular:ht heb:he hin:hi hrv:hr hsb:hsb hun:hu hye:hy ido:io ilo:ilo ina:ia ind:id isl:is ita:it "
+    "jav:jv jpn:ja kan:kn kat:ka kaz:kk khk:mn khm:km kir:ky kor:ko lao:lo lat:la lat_1:la lav:lv lit:lt "
+    "lnc:oc ltz:lb mai:mai mal:ml mar:mr min:min mkd:mk mlt:mt mly_latn:ms mya:my nds:nds nep:ne nld:nl "
+    "nno:nn nob:no oss:os pam:pam pan:pa pes_1:fa pes_2:fa plt:mg pnb:pnb pol:pl por_BR:pt por_PT:pt "
+    "prv:oc qud:qu qug:qu quy:qu quz:qu qva:qu qvc:qu qvh:qu qvm:qu qvn:qu qwh:qu qxa:qu qxn:qu qxu:qu "
+    "roh:rm ron:ro ron_1953:ro ron_1993:ro rus:ru sah:sah san:sa sco:sco slk:sk slv:sl som:so spa:es "
+    "src:sc srp_cyrl:sr srp_latn:sr sun:su swe:sv swh:sw tam:ta tat:tt tgk:tg tgl:tl tha:th tuk_cyrl:tk "
+    "tuk_latn:tk tur:tr tyv:tyv uig_arab:ug uig_latn:ug ukr:uk urd:ur uzn_cyrl:uz uzn_latn:uz vec:vec "
+    "vep:vep vie:vi war:war wln:wa ydd:yi yor:yo"
+)
+UDHR = {code: label for code, _, label in (pair.partition(":") for pair in UDHR_LABELS.split(" "))}
+NOT_TOLD = "00"  # files of the Declaration that name no language begin so
 KINDS = ("news", "UDHR", "Wikipedia", "news, 200", "sentences")
 Document = tuple[str, str, str]  # kind, language, text
 
@@ -160,7 +182,118 @@ def neighbours() -> list[str]:
     return lines
 
 
+def with_truth() -> list[Document]:
+    """Documents of all languages at hand: kind, the model's label of the language or "", text."""
+    found: list[Document] = []
+    known = language.labels()
+    for path in sorted((RAW / "langid" / "lingua-sentences").glob("*.txt")):
+        label = "no" if path.stem == "nb" else path.stem if path.stem in known else ""
+        for kind, size in (("1,000 characters", 1_000), ("300 characters", 300), ("one sentence", 1)):
+            found += [(f"{kind}:{path.stem}", label, text) for text in joined(sentences(path.stem), size)]
+    with zipfile.ZipFile(RAW / "langid" / "udhr2.zip") as archive:
+        for name in archive.namelist():
+            code = Path(name).stem
+            if name.endswith(".txt") and not code.startswith(NOT_TOLD):
+                lines = archive.read(name).decode("utf-8").split("\n")[6:]
+                found += [(f"UDHR:{code}", UDHR.get(code, ""), text) for text in joined(lines, 1_000)]
+    for path in sorted((RAW / "html_multilingual").glob("*.warc.gz")):
+        code = path.name.split("-")[1].split("_")[0]
+        pages = [item.text for item in warc.read(path) if isinstance(item, RawDocument)]
+        found += [(f"web pages:{code}", code, text) for text in pages if len(text) >= 200]
+    return found
+
+
+def of_the_model(text: str) -> str:
+    """The model's label of the excerpts, Serbo-Croatian as its likeliest member: no floor, no words."""
+    scores = language.model().predict(" ".join(language._excerpts(text).split()))
+    labels = language.model().labels
+    named = language._Scores(labels, scores)
+    return language._without_serbo_croatian(named, labels[int(scores.argmax())])[0]
+
+
+def floors(given: list[Document]) -> tuple[list[str], list[table.Row]]:
+    """What the floor of certainty and the words of close languages change, over all languages at hand."""
+    before = [of_the_model(text) for _, _, text in given]
+    after = [language.identify(text)[0] for _, _, text in given]
+    head = (
+        "texts", "in languages of the model", "right before", "right", "right before, not now", "labelled",
+        "right of the labelled", "in others", "unknown of these",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
+    for kind in dict.fromkeys(own.split(":")[0] for own, _, _ in given):
+        chosen = [i for i, (own, _, _) in enumerate(given) if own.split(":")[0] == kind]
+        known = [i for i in chosen if given[i][1]]
+        others = [i for i in chosen if not given[i][1]]
+        was, now = ([labels[i] == given[i][1] for i in known] for labels in (before, after))
+        labelled = sum(after[i] != language.UNKNOWN for i in known)
+        lost = sum(a and not b for a, b in zip(was, now, strict=True)) / len(known)
+        refused = sum(after[i] == language.UNKNOWN for i in others)
+        unknown = f"{refused / len(others):.1%}" if others else ""
+        shares = (
+            sum(was) / len(known),
+            sum(now) / len(known),
+            lost,
+            labelled / len(known),
+            sum(now) / labelled,
+        )
+        cells = " | ".join(f"{share:.2%}" for share in shares)
+        lines.append(f"| {kind} | {len(known):,} | {cells} | {len(others):,} | {unknown} |")
+        rows += table.rows(f"right, {kind}", "of all texts in languages of the model", {
+            "puna": sum(now) / len(known), "the model's label": sum(was) / len(known)})  # fmt: skip
+        if others:
+            rows += table.rows(
+                f"unknown, {kind}", "of texts in other languages", {"puna": refused / len(others)}
+            )
+    return [*lines, "", *_by_language(given, before, after)], rows
+
+
+def _by_language(given: list[Document], before: list[str], after: list[str]) -> list[str]:
+    """Lines for the languages of which something changed, in texts of sentences."""
+    lines = ["| texts | language | number | labels before | labels |", "|---" * 5 + "|"]
+    groups: dict[str, list[int]] = {}
+    for number, (own, _, _) in enumerate(given):
+        groups.setdefault(own, []).append(number)
+    for own, numbers in groups.items():
+        kind, code = own.split(":")
+        changed = sum(before[i] != after[i] for i in numbers)
+        if kind in ("1,000 characters", "300 characters") and changed > 0.02 * len(numbers):
+            cells = [
+                ", ".join(
+                    f"{name} {count}" for name, count in Counter(labels[i] for i in numbers).most_common(3)
+                )
+                for labels in (before, after)
+            ]
+            lines.append(f"| {kind} | {code} | {len(numbers)} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def constants(given: list[Document]) -> None:
+    """Print SCORES and SHARES of language_tables.py, from every second text."""
+    scores: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {}
+    close = [(*group, "sh") if "hr" in group else tuple(group) for group in language.tables.CLOSE]
+    for _, label, text in given[::2]:
+        found = of_the_model(text)
+        group = next((group for group in close if found in group), (found,))
+        words = language.WORD.findall(" ".join(language._excerpts(text).split()).lower())
+        if not label or label not in group or len(words) < 20:
+            continue
+        predicted = dict(zip(language.model().labels, language.model().predict(
+            " ".join(language._excerpts(text).split())).tolist(), strict=True))  # fmt: skip
+        scores.setdefault(found, []).append(sum(predicted.get(own, 0.0) for own in group))
+        shares.setdefault(found, []).append(sum(found in language._supported(w) for w in words) / len(words))
+    enough = sorted(label for label, values in scores.items() if len(values) >= 4)
+    middle = {label: statistics.median(scores[label]) for label in enough}
+    print("SCORES =", {label: round(value, 2) for label, value in middle.items() if value < language.HIGHEST})
+    percent = {label: round(100 * statistics.median(shares[label])) for label in enough}
+    print("SHARES =", {label: value for label, value in percent.items() if value >= 2})
+
+
 def main() -> None:
+    everything = with_truth()
+    constants(everything)
+    changes, rows_of_floors = floors(everything)
     given = documents()
     ways: dict[str, Callable[[str], str]] = {
         "puna": lambda text: language.identify(text)[0],
@@ -196,13 +329,13 @@ def main() -> None:
         "per CPU second",
         {name: len(pages) / value for name, value in seconds.items()},
     )
-    tables = "\n".join([*markdown(given, labels["puna"]), "", *neighbours()])
+    tables = "\n".join([*markdown(given, labels["puna"]), "", *neighbours(), "", *changes])
     print(tables, end="\n\n")
     head, _, rest = DOCS.read_text(encoding="utf-8").partition("<!-- tables -->\n")
     end = "<!-- end of tables -->"
     tail = rest.partition(end)[2]
     DOCS.write_text(f"{head}<!-- tables -->\n{tables}\n{end}{tail}", encoding="utf-8")
-    table.finish(__file__, rows)
+    table.finish(__file__, rows + rows_of_floors)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from puna.corpus.filters import words
 
 MASK = (1 << 64) - 1
 # Bytes of words: ASCII letters and digits, and all of UTF-8's others but Latin-1's signs, U+2000 to U+207F
-# and U+3000 to U+303F.
+# and U+3000 to U+303F; or one mark of ASCII, or what stands before a capital.
 WORD = re.compile(
-    rb"(?:[a-zA-Z0-9]|(?!\xc2.|\xe2[\x80\x81].|\xe3\x80.)(?:[\xc3-\xdf].|[\xe0-\xef]..|[\xf0-\xf4]...))+",
+    rb"[!-/:-@\[-`{-~\x01]|(?:[a-zA-Z0-9]|(?!\xc2.|\xe2[\x80\x81].|\xe3\x80.)(?:[\xc3-\xdf].|[\xe0-\xef]..|[\xf0-\xf4]...))+",
     re.DOTALL,
 )
 
@@ -29,12 +29,25 @@ def mix(x: int) -> int:
 
 
 def by_definition(text: str, bits: int) -> dict[int, int]:
-    raw = re.sub(rb"[0-9]", b"0", text[: words.CHARACTERS].lower().encode("utf-8", "replace"))
-    hashes = [
-        sum(byte * pow(words.BASE, place, 1 << 64) for place, byte in enumerate(word)) & MASK
-        for word in WORD.findall(raw)
-    ]
+    text = text[: words.CHARACTERS].replace("\x01", " ")
+    for plain, signs in (("'", "‘’‚‛′"), ('"', "“”„‟«»″"), ("-", "‐‑‒–—―"), (".", "…")):
+        text = re.sub(f"[{signs}]", plain, text)
+    marked = "".join(
+        "\x01" + character if character.isupper() and not before.isalnum() and before != "_" else character
+        for before, character in zip(" " + text, text, strict=False)
+    )
+    raw = re.sub(rb"[0-9]", b"0", marked.lower().encode("utf-8", "replace"))
+    found = WORD.findall(raw)
+
+    def number(word: bytes) -> int:
+        return sum(byte * pow(words.BASE, place, 1 << 64) for place, byte in enumerate(word)) & MASK
+
+    hashes = [number(word) for word in found]
     pairs = [(first * words.PAIR + second) & MASK for first, second in itertools.pairwise(hashes)]
+    pairs += [
+        (first * words.APART + second) & MASK for first, second in zip(hashes, hashes[2:], strict=False)
+    ]
+    pairs += [number(word[:4]) * words.BEGINNING & MASK for word in found if len(word) > 4]
     return {
         bucket: min(count, 255)
         for bucket, count in Counter(mix(x) >> 64 - bits for x in hashes + pairs).items()
@@ -78,12 +91,16 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) -> 
 
 
 def test_case_digits_and_signs() -> None:
-    same = ["Year 1999: “the puna”", "year 2024 the puna", "YEAR\u00a00000—The,Puna"]
+    same = ["Year 1999: “the puna”", 'Year 2024: "the puna"', 'Year\u00a00000: "the\npuna\u201d']
     assert len({tuple(words.features([text], 20)[0].tolist()) for text in same}) == 1
-    assert words.features(["year 199 the puna"], 20)[0].tolist() != words.features([same[0]], 20)[0].tolist()
+    for other in ("Year 199: “the puna”", "year 1999: “the puna”", "Year 1999 “the puna”"):
+        assert words.features([other], 20)[0].tolist() != words.features([same[0]], 20)[0].tolist()
 
 
 def test_spelling() -> None:
-    found = words.spelled("Year 1999: “the puna”", 20)
-    assert sorted(found.values()) == ["0000", "0000 the", "puna", "the", "the puna", "year", "year 0000"]
-    assert sorted(found) == words.features(["Year 1999: “the puna”"], 20)[0].tolist()
+    found = words.spelled("Grasses, 1999: “the puna”", 20)
+    single = ["Aa", "grasses", ",", "0000", ":", '"', "the", "puna", "gras-"]
+    pairs = ["Aa grasses", "grasses ,", ", 0000", "0000 :", ': "', '" the', "the puna", 'puna "']
+    apart = ["Aa … ,", "grasses … 0000", ", … :", '0000 … "', ": … the", '" … puna', 'the … "']
+    assert sorted(found.values()) == sorted(single + pairs + apart)
+    assert sorted(found) == words.features(["Grasses, 1999: “the puna”"], 20)[0].tolist()

@@ -9,13 +9,18 @@ LIMITS = """\
   News, official and scholarly sites are cited most, and so are the subjects, countries and languages that
   Wikipedia covers most; pages about other things, in other registers and dialects, and by people whom the
   press ignores are kept less often.
-- It knows words only: no layout, no links, no dates. It knows the words of its time and its languages;
-  anything else gets a score near that of a text without known words. Its features do not suit writing without
-  spaces between words.
+- It knows words, capitals and punctuation: no layout, no links, no dates. It knows the words of its time and
+  its languages; anything else gets a score near that of a text without known words. Its features do not suit
+  writing without spaces between words.
 - The other class is random pages, not bad ones: many are as good as cited ones, and some are cited without
   our knowing it.
 - Precision above is that of the held-out part's mixture. In a crawl references are far rarer and precision is
   lower; recall and the share of random pages that is kept do not depend on the mixture."""
+CHOSEN = """\
+On 315 pages that English Wikipedia cites against 242 English pages of 173 sites that were not chosen for it:
+lines of prose only, at most 1,500 characters, equally long on both sides (`bench/cited.py`, five folds by
+site). There the area under the ROC curve is 0.896 (0.856 to 0.925, sites drawn again; words and pairs alone:
+0.869), precision 0.80 at recall 0.89. Both sets are small, and the features were chosen on them."""
 CLASSES = ("references", "random pages")
 METRICS = {
     "precision at the threshold": "precision",
@@ -31,8 +36,8 @@ def model_card(facts: dict[str, Any], threshold: float) -> str:
     lines = [
         "# Reference classifier",
         "",
-        "Logistic regression over hashed words and pairs of words: pages that Wikipedia cites against random "
-        "pages of a crawl",
+        "Logistic regression over hashed words, their beginnings, marks of punctuation, capitals and pairs "
+        "of these, rare ones weighing more: pages that Wikipedia cites against random pages of a crawl",
         f"(LLaMA, section 2.1). {1 << settings['bits']:,} weights; the first {settings['characters']:,} "
         "characters of a text are read.",
         "A score is the chance that a page is a reference, were there as many references as random pages.",
@@ -45,7 +50,14 @@ def model_card(facts: dict[str, Any], threshold: float) -> str:
         "",
         "## On held-out sites",
         "",
+        "Of a model that was trained on the training part alone. The model that is kept was then trained "
+        "on all pages in the same way.",
+        "",
         *_held_out(facts["metrics"]),
+        "",
+        "## How the features were chosen",
+        "",
+        CHOSEN,
         "",
         "## Words that weigh most",
         "",
