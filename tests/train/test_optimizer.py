@@ -252,3 +252,8 @@ def test_every_weight_is_updated_once(name: str) -> None:
     optimizer = build(model, settings(optimizer=name))
     listed = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_what_a_schedule_does_not_read_is_no_part_of_it() -> None:
+    assert settings(decay_fraction=0.3) == settings()
+    assert settings(decay_fraction=0.3, schedule="wsd") != settings(schedule="wsd")

@@ -45,6 +45,8 @@ class OptimizerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "OptimizerSettings":
+        if self.schedule == "cosine":  # where it says nothing, so that it is no part of a fingerprint
+            self.__dict__["decay_fraction"] = type(self).model_fields["decay_fraction"].default
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} is not below steps {self.steps}: training would never "
