@@ -5,13 +5,13 @@ takes long and is one process: what it wrote, what it remembers, the index of ne
 records went through (saved.py).
 """
 
+import bisect
 import contextlib
 import itertools
 import math
 import pickle
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from puna.corpus.record import Record, document_schema, documents_folder, droppe
 from puna.corpus.saved import Saved
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.steps import Memory, merging, run
-from puna.corpus.tables import Array, Rows, characters_of, link_or_copy
+from puna.corpus.tables import Array, Rows, characters_of, count_rows, link_or_copy
 from puna.run.artifact import fingerprint
 
 # Of text, between two points from which a killed merge goes on; the same for any size of groups, since the
@@ -85,21 +85,20 @@ def merge(
     """
     key = fingerprint({"format": FORMAT, "settings": settings, "thresholds": repr(thresholds)})
     made = _Merge(settings, Saved(scratch / "merge", key), root)
-    told = itertools.count()
-
-    def tell(own: list[Group]) -> Iterator[Group]:
-        for group in own:
-            progress("merging", next(told), len(groups))
-            yield group
-
+    last = shown = 0
     for number, source in enumerate(settings.sources):
-        own = tell([group for group in groups if group.source.name == source.name])
+        own = [group for group in groups if group.source.name == source.name]
+        last += len(own)
         if number < made.source:
-            deque(own, maxlen=0)
             continue
+        ends = list(itertools.accumulate(count_rows(group.path("filtered")) for group in own))
         steps = merging(source, settings, thresholds, made.seen)
         characters = 0
         for batch in documents(own, made.records):
+            reached = last - len(own) + bisect.bisect_right(ends, made.records)
+            for group in range(shown, reached + 1):
+                progress("merging", group, len(groups))
+            shown = reached
             characters += sum(map(characters_of, batch))
             run(steps, batch)
             made.add(source.name, batch)
