@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from puna.corpus.readers.web.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks, names
+from puna.corpus.readers.web.blocks import Blocks
+from puna.corpus.readers.web.elements import GROUPS, ITEM, PARAGRAPH, PRE, names
 
 MODEL = Path(__file__).with_name("main_text.json")
 UNIT = 1000  # leaf values and scores are log-odds times this

@@ -1,0 +1,150 @@
+"""The licence of a page, as the page itself says: links with rel=license, metadata, a notice in its foot.
+
+In the order in which they count: what the head says of the page (link, meta, JSON-LD); links marked as
+licences (Abelson et al., "ccREL: The Creative Commons Rights Expression Language", 2008); links to a licence
+in the foot of a page, or behind words that give it for the page. What stands in a figure, a caption, a
+gallery or a comment is of that alone.
+"""
+
+import html
+import json
+import re
+from typing import Any
+
+from puna.corpus import licences
+from puna.corpus.readers.web.elements import names
+
+_TAG = re.compile(r"""<(/?)([a-zA-Z][^\s/>]*)((?:[^>"']|"[^"]*"|'[^']*')*)>""")
+_ATTRIBUTE = re.compile(r"""([a-zA-Z:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
+_JSON_LD = re.compile(r"<script\b[^>]{0,300}ld\+json[^>]*>(.*?)</script", re.IGNORECASE | re.DOTALL)
+_FOOT = re.compile(r"foot|colophon|copyright|licen[cs]e|legal|rights|site-?info|imprint")
+_ITEM = re.compile(
+    r"caption|thumb|gallery|image|img|photo|picture|figure|slide|media|video|player|embed|credit|comment|card"
+)
+_ITEM_NAMES = ("figure", "figcaption", "picture", "blockquote", "q", "table")
+_VOID = names("area base br col embed hr img input link meta param source track wbr")
+_META = names("""
+    dcterms.rights dc.rights dcterms.license dc.license dc.rights.license dcterms.rights.uri dc.rights.uri
+    license licence rights copyright og:license cc:license dcterms:license dcterms:rights
+""")
+_FOR_THE_PAGE = re.compile(
+    r"(?:this|the|all|our|text|contents?|page|work|(?:web)?site|wiki|article|post|blog|material|noted|stated)"
+    r"\b[^.]{0,120}\b(?:licen[sc]ed|available|released|published|distributed|licence|license)\b[^.]{0,60}\Z",
+    re.IGNORECASE,
+)
+_OF_AN_ITEM = re.compile(
+    r"\b(?:photo|photograph|image|picture|figure|fig|video|icon|map|logo|cover)s?\b[^.]{0,80}\Z",
+    re.IGNORECASE,
+)
+_ITEM_TYPES = names("Image Video Audio Media Dataset Software Product Photograph Map Comment")
+MAX_LICENCES = 3  # more are those of things on the page
+MAX_TAGS = 200_000
+
+
+def licence(source: str | bytes) -> str:
+    """Return the licence of a page as an SPDX expression, "" where none is named for the page."""
+    text = source if isinstance(source, str) else source.decode("utf-8", "replace")
+    of_head, of_links, of_notices = _from_json(text), [], []
+    zones: list[tuple[str, str]] = []  # the open elements that tell something
+    for number, tag in enumerate(_TAG.finditer(text)):
+        if number > MAX_TAGS:
+            break
+        closing, name = tag[1], tag[2].lower()
+        if closing:
+            _close(zones, name)
+            continue
+        if name in ("link", "meta"):
+            of_head += _from_head(name, _attributes(tag[3]))
+        elif name == "a" and ("icense" in tag[3] or "reativecommons" in tag[3]):
+            attributes = _attributes(tag[3])
+            spdx = licences.of_address(attributes.get("href", ""))
+            if not spdx or any(zone == "item" for _, zone in zones):
+                continue
+            if "license" in attributes.get("rel", "").lower().split():
+                of_links.append(spdx)
+            elif any(zone == "foot" for _, zone in zones) or _gives(text, tag.start()):
+                of_notices.append(spdx)
+        elif name not in _VOID and name not in ("html", "body", "a") and len(zones) < 512:
+            zones.append((name, _zone(name, tag[3])))
+    for found in (of_head, of_links, of_notices):
+        distinct = list(dict.fromkeys(found))
+        if distinct:
+            return " AND ".join(distinct) if len(distinct) <= MAX_LICENCES else ""
+    return ""
+
+
+def _zone(name: str, attributes: str) -> str:
+    if name in _ITEM_NAMES:
+        return "item"
+    if name == "footer":
+        return "foot"
+    if "class" not in attributes and "id" not in attributes:
+        return ""
+    named = _attributes(attributes)
+    words = f"{named.get('class', '')} {named.get('id', '')}".lower()
+    if name not in ("main", "article", "section") and _ITEM.search(words):
+        return "item"
+    return "foot" if _FOOT.search(words) else ""
+
+
+def _close(zones: list[tuple[str, str]], name: str) -> None:
+    for height in range(len(zones) - 1, max(-1, len(zones) - 64), -1):
+        if zones[height][0] == name:
+            del zones[height:]
+            return
+
+
+def _attributes(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, *values in _ATTRIBUTE.findall(text):
+        found.setdefault(name.lower(), html.unescape("".join(values)).strip())
+    return found
+
+
+def _from_head(name: str, attributes: dict[str, str]) -> list[str]:
+    if name == "link":
+        is_licence = {"license", "copyright"} & set(attributes.get("rel", "").lower().split())
+        found = licences.of_address(attributes.get("href", "")) if is_licence else ""
+    else:
+        about = next((attributes[key] for key in ("name", "property", "itemprop") if key in attributes), "")
+        content = attributes.get("content", "") if about.lower() in _META else ""
+        found = licences.of_address(content) or licences.of_notice(content)
+    return [found] if found else []
+
+
+def _gives(text: str, at: int) -> bool:
+    """Tell whether the words in front of a link say that it is the licence of the page or its text."""
+    before = html.unescape(re.sub(r"<[^>]*>", " ", text[max(0, at - 400) : at].partition(">")[2]))
+    words = " ".join(before.split())[-220:]
+    return bool(_FOR_THE_PAGE.search(words)) and not _OF_AN_ITEM.search(words)
+
+
+def _from_json(text: str) -> list[str]:
+    found: list[str] = []
+    for script in _JSON_LD.findall(text):
+        if "icense" not in script:
+            continue
+        try:
+            values: Any = json.loads(script)
+        except (ValueError, RecursionError):
+            continue
+        waiting = values if isinstance(values, list) else [values]
+        for value in waiting[:50]:
+            if isinstance(value, dict):
+                graph = value.get("@graph", [])
+                for item in [value, *(graph if isinstance(graph, list) else [])[:50]]:
+                    found += _of_object(item)
+    return found
+
+
+def _of_object(item: Any) -> list[str]:
+    """Return what an object of schema.org that is the page, or its article, has as licence."""
+    if not isinstance(item, dict) or any(word in str(item.get("@type", "")) for word in _ITEM_TYPES):
+        return []
+    value = item.get("license", "")
+    named = []
+    for one in value if isinstance(value, list) else [value]:
+        address = one.get("@id") or one.get("url") or one.get("name") if isinstance(one, dict) else one
+        spdx = licences.of_address(str(address)) or licences.of_notice(str(address))
+        named += [spdx] if spdx else []
+    return named
