@@ -304,13 +304,14 @@ def of_address(url: str) -> str:
     A licence of Creative Commons without a version is a LicenseRef; a ported one that SPDX does not list goes
     by the version alone.
     """
-    if found := _CC_ADDRESS.match(url.strip()):
+    url = re.sub(r"\Ahttps?://web\.archive\.org/web/\w+/", "", url.strip())
+    if found := _CC_ADDRESS.match(url):
         kind, domain, version, place = (part.upper() if part else "" for part in found.groups())
         if domain:
             return "CC0-1.0" if domain == "ZERO" else "CC-PDM-1.0"
         return _creative_commons(kind.strip("-"), version, place)
     for pattern, name in _ADDRESSES:
-        if match := re.search(pattern, url.strip(), re.IGNORECASE):
+        if match := re.search(pattern, url, re.IGNORECASE):
             words = [PERMITTED.get(word.lower(), word.upper()) for word in match.groups()]
             return match[1] if "spdx" in pattern else name.format(*words)
     return ""

@@ -71,6 +71,10 @@ WORDS = {
     "form": "form|search|input|field|contact|rating|vote|poll",
     "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
     "quote": "quote|box|note|toc|reference|footnote|citation",
+    "dialog": "^dialog$|alertdialog|ariamodal",
+    "manager": "onetrust|optanon|cookiebot|cybot|didomi|usercentrics|cmplz|truste|osano|iubenda|klaro|"
+    "borlabs|quantcast|cookielaw|cookieconsent|cookienotice|cookiebanner|cookiebar|cookiepolic|"
+    "cookiemodal|cookiepopup|gdprcookie|tarteaucitron|termly|axeptio|privacyoverview|consentmanager|^cli$",
     "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|"
     "copy|single",
 }
@@ -88,7 +92,9 @@ TAGS = {
     "search": "form",
     "address": "meta",
 }
-TAG_GROUPS = names("nav footer aside header form article main table ul ol dl figure blockquote tr li p")
+TAG_GROUPS = names(
+    "dialog nav footer aside header form article main table ul ol dl figure blockquote tr li p"
+)
 # What elements are for, by the words of their attributes and by their names.
 GROUPS = tuple(dict.fromkeys((*WORDS, *TAG_GROUPS)))
 GROUP_INDEX = {name: index for index, name in enumerate(GROUPS)}

@@ -16,9 +16,9 @@ ZSTANDARD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18|\x28\xb5\x2f\xfd")
 # First bytes of what is declared as a page, from lists of magic numbers (WHATWG, "MIME Sniffing"; file(1)).
 OTHERS = re.compile(
     rb"%PDF-|%!PS|\xff\xd8\xff|\x89PNG\r|GIF8[79]a|PK(?:\x03\x04|\x05\x06)|Rar!\x1a|7z\xbc\xaf|\x7fELF"
-    rb"|MSCF\0|\xca\xfe\xba\xbe|\xd0\xcf\x11\xe0|OggS\0|ID3[\x02-\x04]|\x1aE\xdf\xa3"
-    rb"|RIFF.{4}(?:WEBP|WAVE|AVI )|wOF[F2]|\0\x01\0\0|[FCZ]WS[\x01-\x2f]|II\*\0|MM\0\*|.{4}ftyp|\xed\xab\xee\xdb"
-    rb"|!<arch>\n|SQLite format|\{\\rtf|fLaC|FLV\x01"
+    rb"|MSCF\0|\xca\xfe\xba\xbe|\xd0\xcf\x11\xe0|OggS\0|ID3[\x02-\x04]"
+    rb"|RIFF.{4}(?:WEBP|WAVE|AVI )|wOF[F2]|\0\x01\0\0|[FCZ]WS[\x01-\x2f]|II\*\0|MM\0\*|.{4}ftyp"
+    rb"|\xed\xab\xee\xdb|\x1aE\xdf\xa3|!<arch>\n|SQLite format|\{\\rtf|fLaC|FLV\x01"
     rb"|\xff[\xfb\xf3\xf2]|ITSF|BEGIN:V(?:CARD|CALENDAR)|-----BEGIN ",
     re.DOTALL,
 )
