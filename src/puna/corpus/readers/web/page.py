@@ -15,13 +15,14 @@ from puna.text.raised import ENDINGS, subscript, superscript
 TIGHT = (ITEM, ROW, PRE)  # kinds of blocks that follow one of the same kind without a blank line
 NOT_HTML, NOT_UNPACKED, NO_TEXT = "not HTML", "cannot be decoded", "no text"
 _SUP, _SUB = RAISED_MARKS["sup"], RAISED_MARKS["sub"]
-_ALL_MARKS = _SUP + _SUB + NOTE
+_MARKS = re.compile(f"[{_SUP}{_SUB}{NOTE}]")
 # Innermost raised or lowered text of one line: which, and what.
 _RAISED = re.compile(rf"{_SUP[0]}([^{_SUP}{_SUB}\n]*){_SUP[1]}|{_SUB[0]}([^{_SUP}{_SUB}\n]*){_SUB[1]}")
 MAX_NESTED = 8  # superscripts of superscripts
 _NOTE_MARK = re.compile(r"[\[({]?\s?[\w*†‡§¶#](?:[\w*†‡§¶#,;. –-]{0,10}[\w*†‡§¶#.])?\s?[\])}]?")
 _BRACKETS = re.compile(r"\[[^\[\]]{1,60}\]")
 _AFTER_SENTENCE = re.compile(r"[^\W\d_][.,;:!?…]?[”\"’»]?\Z")
+_WORDS = re.compile(r"[^\W\d_]{2}[^\w\n]+[^\W\d_]{2}")
 _NUMBERS = re.compile(r"[0-9]{1,3}(?:[,–-] ?[0-9]{1,3}){0,5}")
 
 
@@ -86,20 +87,25 @@ def raise_and_lower(text: str) -> str:
     """Return a block's text with superscripts and subscripts as plain text, without marks of footnotes."""
     if _SUP[0] not in text and _SUB[0] not in text:
         return text
+    starts = _MARKS.match(text)
     for _ in range(MAX_NESTED):
         moved = _RAISED.sub(_move, text)
         if moved == text:
             break
         text = moved
-    return text.translate(dict.fromkeys(map(ord, _ALL_MARKS))).strip()
+    text = _MARKS.sub("", text).rstrip(" ")
+    return text.lstrip(" ") if starts else text
 
 
 def _move(found: re.Match[str]) -> str:
     raised, lowered = found.groups()
+    small = (lowered if raised is None else raised).replace(NOTE, "")
+    if not found.start() and _WORDS.search(small):
+        return small  # a note in small print, which is no index of anything
     if raised is None:
-        return subscript(lowered.replace(NOTE, ""))
+        return subscript(small)
     before = found.string[max(0, found.start() - 3) : found.start()]
-    return "" if is_note(raised, before) else superscript(raised.replace(NOTE, ""))
+    return "" if is_note(raised, before) else superscript(small)
 
 
 def is_note(raised: str, before: str) -> bool:
