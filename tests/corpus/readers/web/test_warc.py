@@ -404,3 +404,9 @@ def test_no_damage_breaks_it(tmp_path: Path, name: str, seed: int, kind: str) ->
     assert all(0 <= item.offset <= len(content) for item in items)
     if kind != "cut" and name == "x.warc.gz":  # each of these damages a few neighbours at most
         assert len({item.url for item in items if isinstance(item, RawDocument)}) >= 2
+
+
+@pytest.mark.parametrize("line", [b"http/1.1 200 ok", b"HTTP/2 200", b"HTTP/1.0  200 OK", b"Http/1.1 200"])
+def test_status_lines_in_any_letters(tmp_path: Path, line: bytes) -> None:
+    body = line + b"\r\ncontent-type: text/html\r\n\r\n<p>" + b"The ferry left at seven. " * 20
+    assert [type(item) for item in read(tmp_path, record(body))] == [RawDocument]

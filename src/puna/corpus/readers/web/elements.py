@@ -33,7 +33,7 @@ KINDS = {
     "hr": RULE,
     **dict.fromkeys(("sup", "sub"), RAISED),
     "code": CODE,  # inline, but where its lines are kept by style
-    "math": MATH,  # inline
+    **dict.fromkeys(("math", "m:math", "mml:math"), MATH),  # inline
     **dict.fromkeys(("meta", "link"), ABOUT),  # of the page: no text
     **dict.fromkeys(names("svg button object video audio canvas datalist rt rp annotation"), SKIP),
 }

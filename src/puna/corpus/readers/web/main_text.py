@@ -199,10 +199,13 @@ def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
     their text says, for pages also show stories and notes in dialogs. What holds half of the text, or a
     page's heading, stays.
     """
-    left, size = kept.copy(), np.where(kept, page.sizes, 0)
+    left = kept
     for group, words in ((MANAGER, None), (DIALOG, ASKS), (CONSENT, COOKIES)):
-        nodes = page.nearest[:, group]
-        for node in np.unique(nodes[kept & (nodes >= 0)]).tolist():
+        nodes = set(page.nearest[kept, group].tolist())
+        if not nodes or nodes == {-1}:
+            continue
+        left, size = left.copy(), np.where(kept, page.sizes, 0)
+        for node in sorted(nodes - {-1}):
             inside = slice(page.first[node], page.last[node])
             is_story = (page.nearest[inside, STORY] > node).any() or (page.levels[inside] == 1).any()
             if 2 * size[inside].sum() < size.sum() and not is_story:

@@ -156,7 +156,7 @@ def _has_wide_characters(body: bytes) -> bool:
     zeros = [head[start::2].count(0) for start in (0, 1)]
     if body[:2] in (b"\xff\xfe", b"\xfe\xff") or body[:4] == b"\0\0\xfe\xff":
         return True
-    return max(zeros) > 0.35 * len(head) and (min(zeros) < 0.05 * len(head) or max(zeros) > 0.45 * len(head))
+    return max(zeros) > 0.35 * len(head) and min(zeros) < 0.3 * len(head)
 
 
 def _is_json(body: bytes) -> bool:

@@ -69,13 +69,21 @@ def read_page(html: bytes, content_type: str = "") -> Page:
 
 def render(blocks: Blocks, keep: np.ndarray) -> str:
     """Return the text of the blocks for which `keep` is true."""
+    kept = [
+        (text, kind)
+        for text, kind, wanted in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True)
+        if wanted
+    ]
+    text = _joined(kept)
+    if _SUP[0] not in text and _SUB[0] not in text:
+        return text
+    return _joined([(plain, kind) for text, kind in kept if (plain := raise_and_lower(text))])
+
+
+def _joined(blocks: list[tuple[str, int]]) -> str:
     parts: list[str] = []
     previous_kind = 0
-    for text, kind, kept in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True):
-        if not kept:
-            continue
-        if (_SUP[0] in text or _SUB[0] in text) and not (text := raise_and_lower(text)):
-            continue
+    for text, kind in blocks:
         if parts:
             parts.append("\n" if kind == previous_kind and kind in TIGHT else "\n\n")
         parts.append("- " + text if kind == ITEM else text)

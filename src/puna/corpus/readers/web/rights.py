@@ -44,11 +44,13 @@ _FOR_THE_PAGE = re.compile(
     re.IGNORECASE,
 )
 _OF_AN_ITEM = re.compile(
-    r"\b(?:photo|photograph|image|picture|figure|fig|video|icon|map|logo|cover|foto|bild|bilder|abbildung|imagen|imagem|immagine|фото)s?\b[^.]{0,80}\Z",
+    r"\b(?:photo|photograph|image|picture|figure|fig|video|icon|map|logo|cover|foto|bild|bilder|abbildung|imagen|imagem|immagine|фото)s?\b"
+    r"(?:[^.]|(?<=\b[A-Z])\.){0,80}\Z",
     re.IGNORECASE,
 )
 _CREDIT = re.compile(
-    r"(?:photo|foto|image|bild|picture|imagen|фото)\w{0,6}\s*(?:credits?)?\s*(?::|by|von|par|por|©|\()[^.]{0,80}\Z",
+    r"(?:photo|foto|image|bild|picture|imagen|фото)\w{0,6}\s*(?:credits?)?\s*(?::|by|von|par|por|©|\()"
+    r"(?:[^.]|(?<=\b[A-Z])\.){0,80}\Z",
     re.IGNORECASE,
 )
 _ITEM_TYPES = names("Image Video Audio Media Dataset Software Product Photograph Map Comment")
@@ -59,27 +61,39 @@ MAX_TAG_LENGTH = 2000
 def licence(source: str | bytes) -> str:
     """Return the licence of a page as an SPDX expression, "" where none is named for the page."""
     text = source if isinstance(source, str) else source.decode("utf-8", "replace")
-    of_head, of_links, of_notices = _from_json(text), [], []
+    of_head = _from_json(text)
+    marked: list[tuple[int, str]] = []  # links: place, licence
+    others: list[tuple[int, str]] = []
     last = -1
-    zones = _Zones(text)
     for place in sorted(place for word in _WORDS for place in _places(text, word)):
         start = text.rfind("<", max(0, place - MAX_TAG_LENGTH), place)
         tag = _LINK.match(text, start) if start > last else None
         if not tag or tag.end() < place:
             continue
-        last, name, attributes = start, tag[1].lower(), _attributes(tag[2])
-        if name != "a":
-            of_head += _from_head(name, attributes)
-        elif (spdx := licences.of_address(attributes.get("href", ""))) and not zones.has("item", start):
-            if "license" in attributes.get("rel", "").lower().split():
-                of_links.append(spdx)
-            elif _gives(_words_before(text, start), zones.has("foot", start)):
-                of_notices.append(spdx)
-    for found in (of_head, of_links, of_notices):
-        distinct = list(dict.fromkeys(found))
-        if distinct:
-            return " AND ".join(distinct) if len(distinct) <= MAX_LICENCES else ""
-    return ""
+        last, attributes = start, _attributes(tag[2])
+        if tag[1].lower() != "a":
+            of_head += _from_head(tag[1].lower(), attributes)
+        elif spdx := licences.of_address(attributes.get("href", "")):
+            is_marked = "license" in attributes.get("rel", "").lower().split()
+            (marked if is_marked else others).append((start, spdx))
+    found = of_head or _of_the_page(text, marked, True) or _of_the_page(text, others, False)
+    distinct = list(dict.fromkeys(found))
+    return " AND ".join(distinct) if len(distinct) <= MAX_LICENCES else ""
+
+
+def _of_the_page(text: str, links: list[tuple[int, str]], marked: bool) -> list[str]:
+    """Return the licences, of links (place, licence), that are those of the page.
+
+    marked: the links are marked as licences, and need no words that say so.
+    """
+    zones = _Zones(text)
+    found: list[str] = []
+    for place, spdx in links:
+        if spdx in found or zones.has("item", place):
+            continue
+        if marked or _gives(_words_before(text, place), zones.has("foot", place)):
+            found.append(spdx)
+    return found
 
 
 def _places(text: str, word: str) -> Iterator[int]:

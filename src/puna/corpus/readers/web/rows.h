@@ -16,6 +16,9 @@ bool is_gutter(View attributes) {
     static constexpr View PARTS[] = {"gutter",   "lineno",   "line-num", "line_num", "linenum",
                                      "ineNum",   "lines-num", "blob-num", "ln-n",     "-nums",
                                      "lnt",      "lnum",     "\"ln\"",   "'ln'"};
+    if (!contains(attributes, "um") && !contains(attributes, "ln") && !contains(attributes, "gutter") &&
+        !contains(attributes, "lineno"))
+        return false;
     for (const View part : PARTS)
         if (contains(attributes, part)) return true;
     return false;
@@ -118,6 +121,7 @@ struct Row {
 
     // Reads colspan and rowspan, the last of each.
     static void read_spans(View attributes, Size& wide, Size& tall) {
+        if (!contains(attributes, "pan") && !contains(attributes, "PAN")) return;
         for (size_t at = 0; at + 7 <= attributes.size(); at++) {
             const bool across = same(attributes, at, "colspan");
             if (!across && !same(attributes, at, "rowspan")) continue;
@@ -148,7 +152,10 @@ struct Row {
     }
 
     void begin_cell(View attributes) {
-        while (next < static_cast<Size>(spans.size()) && spans[next]) spans[next++]--;
+        while (next < static_cast<Size>(spans.size()) && spans[next]) {
+            spans[next++]--;
+            cells++;
+        }
         cells++;
         column = next;
         Size wide = 1, tall = 1;
@@ -171,6 +178,7 @@ struct Row {
         for (Size i = next; i < static_cast<Size>(spans.size()); i++)
             if (spans[i]) {
                 spans[i]--;
+                cells++;
                 line_width = i + 1;
             }
         height = 0;

@@ -54,8 +54,9 @@ class Row:
     """The row of a table that is being read.
 
     height: of the stack of open elements with the row's own, 0 where no row is open. first, node, first_node:
-    its first block, its own node and that of its first cell. columns: of its blocks, -1 for text outside of
-    cells. spans: how many rows more the cell above reaches into, by column.
+    its first block, its own node and that of its first cell. cells: with those that reach in. columns: of
+    its blocks, -1 for text outside of cells. spans: how many rows more the cell above reaches
+    into, by column.
     """
 
     def __init__(self) -> None:
@@ -83,10 +84,11 @@ class Row:
         while self.next < len(spans) and spans[self.next]:
             spans[self.next] -= 1
             self.next += 1
+            self.cells += 1
         self.cells += 1
         self.column = self.next
         wide = tall = 1
-        if "span" in attributes.lower():
+        if "pan" in attributes or "PAN" in attributes:
             for across, count in SPAN.findall(attributes.lower()):
                 if across:
                     wide = int(count) if 0 < int(count) <= MAX_COLUMN_SPAN else 1
@@ -106,6 +108,7 @@ class Row:
         for column in range(self.next, len(self.spans)):
             if self.spans[column]:
                 self.spans[column] -= 1
+                self.cells += 1
                 width = column + 1
         self.height, cells = 0, self.cells
         self.column = -1

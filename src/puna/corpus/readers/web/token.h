@@ -74,6 +74,9 @@ Size seen_in_script(View attributes, const char* at, const char* end) {
 
 // Whether a link or metadata may name a page's licence.
 bool names_rights(View attributes, bool of_head) {
+    if (!contains(attributes, "icen") && !contains(attributes, "reative") &&
+        !contains(attributes, "ublicdomain"))
+        return false;
     if (contains(attributes, "reativecommons.org")) return true;
     if (of_head) return contains(attributes, "icense") || contains(attributes, "reative C");
     return contains(attributes, "icenses/") || contains(attributes, "license\"") ||
