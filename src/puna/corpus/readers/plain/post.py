@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from puna.corpus.readers.web.blocks import NOTE, RAISED_MARKS
+from puna.corpus.readers.web.characters import NOTE, RAISED_MARKS
 from puna.corpus.readers.web.page import raise_and_lower
 
 # Line ends that a block asks for before and after it.

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from puna.corpus.readers.web import characters
+from puna.corpus.readers.web.characters import NOTE, NOTES, RAISED_MARKS
 from puna.corpus.readers.web.elements import (
     BREAK,
     CELL,
@@ -79,15 +81,8 @@ HINT = re.compile(
 
 LETTERS = re.compile("[a-z]{2,30}")
 LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
-LONG_REFERENCE = re.compile("&#[0-9]{8,};?")  # of no character
-NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
-# Around raised and lowered text, and in front of raised text that is a link or says that it is a note.
-RAISED_MARKS, NOTE = {"sup": "\x01\x02", "sub": "\x03\x04"}, "\x05"
-NOTES = ("ref", "note", "cite", "fn")  # parts of the class or id of a raised mark of a note
 FORMULAS, RIGHTS = 1, 2  # bits of Blocks.seen
-KEEPS_LINES = re.compile(r"white-space[ \t]*:[ \t]*pre")
 MAX_SHORT_LENGTH = 200  # characters of a block whose words are compared with the title's
-SENTENCE_ENDS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
 COLUMNS = names("""
     kinds levels link_lengths nodes lengths sizes sentence_ends copies repeats title_words words
 """)
@@ -174,21 +169,21 @@ def split(source: str | bytes) -> Blocks:
         raise MemoryError
     try:
         count, node_count, text_bytes, title_bytes, seen = sizes.tolist()
-        characters = np.empty(text_bytes + title_bytes, np.uint8)
+        letters = np.empty(text_bytes + title_bytes, np.uint8)
         columns = np.empty((len(COLUMNS), count), np.int64)
         node_columns = np.empty((3, node_count), np.int64)
         nearest = np.empty((count, len(GROUPS)), np.intc)
-        arrays = (characters, columns, node_columns, nearest)
+        arrays = (letters, columns, node_columns, nearest)
         functions.blocks_read(page, *(array.ctypes.data for array in arrays))
     finally:
         functions.blocks_close(page)
-    text = str(characters.data, "utf-8", "surrogatepass")
+    text = str(letters.data, "utf-8", "surrogatepass")
     ends = np.cumsum(columns[COLUMNS.index("lengths")]).tolist()
     texts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     title = text[ends[-1] if ends else 0 :]
-    title_words, words_of_title = columns[COLUMNS.index("title_words")], set(_words(title))
+    title_words, words_of_title = columns[COLUMNS.index("title_words")], set(characters.words(title))
     for block in np.flatnonzero(title_words < 0).tolist():  # those that take str.lower
-        title_words[block] = len(words_of_title.intersection(_words(texts[block])))
+        title_words[block] = len(words_of_title.intersection(characters.words(texts[block])))
     return _blocks(title, texts, columns, node_columns, nearest, seen)
 
 
@@ -302,11 +297,11 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             cells.append((buffer, linked, row.column))
             column = row.column
             for parts, length, row.column in cells:
-                if text := clean(parts, False):
+                if text := characters.clean(parts, False):
                     add(text, length, ROW)
             row.column = column
             cells = []
-        elif buffer and (text := clean(buffer, bool(pre))):
+        elif buffer and (text := characters.clean(buffer, bool(pre))):
             kind = KINDS.get(tag, 0)
             if kind in (0, ITEM, CODE):  # an item's later blocks are no items
                 kind = CONTAINER
@@ -453,7 +448,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 if name == "body":
                     flush()
                 continue
-        if kind == CODE and (open_count[name] if closing else _keeps_lines(attributes)):
+        if kind == CODE and (open_count[name] if closing else characters.keeps_lines(attributes)):
             kind = PRE
         if kind in (0, CODE):
             if pre and not closing and not skipping:
@@ -470,10 +465,10 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             continue
         elif kind == BREAK:
             if buffer:
-                buffer.append(NEW_LINE)
+                buffer.append(characters.NEW_LINE)
         elif kind == TITLE:
             if closing and in_title:
-                title = title or " ".join(clean(buffer, False).split())
+                title = title or " ".join(characters.clean(buffer, False).split())
                 start_afresh()
                 in_title = False
             elif not closing and not skipping:
@@ -551,16 +546,16 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     last[0] = len(texts)
     nearest_of_node, signatures = _classify_nodes(parents, first, last, elements)
     text_counts, signature_counts = Counter(texts), Counter(signatures)
-    words = [_words(text) if len(text) <= MAX_SHORT_LENGTH else [] for text in texts]
-    words_of_title = set(_words(title))
+    words = [characters.words(text) if len(text) <= MAX_SHORT_LENGTH else [] for text in texts]
+    words_of_title = set(characters.words(title))
     columns = [
         kinds,
         levels,
         link_lengths,
         nodes,
         [len(text) for text in texts],
-        [_size(text) for text in texts],
-        [_sentence_ends(text) for text in texts],
+        [characters.size(text) for text in texts],
+        [characters.sentence_ends(text) for text in texts],
         [text_counts[text] for text in texts],
         [signature_counts[signatures[node]] for node in nodes],
         [len(words_of_title.intersection(own)) for own in words],
@@ -606,43 +601,3 @@ def _classify_nodes(
         nearest.append(own)
         signatures.append(signature)
     return nearest, signatures
-
-
-def _keeps_lines(attributes: str) -> bool:
-    """Tell whether an element's style keeps its lines and spaces."""
-    return "white-space" in attributes and bool(KEEPS_LINES.search(attributes))
-
-
-def _words(text: str) -> list[str]:
-    return text.lower().split()
-
-
-def _size(text: str) -> int:
-    """Return the characters of a text, doubled where they are mostly of three bytes or more."""
-    if text.isascii() or len(text.encode("utf-8", "replace")) <= 2.3 * len(text):
-        return len(text)
-    return 2 * len(text)
-
-
-def _sentence_ends(text: str) -> int:
-    count = int(text[-1] in ".?!")
-    if len(text) > 40:
-        count += sum([text.count(end) for end in (SENTENCE_ENDS[:3] if text.isascii() else SENTENCE_ENDS)])
-    return count
-
-
-def clean(parts: list[str], verbatim: bool) -> str:
-    """Return the text of a block's parts, with entities decoded and spaces collapsed.
-
-    verbatim: keep spaces and lines, as inside <pre>.
-    """
-    text = "".join(parts)
-    if "&" in text:
-        text = html.unescape(LONG_REFERENCE.sub("\ufffd", text) if "&#" in text else text)
-    if verbatim:
-        lines = [line.rstrip() for line in text.replace(NEW_LINE, "\n").splitlines()]
-        return "\n".join(lines).strip("\n")
-    if NEW_LINE in text:
-        lines = [" ".join(line.split()) for line in text.split(NEW_LINE)]
-        return "\n".join([line for line in lines if line])
-    return " ".join(text.split())

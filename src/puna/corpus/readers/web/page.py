@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from puna.corpus.readers.web import formulas, main_text, rights
-from puna.corpus.readers.web.blocks import FORMULAS, NOTE, RAISED_MARKS, RIGHTS, Blocks, split
+from puna.corpus.readers.web.blocks import FORMULAS, RIGHTS, Blocks, split
+from puna.corpus.readers.web.characters import NOTE, RAISED_MARKS
 from puna.corpus.readers.web.charset import as_utf8, decode
 from puna.corpus.readers.web.elements import ITEM, PRE, ROW
 from puna.corpus.readers.web.nature import is_decoded, is_html, unpack
@@ -20,6 +21,7 @@ _MARKS = re.compile(f"[{_SUP}{_SUB}{NOTE}]")
 _RAISED = re.compile(rf"{_SUP[0]}([^{_SUP}{_SUB}\n]*){_SUP[1]}|{_SUB[0]}([^{_SUP}{_SUB}\n]*){_SUB[1]}")
 MAX_NESTED = 8  # superscripts of superscripts
 _NOTE_MARK = re.compile(r"[\[({]?\s?[\w*†‡§¶#](?:[\w*†‡§¶#,;. –-]{0,10}[\w*†‡§¶#.])?\s?[\])}]?")
+_SPACE_BEFORE_NOTE = re.compile(rf" ?{NOTE}(?=[ .,;:!?)]|\Z)")  # of a note that went
 _BRACKETS = re.compile(r"\[[^\[\]]{1,60}\]")
 _AFTER_SENTENCE = re.compile(r"[^\W\d_][.,;:!?…]?[”\"’»]?\Z")
 _WORDS = re.compile(r"[^\W\d_]{2}[^\w\n]+[^\W\d_]{2}")
@@ -101,7 +103,7 @@ def raise_and_lower(text: str) -> str:
         if moved == text:
             break
         text = moved
-    text = _MARKS.sub("", text).rstrip(" ")
+    text = _MARKS.sub("", _SPACE_BEFORE_NOTE.sub("", text)).rstrip(" ")
     return text.lstrip(" ") if starts else text
 
 
@@ -113,7 +115,7 @@ def _move(found: re.Match[str]) -> str:
     if raised is None:
         return subscript(small)
     before = found.string[max(0, found.start() - 3) : found.start()]
-    return "" if is_note(raised, before) else superscript(small)
+    return NOTE if is_note(raised, before) else superscript(small)
 
 
 def is_note(raised: str, before: str) -> bool:
