@@ -284,8 +284,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     linked = 0
     in_link = 0
     link_start = -1  # parts of the buffer before the link
-    # As in_link: the height of the stack at the element that began it; 0: none is open. code_table: of a
-    # table with line numbers, whose other cells are code.
+    # As in_link: 0, or the height of the stack at the element; code_table: of a table with line numbers.
     skipping = pre = code_table = 0
     in_title = bullet = False
     tag = ""
@@ -375,7 +374,6 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
         return bool(buffer) and buffer[-1].endswith(character)
 
     def drop_last() -> None:
-        """Drop the last character of the buffer."""
         buffer[-1] = buffer[-1][:-1]
         if not buffer[-1]:
             buffer.pop()
@@ -386,7 +384,6 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
         buffer, linked, link_start = [], 0, -1
 
     def new_line() -> None:
-        """End a line of code in a table."""
         if buffer and not ends_with("\n"):
             buffer.append("\n")
 
