@@ -371,3 +371,16 @@ def test_an_address_that_names_no_format_is_one_of_a_page() -> None:
         assert discover.PAGE.fullmatch(f"https://h{path}"), path
     for path in ("/x.png", "/x.txt", "/a.zip!x"):
         assert not discover.PAGE.fullmatch(f"https://h{path}"), path
+
+
+def test_text_files_are_told_by_their_heads(tmp_path: Path) -> None:
+    heads = {
+        "a.wet.txt": b"WARC/1.0\r\nWARC-Type: warcinfo\r\n",
+        "b.txt": b"<!DOCTYPE html>\n<html>",
+        "c.txt": b"The WARC/1.0 format.",
+    }
+    for name, head in heads.items():
+        (tmp_path / name).write_bytes(head)
+    found, _ = discover.sources([str(tmp_path)])
+    names = {reader: [uri.rpartition("/")[2] for uri in uris] for reader, uris in found.items()}
+    assert names == {"warc": ["a.wet.txt"], "html": ["b.txt"], "book": ["c.txt"]}

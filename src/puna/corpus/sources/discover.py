@@ -31,6 +31,10 @@ SUFFIXES = {
     "book": (".txt", ".text"),
     "text": (".md", ".markdown", ".rst", ".adoc", ".asciidoc", ".org"),
 }
+HEADS = (  # of files whose names say no more than that they are text
+    ("warc", re.compile(rb"\s*WARC/\d\.\d+\s|filedesc://\S+ [\d.]+ \d{8,14} ")),
+    ("html", re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)),
+)
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 PACKAGE = ("pyproject.toml", "setup.py", "package.json", "Cargo.toml", "go.mod", ".git", "CMakeLists.txt")
 SMALL_MODEL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
@@ -246,7 +250,13 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
         return "wikipedia" if re.search(rb"<mediawiki|<page>", start) else ""
     if bare.endswith(".tex"):
         return "arxiv"
-    return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
+    reader = next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
+    return _reader_of_head(head()) or reader if reader == "book" else reader
+
+
+def _reader_of_head(head: bytes) -> str:
+    """Return the reader of a text file whose first bytes tell its format, "" for plain text."""
+    return next((reader for reader, start in HEADS if start.match(head)), "")
 
 
 def _uncompressed(name: str) -> str:
@@ -282,8 +292,12 @@ def _member_reader(member: Member) -> str:
         return ""
     if name.endswith((".gz", ".pdf")) and PAPER.fullmatch(name.rpartition(".")[0]):
         return "arxiv"
-    compressed = name.lower().endswith(COMPRESSED)
-    return _reader(name, lambda: b"<mediawiki" if compressed else next(member.pieces(), b"")[:4096])
+    compressed, in_xml = name.lower().endswith(COMPRESSED), ".xml" in name.lower()
+
+    def head() -> bytes:  # of one with a pattern of its own
+        return b"<mediawiki" if compressed else next(member.pieces(), b"")[:4096] if in_xml else b""
+
+    return _reader(name, head)
 
 
 def _member_pattern(name: str) -> str:

@@ -19,8 +19,9 @@ LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")
 SAMPLE_BYTES = 100_000  # of a text, from which its encoding is guessed
 ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
-# The second opens a frame of settings that some writers put first.
-ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")
+# A frame, and a skippable one: settings, tables, dictionaries, which some writers put first (RFC 8878).
+ZSTANDARD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
+DICTIONARY = b"\x5d\x2a\x4d\x18"  # the skippable frame of a dictionary in web archives (.warc.zst)
 
 
 class Damaged(UserError):
@@ -61,7 +62,12 @@ def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
         file.seek(start)
         magic = file.read(4)
         file.seek(start)
-        if magic in ZSTANDARD or magic == LZ4:
+        if ZSTANDARD.match(magic) or magic == LZ4:
+            if magic != LZ4 and _needs_dictionary(file):
+                raise UserError(
+                    "zstandard with a dictionary, which is not read here: unpack the file with "
+                    "`zstd -d -D DICTIONARY` (in a .warc.zst the first frame is the dictionary)"
+                )
             kind = "LZ4" if magic == LZ4 else "zstandard"
             yield from ((None, piece) for piece in _by_arrow(path, kind))
             return
@@ -95,6 +101,18 @@ def _decompressed(file: Any, kind: str, start: int, size: int) -> Iterator[tuple
                 raw = getattr(decoder, "unconsumed_tail", b"")  # bzip2 keeps what it has not unpacked yet
     if decoder is not None:
         raise Damaged(f"the {kind} stream ends early, at byte {size:,}", member, True)
+
+
+def _needs_dictionary(file: Any) -> bool:
+    """Tell whether the first frame of zstandard with content, from the file's place on, has a dictionary."""
+    for _ in range(100):
+        head = file.read(8)
+        if head[:4] == DICTIONARY:
+            return True
+        if head[:1] == b"\x28" or len(head) < 8:
+            return len(head) > 4 and head[4] & 3 != 0  # the size of the dictionary's number (3.1.1.1.1.6)
+        file.seek(int.from_bytes(head[4:], "little"), 1)
+    return False
 
 
 def _by_arrow(path: Path, kind: str) -> Iterator[bytes]:

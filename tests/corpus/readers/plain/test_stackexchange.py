@@ -175,3 +175,18 @@ def test_quotes_nested_deeply(tmp_path: Path) -> None:
         '<row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
     )
     assert "A: x" in next(item.text for item in stackexchange.read(path) if isinstance(item, RawDocument))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("<p>10<sup>21</sup> H<sub>2</sub>O, 1<sup>st</sup> time.<sup>1</sup></p>", "10²¹ H₂O, 1st time."),
+        ("<p>See.<sup>[2]</sup> It</p><p><sup>A small note.</sup></p>", "See. It\n\nA small note."),
+        ("<table>\n<tr>\n<th>Step</th>\n<th>Status</th>\n</tr></table>", "Step | Status"),
+        ("<table><tr><td>1</td><td></td><td>x</td></tr><tr><td></td><td>y</td><td></td></tr></table>",
+         "1 | | x\n| y |"),
+        ("<table><tr><td><p>a</p><p>b</p></td><td>c<br>d</td></tr></table><p>e</p>", "a b | c d\n\ne"),
+    ],
+)  # fmt: skip
+def test_numbers_and_cells_of_posts_keep_their_value(source: str, text: str) -> None:
+    assert html_to_text(source) == text

@@ -7,12 +7,14 @@ machine.
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from puna.corpus.readers.web.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks, names
+from puna.corpus.readers.web.blocks import Blocks
+from puna.corpus.readers.web.elements import GROUPS, ITEM, PARAGRAPH, PRE, names
 
 MODEL = Path(__file__).with_name("main_text.json")
 UNIT = 1000  # leaf values and scores are log-odds times this
@@ -24,6 +26,14 @@ NEAREST = names("""
     article main li p
 """)
 NEAREST_INDEX = [GROUPS.index(name) for name in NEAREST]
+MANAGER, DIALOG, CONSENT = (GROUPS.index(name) for name in ("manager", "dialog", "consent"))
+STORY = [GROUPS.index(name) for name in ("article", "main")]
+COOKIES = re.compile("cookie.*(?:cookie|consent)", re.IGNORECASE | re.DOTALL)
+ASKS = re.compile(
+    r"cookie|newsletter|subscri|abonn|consent|gdpr|sign (?:in|up)|log ?in|passwor[dt]|datenschutz"
+    r"|privacy|confidentialité|e-?mail address|adblock|ad blocker|registr",
+    re.IGNORECASE,
+)
 # Groups whose elements seldom hold main text.
 BOILERPLATE = names("comment side navigation footer share related consent nav aside advert")
 BOILERPLATE_INDEX = [GROUPS.index(name) for name in BOILERPLATE]
@@ -179,7 +189,29 @@ def keep(page: Blocks) -> np.ndarray:
     first_round, second_round = model()
     columns, _ = features(page)
     more, _ = score_features(page, apply(first_round, columns), columns[0])
-    return select(apply(second_round, columns, more), columns[0])
+    return without_dialogs(page, select(apply(second_round, columns, more), columns[0]))
+
+
+def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out what consent managers show, by their names, and dialogs about cookies, letters or accounts.
+
+    The latter are dialogs by element or role, and elements for consent by their names; what they are about
+    their text says, for pages also show stories and notes in dialogs. What holds half of the text, or a
+    page's heading, stays.
+    """
+    left = kept
+    for group, words in ((MANAGER, None), (DIALOG, ASKS), (CONSENT, COOKIES)):
+        nodes = set(page.nearest[kept, group].tolist())
+        if not nodes or nodes == {-1}:
+            continue
+        left, size = left.copy(), np.where(kept, page.sizes, 0)
+        for node in sorted(nodes - {-1}):
+            inside = slice(page.first[node], page.last[node])
+            is_story = (page.nearest[inside, STORY] > node).any() or (page.levels[inside] == 1).any()
+            if 2 * size[inside].sum() < size.sum() and not is_story:
+                text = " ".join(page.texts[inside][:100]) if words else ""
+                left[inside] &= bool(words and not words.search(text))
+    return left if left.any() else kept
 
 
 def select(scores: np.ndarray, size: np.ndarray) -> np.ndarray:

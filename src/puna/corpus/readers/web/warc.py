@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from puna.corpus.readers.web import http
 from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.nature import is_packed
+from puna.corpus.readers.web.page import NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
 from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
 from puna.errors import UserError
 
@@ -52,13 +53,17 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
         elif refuses and (reason := refuses(item.url)):
             yield SkippedRecord(reason, item.url, item.offset)
         else:
-            title, text = page_text(item.body, item.content_type)
-            yield _document(item.url, text, item.offset, item.body, title)
+            page = read_page(item.body, item.content_type)
+            if page.reason:
+                yield SkippedRecord(page.reason, item.url, item.offset)
+            else:
+                raw_digest = digest(item.body)
+                yield RawDocument(item.url, page.text, item.offset, raw_digest, page.title, page.licence)
 
 
 def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:
     if not text:
-        return SkippedRecord("no text", url, offset)
+        return SkippedRecord(NO_TEXT, url, offset)
     return RawDocument(url, text, offset, digest(raw), title)
 
 
@@ -186,25 +191,25 @@ def _response(payload: bytes, url: str, offset: int) -> SkippedRecord | _Page:
     if status != 200:
         return SkippedRecord("HTTP status not 200", url, offset)
     if not _is_page(headers.get("content-type", ""), encoded):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     body = http.decode_body(headers, encoded)
     if body is None:
-        return SkippedRecord("cannot be decoded", url, offset)
+        return SkippedRecord(NOT_UNPACKED, url, offset)
     return _page(body, headers.get("content-type", ""), url, offset)
 
 
 def _is_page(content_type: str, body: bytes) -> bool:
-    """Tell whether a body is HTML, by its type, or without one by its start; a gzip body may be."""
+    """Tell whether a body is HTML, by its type, or without one by its start; a packed body may be."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind:
         return kind in PAGE_TYPES
     start = body[:2000].lower()
-    return b"<html" in start or b"<!doctype html" in start or start[:2] == b"\x1f\x8b"
+    return b"<html" in start or b"<!doctype html" in start or is_packed(body)
 
 
 def _page(body: bytes, content_type: str, url: str, offset: int) -> SkippedRecord | _Page:
     if not _is_page(content_type, body):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     return _Page(body, content_type, url, offset)
 
 
@@ -241,5 +246,5 @@ def _arc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page |
     if url.startswith("filedesc:"):
         return None
     if not url.startswith("http"):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     return _response(payload, url, offset)
