@@ -261,7 +261,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Root(NamedTuple):
-    """A file with a document class. kind: main of its folder; other; again, of the same files as one before."""
+    """A file with a document class. kind: main of its folder; other; again, mostly of files read before."""
 
     name: str
     kind: Literal["main", "other", "again"]
@@ -442,7 +442,7 @@ def _split_document(text: str) -> tuple[str, str, str]:
 
 
 def _bibliography_end(text: str, at: int, name: str) -> int:
-    """Return where a bibliography that is open at `at` ends; one that is never closed, at the next heading."""
+    """Return where a bibliography that is open at `at` ends; one without an end, at the next heading."""
     end = re.compile(rf"\\end\s*\{{{name}\}}").search(text, at)
     again = re.compile(rf"\\begin\s*\{{{name}\}}").search(text, at, end.start() if end else len(text))
     if end and not again:

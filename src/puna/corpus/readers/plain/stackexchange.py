@@ -165,6 +165,8 @@ def _posts(path: Path, errors: list[UserError], linked: Counter[str]) -> Iterato
             title, licence, body = (_value(row, key) for key in ("Title", "ContentLicense", "Body"))
             licence = _licence(licence or "", _value(row, "CreationDate") or "")
             compressed = None if body is None else zlib.compress(body[:LONGEST_BODY].encode(), 1)
+            if body and body.endswith(streams.CUT):
+                compressed = b""
             yield question, kind == ANSWER, rank, identity, number, title or "", licence or "", compressed
     except UserError as error:
         errors.append(error)
@@ -177,9 +179,9 @@ def _thread(
     first = next(rows)
     _, is_answer, _, identity, number, title, licence, body = first
     url = f"https://{site}/questions/{identity}"
-    if is_answer or body is None:
+    if is_answer or not body:
         if not is_answer:
-            yield SkippedRecord("not text", url, number)
+            yield SkippedRecord("not text" if body is None else streams.TOO_LARGE, url, number)
         for _, is_answer, _, answer, offset, *_ in (first, *rows):
             if is_answer:
                 yield SkippedRecord("answer without its question", f"https://{site}/a/{answer}", offset)
@@ -187,8 +189,9 @@ def _thread(
     bodies = [zlib.decompress(body).decode()]
     licences = {licence}
     for _, is_answer, _, answer, offset, _, licence, body in rows:
-        if body is None:
-            yield SkippedRecord("not text", f"https://{site}/a/{answer}", offset)
+        if not body:
+            reason = "not text" if body is None else streams.TOO_LARGE
+            yield SkippedRecord(reason, f"https://{site}/a/{answer}", offset)
         elif is_answer:
             bodies.append(zlib.decompress(body).decode())
             licences.add(licence)

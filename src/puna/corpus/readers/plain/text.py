@@ -7,7 +7,7 @@ from pathlib import Path
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 
-LARGEST_BYTES = 64_000_000
+LARGEST_BYTES = streams.LARGEST_RECORD
 # Front matter of static site generators: fields between lines of dashes (YAML) or plus signs (TOML).
 FRONT_MATTER = re.compile(
     r"\ufeff?\n{0,9}(-{3}|\+{3})[ \t]*\n((?:(?!\1|\.{3})[^\n]*\n){0,400}?)(?:\1|\.{3})[ \t]*(?:\n|\Z)"

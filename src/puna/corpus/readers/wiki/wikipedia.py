@@ -77,6 +77,8 @@ def _article(
     if refuses and (reason := refuses(url)):
         return SkippedRecord(reason, url, number)
     text = (values["text"].text or "") if "text" in values else ""
+    if text.endswith(streams.CUT):
+        return SkippedRecord(streams.TOO_LARGE, url, number)
     if "ns" in values and (values["ns"].text or "0").strip() != "0":
         return SkippedRecord("not an article", url, number)
     if "model" in values and values["model"].text != "wikitext":
