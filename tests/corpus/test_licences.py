@@ -245,7 +245,7 @@ def test_texts_of_the_system() -> None:
         ("GNU Lesser General Public License v2.1 only", "LGPL-2.1-only"),
         ("GNU Affero General Public License v3.0", "AGPL-3.0-only"),
         ("GPLv2+", "GPL-2.0-or-later"),
-        ("LGPL-3", "LGPL-3.0-only"),
+        ("GPL-3.0", "GPL-3.0"),
         ("MIT or Apache 2.0", "MIT OR Apache-2.0"),
     ],
 )

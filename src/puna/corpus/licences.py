@@ -112,7 +112,7 @@ def named(name: str) -> str:
     "and", "," or "&" give AND. An unknown name stays as it is, its spaces made hyphens.
     """
     name = _PLURAL_NAME.sub(r"\1", _NICKNAME.sub(" ", name).strip(" \t\n\"'“”‘’"))
-    if gnu := _GNU.fullmatch(name.strip()):
+    if re.search(r"(?i)general public|\b[AL]?GPLv?\d", name) and (gnu := _GNU.fullmatch(name.strip())):
         kind = (gnu["kind"] or gnu["letter"] or "")[:1].upper()
         version = gnu["version"] if "." in gnu["version"] else f"{gnu['version']}.0"
         later = re.search(r"later|newer|\+", gnu["later"] or "", re.IGNORECASE)

@@ -14,7 +14,7 @@ from puna.corpus.record import digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
 
-BATCH_ROWS, READ_BYTES = 128, 1 << 16
+BATCH_ROWS = 128
 NOT_JSON = "not valid JSON"
 Row = tuple[int, str, dict[str, Any] | str]
 
@@ -167,7 +167,7 @@ def _parquet(path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> Ite
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, memory_map=True, buffer_size=READ_BYTES) as file:
+        with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             columns = [name for name in (*texts, *others) if name in names]
             if not set(columns) & set(texts):
