@@ -32,10 +32,9 @@ INPUT = re.compile(
     r"|\\(?:sub)?(?:import|includefrom|inputfrom)\*?\s*\{(?P<folder>[^{}]{0,500})\}\s*\{(?P<inside>[^{}]{1,500})\}"
     r"|\\input\s+(?P<bare>\"[^\"\n]{1,500}\"|[^\s{}\\]+)"
 )
-# A definition that reads a file in.
+# A macro's body that reads in a file which an argument names.
 MACRO_OF_INPUT = re.compile(
-    r"\\(?:(?:re|provide)?newcommand|providecommand|DeclareRobustCommand|[gex]?def|(?:New|Renew)DocumentCommand)\b[^\n]{0,200}?"
-    r"\{[^\n]{0,200}?\\(?:@?input|include|(?:sub)?import|subfile)\b"
+    r"\\(?:@?input|include|(?:sub)?import|subfile)\*?\s*(?:\{[^{}\n]{0,200}\}\s*)?\{[^{}\n]{0,200}#\d"
 )
 INPUT_PATH = re.compile(r"\\def\s*\\input@path\s*\{((?:\s*\{[^{}]{0,500}\}){1,50})\s*\}")
 NAME_MACRO = re.compile(

@@ -15,10 +15,13 @@ VERBATIM = frozenset(
 # minted, tcolorbox, comment).
 _DEFINED = re.compile(
     r"^[^%\n]*?\\(?:(?:lstnewenvironment|(?:Define|Custom)VerbatimEnvironment|newtcblisting|DeclareTCBListing"
-    r")\*?\s*(?:\[[^\]\n]*\]\s*)*\{\s*(?P<listing>[A-Za-z@*]+)\s*\}"
+    r")\*?\s*(?:\[[^\]\n]{0,200}\]\s*){0,4}\{\s*(?P<listing>[A-Za-z@*]+)\s*\}"
     r"|newminted\s*(?:\[(?P<minted>[A-Za-z]+)\])?\s*\{\s*(?P<code>[A-Za-z]+)\s*\}"
     r"|(?P<comment>exclude|include|special)comment\s*\{\s*(?P<block>[A-Za-z@*]+)\s*\})",
     re.MULTILINE,
+)
+_DEFINES = re.compile(
+    r"\\(?:exclude|include|special)comment|lstnewenv|VerbatimEnv|\\newminted|tcblisting|TCBListing"
 )
 # Signs that mean something to TeX, and what stands for them inside verbatim text until the paper is done.
 _MASK = str.maketrans("\\{}$%[]#&", "".join(map(chr, range(0xF8E0, 0xF8E9))))
@@ -52,6 +55,8 @@ def blocks(texts: Iterable[str]) -> Blocks:
     """Find the environments that a paper's files define as verbatim or as comments."""
     verbatim, comments = set(VERBATIM), {"comment"}
     for text in texts:
+        if not _DEFINES.search(text):
+            continue
         for match in _DEFINED.finditer(text):
             if match["comment"] == "exclude":
                 comments.add(match["block"])

@@ -80,9 +80,9 @@ CREDITS = re.compile(
     rf"|\[?(?:{_NOTE_NAMES})(?!\w))",
     re.IGNORECASE,
 )
-NOTES = re.compile(
-    rf"^[ \t]*[\[*=_+|\-]*[ \t]*(?:{_NOTE_NAMES})(?!\w)[\s:.*=_+|\-\]]*$", re.MULTILINE | re.IGNORECASE
-)
+# A heading behind an empty line, or in a box of dashes.
+_HEADING = r"(?:\A|\n[ \t+|=*_-]*\n)[ \t]*[\[*=_+|-]*[ \t]*"
+NOTES = re.compile(rf"{_HEADING}(?:{_NOTE_NAMES})(?!\w)[\s:.*=_+|\-\]]*$", re.MULTILINE | re.IGNORECASE)
 # With brackets in it, as of "[sic]", and several paragraphs.
 NOTE = re.compile(
     rf"\[(?:{_NOTE_NAMES}|Note Project Gutenberg)(?!\w)(?:[^\[\]]|\[[^\[\]]{{0,200}}\]){{0,4000}}\]\n?",
@@ -90,7 +90,7 @@ NOTE = re.compile(
 )
 # A list of the book's printing errors or of the transcriber's corrections, at its end.
 ERRATA = re.compile(
-    r"^[ \t]*[\[*=_]*[ \t]*(?:Errata|Corrigenda|(?:List of )?(?:Corrections|Typographical errors)(?: made"
+    rf"{_HEADING}(?:Errata|Corrigenda|(?:List of )?(?:Corrections|Typographical errors)(?: made"
     r"| corrected)?"
     r"|Corrections? made (?:by|to)[^\n]{0,60}|Druckfehler(?:verzeichnis)?|Korrekturen"
     r"|Liste der vorgenommenen Änderungen"

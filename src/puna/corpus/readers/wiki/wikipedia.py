@@ -50,7 +50,8 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
             try:
                 item = _article(element, base, language, frozenset(dropped_namespaces), number, refuses)
                 if isinstance(item, RawDocument):
-                    item = replace(item, licence=max(licence, _licence(_day(element))))
+                    stated = licence if licence == LATER_LICENCE else _licence(_day(element))
+                    item = replace(item, licence=stated)
             except UnicodeDecodeError:  # a character reference to a surrogate
                 item = SkippedRecord("not text", "", number)
             yield item

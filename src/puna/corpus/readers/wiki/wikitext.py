@@ -290,7 +290,8 @@ def _after_table(inner: str) -> str:
 
 def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
     """Return the text of the link [[inner]]."""
-    inner = inner.replace(LOST, "").replace(LISTING, "")
+    if LOST in inner or LISTING in inner:
+        inner = inner.replace(LOST, "").replace(LISTING, "")
     target, bar, label = inner.partition("|")
     is_plain_link = target.startswith(":")  # [[:File:A.jpg]] links to the file and does not show it
     target = target.lstrip(": ").strip().replace("_", " ")
