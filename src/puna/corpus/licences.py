@@ -89,12 +89,34 @@ _NAMES = (
 )  # fmt: skip
 
 
+# What SPDX and others put beside a name: BSD 3-Clause "New" or "Revised" License.
+_QUOTED = r"[\"'“‘](?:new|revised|modified|simplified|freebsd|netbsd)[\"'”’]"
+_NICKNAME = re.compile(
+    rf"(?<=clause)\s+\(?{_QUOTED}(?:\s*(?:or|/|,)\s*{_QUOTED})*\)?(?!\w)"
+    r"|(?<=clause)\s+\(?(?:new or revised|revised or new)\)?(?!\w)",
+    re.IGNORECASE,
+)
+_PLURAL_NAME = re.compile(r"(?i)\b(MIT(?: licen[cs]e)?) *\((?:expat|x11|mit)\)")
+_GNU = re.compile(
+    r"(?i)(?:the )?(?:gnu )?(?:(?P<kind>affero|lesser|library) )?"
+    r"(?:general public licen[cs]e|(?P<letter>[AL]?)GPL)[ ,(-]*v?(?:ersion )?(?P<version>[123](?:\.\d)?)\)?"
+    r"(?P<later>\+|[ ,-]*\(?(?:or|and) (?:any )?(?:later|newer)(?: version)?s?\)?| only)?"
+    r"(?: \([AL]?GPL[\w.+ -]*\))?"
+)
+
+
 def named(name: str) -> str:
     """Convert a licence's short name, as in a package's field, to an SPDX expression; "" for "".
 
     It may be an expression, or a key of BigQuery's ("bsd-3-clause"). Names joined by "or" or "/" give OR, by
     "and", "," or "&" give AND. An unknown name stays as it is, its spaces made hyphens.
     """
+    name = _PLURAL_NAME.sub(r"\1", _NICKNAME.sub(" ", name).strip(" \t\n\"'“”‘’"))
+    if re.search(r"(?i)general public|\b[AL]?GPLv?\d", name) and (gnu := _GNU.fullmatch(name.strip())):
+        kind = (gnu["kind"] or gnu["letter"] or "")[:1].upper()
+        version = gnu["version"] if "." in gnu["version"] else f"{gnu['version']}.0"
+        later = re.search(r"later|newer|\+", gnu["later"] or "", re.IGNORECASE)
+        return f"{kind}GPL-{version}-{'or-later' if later else 'only'}"
     expression = name.strip()
     is_spdx = declared(f"SPDX-License-Identifier: {name}") == expression
     if is_spdx and re.search(r" (?:AND|OR|WITH) |^\S+$", expression):

@@ -127,8 +127,13 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
     (tmp_path / "e\n.txt").write_text("A fifth.")
     text, _, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
-    strange = ("c\\udcff.txt", "d\\udcff", "e\\n.txt")
-    assert left == [f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it" for name in strange]
+    assert left == [
+        *(
+            f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it"
+            for name in ("c\\udcff.txt", "d\\udcff")
+        ),
+        f"'{tmp_path}/e\\n.txt': the name has control characters, such as a line end; rename it",
+    ]
     path = tmp_path / "made.toml"
     path.write_text(text)
     (source,) = recipe.load(path).corpus.sources

@@ -165,8 +165,8 @@ class _Collector:
     def _children(self, path: Path) -> list[Path]:
         """Add a file, or a folder that is read as one; else return what is in the folder."""
         uri = fetch.local_uri(str(path))
-        if not fetch.is_text(str(path)):
-            self.unread.append(f"{str(path)!r}: the name is not text in UTF-8; rename it")
+        if why := fetch.fault(str(path)):
+            self.unread.append(f"{str(path)!r}: the name {why}; rename it")
             return []
         if path.is_file():
             self.add_file(str(path), uri, path)
@@ -349,8 +349,8 @@ def _absolute(paths: list[str]) -> list[str]:
     """
     absolute = {path if URL.fullmatch(path) else os.path.realpath(os.path.expanduser(path)) for path in paths}
     for path in sorted(absolute):
-        if not fetch.is_text(path):
-            raise UserError(f"{path!r}: the path is not text in UTF-8; rename what is not")
+        if why := fetch.fault(path):
+            raise UserError(f"{path!r}: the path {why}; rename what is not")
     return sorted(absolute)
 
 

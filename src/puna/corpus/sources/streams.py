@@ -12,10 +12,15 @@ from typing import Any
 from puna.errors import UserError
 
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
+# Most bytes of one record, in every reader: a page, a line, a row, a post, a book; longer ones are skipped.
+LARGEST_RECORD = 64_000_000
+TOO_LARGE = "record over 64 MB"  # the reason to skip such a record
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 COMPRESSED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
 # Errors of XML that cost more than a character.
 LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")
+# Ends a text or an attribute that was cut; a character for private use, three times.
+CUT, CUT_BYTES = "\uf8ff\uf8ff\uf8ff", b"&#xF8FF;&#xF8FF;&#xF8FF;"
 SAMPLE_BYTES = 100_000  # of a text, from which its encoding is guessed
 ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
@@ -133,28 +138,32 @@ _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
 }
 
 
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Read the lines of a file: (byte offset in the unpacked file, line without its end)."""
+def lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """Read the lines of a file: (byte offset in the unpacked file, line without its end).
+
+    A line over LARGEST_RECORD bytes is None; it is not held in memory.
+    """
     rest: list[bytes] = []  # pieces of a line that has not ended yet
-    offset = 0
+    length = offset = 0  # of that line, its pieces or not
     for chunk in chunks(path):
-        first, *others = chunk.split(b"\n")
-        rest.append(first)
-        if not others:
-            continue
-        others[:0] = [b"".join(rest)]
-        rest = [others.pop()]
-        for line in others:
-            yield offset, line.removesuffix(b"\r")
-            offset += len(line) + 1
-    if last := b"".join(rest):
-        yield offset, last
+        *others, last = chunk.split(b"\n")
+        for piece in others:
+            whole = length + len(piece)
+            line = b"".join([*rest, piece]) if whole <= LARGEST_RECORD else None
+            yield offset, line if line is None else line.removesuffix(b"\r")
+            offset += whole + 1
+            rest, length = [], 0
+        length += len(last)
+        rest = [*rest, last] if length <= LARGEST_RECORD else []
+    if length:
+        yield offset, b"".join(rest) if length <= LARGEST_RECORD else None
 
 
 def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     """Read the elements of these names, in the order in which they end.
 
-    Each is emptied after its turn, so that memory stays small. A character that XML forbids is passed over.
+    Each is emptied after its turn, so that memory stays small. A character that XML forbids is passed
+    over, and so is what a text or a tag has over LARGEST_RECORD bytes; CUT ends it then.
     Raises UserError, after every element that can be read, where the document breaks off, is damaged, or
     cannot be decoded.
     """
@@ -170,7 +179,7 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     )
     head = tail = b""
     try:
-        for chunk in chunks(path):
+        for chunk in _cut_runs(chunks(path)):
             for at in range(0, len(chunk), PARSED_CHUNK):
                 parser.feed(chunk[at : at + PARSED_CHUNK])
                 yield from _finished(parser)
@@ -185,6 +194,38 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         with contextlib.suppress(etree.XMLSyntaxError):
             parser.close()
     _check(parser.feed_error_log, head.replace(b"\0", b""), tail.replace(b"\0", b""), b"\0" in head)
+
+
+def _cut_runs(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut what stands between two "<" to LARGEST_RECORD bytes: a text, or a tag with its attributes."""
+    length, ends_as, cutting = 0, b"", False
+    for piece in pieces:
+        at = piece.rfind(b"<")
+        if at < 0 and length + len(piece) > LARGEST_RECORD:
+            if not cutting:
+                cutting = True
+                quote = ends_as[-1:] if ends_as[-1:] in (b'"', b"'") else b'"'
+                yield CUT_BYTES + (b"" if b">" in ends_as else quote + b"/>")
+            length += len(piece)
+            continue
+        if cutting:  # up to the next tag, what is left of this one was closed
+            piece = piece[piece.find(b"<") :]
+            cutting = False
+            at = piece.rfind(b"<")
+        if at >= 0:
+            length, ends_as = len(piece) - at, _start(piece[at:])
+        else:
+            length += len(piece)
+            ends_as = ends_as or _start(piece)
+        yield piece
+
+
+def _start(piece: bytes) -> bytes:
+    """Return the ">" of a tag that ends in a piece, else the quote that its open attribute began with."""
+    if b">" in re.sub(rb"\"[^\"]*\"|'[^']*'", b"", piece):
+        return b">"
+    quotes = re.findall(rb"=\s*([\"'])", piece)
+    return quotes[-1] if quotes else b'"'
 
 
 def _finished(parser: Any) -> Iterator[Any]:

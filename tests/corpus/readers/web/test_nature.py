@@ -144,7 +144,7 @@ def test_no_bytes_break_it(body: bytes, start: bytes) -> None:
 
 
 def test_a_bomb_of_members_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nature, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(nature.streams, "LARGEST_RECORD", 100_000)
     for packed in (
         gzip.compress(bytes(60_000)) * 50,
         zstd(bytes(60_000)) * 50,

@@ -328,7 +328,7 @@ def test_the_record_in_which_a_file_ends_is_reported_by_the_error_alone(tmp_path
 
 
 def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warc, "MAX_RECORD_BYTES", 1_000_000)
+    monkeypatch.setattr(warc.streams, "LARGEST_RECORD", 1_000_000)
     small = record(b"GET /", "request") * 100
     large = record(bytes(20_000_000), url="http://large.example/")
     body = response(bytes(1_000_000))
@@ -350,8 +350,7 @@ def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_bomb_unpacks_to_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nature, "MAX_BODY_BYTES", 1_000_000)
-    monkeypatch.setattr(warc.http, "MAX_BODY_BYTES", 1_000_000)
+    monkeypatch.setattr(nature.streams, "LARGEST_RECORD", 1_000_000)
     monkeypatch.setattr(warc, "read_page", lambda body, content_type="": Page("", f"{len(body)}"))
     zeros = bytes(30_000_000)
     packed = {

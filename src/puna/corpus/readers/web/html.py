@@ -10,7 +10,10 @@ from puna.corpus.sources import streams
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     """Yield the page of an HTML file, with its title and main text."""
-    raw = b"".join(streams.chunks(path))
+    raw = streams.read_all(path, streams.LARGEST_RECORD)
+    if raw is None:
+        yield SkippedRecord(streams.TOO_LARGE, path.name, 0)
+        return
     page = read_page(raw)
     if page.reason:
         yield SkippedRecord(page.reason, path.name, 0)

@@ -4,7 +4,7 @@ import re
 import zlib
 
 from puna.corpus.readers.web import nature
-from puna.corpus.readers.web.nature import MAX_BODY_BYTES
+from puna.corpus.sources import streams
 
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 # Some servers write it in small letters, or without a version.
@@ -67,12 +67,12 @@ def _decode(body: bytes, encoding: str) -> bytes | None:
             return body
         if encoding == "deflate":
             bits = 15 if body[:1] == b"\x78" else -15
-            return body if is_markup else zlib.decompressobj(bits).decompress(body, MAX_BODY_BYTES)
+            return body if is_markup else zlib.decompressobj(bits).decompress(body, streams.LARGEST_RECORD)
         if encoding == "br" and not is_markup:
             import brotli
 
             try:
-                return brotli.Decompressor().process(body, output_buffer_limit=MAX_BODY_BYTES) or None
+                return brotli.Decompressor().process(body, output_buffer_limit=streams.LARGEST_RECORD) or None
             except brotli.error:
                 return None
     except zlib.error:

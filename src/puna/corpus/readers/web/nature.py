@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-MAX_BODY_BYTES = 64_000_000  # unpacked
+from puna.corpus.sources import streams
+
 MAX_LAYERS = 3  # a page packed by the writer, by a proxy, and by the server
 # The first are skippable frames (RFC 8878).
 ZSTANDARD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18|\x28\xb5\x2f\xfd")
@@ -82,9 +83,9 @@ def _is_zlib(body: bytes) -> bool:
 
 
 def members(body: bytes, new_decoder: Callable[[], Any]) -> bytes:
-    """Unpack all members of a body, one behind the other, up to MAX_BODY_BYTES."""
+    """Unpack all members of a body, one behind the other, up to streams.LARGEST_RECORD."""
     parts: list[bytes] = []
-    room = MAX_BODY_BYTES
+    room = streams.LARGEST_RECORD
     while body and room > 0:
         decoder = new_decoder()
         try:
@@ -107,9 +108,9 @@ def _is_other_end(body: bytes) -> bool:
 def _before_damage(body: bytes, decoder: Any) -> bytes:
     """Unpack what comes before damage, a little at a time."""
     parts: list[bytes] = []
-    stream = io.BytesIO(body)
+    stream, room = io.BytesIO(body), streams.LARGEST_RECORD
     try:
-        while (piece := stream.read(512)) and sum(map(len, parts)) < MAX_BODY_BYTES and not decoder.eof:
+        while (piece := stream.read(512)) and sum(map(len, parts)) < room and not decoder.eof:
             parts.append(decoder.decompress(piece))
     except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError):
         pass
@@ -117,11 +118,11 @@ def _before_damage(body: bytes, decoder: Any) -> bytes:
 
 
 def frames(body: bytes, codec: str) -> bytes:
-    """Unpack all frames of zstandard or LZ4, up to MAX_BODY_BYTES; what comes before damage stays."""
+    """Unpack all frames of zstandard or LZ4, up to streams.LARGEST_RECORD; what comes before damage stays."""
     import pyarrow as pa
 
     parts: list[bytes] = []
-    room = MAX_BODY_BYTES
+    room = streams.LARGEST_RECORD
     try:
         with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
             while room > 0 and (piece := stream.read(min(room, 1 << 20))):

@@ -15,12 +15,11 @@ from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
 from puna.corpus.readers.web.nature import is_packed
 from puna.corpus.readers.web.page import NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
 from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
+from puna.corpus.sources import streams
 from puna.errors import UserError
 
 TRUNCATED, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
-TOO_LARGE = "record over 64 MB"
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
-MAX_RECORD_BYTES = 64_000_000  # a longer record is no page
 MAX_BYTES_READ_AGAIN = 1_000_000_000  # per file: one of nothing but wrong lengths must come to an end
 HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines with \r\r\n
 LINE_END = re.compile(rb"\n")
@@ -122,7 +121,7 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
     name = headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}"
     url = name.strip("<>")
     size = int(length)
-    if size > MAX_RECORD_BYTES:
+    if size > streams.LARGEST_RECORD:
         return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     ahead = archive.peek(16).lstrip(b"\r\n")
@@ -140,7 +139,7 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
 
 
 def _skip_large(archive: Archive, size: int, url: str, offset: int) -> SkippedRecord:
-    return SkippedRecord(TOO_LARGE if archive.skip(size) == size else TRUNCATED, url, offset)
+    return SkippedRecord(streams.TOO_LARGE if archive.skip(size) == size else TRUNCATED, url, offset)
 
 
 def _is_member_damaged(archive: Archive, offset: int) -> bool:
@@ -236,7 +235,7 @@ def _arc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page |
         archive.skip_to_next_record(NEXT_RECORD, line or b"")
         return SkippedRecord(MALFORMED, "", offset)
     url, size = header
-    if size > MAX_RECORD_BYTES:
+    if size > streams.LARGEST_RECORD:
         return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     if len(payload) < size:
