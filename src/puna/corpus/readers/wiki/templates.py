@@ -8,8 +8,10 @@ of the parameters. A pattern with a missing parameter expands to nothing. A rule
 language only and takes precedence over a rule "s".
 """
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from puna.corpus.readers.wiki.languages import (
     FORMAT_NUMBER,
@@ -204,110 +206,7 @@ def _keys(values: Values, language: str) -> str:
 
 
 # Templates by the pattern or function that expands them.
-PATTERNS: dict[str, str] = {
-    "{1}": """
-        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv,
-        abbreviation, afkorting, em, strong, bold, italic, italics, nobold, noitalic, no italic, roman,
-        upright, normal, smallcaps, sc, smallcaps2, caps, allcaps, versalita, petites capitales,
-        малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible anchor, vanchor,
-        tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
-        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name,
-        center, align, flagu, flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire,
-        refnec, référence souhaitée, citation nécessaire, citation requise, passage promotionnel, pas clair,
-        senza fonte, chiarire, tutto attaccato, ta, nowiki, plain text, souverain2, souverain, monarque, lien,
-        border, quote inline, verbatim, format price, formatprice, color box text, track gauge, railgauge,
-        pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
-        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink,
-        ipa link, fr:latin, fr:grec, fr:grec ancien
-    """,
-    "\n{1}\n": """
-        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst,
-        mehrspaltige liste
-    """,
-    "{last}": """
-        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font,
-        font size, script, ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color,
-        langue, språk
-    """,
-    "{2}": "lang, langx, en langue, llengua",
-    "fl. {1}": "floruit, fl.",
-    "r. {1}–{2}": "reign",
-    "⟨{1}⟩": "angbr, angle bracket, grapheme",
-    "√{1}": "sqrt, radic",
-    "US${1}": "us$, usd",
-    "ISBN {1}": "isbn",
-    "/{1}/": "ipaslink",
-    "[{1}]": "ipablink",
-    "U.S. Patent {1}": "us patent",
-    "née": "née",
-    "etc.": "fr:etc.",
-    "€{1}": "euro, eur, €",
-    "£{1}": "gbp, £",
-    "₹{1}": "inr, indian rupee",
-    "{1}-class {2}": "sclass, sclass-, sclass2, sclass2-",
-    "AD {1}": "ad",
-    "{1} BCE": "bce",
-    "{1} CE": "ce",
-    "{1} BC": "bc",
-    "segle {1}": "segle",
-    "siglo {1}": "siglo",
-    "século {1}": "séc",
-    "{1}e siècle": "fr:s, fr:siècle, fr:sap",
-    "{1}e": "fr:s-",
-    "{1}e et {2}e siècles": "fr:s2",
-    "{1}e – {3}e siècle": "fr:sp",
-    "{1}e siècle av. J.-C.": "fr:sav, fr:-s",
-    "« {1} »": "fr:citation, fr:citation étrangère",
-    "– {1} –": "fr:incise",
-    "e": "fr:e",
-    "er": "fr:er",
-    "ère": "fr:ère",
-    "re": "fr:re",
-    "M. {1}": "fr:m.",
-    "Mme {1}": "fr:mme",
-    "av. J.-C.": "fr:av jc",
-    "apr. J.-C.": "fr:ap jc",
-    "°C": "fr:°c",
-    "m²": "fr:m²",
-    "km²": "fr:km²",
-    "m³": "fr:m³",
-    "km/h": "fr:km/h",
-    "Dr {1}": "fr:dr",
-    "Mlle {1}": "fr:mlle",
-    "{1} m": "de:höhe",
-    "§ {1} {2}": "de:§",
-    "{3}": "pt:link",
-    " ": "es:esd, nbsp, space, spaces, thinsp, thin space, hair space",
-    PIPE: "!, pipe",
-    EQUALS: "=",
-    "'": "'",
-    "’": "’",
-    "'s": "'s",
-    "' \"": "' \"",
-    "\"'": "\"'",
-    "\" '": "\" '",
-    "–": "ndash, en dash, endash, nsndns, –",
-    " – ": "spaced ndash, spaced en dash, snd, snds, spnd, sndash",
-    "—": "mdash, em dash, mdashb, —",
-    " — ": "spaced mdash",
-    " · ": "·, dot, middot",
-    " • ": "•, bull",
-    "π": "pi",
-    "…": "..., ellipsis",
-    "′": "prime",
-    "″": "pprime",
-    "×": "times",
-    "−": "minus",
-    "ʻ": "okina",
-    "ʾ": "hamza",
-    "ʿ": "ayin",
-    "*": "asterisk",
-    "†": "dagger",
-    "⇌": "eqm",
-    "♯": "sharp",
-    "♭": "flat",
-    "♮": "natural",
-}
+PATTERNS: dict[str, list[str]] = json.loads(Path(__file__).with_name("templates.json").read_text())
 FUNCTIONS: dict[Callable[[Values, str], str], str] = {
     **QUANTITIES,
     _citation: "harvtxt, harvard citation text, citeref",
@@ -340,7 +239,7 @@ FUNCTIONS: dict[Callable[[Values, str], str], str] = {
 }
 VESSELS = "uss, hms, ss, rms, mv, hmcs, hmas, hmnzs, ins, sms, usns, uscgc, orp, rv, ms"
 RULES: dict[str, str | Callable[[Values, str], str]] = {
-    **{name: pattern for pattern, written in PATTERNS.items() for name in names(written)},
+    **{name: pattern for pattern, named in PATTERNS.items() for name in named},
     **{name: function for function, written in FUNCTIONS.items() for name in names(written)},
     **{name: name.upper() + " {1}" for name in names(VESSELS)},
 }
