@@ -9,7 +9,6 @@ from typing import Any
 
 from puna.errors import UserError
 from puna.run import artifact
-from puna.text.invisible import without_invisible
 
 DAMAGED = "damaged file"  # reason of the record that reports damage of a raw file
 EXCERPT = 500  # characters kept of a dropped document, to check the filter by
@@ -34,6 +33,8 @@ class RawDocument:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        from puna.text.invisible import without_invisible  # which loads numpy
+
         object.__setattr__(self, "text", without_invisible(self.text))
         object.__setattr__(self, "title", without_invisible(self.title))
 

@@ -21,17 +21,22 @@ _UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRI
 _PICTURE = "\u00a9\u00ae\u2190-\u2bff\u3030-\u303d\u3297-\u3299\ufe0f\U0001f000-\U0001faff"
 _TAG = "\U000e0020-\U000e007f"
 _SILENT = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
-# The first group: where such a character belongs.
-_EITHER = re.compile(
-    f"((?<=[{_JOINING}])[\u200c\u200d]|[\u200c\u200d](?=[{_JOINING}])"
+# Where such a character belongs.
+_NEEDED = re.compile(
+    f"(?<=[{_JOINING}])[\u200c\u200d]|[\u200c\u200d](?=[{_JOINING}])"
     f"|(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])"
     f"|(?<=[{_PICTURE}{_TAG}])\u200d(?=[{_PICTURE}])"
-    f"|(?<=\U0001f3f4)[{_TAG}]+)|{_SILENT.pattern}"
+    f"|(?<=\U0001f3f4)[{_TAG}]+"
 )
 
 
 def without_invisible(text: str) -> str:
     """Drop characters that show nothing, but those that a script or an emoji needs."""
-    if text.isascii() or not _SILENT.search(text):
+    if text.isascii():
         return text
-    return _EITHER.sub(lambda match: match[1] or "", text)
+    parts, at = [], 0
+    while silent := _SILENT.search(text, at):
+        needed = _NEEDED.match(text, silent.start())
+        parts.append(text[at : needed.end() if needed else silent.start()])
+        at = needed.end() if needed else silent.end()
+    return "".join([*parts, text[at:]]) if parts else text

@@ -179,7 +179,7 @@ def test_a_book_too_large_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(streams, "LARGEST_RECORD", 100)
     path = tmp_path / "1.txt"
     path.write_text(PROSE)
-    assert list(book.read(path)) == [SkippedRecord("book over 64 MB", "1.txt", 0)]
+    assert list(book.read(path)) == [SkippedRecord(streams.TOO_LARGE, "1.txt", 0)]
 
 
 VOLUME = f"{PROSE}\n\n{PROSE}\n"

@@ -79,7 +79,7 @@ def test_what_is_no_text_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read(tmp_path, " \n") == SkippedRecord("no text", "note.md", 0)
     assert read(tmp_path, "---\na: b\n---\n") == SkippedRecord("no text", "note.md", 0)
     monkeypatch.setattr(streams, "LARGEST_RECORD", 5)
-    assert read(tmp_path, "six by") == SkippedRecord("text over 64 MB", "note.md", 0)
+    assert read(tmp_path, "six by") == SkippedRecord(streams.TOO_LARGE, "note.md", 0)
 
 
 @pytest.mark.parametrize(

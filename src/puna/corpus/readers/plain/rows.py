@@ -167,7 +167,7 @@ def _parquet(path: Path, texts: tuple[str, ...], others: tuple[str, ...]) -> Ite
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=streams.CHUNK) as file:
             names = file.schema_arrow.names
             columns = [name for name in (*texts, *others) if name in names]
             if not set(columns) & set(texts):

@@ -36,7 +36,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     raw = streams.read_all(path, streams.LARGEST_RECORD)
     text = None if raw is None else streams.decode(raw)
     if raw is None or text is None:
-        yield SkippedRecord("text over 64 MB" if raw is None else "not text", path.name, 0)
+        yield SkippedRecord(streams.TOO_LARGE if raw is None else "not text", path.name, 0)
         return
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = ""

@@ -10,6 +10,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from puna.corpus import licences
@@ -24,7 +25,8 @@ _TAG = re.compile(
 _LINK = re.compile(r"""<(a|link|meta)\s((?:[^>"']|"[^"]*"|'[^']*')*)>""", re.IGNORECASE)
 _WORDS = ("icense", "icence", "reative", "ublicdomain")  # inside such a tag
 _ATTRIBUTE = re.compile(r"""([a-zA-Z:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
-_JSON_LD = re.compile(r"""ld\+json["']?[^>]{0,300}>(.*?)</script""", re.IGNORECASE | re.DOTALL)
+_JSON_START = re.compile(r"""ld\+json["']?[^>]{0,300}>""", re.IGNORECASE)
+_SCRIPT_END = re.compile("</script", re.IGNORECASE)
 _FOOT = re.compile(r"foot|colophon|copyright|licen[cs]e|legal|rights|site-?info|imprint")
 _ITEM = re.compile(
     r"caption|thumb|gallery|image|img|photo|picture|figure|slide|media|video|player|embed|credit|comment|card"
@@ -123,6 +125,7 @@ class _Zones:
         return any(own == zone for _, own in self.open)
 
 
+@lru_cache(4096)
 def _zone(name: str, attributes: str) -> str:
     if name in _ITEM_NAMES:
         return "item"
@@ -176,7 +179,10 @@ def _gives(words: str, in_foot: bool) -> bool:
 
 def _from_json(text: str) -> list[str]:
     found: list[str] = []
-    for script in _JSON_LD.findall(text):
+    for place in _places(text, "json"):
+        start = _JSON_START.match(text, place - len("ld+"))
+        end = _SCRIPT_END.search(text, start.end()) if start else None
+        script = text[start.end() : end.start()] if start and end else ""
         if "icense" not in script:
             continue
         try:
