@@ -159,10 +159,11 @@ def lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
         yield offset, b"".join(rest) if length <= LARGEST_RECORD else None
 
 
-def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+def xml_elements(path: Path, names: tuple[str, ...], only_last: str = "") -> Iterator[Any]:
     """Read the elements of these names, in the order in which they end.
 
-    Each is emptied after its turn, so that memory stays small. A character that XML forbids is passed
+    Each is emptied after its turn, so that memory stays small. only_last: a name of elements inside them, of
+    which each holds the last one alone, as the revisions of a page. A character that XML forbids is passed
     over, and so is what a text or a tag has over LARGEST_RECORD bytes; CUT ends it then.
     Raises UserError, after every element that can be read, where the document breaks off, is damaged, or
     cannot be decoded.
@@ -171,7 +172,7 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
 
     parser: Any = etree.XMLPullParser(
         events=("end",),
-        tag=[f"{{*}}{name}" for name in names],
+        tag=[f"{{*}}{name}" for name in (*names, *filter(None, [only_last]))],
         huge_tree=True,
         resolve_entities=False,
         no_network=True,
@@ -182,12 +183,12 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
         for chunk in _cut_runs(chunks(path)):
             for at in range(0, len(chunk), PARSED_CHUNK):
                 parser.feed(chunk[at : at + PARSED_CHUNK])
-                yield from _finished(parser)
+                yield from _finished(parser, only_last)
             head = head if len(head) > 4096 else head + chunk[:8192]
             tail = (tail + chunk)[-400:]
         with contextlib.suppress(etree.XMLSyntaxError):
             parser.close()
-        yield from _finished(parser)  # what waited for the end of a reference
+        yield from _finished(parser, only_last)  # what waited for the end of a reference
     except etree.XMLSyntaxError as error:
         raise UserError("this is no XML") from error
     finally:  # else its memory stays until Python looks for objects that hold each other
@@ -228,8 +229,13 @@ def _start(piece: bytes) -> bytes:
     return quotes[-1] if quotes else b'"'
 
 
-def _finished(parser: Any) -> Iterator[Any]:
+def _finished(parser: Any, only_last: str) -> Iterator[Any]:
     for _, element in parser.read_events():
+        if only_last and element.tag.rpartition("}")[2] == only_last:
+            before = element.getprevious()
+            if before is not None and before.tag == element.tag:
+                element.getparent().remove(before)
+            continue
         yield element
         element.clear()
         while element.getprevious() is not None and (parent := element.getparent()) is not None:

@@ -182,6 +182,9 @@ def test_quotes_nested_deeply(tmp_path: Path) -> None:
     [
         ("<p>10<sup>21</sup> H<sub>2</sub>O, 1<sup>st</sup> time.<sup>1</sup></p>", "10²¹ H₂O, 1st time."),
         ("<p>See.<sup>[2]</sup> It</p><p><sup>A small note.</sup></p>", "See. It\n\nA small note."),
+        ("<p>I like camping<sup>1</sup> at 5 km<sup>2</sup>.</p><p><sup>1</sup> A hobby.</p>",
+         "I like camping at 5 km².\n\n¹ A hobby."),
+        ("<p>its height<sup>2</sup></p><p><sup>1</sup> A hobby.</p>", "its height²\n\n¹ A hobby."),
         ("<table>\n<tr>\n<th>Step</th>\n<th>Status</th>\n</tr></table>", "Step | Status"),
         ("<table><tr><td>1</td><td></td><td>x</td></tr><tr><td></td><td>y</td><td></td></tr></table>",
          "1 | | x\n| y |"),

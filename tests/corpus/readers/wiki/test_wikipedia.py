@@ -102,3 +102,17 @@ def test_the_licence_has_the_version_of_the_dump_s_day(
     (tmp_path / name).write_text(f"<mediawiki><siteinfo>{head}</siteinfo>{page}</mediawiki>")
     (item,) = wikipedia.read(tmp_path / name)
     assert isinstance(item, RawDocument) and item.licence == licence
+
+
+def test_of_many_revisions_the_last_one_is_the_article(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.xml"
+    revisions = "".join(
+        f"<revision><timestamp>20{year}-01-01</timestamp><text>It is as of 20{year}.</text></revision>"
+        for year in range(10, 25)
+    )
+    page = f"<page><title>Puna</title><ns>0</ns>{revisions}</page>"
+    dump.write_text(f"<mediawiki>{page}{page.replace('Puna', 'Altiplano')}</mediawiki>")
+    first, second = wikipedia.read(dump)
+    assert isinstance(first, RawDocument) and first.text == "Puna\n\nIt is as of 2024."
+    assert isinstance(second, RawDocument) and second.title == "Altiplano"
+    assert second.licence == "CC-BY-SA-4.0"

@@ -15,6 +15,8 @@ ROWS = ("table", "thead", "tbody", "tr")  # between whose elements white space i
 MAX_COLUMN_SPAN = 20
 WITH_ATTRIBUTES = frozenset(["ol", "td", "th", "sup"])
 WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
+# The first line of a note below a text: its number, raised.
+NOTE_START = re.compile(rf"{RAISED_MARKS['sup'][0]} ?([0-9]{{1,2}})(?![0-9])")
 DEEPEST = 8  # lists are indented up to this depth
 
 
@@ -51,8 +53,15 @@ def html_to_text(html: str) -> str:
             waiting.append((node.child, tag, keep_space or tag == "pre"))
     lines = "".join(writer.out).split("\n")
     if writer.raised:
-        lines = [raise_and_lower(line) for line in lines]
+        lines = [raise_and_lower(line) for line in _with_notes(lines)]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
+def _with_notes(lines: list[str]) -> list[str]:
+    """Mark raised numbers behind words as those of notes, where a line begins with the same raised number."""
+    notes = "|".join({start[1] for start in map(NOTE_START.match, lines) if start})
+    mark = re.compile(rf"(?<=[^\W\d_]{{4}}){RAISED_MARKS['sup'][0]}(?=(?:{notes}){RAISED_MARKS['sup'][1]})")
+    return [mark.sub(RAISED_MARKS["sup"][0] + NOTE, line) for line in lines] if notes else lines
 
 
 class _Writer:

@@ -146,10 +146,10 @@ def _posts(path: Path, errors: list[UserError], linked: Counter[str]) -> Iterato
             question = identity if kind == QUESTION else _integer(_value(row, "ParentId"))
             if kind not in (QUESTION, ANSWER) or identity is None or question is None:
                 continue
-            if sum(linked.values()) < LINKS_LOOKED_AT:
-                linked.update(link[1].lower() for link in LINKED_SITE.finditer(_value(row, "Body") or ""))
             rank = -(_integer(_value(row, "Score")) or 0) if kind == ANSWER else 0
             title, licence, body = (_value(row, key) for key in ("Title", "ContentLicense", "Body"))
+            if body and "://" in body and sum(linked.values()) < LINKS_LOOKED_AT:
+                linked.update(link[1].lower() for link in LINKED_SITE.finditer(body))
             licence = _licence(licence or "", _value(row, "CreationDate") or "")
             compressed = None if body is None else zlib.compress(body[:LONGEST_BODY].encode(), 1)
             if body and body.endswith(streams.CUT):

@@ -119,8 +119,7 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     columns["negatives"] = (boilerplate < 0.3).sum(0)
 
     for name in ("size", "link", "free", "paragraph"):
-        for step in (-1, 1):
-            columns[f"{name}_{step:+}"] = _shift(columns[name], step)
+        columns |= zip((f"{name}_-1", f"{name}_+1"), _shifted(columns[name], (-1, 1)), strict=True)
     return np.array(list(columns.values()), float), list(columns)
 
 
@@ -135,8 +134,8 @@ def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[
     index = np.arange(count)
     parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.nodes
     columns: dict[str, np.ndarray] = {"score": value}
-    for step in (-3, -2, -1, 1, 2, 3):
-        columns[f"score_{step:+}"] = _shift(value, step)
+    steps = (-3, -2, -1, 1, 2, 3)
+    columns |= zip((f"score_{step:+}" for step in steps), _shifted(value, steps), strict=True)
     sum_weight, sum_value = _sums(weight), _sums(weight * value)
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
     for width in (2, 5, 10):
@@ -242,14 +241,12 @@ def _sums(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def _shift(values: np.ndarray, step: int) -> np.ndarray:
-    """Return the values `step` blocks ahead, -1 beyond the ends of the page."""
-    shifted = np.full(len(values), -1.0)
-    if step > 0:
-        shifted[:-step] = values[step:]
-    else:
-        shifted[-step:] = values[:step]
-    return shifted
+def _shifted(values: np.ndarray, steps: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the values some steps ahead, each by itself, -1 beyond the ends of the page."""
+    edge, count = max(steps), len(values)
+    padded = np.full(count + 2 * edge, -1.0)
+    padded[edge : edge + count] = values
+    return [padded[edge + step : edge + step + count] for step in steps]
 
 
 def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:

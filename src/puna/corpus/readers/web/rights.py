@@ -17,11 +17,11 @@ from puna.corpus import licences
 from puna.corpus.readers.web.elements import names
 
 # Elements that may be a zone of a page, or hold one.
-_TAG = re.compile(
-    r"<(/?)(div|footer|figure|figcaption|picture|blockquote|q|table|aside|section|article|main|ul|ol|dl|p|li|small)"
-    r"(?=[\s>])([^>]*)>",
-    re.IGNORECASE,
-)
+_TAG_NAMES = names("""
+    div footer figure figcaption picture blockquote q table aside section article main ul ol dl p li small
+""")
+# (Names in both cases take half the time of names in any case.)
+_TAG = re.compile(rf"<(/?)({'|'.join([*_TAG_NAMES, *map(str.upper, _TAG_NAMES)])})(?=[\s>])([^>]*)>")
 _LINK = re.compile(r"""<(a|link|meta)\s((?:[^>"']|"[^"]*"|'[^']*')*)>""", re.IGNORECASE)
 _WORDS = ("icense", "icence", "reative", "ublicdomain")  # inside such a tag
 _ATTRIBUTE = re.compile(r"""([a-zA-Z:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
@@ -179,8 +179,8 @@ def _gives(words: str, in_foot: bool) -> bool:
 
 def _from_json(text: str) -> list[str]:
     found: list[str] = []
-    for place in _places(text, "json"):
-        start = _JSON_START.match(text, place - len("ld+"))
+    for place in _places(text, "ld+json"):
+        start = _JSON_START.match(text, place)
         end = _SCRIPT_END.search(text, start.end()) if start else None
         script = text[start.end() : end.start()] if start and end else ""
         if "icense" not in script:

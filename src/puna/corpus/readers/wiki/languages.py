@@ -16,15 +16,10 @@ def names(listed: str) -> frozenset[str]:
     return frozenset(name for field in listed.split(",") if (name := " ".join(field.split())))
 
 
-def _names(of: str) -> frozenset[str]:
-    """Return one of the lists of languages.json."""
-    return frozenset(_LISTS[of])
-
-
 # Links into these show an image, a sound or nothing at all: files, then categories.
-DROPPED_NAMESPACES = _names("dropped_namespaces")
-PAGE_NAMES = _names("page_names")
-FORMAT_NUMBER = _names("format_number")
+DROPPED_NAMESPACES = frozenset(_LISTS["dropped_namespaces"])
+PAGE_NAMES = frozenset(_LISTS["page_names"])
+FORMAT_NUMBER = frozenset(_LISTS["format_number"])
 # Group and decimal separators of numbers, and the languages that do not group a number of four digits.
 SEPARATORS = {
     **dict.fromkeys(("ca", "da", "de", "hr", "it", "nl", "pt", "ro", "sl", "sr"), (".", ",")),
@@ -34,12 +29,12 @@ SEPARATORS = {
 UNGROUPED_THOUSANDS = frozenset({"bg", "es", "pl", "pt"})
 
 # Sections of sources and links, which are dropped where they are nothing but lists.
-LINK_SECTIONS = _names("link_sections")
+LINK_SECTIONS = frozenset(_LISTS["link_sections"])
 
 # Words that a line which announces a table has, as beginnings or whole words.
-TABLE_WORDS = _names("table_words")
+TABLE_WORDS = frozenset(_LISTS["table_words"])
 
-DISAMBIGUATION_TEMPLATES = _names("disambiguation_templates")
+DISAMBIGUATION_TEMPLATES = frozenset(_LISTS["disambiguation_templates"])
 _DISAMBIGUATION_NAMES = "|".join(map(re.escape, sorted(DISAMBIGUATION_TEMPLATES)))
 DISAMBIGUATION = re.compile(
     rf"\{{\{{[ \t\n_]*(?:{_DISAMBIGUATION_NAMES})[ \t\n]*(?:\||\}}\}})|__DISAMBIG__", re.IGNORECASE

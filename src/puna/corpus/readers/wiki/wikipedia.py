@@ -33,7 +33,7 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
     number = 0
     named = DUMPED.search(path.name)
     licence = _licence("".join(named.groups()) if named else "")
-    for element in streams.xml_elements(path, ("base", "generator", "namespace", "page")):
+    for element in streams.xml_elements(path, ("base", "generator", "namespace", "page"), "revision"):
         tag = element.tag.rpartition("}")[2]
         if tag == "base":
             base = (element.text or "").rpartition("/")[0]

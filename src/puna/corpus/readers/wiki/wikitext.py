@@ -60,6 +60,7 @@ TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
 SWITCH = re.compile(r"__[^\W\d_a-zа-яђ-џ][^\W\da-zа-яђ-џ]{2,40}__")
 QUOTES = re.compile(r"'{2,}")
 SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f\u3000]+")
+ODD_SPACE = re.compile(r"[\t\u00a0\u2002-\u200a\u202f\u3000]")
 EMPTY_PARENTHESES = re.compile(r"(?:(?<= )|^)[(（][ ,;:/–-]*[)）] ?")
 EMPTY_QUOTES = re.compile(r"(?:(?<= )|^)(?:« ?»|„ ?[“”]) ?")
 WITHOUT_VALUE = re.compile(r"(?<![\w/.-])[^\W\d_][\w/.-]{0,30}: ?(?=[;,)])")  # "(IPA: ; born 1950)"
@@ -371,13 +372,16 @@ def _tidy(line: str) -> str:
     """
     if "''" in line:
         line = _without_quotes(line)
-    line = SPACES.sub(" ", line)
+    if "  " in line or ODD_SPACE.search(line):
+        line = SPACES.sub(" ", line)
     if "(" in line or "（" in line:
         line = EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line))
         line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", line))
     if "«" in line or "„" in line:
         line = EMPTY_QUOTES.sub("", line)
-    line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line)).strip()
+    if " ," in line or " ;" in line or " ." in line:
+        line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line))
+    line = line.strip()
     return line if WORD.search(line) else ""
 
 
