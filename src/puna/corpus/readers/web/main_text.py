@@ -88,7 +88,7 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     own, parent = page.nodes, parents[page.nodes]
     columns["repeats"] = page.repeats
     for step, node in enumerate((own, parent, parents[parent])):
-        sums_here = node_sums[:, node]
+        sums_here = node_sums.take(node, 1)
         columns[f"node_size_{step}"] = sums_here[0]
         columns[f"node_share_{step}"] = size_share[node]
         columns[f"node_link_{step}"] = sums_here[2] / np.maximum(sums_here[1], 1)
@@ -109,10 +109,10 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
         columns[f"top_size_{share}"] = np.full(count, size_share[top])
 
     nearest = page.nearest.T[NEAREST_INDEX]
-    shares = np.where(nearest >= 0, size_share[nearest], 2.0)
+    shares = np.where(nearest >= 0, size_share.take(nearest), 2.0)
     columns |= zip((f"near_{name}" for name in NEAREST), shares, strict=True)
     nearest = page.nearest.T[BOILERPLATE_INDEX]
-    boilerplate = np.where(nearest >= 0, mass_share[nearest], 2.0)
+    boilerplate = np.where(nearest >= 0, mass_share.take(nearest), 2.0)
     columns["mass_comment"] = boilerplate[BOILERPLATE.index("comment")]
     columns["mass_footer"] = boilerplate[BOILERPLATE.index("footer")]
     columns["least_negative"] = boilerplate.min(0)
@@ -173,11 +173,11 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     scores = np.full(columns[0].shape[1], int(trees["bias"]))
     for start in range(0, len(scores), BATCH):
         batch = np.concatenate([part[:, start : start + BATCH] for part in columns])
-        bits = (batch[features] > thresholds).view(np.uint8).reshape(depth, count, -1)
+        bits = (batch.take(features, 0) > thresholds).view(np.uint8).reshape(depth, count, -1)
         leaf = bits[0]
         for level in range(1, depth):
             leaf = leaf | (bits[level] << level)
-        scores[start : start + BATCH] += leaves[leaf + first_leaf].sum(0)
+        scores[start : start + BATCH] += leaves.take(leaf + first_leaf).sum(0)
     return scores
 
 
