@@ -74,7 +74,7 @@ def puna_reads(folder: Path) -> Work:
     from puna.corpus.record import RawDocument
 
     # The reader without the extractor.
-    warc.page_text = lambda html, content_type: ("", page.decode(html, content_type))
+    warc.read_page = lambda html, content_type: page.Page("", page.decode(html, content_type))
 
     def work(files: Documents, scratch: Path) -> Iterator[Any]:
         for file in files:

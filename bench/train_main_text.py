@@ -22,7 +22,8 @@ import numpy as np
 from extraction import Page, load, resiliparse_text, segment_score, word_score
 
 from puna.corpus.readers.web import main_text, page
-from puna.corpus.readers.web.blocks import HEADING, Blocks, split
+from puna.corpus.readers.web.blocks import Blocks, split
+from puna.corpus.readers.web.elements import HEADING
 
 FOLDS, BINS = 5, 64
 TREES, DEPTH, RATE = (100, 60), 4, 0.1  # of the two rounds

@@ -37,7 +37,8 @@ def test_kept_documents_are_found_by_their_ids_over_files_and_row_groups(tmp_pat
     ]
     found = inspect.kept_places(tmp_path, repeats + others)
     assert (
-        found.pop((digest("exact duplicate"), "exact duplicate"))["kept"] == "nowhere: it was dropped itself"
+        found.pop((digest("exact duplicate"), "exact duplicate"))["kept"]
+        == "in no file: the first of them was dropped by a later filter"
     )
     assert found.pop((digest("near duplicate"), "near duplicate")) == {
         "kept": "in an earlier run",

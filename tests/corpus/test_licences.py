@@ -227,3 +227,27 @@ def test_texts_of_the_system() -> None:
     for path in sorted(folder.iterdir()):
         allowed = licences.allowed(licences.recognised(path.read_text("utf-8", "replace")))
         assert allowed == (path.name in ("Apache-2.0", "BSD")), path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        ('BSD 3-Clause "New" or "Revised" License', "BSD-3-Clause"),
+        ("BSD 3-Clause 'New' or 'Revised' License", "BSD-3-Clause"),
+        ('BSD 3-Clause ("New" or "Revised") License', "BSD-3-Clause"),
+        ('BSD 2-Clause "Simplified" License', "BSD-2-Clause"),
+        ("BSD 2-Clause “Simplified” License", "BSD-2-Clause"),
+        ("MIT License (Expat)", "MIT"),
+        ("MIT (X11)", "MIT"),
+        ('"MIT"', "MIT"),
+        ("'Apache-2.0'", "Apache-2.0"),
+        ("GNU General Public License v3.0 or later", "GPL-3.0-or-later"),
+        ("GNU Lesser General Public License v2.1 only", "LGPL-2.1-only"),
+        ("GNU Affero General Public License v3.0", "AGPL-3.0-only"),
+        ("GPLv2+", "GPL-2.0-or-later"),
+        ("GPL-3.0", "GPL-3.0"),
+        ("MIT or Apache 2.0", "MIT OR Apache-2.0"),
+    ],
+)
+def test_names_with_nicknames_and_quotes(name: str, expression: str) -> None:
+    assert licences.named(name) == expression

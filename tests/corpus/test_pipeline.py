@@ -225,7 +225,7 @@ PATTERNS = "refused.org/*\nen.wikipedia.org/wiki/Gone*\ngithub.com/r/r/blob/HEAD
 @pytest.mark.parametrize(
     ("reader", "module", "extractor", "name", "content"),
     [
-        ("warc", "web.warc", "page_text", "a.warc", archive()),
+        ("warc", "web.warc", "read_page", "a.warc", archive()),
         ("wikipedia", "wiki.wikipedia", "plain", "a.xml", WIKI.encode()),
         ("github", "code.source_file", "filter_file", "a.jsonl", "\n".join(map(json.dumps, ROWS)).encode()),
     ],

@@ -107,7 +107,11 @@ def kept_places(folder: Path, dropped: Iterable[Mapping[str, Any]]) -> dict[tupl
     # what is repeated may have been dropped itself.
     has_books = len(places) < len(ids) and any(BOOK in counts for counts in dropped_counts(folder).values())
     near = "in an earlier run, or dropped itself" if has_books else "in an earlier run"
-    elsewhere = {DUPLICATE: "nowhere: it was dropped itself", NEAR: near, BOOK: near}
+    elsewhere = {
+        DUPLICATE: "in no file: the first of them was dropped by a later filter",
+        NEAR: near,
+        BOOK: near,
+    }
     return {
         (identity, reason): places.get(identity) or {"kept": elsewhere[reason], **dict.fromkeys(PLACE)}
         for identity, reason in asked

@@ -89,12 +89,34 @@ _NAMES = (
 )  # fmt: skip
 
 
+# What SPDX and others put beside a name: BSD 3-Clause "New" or "Revised" License.
+_QUOTED = r"[\"'“‘](?:new|revised|modified|simplified|freebsd|netbsd)[\"'”’]"
+_NICKNAME = re.compile(
+    rf"(?<=clause)\s+\(?{_QUOTED}(?:\s*(?:or|/|,)\s*{_QUOTED})*\)?(?!\w)"
+    r"|(?<=clause)\s+\(?(?:new or revised|revised or new)\)?(?!\w)",
+    re.IGNORECASE,
+)
+_PLURAL_NAME = re.compile(r"(?i)\b(MIT(?: licen[cs]e)?) *\((?:expat|x11|mit)\)")
+_GNU = re.compile(
+    r"(?i)(?:the )?(?:gnu )?(?:(?P<kind>affero|lesser|library) )?"
+    r"(?:general public licen[cs]e|(?P<letter>[AL]?)GPL)[ ,(-]*v?(?:ersion )?(?P<version>[123](?:\.\d)?)\)?"
+    r"(?P<later>\+|[ ,-]*\(?(?:or|and) (?:any )?(?:later|newer)(?: version)?s?\)?| only)?"
+    r"(?: \([AL]?GPL[\w.+ -]*\))?"
+)
+
+
 def named(name: str) -> str:
     """Convert a licence's short name, as in a package's field, to an SPDX expression; "" for "".
 
     It may be an expression, or a key of BigQuery's ("bsd-3-clause"). Names joined by "or" or "/" give OR, by
     "and", "," or "&" give AND. An unknown name stays as it is, its spaces made hyphens.
     """
+    name = _PLURAL_NAME.sub(r"\1", _NICKNAME.sub(" ", name).strip(" \t\n\"'“”‘’"))
+    if re.search(r"(?i)general public|\b[AL]?GPLv?\d", name) and (gnu := _GNU.fullmatch(name.strip())):
+        kind = (gnu["kind"] or gnu["letter"] or "")[:1].upper()
+        version = gnu["version"] if "." in gnu["version"] else f"{gnu['version']}.0"
+        later = re.search(r"later|newer|\+", gnu["later"] or "", re.IGNORECASE)
+        return f"{kind}GPL-{version}-{'or-later' if later else 'only'}"
     expression = name.strip()
     is_spdx = declared(f"SPDX-License-Identifier: {name}") == expression
     if is_spdx and re.search(r" (?:AND|OR|WITH) |^\S+$", expression):
@@ -265,3 +287,78 @@ def _rest(plain: str, whole: bool) -> str:
     plain = _APACHE_TERMS.sub(lambda terms: "\n" if digest(terms[0]) == _APACHE_DIGEST else terms[0], plain)
     pieces = _STANDARD.sub("\n", plain).split("\n")
     return "\n".join(pieces if whole else pieces[1:-1])
+
+
+# Jurisdictions of Creative Commons' ported licences that have identifiers of their own (SPDX list 3.27).
+_PORTED = """
+    BY-2.5-AU BY-3.0-AT BY-3.0-AU BY-3.0-DE BY-3.0-IGO BY-3.0-NL BY-3.0-US BY-NC-3.0-DE BY-NC-ND-3.0-DE
+    BY-NC-ND-3.0-IGO BY-NC-SA-2.0-DE BY-NC-SA-2.0-FR BY-NC-SA-2.0-UK BY-NC-SA-3.0-DE BY-NC-SA-3.0-IGO
+    BY-ND-3.0-DE BY-SA-2.0-UK BY-SA-2.1-JP BY-SA-3.0-AT BY-SA-3.0-DE BY-SA-3.0-IGO
+"""
+_CC_ADDRESS = re.compile(
+    r"(?:https?:)?//(?:[a-z0-9-]+\.)?creativecommons\.org/(?:licen[sc]es/([a-z-]+)|publicdomain/(zero|mark))"
+    r"(?:/([1-4]\.[0-9]))?(?:/([a-z]{2,3})(?![a-z-]))?",
+    re.IGNORECASE,
+)
+_ADDRESSES = (
+    (r"gnu\.org/(?:licenses|copyleft)/(?:old-licenses/)?fdl-(1\.[123])", "GFDL-{}-only"),
+    (r"gnu\.org/(?:licenses|copyleft)/(?:old-licenses/)?(a?gpl|lgpl)-([123]\.[01])", "{}-{}-only"),
+    (r"opensource\.org/licen[cs]es?/(mit|bsd-[23]-clause|apache-2\.0|isc)\b", "{}"),
+    (r"apache\.org/licenses/license-(2\.0)", "Apache-{}"),
+    (r"mozilla\.org/mpl/(?:mpl-)?([12]\.[01])", "MPL-{}"),
+    (r"nationalarchives\.gov\.uk/doc/open-government-licence/version/([123])", "OGL-UK-{}.0"),
+    (r"etalab\.gouv\.fr/.{0,60}licence-ouverte", "etalab-2.0"),
+    (r"spdx\.org/licenses/([\w.+-]+?)(?:\.html|\.json)?$", "{}"),
+)
+_CC_NAME = re.compile(
+    r"\b(?:cc[ -]|creative commons )(by(?:[ -](?:nc|nd|sa)){0,2})[ -]?([1-4]\.[0-9])", re.IGNORECASE
+)
+_CC_WORDS = re.compile(
+    r"\bcreative commons attribution"
+    r"((?:[ -]+(?:non-?commercial|share-?alike|no-?deriv(?:ative)?s(?: works)?)){0,2})[ -]*([1-4]\.[0-9])",
+    re.IGNORECASE,
+)
+
+
+def of_address(url: str) -> str:
+    """Return the SPDX identifier of the licence at a URL, "" for an address of no licence that is known.
+
+    A licence of Creative Commons without a version is a LicenseRef; a ported one that SPDX does not list goes
+    by the version alone.
+    """
+    url = re.sub(r"\Ahttps?://web\.archive\.org/web/\w+/", "", url.strip())
+    if found := _CC_ADDRESS.match(url):
+        kind, domain, version, place = (part.upper() if part else "" for part in found.groups())
+        if domain:
+            return "CC0-1.0" if domain == "ZERO" else "CC-PDM-1.0"
+        return _creative_commons(kind.strip("-"), version, place)
+    for pattern, name in _ADDRESSES:
+        if match := re.search(pattern, url, re.IGNORECASE):
+            words = [PERMITTED.get(word.lower(), word.upper()) for word in match.groups()]
+            return match[1] if "spdx" in pattern else name.format(*words)
+    return ""
+
+
+def _creative_commons(kind: str, version: str, place: str) -> str:
+    if kind == "PUBLICDOMAIN":
+        return "CC-PDDC"
+    if kind == "BY-ND-NC":  # as version 1.0 has it
+        kind = "BY-NC-ND"
+    if kind not in ("BY", "BY-SA", "BY-ND", "BY-NC", "BY-NC-SA", "BY-NC-ND"):
+        return ""
+    if not version:
+        return f"LicenseRef-CC-{kind}"
+    ported = f"{kind}-{version}-{place}"
+    return f"CC-{ported}" if ported in _PORTED.split() else f"CC-{kind}-{version}"
+
+
+def of_notice(text: str) -> str:
+    """Return the SPDX identifier of the Creative Commons licence that a short notice names, "" for none."""
+    if found := _CC_NAME.search(text):
+        return _creative_commons(re.sub("[ -]", "-", found[1].upper()), found[2], "")
+    if found := _CC_WORDS.search(text):
+        words = found[1].lower()
+        terms = (("NC", "commercial"), ("ND", "deriv"), ("SA", "alike"))
+        kind = "-".join(["BY", *(short for short, word in terms if word in words)])
+        return _creative_commons(kind, found[2], "")
+    return "CC0-1.0" if re.search(r"\bCC0\b|\bCC Zero\b", text, re.IGNORECASE) else ""

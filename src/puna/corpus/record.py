@@ -18,7 +18,7 @@ Refuses = Callable[[str], str] | None
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """Text of one record of a raw file, before any cleaning or filtering.
+    """Text of one record of a raw file, before any cleaning or filtering, but without invisible characters.
 
     url: address where it was published, or a stable name inside its file. offset: start of the record in its
     raw file, in bytes where the format has byte positions, else a running number. raw_digest: digest of the
@@ -31,6 +31,12 @@ class RawDocument:
     raw_digest: str
     title: str = ""
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        from puna.text.invisible import without_invisible  # which loads numpy
+
+        object.__setattr__(self, "text", without_invisible(self.text))
+        object.__setattr__(self, "title", without_invisible(self.title))
 
 
 @dataclass(frozen=True, slots=True)

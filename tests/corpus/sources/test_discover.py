@@ -127,8 +127,13 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
     (tmp_path / "e\n.txt").write_text("A fifth.")
     text, _, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
-    strange = ("c\\udcff.txt", "d\\udcff", "e\\n.txt")
-    assert left == [f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it" for name in strange]
+    assert left == [
+        *(
+            f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it"
+            for name in ("c\\udcff.txt", "d\\udcff")
+        ),
+        f"'{tmp_path}/e\\n.txt': the name has control characters, such as a line end; rename it",
+    ]
     path = tmp_path / "made.toml"
     path.write_text(text)
     (source,) = recipe.load(path).corpus.sources
@@ -371,3 +376,16 @@ def test_an_address_that_names_no_format_is_one_of_a_page() -> None:
         assert discover.PAGE.fullmatch(f"https://h{path}"), path
     for path in ("/x.png", "/x.txt", "/a.zip!x"):
         assert not discover.PAGE.fullmatch(f"https://h{path}"), path
+
+
+def test_text_files_are_told_by_their_heads(tmp_path: Path) -> None:
+    heads = {
+        "a.wet.txt": b"WARC/1.0\r\nWARC-Type: warcinfo\r\n",
+        "b.txt": b"<!DOCTYPE html>\n<html>",
+        "c.txt": b"The WARC/1.0 format.",
+    }
+    for name, head in heads.items():
+        (tmp_path / name).write_bytes(head)
+    found, _ = discover.sources([str(tmp_path)])
+    names = {reader: [uri.rpartition("/")[2] for uri in uris] for reader, uris in found.items()}
+    assert names == {"warc": ["a.wet.txt"], "html": ["b.txt"], "book": ["c.txt"]}

@@ -84,7 +84,7 @@ def test_a_name_that_is_no_text_ends_the_run_or_is_skipped(tmp_path: Path) -> No
     assert [(file.name, file.unreadable) for file in found] == [
         ("a.txt", ""),
         ("b\\udcff.txt", "the name is not text in UTF-8"),
-        ("c\\n.txt", "the name is not text in UTF-8"),
+        ("c\\n.txt", "the name has control characters, such as a line end"),
         ("d\xa0\u202f.txt", ""),
     ]
     with pytest.raises(

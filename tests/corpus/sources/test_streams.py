@@ -226,3 +226,16 @@ SAMPLES = {
 def test_an_encoding_that_is_not_named_is_guessed(sample: str, encoding: str) -> None:
     text = sample * 10
     assert streams.decode(text.encode(encoding)) == text
+
+
+def test_skippable_frames_are_passed_over_and_dictionaries_named(tmp_path: Path) -> None:
+    def skippable(number: int, body: bytes) -> bytes:
+        return bytes([0x50 + number]) + b"\x2a\x4d\x18" + len(body).to_bytes(4, "little") + body
+
+    one, two = (pa.compress(text, "zstd", asbytes=True) for text in (b"one ", b"two"))
+    path = tmp_path / "a.warc.zst"
+    path.write_bytes(skippable(4, b"settings") + one + skippable(15, b"") + two)
+    assert b"".join(streams.chunks(path)) == b"one two"
+    path.write_bytes(skippable(13, b"a dictionary") + one)
+    with pytest.raises(UserError, match="dictionary"):
+        list(streams.chunks(path))

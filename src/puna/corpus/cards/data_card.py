@@ -84,7 +84,8 @@ def _filters(settings: CorpusSettings, counts: dict[str, Any]) -> list[str]:
     if settings.uses_minhash:
         threshold = settings.near_duplicate_threshold
         lines.append(
-            f"near duplicates: none above an estimated Jaccard similarity of {threshold}, over all sources"
+            f"near duplicates: dropped at an estimated Jaccard similarity of {threshold} or more, over all "
+            "sources; at least nine in ten pairs at this similarity are found, some are not"
         )
     if books := sources_with("books"):
         lines.append(f"books that overlap with an earlier one by more than 90%: none ({books})")

@@ -31,6 +31,10 @@ SUFFIXES = {
     "book": (".txt", ".text"),
     "text": (".md", ".markdown", ".rst", ".adoc", ".asciidoc", ".org"),
 }
+HEADS = (  # of files whose names say no more than that they are text
+    ("warc", re.compile(rb"\s*WARC/\d\.\d+\s|filedesc://\S+ [\d.]+ \d{8,14} ")),
+    ("html", re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)),
+)
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 PACKAGE = ("pyproject.toml", "setup.py", "package.json", "Cargo.toml", "go.mod", ".git", "CMakeLists.txt")
 SMALL_MODEL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
@@ -161,8 +165,8 @@ class _Collector:
     def _children(self, path: Path) -> list[Path]:
         """Add a file, or a folder that is read as one; else return what is in the folder."""
         uri = fetch.local_uri(str(path))
-        if not fetch.is_text(str(path)):
-            self.unread.append(f"{str(path)!r}: the name is not text in UTF-8; rename it")
+        if why := fetch.fault(str(path)):
+            self.unread.append(f"{str(path)!r}: the name {why}; rename it")
             return []
         if path.is_file():
             self.add_file(str(path), uri, path)
@@ -246,7 +250,13 @@ def _reader(name: str, head: Callable[[], bytes]) -> str:
         return "wikipedia" if re.search(rb"<mediawiki|<page>", start) else ""
     if bare.endswith(".tex"):
         return "arxiv"
-    return next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
+    reader = next((reader for reader, suffixes in SUFFIXES.items() if bare.endswith(suffixes)), "")
+    return _reader_of_head(head()) or reader if reader == "book" else reader
+
+
+def _reader_of_head(head: bytes) -> str:
+    """Return the reader of a text file whose first bytes tell its format, "" for plain text."""
+    return next((reader for reader, start in HEADS if start.match(head)), "")
 
 
 def _uncompressed(name: str) -> str:
@@ -282,8 +292,12 @@ def _member_reader(member: Member) -> str:
         return ""
     if name.endswith((".gz", ".pdf")) and PAPER.fullmatch(name.rpartition(".")[0]):
         return "arxiv"
-    compressed = name.lower().endswith(COMPRESSED)
-    return _reader(name, lambda: b"<mediawiki" if compressed else next(member.pieces(), b"")[:4096])
+    compressed, in_xml = name.lower().endswith(COMPRESSED), ".xml" in name.lower()
+
+    def head() -> bytes:  # of one with a pattern of its own
+        return b"<mediawiki" if compressed else next(member.pieces(), b"")[:4096] if in_xml else b""
+
+    return _reader(name, head)
 
 
 def _member_pattern(name: str) -> str:
@@ -335,8 +349,8 @@ def _absolute(paths: list[str]) -> list[str]:
     """
     absolute = {path if URL.fullmatch(path) else os.path.realpath(os.path.expanduser(path)) for path in paths}
     for path in sorted(absolute):
-        if not fetch.is_text(path):
-            raise UserError(f"{path!r}: the path is not text in UTF-8; rename what is not")
+        if why := fetch.fault(path):
+            raise UserError(f"{path!r}: the path {why}; rename what is not")
     return sorted(absolute)
 
 

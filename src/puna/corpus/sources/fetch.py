@@ -33,7 +33,7 @@ DOWNLOADS = "downloads"  # folder beside the stages' scratch: files that were do
 UNREADABLE = "unreadable: "  # stands before the reason in place of a digest
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^/]+)/(?P<file>[^/]+\.whl)")
 # Control characters, and surrogates, which stand for bytes that are not UTF-8.
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL, _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f]"), re.compile(r"[\ud800-\udfff]")
 _ESCAPED = re.compile(r"\[([*?[])\]")  # a wildcard that stands for itself
 _LOCAL_MEMBERS = re.compile(r"(.+?\.(?:zip|tar|tgz|tar\.\w+))!(.+)", re.IGNORECASE)
 _REMOTE = re.compile(r"[a-z][a-z0-9+]+://")
@@ -120,9 +120,11 @@ def local_uri(path: str) -> str:
     return re.sub(r"(\.(?:zi|ta|tg|tar\.\w*))(\w)!", r"\1[\2]!", pattern, flags=re.IGNORECASE)
 
 
-def is_text(name: str) -> bool:
-    """Whether a name has neither control characters nor bytes that are not UTF-8."""
-    return not _NOT_TEXT.search(name)
+def fault(name: str) -> str:
+    """Return why a name cannot stand in a recipe, as "is not text in UTF-8"; "" where it can."""
+    if _NOT_TEXT.search(name):
+        return "is not text in UTF-8"
+    return "has control characters, such as a line end" if _CONTROL.search(name) else ""
 
 
 def local_files(source: str, address: Address, root: Path, skip: bool = False) -> list[RawFile]:
@@ -136,17 +138,17 @@ def local_files(source: str, address: Address, root: Path, skip: bool = False) -
         names = sorted(glob.glob(pattern, root_dir=root, recursive=True))
     if "**" in pattern:  # which matches the folders on the way, too
         names = [name for name in names if not (root / name).is_dir()]
-    not_text = [name for name in names if not is_text(name)]
+    not_text = [name for name in names if fault(name)]
     if not_text and not skip:
-        raise UserError(f"source {source}: the name {not_text[0]!r} is not text in UTF-8; rename the file")
+        raise UserError(f"source {source}: the name {not_text[0]!r} {fault(not_text[0])}; rename the file")
     if not names or not all((root / name).exists() for name in names):
         raise UserError(f"source {source}: nothing at {address.uri} (looked in {root.resolve()})")
     return [_raw_file(source, name, root / name, skip) for name in names]
 
 
 def _raw_file(source: str, name: str, path: Path, skip: bool) -> RawFile:
-    if not is_text(name):
-        return RawFile(source, repr(name)[1:-1], str(path), f"{UNREADABLE}the name is not text in UTF-8", 0)
+    if why := fault(name):
+        return RawFile(source, repr(name)[1:-1], str(path), f"{UNREADABLE}the name {why}", 0)
     try:
         return RawFile(source, name, str(path), content_digest(path, skip), content_bytes(path))
     except OSError as error:

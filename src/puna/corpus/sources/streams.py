@@ -12,15 +12,21 @@ from typing import Any
 from puna.errors import UserError
 
 CHUNK = 1 << 20  # most bytes unpacked at once, so that a bomb of zeros stays small
+# Most bytes of one record, in every reader: a page, a line, a row, a post, a book; longer ones are skipped.
+LARGEST_RECORD = 64_000_000
+TOO_LARGE = "record over 64 MB"  # the reason to skip such a record
 PARSED_CHUNK = 1 << 16  # bytes of XML; the parser keeps about twice that
 COMPRESSED_CHUNK = 1 << 16  # what follows a member of gzip is copied once a member: keep it short
 # Errors of XML that cost more than a character.
 LOSSES = ("ERR_GT_REQUIRED", "ERR_TAG_NAME_MISMATCH", "ERR_DOCUMENT_END")
+# Ends a text or an attribute that was cut; a character for private use, three times.
+CUT, CUT_BYTES = "\uf8ff\uf8ff\uf8ff", b"&#xF8FF;&#xF8FF;&#xF8FF;"
 SAMPLE_BYTES = 100_000  # of a text, from which its encoding is guessed
 ASCII = bytes(range(128))
 LZ4 = b"\x04\x22\x4d\x18"
-# The second opens a frame of settings that some writers put first.
-ZSTANDARD = (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")
+# A frame, and a skippable one: settings, tables, dictionaries, which some writers put first (RFC 8878).
+ZSTANDARD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
+DICTIONARY = b"\x5d\x2a\x4d\x18"  # the skippable frame of a dictionary in web archives (.warc.zst)
 
 
 class Damaged(UserError):
@@ -61,7 +67,12 @@ def members(path: Path, start: int = 0) -> Iterator[tuple[int | None, bytes]]:
         file.seek(start)
         magic = file.read(4)
         file.seek(start)
-        if magic in ZSTANDARD or magic == LZ4:
+        if ZSTANDARD.match(magic) or magic == LZ4:
+            if magic != LZ4 and _needs_dictionary(file):
+                raise UserError(
+                    "zstandard with a dictionary, which is not read here: unpack the file with "
+                    "`zstd -d -D DICTIONARY` (in a .warc.zst the first frame is the dictionary)"
+                )
             kind = "LZ4" if magic == LZ4 else "zstandard"
             yield from ((None, piece) for piece in _by_arrow(path, kind))
             return
@@ -97,6 +108,18 @@ def _decompressed(file: Any, kind: str, start: int, size: int) -> Iterator[tuple
         raise Damaged(f"the {kind} stream ends early, at byte {size:,}", member, True)
 
 
+def _needs_dictionary(file: Any) -> bool:
+    """Tell whether the first frame of zstandard with content, from the file's place on, has a dictionary."""
+    for _ in range(100):
+        head = file.read(8)
+        if head[:4] == DICTIONARY:
+            return True
+        if head[:1] == b"\x28" or len(head) < 8:
+            return len(head) > 4 and head[4] & 3 != 0  # the size of the dictionary's number (3.1.1.1.1.6)
+        file.seek(int.from_bytes(head[4:], "little"), 1)
+    return False
+
+
 def _by_arrow(path: Path, kind: str) -> Iterator[bytes]:
     import pyarrow as pa
 
@@ -115,28 +138,33 @@ _KINDS: dict[str, tuple[bytes, Callable[[], Any]]] = {
 }
 
 
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Read the lines of a file: (byte offset in the unpacked file, line without its end)."""
+def lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """Read the lines of a file: (byte offset in the unpacked file, line without its end).
+
+    A line over LARGEST_RECORD bytes is None; it is not held in memory.
+    """
     rest: list[bytes] = []  # pieces of a line that has not ended yet
-    offset = 0
+    length = offset = 0  # of that line, its pieces or not
     for chunk in chunks(path):
-        first, *others = chunk.split(b"\n")
-        rest.append(first)
-        if not others:
-            continue
-        others[:0] = [b"".join(rest)]
-        rest = [others.pop()]
-        for line in others:
-            yield offset, line.removesuffix(b"\r")
-            offset += len(line) + 1
-    if last := b"".join(rest):
-        yield offset, last
+        *others, last = chunk.split(b"\n")
+        for piece in others:
+            whole = length + len(piece)
+            line = b"".join([*rest, piece]) if whole <= LARGEST_RECORD else None
+            yield offset, line if line is None else line.removesuffix(b"\r")
+            offset += whole + 1
+            rest, length = [], 0
+        length += len(last)
+        rest = [*rest, last] if length <= LARGEST_RECORD else []
+    if length:
+        yield offset, b"".join(rest) if length <= LARGEST_RECORD else None
 
 
-def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
+def xml_elements(path: Path, names: tuple[str, ...], only_last: str = "") -> Iterator[Any]:
     """Read the elements of these names, in the order in which they end.
 
-    Each is emptied after its turn, so that memory stays small. A character that XML forbids is passed over.
+    Each is emptied after its turn, so that memory stays small. only_last: a name of elements inside them, of
+    which each holds the last one alone, as the revisions of a page. A character that XML forbids is passed
+    over, and so is what a text or a tag has over LARGEST_RECORD bytes; CUT ends it then.
     Raises UserError, after every element that can be read, where the document breaks off, is damaged, or
     cannot be decoded.
     """
@@ -144,7 +172,7 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
 
     parser: Any = etree.XMLPullParser(
         events=("end",),
-        tag=[f"{{*}}{name}" for name in names],
+        tag=[f"{{*}}{name}" for name in (*names, *filter(None, [only_last]))],
         huge_tree=True,
         resolve_entities=False,
         no_network=True,
@@ -152,15 +180,15 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     )
     head = tail = b""
     try:
-        for chunk in chunks(path):
+        for chunk in _cut_runs(chunks(path)):
             for at in range(0, len(chunk), PARSED_CHUNK):
                 parser.feed(chunk[at : at + PARSED_CHUNK])
-                yield from _finished(parser)
+                yield from _finished(parser, only_last)
             head = head if len(head) > 4096 else head + chunk[:8192]
             tail = (tail + chunk)[-400:]
         with contextlib.suppress(etree.XMLSyntaxError):
             parser.close()
-        yield from _finished(parser)  # what waited for the end of a reference
+        yield from _finished(parser, only_last)  # what waited for the end of a reference
     except etree.XMLSyntaxError as error:
         raise UserError("this is no XML") from error
     finally:  # else its memory stays until Python looks for objects that hold each other
@@ -169,8 +197,45 @@ def xml_elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     _check(parser.feed_error_log, head.replace(b"\0", b""), tail.replace(b"\0", b""), b"\0" in head)
 
 
-def _finished(parser: Any) -> Iterator[Any]:
+def _cut_runs(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut what stands between two "<" to LARGEST_RECORD bytes: a text, or a tag with its attributes."""
+    length, ends_as, cutting = 0, b"", False
+    for piece in pieces:
+        at = piece.rfind(b"<")
+        if at < 0 and length + len(piece) > LARGEST_RECORD:
+            if not cutting:
+                cutting = True
+                quote = ends_as[-1:] if ends_as[-1:] in (b'"', b"'") else b'"'
+                yield CUT_BYTES + (b"" if b">" in ends_as else quote + b"/>")
+            length += len(piece)
+            continue
+        if cutting:  # up to the next tag, what is left of this one was closed
+            piece = piece[piece.find(b"<") :]
+            cutting = False
+            at = piece.rfind(b"<")
+        if at >= 0:
+            length, ends_as = len(piece) - at, _start(piece[at:])
+        else:
+            length += len(piece)
+            ends_as = ends_as or _start(piece)
+        yield piece
+
+
+def _start(piece: bytes) -> bytes:
+    """Return the ">" of a tag that ends in a piece, else the quote that its open attribute began with."""
+    if b">" in re.sub(rb"\"[^\"]*\"|'[^']*'", b"", piece):
+        return b">"
+    quotes = re.findall(rb"=\s*([\"'])", piece)
+    return quotes[-1] if quotes else b'"'
+
+
+def _finished(parser: Any, only_last: str) -> Iterator[Any]:
     for _, element in parser.read_events():
+        if only_last and element.tag.rpartition("}")[2] == only_last:
+            before = element.getprevious()
+            if before is not None and before.tag == element.tag:
+                element.getparent().remove(before)
+            continue
         yield element
         element.clear()
         while element.getprevious() is not None and (parent := element.getparent()) is not None:

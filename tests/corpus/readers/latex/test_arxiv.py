@@ -223,3 +223,156 @@ def test_no_text_takes_long(tmp_path: Path, pattern: str) -> None:
     ):
         # A hundred times what the slowest takes; quadratic work takes minutes.
         assert len(within(3, partial(read, tmp_path / "x.tex", source.encode()))) == 1
+
+
+TEXT = "The ferry leaves at seven. "
+
+
+def read_folder(tmp_path: Path, **files: str) -> list[RawDocument | SkippedRecord]:
+    folder = tmp_path / "paper"
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.tex"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return list(arxiv.read(folder))
+
+
+@pytest.mark.parametrize(
+    ("preamble", "call"),
+    [
+        (r"\makeatletter\def\input@path{{sections/}}\makeatother", r"\input{intro}"),
+        (r"\makeatletter\def\input@path{{a/}{./sections/}}\makeatother", r"\include{intro}"),
+        (r"\newcommand{\sect}[1]{\input{sections/#1}}", r"\sect{intro}"),
+        (r"\newcommand{\sect}[2][sections]{\input{#1/#2}}", r"\sect{intro}"),
+        (r"\def\sect#1{\input{sections/#1.tex}}", r"\sect{intro}"),
+        (r"\newcommand{\one}[1]{\input{sections/#1}}\newcommand{\sect}[1]{\one{#1}}", r"\sect{intro}"),
+        (r"\newcommand{\sect}{\input{sections/intro}}", r"\sect"),
+        (r"\newcommand{\dir}{sections}", r"\input{\dir/intro}"),
+        (r"\def\dir{sections/}\newcommand\name{intro}", r"\input{\dir\name}"),
+        ("", r"\import{sections/}{intro}"),
+        ("", r"\subimport*{sections}{intro.tex}"),
+        ("", r"\subfile{sections/intro}"),
+        ("", r"\input{./sections/../sections/intro}"),
+        ("", r"\InputIfFileExists{sections/intro}{}{}"),
+        ("", '\\input "sections/intro"'),
+    ],
+)
+def test_files_are_found_however_they_are_named(tmp_path: Path, preamble: str, call: str) -> None:
+    main = document(f"\n\\section{{Zero}}{TEXT}\n{call}\nEnd.", preamble)
+    (found,) = read_folder(tmp_path, main=main, sections__intro=f"\\section{{Intro}}\n{TEXT}")
+    assert isinstance(found, RawDocument)
+    assert "\\section{Intro}\nThe ferry" in found.text and found.text.endswith("End.")
+
+
+def test_a_file_that_is_not_there_leaves_a_row(tmp_path: Path) -> None:
+    main = document(f"\\section{{A}}{TEXT}\\input{{b}}\\input{{x.bbl}}\\input{{fig.pdf_tex}}\\include{{c/d}}")
+    text, *rows = read_folder(tmp_path, main=main)
+    assert isinstance(text, RawDocument)
+    assert [(row.reason, row.url) for row in rows if isinstance(row, SkippedRecord)] == [
+        ("file read in is not there", "paper/b"),
+        ("file read in is not there", "paper/c/d"),
+    ]
+
+
+def test_a_second_root_says_something_else_or_leaves_a_row(tmp_path: Path) -> None:
+    sentences = [f"\nSentence {number} of the appendix is a long one of its own." for number in range(60)]
+    main = document("\\section{A}" + TEXT * 300)
+    items = read_folder(
+        tmp_path,
+        main=main,
+        supplement=document("\\section{S}" + "".join(sentences)),
+        version1=document("\\section{A}" + TEXT * 290 + "\n" + TEXT * 2),
+        figure=document("\\section{F}x"),
+    )
+    kinds = {item.url: item.reason if isinstance(item, SkippedRecord) else "text" for item in items}
+    other = "other root of the same folder"
+    texts = ("paper/main.tex", "paper/supplement.tex", "paper/version1.tex")
+    assert kinds == {**dict.fromkeys(texts, "text"), "paper/figure.tex": other}
+
+
+LISTINGS = {
+    "": ("verbatim", "lstlisting", "minted", "Verbatim", "BVerbatim", "verbatim*", "filecontents*"),
+    r"\lstnewenvironment{code}[1][]{}{}": ("code",),
+    r"\DefineVerbatimEnvironment{Code}{Verbatim}{}": ("Code",),
+    r"\newminted{python}{}": ("pythoncode",),
+    r"\newtcblisting{shell}{}": ("shell",),
+}
+
+
+@pytest.mark.parametrize(
+    ("preamble", "name"), [(preamble, name) for preamble, names in LISTINGS.items() for name in names]
+)
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "\\end{document}",
+        "\\documentclass{article}\\begin{document}x\\end{document}",
+        "\\begin{thebibliography}{9}",
+        "\\bibliography{a}",
+        "\\input{nowhere}",
+        "\\iffalse",
+        "\\newcommand{\\ferry}{ship}",
+        "\\section{References}",
+        "{ $ \\vspace{1em} % no comment",
+    ],
+)
+def test_inside_verbatim_text_is_text(preamble: str, name: str, inside: str) -> None:
+    listing = f"\\begin{{{name}}}\n{inside}\n\\end{{{name}}}"
+    found = text_of(
+        strip(document(f"\\section{{A}}{TEXT}\n{listing}\n\\section{{B}} \\ferry after", preamble))
+    )
+    assert found.endswith(f"{listing}\n\\section{{B}} \\ferry after")
+
+
+def strip(source: str) -> str:
+    from puna.corpus.readers.latex.latex import blocks, strip_comments
+
+    return strip_comments(source, blocks([source]), mask=True)
+
+
+def test_inline_verbatim_is_text_and_left_out_comments_go() -> None:
+    for inline in (
+        r"\verb|\end{document}|",
+        r"\lstinline!\begin{thebibliography}!",
+        r"\mintinline{tex}|\iffalse|",
+    ):
+        assert text_of(strip(document(f"\\section{{A}} {inline} after"))).endswith(f"{inline} after")
+    notes = "\\begin{notes}secret \\end{document}\\end{notes}"
+    assert "secret" not in text_of(strip(document(f"\\section{{A}}{notes} after", "\\excludecomment{notes}")))
+    assert "secret" in text_of(strip(document("\\section{A}\\begin{n}secret\\end{n}", "\\includecomment{n}")))
+
+
+def test_a_bibliography_that_never_ends_does_not_take_the_rest() -> None:
+    opened = "\\begin{thebibliography}{9}\\bibitem{a} Nobody."
+    assert (
+        text_of(document(f"\\section{{A}}x\n{opened}\n\\section{{B}}after"))
+        == "\\section{A}x\n\\section{B}after"
+    )
+    twice = f"\\section{{A}}x\n{opened}\n\\appendix y {opened}\\end {{thebibliography}} z"
+    assert text_of(document(twice)).split() == ["\\section{A}x", "\\appendix", "y", "z"]
+    assert text_of(document(f"\\section{{A}}x {opened}")) == "\\section{A}x"
+
+
+def test_what_the_author_redefines_and_asks_of_arguments() -> None:
+    preamble = (
+        r"\renewcommand{\eqref}[1]{Eq.~(\ref{#1})}"
+        r"\NewDocumentCommand{\foo}{s o m}{\IfBooleanTF{#1}{star }{}\IfNoValueTF{#2}{none}{with #2} #3}"
+    )
+    found = text_of(document(r"\section{A} \eqref{a}, \foo{x}, \foo*[y]{z}", preamble))
+    assert found.endswith(r"Eq.~(\ref{a}), none x, star with y z")
+    source = PAPER.replace("{On llamas}", r"{\vspace{-1cm}On \vspace*{2pt}llamas\thanksref{a}}")
+    assert arxiv.paper_text({"main.tex": source}, "main.tex")[1] == "On llamas"
+
+
+def test_a_second_root_that_reads_the_same_files_is_the_same_text_again(tmp_path: Path) -> None:
+    chapter = "\\section{A}\n" + "".join(
+        f"Sentence {number} of a chapter of some length.\n" for number in range(99)
+    )
+    items = read_folder(
+        tmp_path,
+        book=document("\\input{one}\\section{More} x"),
+        ebook=document("\\input{one}"),
+        one=chapter,
+    )
+    reasons = [item.reason if isinstance(item, SkippedRecord) else "" for item in items]
+    assert reasons == ["", "other root of the same folder"]

@@ -8,6 +8,7 @@ import pytest
 
 from puna.corpus.readers.plain import book
 from puna.corpus.record import RawDocument, SkippedRecord
+from puna.corpus.sources import streams
 
 SENTENCE = (
     "On the high plain the wind blows all day long, and nobody who lives there would call it anything but "
@@ -175,7 +176,112 @@ def test_a_transcriber_in_the_story_stays(tmp_path: Path) -> None:
 
 
 def test_a_book_too_large_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "LARGEST_BYTES", 100)
+    monkeypatch.setattr(streams, "LARGEST_RECORD", 100)
     path = tmp_path / "1.txt"
     path.write_text(PROSE)
-    assert list(book.read(path)) == [SkippedRecord("book over 64 MB", "1.txt", 0)]
+    assert list(book.read(path)) == [SkippedRecord(streams.TOO_LARGE, "1.txt", 0)]
+
+
+VOLUME = f"{PROSE}\n\n{PROSE}\n"
+LICENCE = (
+    "*** START: FULL LICENSE ***\n\nTHE FULL PROJECT GUTENBERG LICENSE\nPLEASE READ THIS\n\n"
+    "To protect the Project Gutenberg-tm mission you agree.\n\n"
+    "Section 1. General Terms of Project Gutenberg-tm.\n\n"
+)
+MARKS = [
+    "End of the Project Gutenberg EBook of Puna, v1, by A. Nobody",
+    "End of Project Gutenberg's Puna, Vol. 1, by A. Nobody",
+    "End of this Project Gutenberg Etext of Puna, Vol. 1",
+    "The End of the Project Gutenberg Etext of Puna, Vol. 1",
+    "*** END OF THE PROJECT GUTENBERG EBOOK PUNA, VOL. 1 ***",
+    "***END OF THIS PROJECT GUTENBERG EBOOK PUNA***",
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("between", ["", "Title: Puna\n\nAuthor: A. Nobody\n\n", LICENCE])
+def test_all_volumes_of_a_book_stay(tmp_path: Path, mark: str, between: str) -> None:
+    volumes = [f"VOLUME {number}\n\n{VOLUME}" for number in (1, 2, 3)]
+    found = text_of(tmp_path, f"\n\n{mark}\n\n{between}".join(volumes))
+    assert found.count("still air") == 3 * VOLUME.count("still air")
+    assert [f"VOLUME {number}" in found for number in (1, 2, 3)] == [True] * 3
+    assert "Gutenberg" not in found and "Author:" not in found
+
+
+@pytest.mark.parametrize(
+    "small_print",
+    [
+        "***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nWhy is this here?\n\n"
+        "You know: lawyers.\n\n"
+        "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n",
+        LICENCE,
+        "The Project Gutenberg Etext of Puna by A. Nobody\n\nThis etext was made by volunteers.\n",
+    ],
+)
+def test_small_print_between_plays_and_at_the_end_goes(tmp_path: Path, small_print: str) -> None:
+    found = text_of(
+        tmp_path, f"FIRST PLAY\n\n{VOLUME}\n\n{small_print}\n\nSECOND PLAY\n\n{VOLUME}\n\n{small_print}"
+    )
+    assert found.count("still air") == 2 * VOLUME.count("still air")
+    assert "SECOND PLAY" in found and found.endswith("air.")
+    assert not any(word in found for word in ("lawyers", "Gutenberg", "volunteers", "SMALL PRINT"))
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[Transcriber's Note: One line.\n\nA second paragraph, with [sic] in it.\n\nA third.]",
+        "[Note du transcripteur: les fautes\n\nont été corrigées.]",
+        "[Anmerkungen zur Transkription: Fehler\n\nwurden behoben.]",
+        "[Nota del transcriptor: se corrigieron.]",
+        "[Nota do transcritor: erros.]",
+        "[Opmerkingen van de bewerker: fouten.]",
+        "[Nota del Trascrittore: errori.]",
+    ],
+)
+def test_notes_of_transcribers_in_other_languages_go(tmp_path: Path, note: str) -> None:
+    found = text_of(tmp_path, f"{PROSE}\n\n{note}\n\n{PROSE}")
+    assert found == "\n\n".join([PROSE.strip()] * 2)
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        *(
+            "Transcriber's Notes:",
+            "*** TRANSCRIBER'S ENDNOTE ***",
+            "Note du transcripteur",
+            "ERRATA",
+            "Druckfehler",
+        ),
+        *(
+            "Anmerkungen zur Transkription",
+            "Notas del transcriptor",
+            "List of corrections",
+            "| Transcriber's note |",
+        ),
+    ],
+)
+def test_lists_at_the_end_go(tmp_path: Path, heading: str) -> None:
+    found = text_of(
+        tmp_path, f"{PROSE}\n\n{PROSE * 6}\n\n{heading}\n\np. 3: teh -> the\n\np. 4: adn -> and\n"
+    )
+    assert found.endswith("still air.") and "teh" not in found
+
+
+@pytest.mark.parametrize(
+    ("picture", "left"),
+    [
+        ("[Illustration]", ""), ("[Illustration: A [small] llama.]", "A [small] llama."),
+        ("[Vignette: Hills]", "Hills"), ("[Illus. 12]", ""), ("[Frontispiece]", ""),
+        ("[Tailpiece]", ""),
+        ("[Abbildung: Lama]", "Lama"), ("[Map]", ""),
+        ("* * * * *", ""), ("       *       *       *", ""), ("***", ""), ("• • •", ""),
+        ("[a remark]", "[a remark]"), ("[Mapped by A]", "[Mapped by A]"),
+    ],
+)  # fmt: skip
+def test_places_of_pictures_and_ornaments_go_and_captions_stay(
+    tmp_path: Path, picture: str, left: str
+) -> None:
+    found = text_of(tmp_path, f"{PROSE}\n\n{picture}\n\n{PROSE}")
+    assert found == "\n\n".join([PROSE.strip(), *filter(None, [left]), PROSE.strip()])

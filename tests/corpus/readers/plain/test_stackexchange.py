@@ -69,7 +69,7 @@ def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
     )
     assert [(item.reason, item.url) for item in items if isinstance(item, SkippedRecord)] == [
         ("no answer", "https://llamas.example/questions/1"),
-        ("no answer", "https://llamas.example/questions/3"),
+        ("answers of images only", "https://llamas.example/questions/3"),
         ("answer without its question", "https://llamas.example/a/2"),
     ]
     assert len(items) == 4
@@ -175,3 +175,97 @@ def test_quotes_nested_deeply(tmp_path: Path) -> None:
         '<row Id="2" PostTypeId="2" ParentId="1" Body="x"/></posts>'
     )
     assert "A: x" in next(item.text for item in stackexchange.read(path) if isinstance(item, RawDocument))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("<p>10<sup>21</sup> H<sub>2</sub>O, 1<sup>st</sup> time.<sup>1</sup></p>", "10²¹ H₂O, 1st time."),
+        ("<p>See.<sup>[2]</sup> It</p><p><sup>A small note.</sup></p>", "See. It\n\nA small note."),
+        ("<p>I like camping<sup>1</sup> at 5 km<sup>2</sup>.</p><p><sup>1</sup> A hobby.</p>",
+         "I like camping at 5 km².\n\n¹ A hobby."),
+        ("<p>its height<sup>2</sup></p><p><sup>1</sup> A hobby.</p>", "its height²\n\n¹ A hobby."),
+        ("<table>\n<tr>\n<th>Step</th>\n<th>Status</th>\n</tr></table>", "Step | Status"),
+        ("<table><tr><td>1</td><td></td><td>x</td></tr><tr><td></td><td>y</td><td></td></tr></table>",
+         "1 | | x\n| y |"),
+        ("<table><tr><td><p>a</p><p>b</p></td><td>c<br>d</td></tr></table><p>e</p>", "a b | c d\n\ne"),
+    ],
+)  # fmt: skip
+def test_numbers_and_cells_of_posts_keep_their_value(source: str, text: str) -> None:
+    assert html_to_text(source) == text
+
+
+@pytest.mark.parametrize(
+    ("place", "site"),
+    [
+        ("stackoverflow.com", "stackoverflow.com"),
+        ("stackoverflow.com-Posts", "stackoverflow.com"),
+        ("cooking.stackexchange.com_2024-03", "cooking.stackexchange.com"),
+        ("math.meta.stackexchange.com", "math.meta.stackexchange.com"),
+        ("ru.stackoverflow.com.extracted", "ru.stackoverflow.com"),
+        ("MathOverflow.net", "mathoverflow.net"),
+        ("askubuntu", "askubuntu.com"),
+        ("cooking", "cooking.stackexchange.com"),
+        ("superuser.com/unpacked", "superuser.com"),
+        ("www.serverfault.com dump", "serverfault.com"),
+        ("llamas.example", "llamas.example"),
+        ("notstackoverflow.community", "notstackoverflow.community"),
+    ],
+)
+def test_the_site_is_one_that_exists_whatever_the_folder_has_around_it(
+    tmp_path: Path, place: str, site: str
+) -> None:
+    assert stackexchange.site_of(tmp_path / place / "Posts.xml") == site
+
+
+def test_the_site_is_in_the_file_s_name_or_in_the_links_of_its_posts(tmp_path: Path) -> None:
+    assert stackexchange.site_of(tmp_path / "data" / "tex.stackexchange.com-Posts.xml.bz2") == (
+        "tex.stackexchange.com"
+    )
+    links = "".join(f"<a href='https://tex.stackexchange.com/questions/{n}'>x</a>" for n in range(5))
+    (found,) = read(tmp_path, question(1, links), answer(2, 1, 1, "y"))
+    assert isinstance(found, RawDocument) and found.url == "https://tex.stackexchange.com/questions/1"
+
+
+@pytest.mark.parametrize(
+    ("days", "stated", "licence"),
+    [
+        (("2009-01-01", "2010-01-01"), "", "CC-BY-SA-2.5"),
+        (("2011-04-08T01", "2018-05-01"), "", "CC-BY-SA-3.0"),
+        (("2011-04-07", "2018-05-02"), "", "CC-BY-SA-2.5 AND CC-BY-SA-4.0"),
+        (("2020-01-01", "2020-01-01"), "CC BY-SA 4.0", "CC-BY-SA-4.0"),
+        (("", ""), "CC BY-SA 3.0", "CC-BY-SA-3.0"),
+        (("", ""), "", "CC-BY-SA"),
+    ],
+)
+def test_licences_are_those_of_all_posts(
+    tmp_path: Path, days: tuple[str, str], stated: str, licence: str
+) -> None:
+    asked, told = ({"CreationDate": day, "ContentLicense": stated} for day in days)
+    (found,) = read(tmp_path, question(1, **asked), answer(2, 1, 1, "Because.", **told))
+    assert isinstance(found, RawDocument) and found.licence == licence
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>10<sup>21</sup> m<sup>-2</sup>, H<sub>2</sub>O</p>", "10²¹ m⁻², H₂O"),
+        ("<p>x<sup>y<sup>2</sup></sup>, a<sub>max</sub>, the 1<sup>st</sup></p>", "x^{y²}, a_{max}, the 1st"),
+        ("<p><sup><strong>2</strong></sup>H and 2<sup>n+1</sup></p>", "²H and 2ⁿ⁺¹"),
+        ("<p>as said<sup>[1]</sup></p>", "as said"),
+        ("<p><sub>A whole note in small letters, set so because it is an aside.</sub></p>",
+         "A whole note in small letters, set so because it is an aside."),
+        ("<table><tr><th>Step </th><th> Status</th></tr><tr><td>a</td><td></td><td>c</td></tr></table>",
+         "Step | Status\na | | c"),
+        ("<table><tr><td></td><td>b</td></tr><tr><td><p>c</p><p>d</p></td><td><p>e</p></td></tr></table><p>f</p>",
+         "| b\nc d | e\n\nf"),
+    ],
+)  # fmt: skip
+def test_what_is_raised_keeps_its_value_and_cells_their_places(html: str, text: str) -> None:
+    assert html_to_text(html) == text
+
+
+def test_an_answer_that_begins_with_code_keeps_its_indentation(tmp_path: Path) -> None:
+    code = "<pre><code>    if x:\n        y\n</code></pre>"
+    (found,) = read(tmp_path, question(1), answer(2, 1, 1, code))
+    assert isinstance(found, RawDocument) and found.text.endswith("\n\nA:\n    if x:\n        y")

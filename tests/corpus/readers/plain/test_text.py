@@ -6,6 +6,7 @@ import pytest
 
 from puna.corpus.readers.plain import text as reader
 from puna.corpus.record import RawDocument, SkippedRecord
+from puna.corpus.sources import streams
 from tests.timing import within
 
 BODY = "Some words.\n\n    code stays\n\n- and lists\n  of lines\n"
@@ -77,8 +78,8 @@ def test_what_is_no_text_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read(tmp_path, b"\0\1") == SkippedRecord("not text", "note.md", 0)
     assert read(tmp_path, " \n") == SkippedRecord("no text", "note.md", 0)
     assert read(tmp_path, "---\na: b\n---\n") == SkippedRecord("no text", "note.md", 0)
-    monkeypatch.setattr(reader, "LARGEST_BYTES", 5)
-    assert read(tmp_path, "six by") == SkippedRecord("text over 64 MB", "note.md", 0)
+    monkeypatch.setattr(streams, "LARGEST_RECORD", 5)
+    assert read(tmp_path, "six by") == SkippedRecord(streams.TOO_LARGE, "note.md", 0)
 
 
 @pytest.mark.parametrize(

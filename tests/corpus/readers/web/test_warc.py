@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from puna.corpus.readers.web import warc
+from puna.corpus.readers.web import nature, warc
+from puna.corpus.readers.web.page import Page
 from puna.corpus.record import RawDocument, SkippedRecord, TruncatedFile
 from puna.errors import UserError
 
@@ -327,7 +328,7 @@ def test_the_record_in_which_a_file_ends_is_reported_by_the_error_alone(tmp_path
 
 
 def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warc, "MAX_RECORD_BYTES", 1_000_000)
+    monkeypatch.setattr(warc.streams, "LARGEST_RECORD", 1_000_000)
     small = record(b"GET /", "request") * 100
     large = record(bytes(20_000_000), url="http://large.example/")
     body = response(bytes(1_000_000))
@@ -337,7 +338,7 @@ def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.Monke
         "x.warc": (small + b"WARC/1.0\r\nbad\r\n\r\n" + bytes(5_000_000) + b"\n") * 3 + large + small,
         "x.arc": (arc + body) * 20,
     }
-    monkeypatch.setattr(warc, "page_text", lambda body, content_type="": ("", "text"))
+    monkeypatch.setattr(warc, "read_page", lambda body, content_type="": Page("", "text"))
     for name, content in bodies.items():
         path = tmp_path / name
         path.write_bytes(content)
@@ -349,8 +350,8 @@ def test_memory_stays_at_a_few_records(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_bomb_unpacks_to_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warc.http, "MAX_BODY_BYTES", 1_000_000)
-    monkeypatch.setattr(warc, "page_text", lambda body, content_type="": ("", f"{len(body)}"))
+    monkeypatch.setattr(nature.streams, "LARGEST_RECORD", 1_000_000)
+    monkeypatch.setattr(warc, "read_page", lambda body, content_type="": Page("", f"{len(body)}"))
     zeros = bytes(30_000_000)
     packed = {
         "gzip": gzip.compress(zeros),
@@ -402,3 +403,9 @@ def test_no_damage_breaks_it(tmp_path: Path, name: str, seed: int, kind: str) ->
     assert all(0 <= item.offset <= len(content) for item in items)
     if kind != "cut" and name == "x.warc.gz":  # each of these damages a few neighbours at most
         assert len({item.url for item in items if isinstance(item, RawDocument)}) >= 2
+
+
+@pytest.mark.parametrize("line", [b"http/1.1 200 ok", b"HTTP/2 200", b"HTTP/1.0  200 OK", b"Http/1.1 200"])
+def test_status_lines_in_any_letters(tmp_path: Path, line: bytes) -> None:
+    body = line + b"\r\ncontent-type: text/html\r\n\r\n<p>" + b"The ferry left at seven. " * 20
+    assert [type(item) for item in read(tmp_path, record(body))] == [RawDocument]

@@ -80,3 +80,39 @@ def test_a_surrogate_costs_one_page(tmp_path: Path) -> None:
     bad, good = wikipedia.read(path)
     assert bad == SkippedRecord("not text", "", 0)
     assert isinstance(good, RawDocument) and good.text == "b\n\nText."
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "stamp", "licence"),
+    [
+        ("dump.xml", "", "", "CC-BY-SA-3.0"),
+        ("enwiki-20220801-pages-articles.xml", "", "2022-07-01T00:00:00Z", "CC-BY-SA-3.0"),
+        ("enwiki-20240101-pages-articles.xml", "", "2010-01-01T00:00:00Z", "CC-BY-SA-4.0"),
+        ("dump.xml", "<generator>MediaWiki 1.44.0-wmf.4</generator>", "", "CC-BY-SA-4.0"),
+        ("dump.xml", "<generator>MediaWiki 1.41.0-wmf.2</generator>", "", "CC-BY-SA-3.0"),
+        ("dump.xml", "", "2023-06-07T10:00:00Z", "CC-BY-SA-4.0"),
+        ("dump.xml", "", "2023-06-06T10:00:00Z", "CC-BY-SA-3.0"),
+    ],
+)
+def test_the_licence_has_the_version_of_the_dump_s_day(
+    tmp_path: Path, name: str, head: str, stamp: str, licence: str
+) -> None:
+    written = f"<timestamp>{stamp}</timestamp>" if stamp else ""
+    page = f"<page><title>A</title><ns>0</ns><revision>{written}<text>A llama.</text></revision></page>"
+    (tmp_path / name).write_text(f"<mediawiki><siteinfo>{head}</siteinfo>{page}</mediawiki>")
+    (item,) = wikipedia.read(tmp_path / name)
+    assert isinstance(item, RawDocument) and item.licence == licence
+
+
+def test_of_many_revisions_the_last_one_is_the_article(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.xml"
+    revisions = "".join(
+        f"<revision><timestamp>20{year}-01-01</timestamp><text>It is as of 20{year}.</text></revision>"
+        for year in range(10, 25)
+    )
+    page = f"<page><title>Puna</title><ns>0</ns>{revisions}</page>"
+    dump.write_text(f"<mediawiki>{page}{page.replace('Puna', 'Altiplano')}</mediawiki>")
+    first, second = wikipedia.read(dump)
+    assert isinstance(first, RawDocument) and first.text == "Puna\n\nIt is as of 2024."
+    assert isinstance(second, RawDocument) and second.title == "Altiplano"
+    assert second.licence == "CC-BY-SA-4.0"

@@ -78,7 +78,7 @@ CASES = {
         "May 1, 1950, 1 May 1950, as of 2010"
     ),
     "{{circa|1500}}, {{frac|2|1|3}}, {{val|1.5|0.1|e=6|u=m}}, {{chem|H|2|O}}": (
-        "c. 1500, 2 1/3, 1.5±0.1×10⁶ m, H₂O"
+        "c. 1500, 2 1/3, (1.5±0.1)×10⁶ m, H₂O"
     ),
     "{{formatnum:1234567}}, {{lc:ABC}}, {{#if:x|yes|no}}{{#if:|yes|no}}{{DEFAULTSORT:Puna}}": (
         "1,234,567, abc, yesno"
@@ -278,3 +278,130 @@ def test_hostile_text_takes_linear_time(part: str, end: str) -> None:
 )
 def test_a_megabyte_of_brackets_takes_seconds(text: str) -> None:
     within(10, lambda: plain(text))
+
+
+RAISED = {
+    "en": {
+        "2.5{{x10^|-3}} kg, {{10^|12}} s, {{×10^|4}}, {{e|9}}": "2.5×10⁻³ kg, 10¹² s, ×10⁴, ×10⁹",
+        "{{val|6.02|e=23|u=m3|up=s}}, {{val|1.5|(4)|u=kg}}, {{gaps|6.674|30|e=-11}}": (
+            "6.02×10²³ m³/s, 1.5(4) kg, 6.67430×10⁻¹¹"
+        ),
+        "7&nbsp;&times;&nbsp;10<sup>&minus;6</sup> m, 10<sup class='a'>9</sup> m, 10<SUP>3</SUP>": (
+            "7 × 10⁻⁶ m, 10⁹ m, 10³"
+        ),
+        "''x''<sub>max</sub>, 2<sup>''n''+1</sup>, e<sup>x<sup>2</sup></sup>, CO<sub>2</sub>": (
+            "x_{max}, 2ⁿ⁺¹, e^{x²}, CO₂"
+        ),
+        "May<sup>[1]</sup> and June<sup>b)</sup>, the 21<sup>st</sup>, XVIII<sup>vet</sup>": (
+            "May and June, the 21st, XVIIIvet"
+        ),
+        "{{su|p=+1|b=-2}}, {{pow|10|21}}, {{±|5}}, {{nuclide|U|235}}": "₋₂⁺¹, 10²¹, ±5, ²³⁵U",
+        "H{{sub|2}}O, m{{sup|3}}, {{sup|a{{sub|1}}}}": "H₂O, m³, ᵃ₁".replace("ᵃ₁", "^{a₁}"),
+        "[[File:A.jpg|thumb|Caption [https://a.example b]]] After [[a|b [c]]] d.": "After b [c] d.",
+        "{{convert|5|km|mi}}, {{frac|1|2}}": "5 km, 1/2",
+    },
+    "fr": {
+        "{{unité|2.5|e=6|kg}}, {{n°|7}}, {{p.|12-13}}, {{unité|5|m||s|-2}}": (
+            "2,5×10⁶ kg, no 7, p. 12-13, 5 m⋅s⁻²"
+        ),
+        "{{nombre|12000|km}}, {{unité|2.5e6|m}}, m{{exp|2}}, H{{ind|2}}": "12 000 km, 2,5×10⁶ m, m², H₂",
+    },
+    "it": {"{{M|2000|u=m}}, {{M|1.5|0.2|kg|e=3}}, m{{apice|2}}": "2 000 m, (1,5 ± 0.2)×10³ kg, m²"},
+    "ru": {"{{num|12000|человек}}, {{e|-5}}, {{s|10 км}}": "12 000 человек, ×10⁻⁵, 10 км"},
+    "de": {"{{ZahlExp|3,14|21|suffix=kg}}, {{Bruch|1|2}}": "3,14×10²¹ kg, 1/2"},
+    "es": {"{{unidad|12000|km}}, {{notación científica|3|5}}": "12 000 km, 3×10⁵"},
+    "pt": {"{{fmtn|12000|km}}": "12.000 km"},
+}
+
+
+@pytest.mark.parametrize(("language", "wikitext"), [(key, text) for key in RAISED for text in RAISED[key]])
+def test_numbers_keep_their_values(language: str, wikitext: str) -> None:
+    assert plain(wikitext, language=language) == RAISED[language][wikitext]
+
+
+VARIANTS = {
+    "这个-{zh-hans:计算机;zh-hant:電腦}-会说话。": "这个计算机会说话。",
+    "這個-{zh-hans:计算机;zh-hant:電腦}-會說話。": "這個電腦會說話。",
+    "這個-{zh-cn:软件; zh-tw:軟體; zh-hk:軟件;}-。": "這個軟體。",
+    "这-{H|zh-cn:甲;zh-tw:乙}-里-{T|zh-cn:题}--{-|x}-们-{N|zh}-": "这里们",
+    "这-{A|zh-cn:甲;zh-tw:乙}-与-{R|原}-与-{zh|文}-与-{文}-": "这甲与原与文与文",
+    "Река -{sr-ec:Дунав;sr-el:Dunav}-": "Река Дунав",
+    "Reka -{sr-ec:Дунав;sr-el:Dunav}- teče": "Reka Dunav teče",
+    "这-{zh-hans:[[甲|乙]];zh-hant:{{lang|zh|丙}}}-": "这乙",
+    "这-{zh-hans:一-{zh-hans:二;zh-hant:三}-;zh-hant:四}-": "这一二",
+    "<nowiki>-{a}-</nowiki> {{lang|de|x}}-{{lang|de|y}}": "-{a}- x-y",
+}
+
+
+@pytest.mark.parametrize("wikitext", VARIANTS)
+def test_one_variant_of_several_scripts_is_shown(wikitext: str) -> None:
+    assert plain(wikitext, language="zh") == VARIANTS[wikitext]
+
+
+TEXT = "'''Puna''' is a high grassland in the Andes."
+HATNOTES = [
+    ": ''Hierdie artikel gaan oor die grasland. Sien [[Puna (stad)]].''\n\n{}",
+    "''For the town, see [[Puna (town)]].''\n{}",
+    ":For the town, see [[Puna (town)]].\n{}",
+    "{{{{Infobox\n| a = b\n}}}}\n:''Siehe auch [[Puna (Stadt)]].''\n{}",
+    "[[File:A.jpg|thumb|x]]\n:''A'', see [[B]].\n".replace(":''A'', see [[B]].\n", ":''See [[B]].''\n")
+    + "{}",
+    "→ ''Hauptartikel: [[Puna (Stadt)]]''\n{}",
+    "{{{{a}}}}\n:''See [[B]].''\n:''See [[C]].''\n\n{}",
+]
+
+
+@pytest.mark.parametrize("wikitext", HATNOTES)
+def test_hatnotes_go_and_the_article_stays(wikitext: str) -> None:
+    assert plain(wikitext.format(TEXT)) == "Puna is a high grassland in the Andes."
+
+
+def test_main_articles_behind_headings_go_and_quotations_stay() -> None:
+    assert plain(f"{TEXT}\n== Climate ==\n:''Hovedartikel: [[Klima]]''\nCold.").endswith(
+        "\n\nClimate\n\nCold."
+    )
+    assert plain(f"{TEXT}\n== Climate ==\n: Se også: [[Klima]] og [[Vær]]\nCold.").endswith(
+        "\n\nClimate\n\nCold."
+    )
+    quoted = plain(f"{TEXT}\n== Song ==\n:''„O [[puna]], so high“''\nA verse.")
+    assert "so high" in quoted
+    assert "wind [of] the puna" in plain(f"{TEXT}\nIt says:\n:''wind [of] the [[puna]]''")
+    assert "- Brave Llamas" in plain(f"{TEXT}\n== Novels ==\n* ''[[Brave Llamas]]''\n* ''[[Ape]]''")
+
+
+def test_what_announces_a_dropped_table_goes() -> None:
+    table = "{| class=a\n| x || y\n|}\n"
+    for line in ("The herds are listed below.", "Die folgende Tabelle zeigt die Herden.", "Herds by year:",
+                 "Ниже в таблице ниже приведены стада", "下表列出畜群"):  # fmt: skip
+        assert plain(f"{TEXT}\n\n{line}\n{table}\nIt is cold.") == (
+            "Puna is a high grassland in the Andes.\n\nIt is cold."
+        )
+    assert "It is dry." in plain(f"{TEXT}\n\nIt is dry.\n{table}\nIt is cold.")
+
+
+def test_a_label_that_lost_its_value_goes_and_others_stay() -> None:
+    items = ("1967: {{twin|A|B}}", "1970: [[Lima]]", "Names: {{lang|es|Puna}}", "1990 – {{x}}")
+    found = plain("\n* ".join((TEXT, *items)))
+    assert found.endswith("\n- 1970: Lima\n- Names: Puna")
+    assert plain(f"{TEXT}\n* Animals:\n** Llamas").endswith("- Animals:\n- Llamas")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Eksterne lenker", "Dış bağlantılar", "外部链接", "Liên kết ngoài", "関連項目"),
+        *("Спасылкі", "Εξωτερικοί σύνδεσμοι", "Viungo vya nje", "बाहरी कड़ियाँ", "קישורים חיצוניים"),
+    ],
+)
+def test_sections_of_links_in_many_languages_go(name: str) -> None:
+    assert plain(f"{TEXT}\n== {name} ==\n* [http://a.example A]\n* [[B]]") == (
+        "Puna is a high grassland in the Andes."
+    )
+
+
+NEW_MARKUP = ("-{", ":''", "''[[", "<sup>", "<sub>x", "::", "}-", "-{zh-hans:a;", "\n:''[[a]]''", "* {{a}}:")
+
+
+@pytest.mark.parametrize("piece", NEW_MARKUP)
+def test_new_markup_takes_linear_time(piece: str) -> None:
+    within(8, lambda: plain(piece * (300_000 // len(piece))))

@@ -4,20 +4,21 @@ That is the text from the first section on, without bibliography and comments, w
 expanded inline.
 
 A paper is a folder, a tar archive (packed or not) or a single file. Its roots are the files with
-\\documentclass that no other file reads in; each folder's root with the longest text counts. arXiv's own bulk
-archives, tar files of packed papers, are read paper by paper.
+\\documentclass that no other file reads in; of each folder's, the one with the longest text counts, and those
+that say something else. What a paper reads in and does not bring is reported, and so is a root that is left
+out. arXiv's own bulk archives, tar files of packed papers, are read paper by paper.
 """
 
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from puna.corpus.readers.latex.latex import resolve_conditionals, strip_comments
-from puna.corpus.readers.latex.macros import expand_macros
+from puna.corpus.readers.latex.latex import blocks, resolve_conditionals, strip_comments, unmask
+from puna.corpus.readers.latex.macros import Macros, expand_macros, expand_only, macros_that
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
@@ -27,9 +28,25 @@ ENDINGS = (".tex", ".ltx", ".latex")
 CLASS = re.compile(r"\\document(?:class|style)\b")
 ROOT = re.compile(r"\\document(?:class|style)\b|\\begin\s*\{document\}")
 INPUT = re.compile(
-    r"\\(?:input|(?P<include>include)|subfile|subfileinclude)\s*\{(?P<file>[^{}]{1,500})\}"
-    r"|\\(?:sub)?import\s*\{(?P<folder>[^{}]{0,500})\}\s*\{(?P<inside>[^{}]{1,500})\}|\\input\s+(?P<bare>[^\s{}\\]+)"
+    r"\\(?:@?input|(?P<include>include)|subfile|subfileinclude|InputIfFileExists)\s*\{(?P<file>[^{}]{1,500})\}"
+    r"|\\(?:sub)?(?:import|includefrom|inputfrom)\*?\s*\{(?P<folder>[^{}]{0,500})\}\s*\{(?P<inside>[^{}]{1,500})\}"
+    r"|\\input\s+(?P<bare>\"[^\"\n]{1,500}\"|[^\s{}\\]+)"
 )
+# A macro's body that reads in a file which an argument names.
+MACRO_OF_INPUT = re.compile(
+    r"\\(?:@?input|include|(?:sub)?import|subfile)\*?\s*(?:\{[^{}\n]{0,200}\}\s*)?\{[^{}\n]{0,200}#\d"
+)
+INPUT_PATH = re.compile(r"\\def\s*\\input@path\s*\{((?:\s*\{[^{}]{0,500}\}){1,50})\s*\}")
+NAME_MACRO = re.compile(
+    r"\\(?:(?:re|provide)?newcommand|providecommand|[gex]?def)\*?\s*\{?\s*\\([A-Za-z@]+)\s*\}?\s*\{([^{}\\#\n]{0,200})\}"
+)
+# Read in, but no text: bibliographies, pictures, packages, what LaTeX writes itself.
+NO_TEXT = re.compile(
+    r"\.(?:bbl|bib|pgf|tikz|tkz|pdf_tex|pstex_t|eps_tex|pspdftex|sty|cls|clo|cfg|def|ldf|aux|toc|lof|lot|ind|gls|acr|fd|rtx)$"
+    r"|#\d|\\",
+    re.IGNORECASE,
+)
+SHORTEST_OTHER_ROOT = 1_500  # characters of a second root's text; shorter ones are pictures and covers
 INCLUDE_ONLY = re.compile(r"\\includeonly\s*\{([^{}]*)\}")
 FIRST_SECTION = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]")
 # A letter without sections may end in one of these; its text stands before it.
@@ -58,7 +75,9 @@ _NOISE = (
 NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 THANKS = re.compile(
-    r"\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~"
+    r"\\[vh](?:space|skip)\*?\s*(?:\{[^{}]*\}|-?[\d.]+ ?(?:pt|cm|mm|in|ex|em)\b)"
+    r"|\\(?:footnotemark|thanksref|tnoteref|corref)(?:\[[^\]]*\])?(?:\{[^{}]*\})?"
+    r"|\\(?:thanks|footnote|titlenote)\s*(?:\[[^\]]{0,1000}\])?\{(?:[^{}]|\{[^{}]*\})*\}|\\\\(?:\[[^\]]*\])?|~"
 )
 # Encodings by their names in \\usepackage[...]{inputenc}, for files that are not UTF-8.
 INPUTENC = re.compile(
@@ -91,6 +110,7 @@ class _Paper:
     files: dict[str, str]
     raw_digest: str
     skip_reason: str = "no TeX file"
+    skipped: tuple[tuple[str, str], ...] = ()  # (file, reason) of TeX files that are not in `files`
 
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
@@ -107,16 +127,34 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
     base = paper.name
     if identity:  # file names leave out the slash of identifiers before 2007
         base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
-    roots = _roots(paper.files)
+    names = _Names(paper.files)
+    roots = _roots(paper.files, names)
     if not roots:
         yield SkippedRecord("no \\documentclass" if paper.files else paper.skip_reason, base, number)
+    missing: dict[str, None] = {}
+    mains = sum(root.kind == "main" for root in roots)
+    lines: set[str] = set()  # long ones of the texts so far
     for offset, root in enumerate(roots, number):
-        text, title = paper_text(paper.files, root)
-        url = base if identity and len(roots) == 1 else f"{base}/{root}"
-        if text:
+        url = base if identity and mains == 1 and root.kind == "main" else f"{base}/{root.name}"
+        text = title = ""
+        if root.kind != "again":
+            joined = _Joined(paper.files, root.name, names)
+            missing |= dict.fromkeys(joined.missing)
+            text, title = _text_and_title(joined)
+            del joined
+        own = {line for line in text.split("\n") if len(line) > 40} if len(roots) > 1 else set()
+        if root.kind != "main" and (len(text) < SHORTEST_OTHER_ROOT or 2 * len(own & lines) > len(own)):
+            yield SkippedRecord("other root of the same folder", url, offset)
+        elif text:
+            lines |= own
             yield RawDocument(url, text, offset, paper.raw_digest, title)
         else:
             yield SkippedRecord("no text", url, offset)
+    for offset, name in enumerate(missing, number + len(roots)):
+        yield SkippedRecord("file read in is not there", f"{base}/{name}", offset)
+    skipped = paper.skipped if paper.files else ()
+    for offset, (name, reason) in enumerate(skipped, number + len(roots) + len(missing)):
+        yield SkippedRecord(reason, f"{base}/{name}", offset)
 
 
 def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -> _Paper:
@@ -124,13 +162,18 @@ def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -
     named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
     encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
-    files = {}
+    files: dict[str, str] = {}
+    skipped = []
     for inside, content in sorted(raw.items()):
         text = streams.decode(content, encoding)
-        if text is not None:
-            files[inside] = strip_comments(text.replace("\r\n", "\n").replace("\r", "\n"))
+        if text is None:
+            skipped.append((inside, "not text"))
+        else:
+            files[inside] = text.replace("\r\n", "\n").replace("\r", "\n")
+    known = blocks(files.values())
+    files = {inside: strip_comments(text, known, mask=True) for inside, text in files.items()}
     joined = b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))
-    return _Paper(name, files, digest(joined), skip_reason)
+    return _Paper(name, files, digest(joined), skip_reason, tuple(skipped))
 
 
 def _papers(path: Path) -> Iterator[_Paper]:
@@ -216,29 +259,73 @@ class _Reader(io.RawIOBase):
         return b"".join(parts)
 
 
-def _roots(files: dict[str, str]) -> list[str]:
-    """Return one root a folder, in the order of folders.
+class _Root(NamedTuple):
+    """A file with a document class. kind: main of its folder; other; again, mostly of files read before."""
 
-    Of the files with \\documentclass that no other file reads in, it is the one with the longest expansion.
+    name: str
+    kind: Literal["main", "other", "again"]
+
+
+def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
+    """Return the files with \\documentclass that no other file reads in, by folder, the main one first.
+
+    That is the one with the longest expansion.
     """
-    included = set().union(*(_targets(files, name, text) - {name} for name, text in files.items()))
-    best: dict[str, tuple[int, str]] = {}
+    included = set().union(*(_targets(files, name, text, names) - {name} for name, text in files.items()))
+    by_folder: dict[str, list[tuple[int, str, set[str]]]] = {}
     for name in files:
-        if name in included or not ROOT.search(text := _Joined(files, name).text):
-            continue
-        folder = str(PurePosixPath(name).parent)
-        if folder not in best or len(text) > best[folder][0]:
-            best[folder] = (len(text), name)
-    return [best[folder][1] for folder in sorted(best)]
+        if name not in included and ROOT.search((joined := _Joined(files, name, names)).text):
+            folder = str(PurePosixPath(name).parent)
+            by_folder.setdefault(folder, []).append((-len(joined.text), name, joined.read))
+    roots: list[_Root] = []
+    seen: set[str] = set()
+    for folder in sorted(by_folder):
+        main, *others = sorted(by_folder[folder])
+        roots.append(_Root(main[1], "main"))
+        seen |= main[2]
+        for _, name, read in others:
+            size, common = (sum(len(files[inner]) for inner in inside) for inside in (read, read & seen))
+            roots.append(_Root(name, "again" if 2 * common > size else "other"))
+            seen |= read
+    return roots
 
 
-def _resolve(files: dict[str, str], reader: str, wanted: str) -> str | None:
+class _Names:
+    """What a paper says of where its files are: \\input@path, macros in names, macros that read files in."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        texts = files.values()
+        found = (match for text in texts if "input@path" in text for match in INPUT_PATH.finditer(text))
+        self.folders = [name for match in found for name in re.findall(r"\{([^{}]*)\}", match[1])]
+        self.macros: dict[str, str] = {}
+        in_name = re.compile(r"\\(?:input|include|subfile|(?:sub)?import)\*?\s*\{[^{}]*\\[A-Za-z@]")
+        if any(in_name.search(text) for text in texts):
+            self.macros = {match[1]: match[2] for text in texts for match in NAME_MACRO.finditer(text)}
+        self.readers = Macros()
+        if any(MACRO_OF_INPUT.search(text) for text in texts):
+            self.readers = macros_that(INPUT.search, texts)
+
+    def expanded(self, text: str) -> str:
+        """Expand the macros that read files in."""
+        return expand_only(self.readers, text) if self.readers.commands else text
+
+    def plain(self, wanted: str) -> str:
+        """Return a file's name with macros in it replaced."""
+        for _ in range(3):
+            if "\\" not in wanted:
+                break
+            wanted = re.sub(r"\\([A-Za-z@]+)\s*", lambda match: self.macros.get(match[1], match[0]), wanted)
+        return wanted.strip().strip('"')
+
+
+def _resolve(files: dict[str, str], reader: str, wanted: str, folders: Sequence[str] = ()) -> str | None:
     """Return the file that \\input{wanted} means in the file `reader`, with or without .tex.
 
-    It is relative to the reading file or to the paper's root folder.
+    It is relative to the reading file, to the paper's root folder, or to one of `folders`.
     """
     folder = PurePosixPath(reader).parent
-    for path in (folder / wanted, PurePosixPath(wanted)):
+    others = (start / name / wanted for name in folders for start in (folder, PurePosixPath()))
+    for path in (folder / wanted, PurePosixPath(wanted), *others):
         parts: list[str] = []
         for part in path.parts:
             if part == ".." and parts:
@@ -257,17 +344,20 @@ def _wanted(match: re.Match[str]) -> str:
     return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
 
 
-def _targets(files: dict[str, str], name: str, text: str) -> set[str]:
+def _targets(files: dict[str, str], name: str, text: str, names: _Names) -> set[str]:
     """Return the files that a file reads in."""
-    targets = (_resolve(files, name, _wanted(match)) for match in INPUT.finditer(text))
+    inputs = INPUT.finditer(names.expanded(text))
+    targets = (_resolve(files, name, names.plain(_wanted(match)), names.folders) for match in inputs)
     return {target for target in targets if target is not None}
 
 
 class _Joined:
     """A root file with all that it reads in, in order."""
 
-    def __init__(self, files: dict[str, str], root: str) -> None:
-        self.files, self.root, self.room = files, root, LONGEST
+    def __init__(self, files: dict[str, str], root: str, names: _Names) -> None:
+        self.files, self.root, self.names, self.room = files, root, names, LONGEST
+        self.read = {root}
+        self.missing: dict[str, None] = {}  # names of files that are read in and are not there
         only = INCLUDE_ONLY.search(files[root])
         self.only = {name.strip() for name in only[1].split(",")} if only else None
         self._parts: dict[tuple[str, bool], tuple[bool, list[tuple[str, str | None]]]] = {}
@@ -294,7 +384,7 @@ class _Joined:
 
     def _split(self, name: str, alone: bool) -> tuple[bool, list[tuple[str, str | None]]]:
         """Split a file: (whether it names a document class, its pieces: (text, file read in behind it))."""
-        text = self.files[name]
+        text = self.names.expanded(self.files[name])
         has_class = CLASS.search(text) is not None
         if alone and (begin := BEGIN.search(text)):
             end = END.search(text, begin.end())
@@ -302,8 +392,15 @@ class _Joined:
         parts: list[tuple[str, str | None]] = []
         at = 0
         for match in INPUT.finditer(text):
-            wanted = _wanted(match)
-            target = _resolve(self.files, name, wanted) or _resolve(self.files, self.root, wanted)
+            wanted = self.names.plain(_wanted(match))
+            folders = self.names.folders
+            target = _resolve(self.files, name, wanted, folders) or _resolve(
+                self.files, self.root, wanted, folders
+            )
+            if target is not None:
+                self.read.add(target)
+            elif not NO_TEXT.search(wanted):
+                self.missing[wanted] = None
             if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
                 target = None
             parts.append((text[at : match.start()], target))
@@ -313,7 +410,11 @@ class _Joined:
 
 def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     """Return (text, title) of the paper whose root file is `root`. files: TeX files without comments."""
-    title, *parts = _split_document(resolve_conditionals(_Joined(files, root).text))
+    return _text_and_title(_Joined(files, root, _Names(files)))
+
+
+def _text_and_title(joined: _Joined) -> tuple[str, str]:
+    title, *parts = _split_document(resolve_conditionals(joined.text))
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
     # The body is popped, for it may have many megabytes and is not to be kept beside its expansion.
     body = expand_macros(parts[0], parts.pop())
@@ -325,7 +426,7 @@ def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
     body = body[start:]
     body = NOISE.sub("", _without_bibliography(body))
     body = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
-    return body, title
+    return unmask(body), unmask(title)
 
 
 def _split_document(text: str) -> tuple[str, str, str]:
@@ -339,6 +440,16 @@ def _split_document(text: str) -> tuple[str, str, str]:
     return " ".join(title.split()), preamble, body
 
 
+def _bibliography_end(text: str, at: int, name: str) -> int:
+    """Return where a bibliography that is open at `at` ends; one without an end, at the next heading."""
+    end = re.compile(rf"\\end\s*\{{{name}\}}").search(text, at)
+    again = re.compile(rf"\\begin\s*\{{{name}\}}").search(text, at, end.start() if end else len(text))
+    if end and not again:
+        return end.end()
+    heading = AFTER_HEADING.search(text, at)
+    return heading.start() if heading else end.end() if end else len(text)
+
+
 def _without_bibliography(text: str) -> str:
     """Leave out references: bibliography environments, commands that print one, and sections of that name."""
     out = io.StringIO()
@@ -347,8 +458,7 @@ def _without_bibliography(text: str) -> str:
         out.write(text[at : match.start()])
         at = match.end()
         if match["list"]:
-            end = text.find(f"\\end{{{match['list']}}}", at)
-            at = end + len(match["list"]) + 6 if end >= 0 else len(text)
+            at = _bibliography_end(text, at, match["list"])
         elif match["heading"]:
             following = AFTER_HEADING.search(text, at)
             at = following.start() if following else len(text)

@@ -1,16 +1,77 @@
 """Comments, conditionals and verbatim text of LaTeX."""
 
+import functools
 import io
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-# What a % or a backslash may be part of, in the order in which TeX would see it.
-_TOKEN = re.compile(
-    r"\\begin\s*\{(?P<block>verbatim\*?|Verbatim\*?|BVerbatim|lstlisting|minted|alltt|comment)\}"
-    r"|\\(?:verb|lstinline)\*?(?P<mark>[^A-Za-z\s*{])[^\n]{0,500}?(?P=mark)"
-    r"|\\(?:url|path|nolinkurl|href|burl)\s*\{[^{}\n]{0,2000}\}"
-    r"|\\(?:.|\n)"
-    r"|(?P<comment>(?:(?<=\n)|\A)[ \t]*%[^\n]*(?:\n|\Z)|%[^\n]*)"
+VERBATIM = frozenset(
+    ["verbatim", "verbatim*", "Verbatim", "Verbatim*", "BVerbatim", "LVerbatim", "SaveVerbatim",
+     "VerbatimOut", "lstlisting", "lstlisting*", "minted", "minted*", "spverbatim", "verbatimtab",
+     "tcblisting", "filecontents", "filecontents*", "pycode", "pyverbatim", "luacode", "luacode*", "comment"]
+)  # fmt: skip
+# Environments of the author's own whose content is verbatim, or left out (packages listings, fancyvrb,
+# minted, tcolorbox, comment).
+_DEFINED = re.compile(
+    r"^[^%\n]*?\\(?:(?:lstnewenvironment|(?:Define|Custom)VerbatimEnvironment|newtcblisting|DeclareTCBListing"
+    r")\*?\s*(?:\[[^\]\n]{0,200}\]\s*){0,4}\{\s*(?P<listing>[A-Za-z@*]+)\s*\}"
+    r"|newminted\s*(?:\[(?P<minted>[A-Za-z]+)\])?\s*\{\s*(?P<code>[A-Za-z]+)\s*\}"
+    r"|(?P<comment>exclude|include|special)comment\s*\{\s*(?P<block>[A-Za-z@*]+)\s*\})",
+    re.MULTILINE,
 )
+_DEFINES = re.compile(
+    r"\\(?:exclude|include|special)comment|lstnewenv|VerbatimEnv|\\newminted|tcblisting|TCBListing"
+)
+# Signs that mean something to TeX, and what stands for them inside verbatim text until the paper is done.
+_MASK = str.maketrans("\\{}$%[]#&", "".join(map(chr, range(0xF8E0, 0xF8E9))))
+_UNMASK = {masked: chr(sign) for sign, masked in _MASK.items()}
+_MASKED = re.compile("[\uf8e0-\uf8e8]")
+
+
+@functools.lru_cache(maxsize=64)
+def _token(blocks: frozenset[str]) -> re.Pattern[str]:
+    """What a % or a backslash may be part of, in the order in which TeX would see it."""
+    names = "|".join(re.escape(name) for name in sorted({*blocks, "alltt"}))
+    return re.compile(
+        rf"\\begin\s*\{{(?P<block>{names})\}}"
+        r"|(?P<inline>\\(?:verb|lstinline|mintinline\s*\{[^{}\n]{0,100}\})\*?"
+        r"(?P<mark>[^A-Za-z\s*{])[^\n]{0,500}?(?P=mark))"
+        r"|\\(?:url|path|nolinkurl|href|burl)\s*\{[^{}\n]{0,2000}\}"
+        r"|\\(?:.|\n)"
+        r"|(?P<comment>(?:(?<=\n)|\A)[ \t]*%[^\n]*(?:\n|\Z)|%[^\n]*)"
+    )
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Names of environments whose content is no TeX: verbatim, or left out as comments."""
+
+    verbatim: frozenset[str] = VERBATIM
+    comments: frozenset[str] = frozenset(["comment"])
+
+
+def blocks(texts: Iterable[str]) -> Blocks:
+    """Find the environments that a paper's files define as verbatim or as comments."""
+    verbatim, comments = set(VERBATIM), {"comment"}
+    for text in texts:
+        if not _DEFINES.search(text):
+            continue
+        for match in _DEFINED.finditer(text):
+            if match["comment"] == "exclude":
+                comments.add(match["block"])
+            elif match["comment"]:
+                comments.discard(match["block"])
+            else:
+                verbatim.add(match["listing"] or match["minted"] or match["code"] + "code")
+    return Blocks(frozenset(verbatim | comments), frozenset(comments))
+
+
+def unmask(text: str) -> str:
+    """Give verbatim text its signs back."""
+    return text.translate(_UNMASK) if not text.isascii() and _MASKED.search(text) else text
+
+
 _CONDITIONAL = re.compile(
     r"\\newif\s*\\if(?P<flag>[A-Za-z@]+)|(?P<zero>\\if\s?0(?=\s))"
     r"|\\(?P<name>if[A-Za-z@]*|else|fi|[A-Za-z@]+?(?:true|false))(?![A-Za-z@])"
@@ -23,30 +84,36 @@ _WITHOUT_FI = frozenset(
 )  # fmt: skip
 
 
-def strip_comments(text: str) -> str:
+def strip_comments(text: str, known: Blocks = Blocks(), mask: bool = False) -> str:
     """Leave out LaTeX's comments: from a % that is not \\% to the line's end, and comment environments.
 
-    A % in verbatim text or a URL stays.
+    A % in verbatim text or a URL stays. mask: signs of verbatim text that TeX would act on elsewhere are
+    masked, so that nothing in it is taken for a command; `unmask` gives them back.
     """
     out = io.StringIO()
     at = 0
     unclosed: set[str] = set()  # environments that end nowhere further on
-    while match := _TOKEN.search(text, at):
+    token, masked = _token(known.verbatim), _MASK if mask else {}
+    while match := token.search(text, at):
         if match["comment"] is not None:
             out.write(text[at : match.start()])
             at = match.end()
         elif (block := match["block"]) is not None and block not in unclosed:
             end = text.find(f"\\end{{{block}}}", match.end())
+            out.write(text[at : match.start()])
             if end < 0:
                 unclosed.add(block)
-                end = match.end()
-            else:
-                end += len(block) + 6
-            is_comment = block == "comment" and block not in unclosed
-            out.write(text[at : match.start() if is_comment else end])
-            at = end
+                at = match.end()
+                out.write(match[0])
+                continue
+            if block not in known.comments:
+                content = text[match.end() : end]
+                closing = text[end : end + len(block) + 6]
+                out.write(match[0] + (content if block == "alltt" else content.translate(masked)) + closing)
+            at = end + len(block) + 6
         else:
-            out.write(text[at : match.end()])
+            out.write(text[at : match.start()])
+            out.write(match[0].translate(masked) if match["inline"] else match[0])
             at = match.end()
     out.write(text[at:])
     return out.getvalue()

@@ -5,6 +5,7 @@ import io
 import re
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 NAME = r"[A-Za-z@]+|[^A-Za-z\s]"
@@ -28,11 +29,13 @@ COMMAND = re.compile(r"\\(?:[A-Za-z@]+|.)", re.DOTALL)
 # Expanding these would rewrite LaTeX itself rather than the author's shorthands.
 UNTOUCHED = frozenset(
     ["begin", "end", "part", "chapter", "section", "subsection", "subsubsection", "paragraph",
-     "item", "bibitem", "caption", "title", "author", "footnote", "ref", "eqref", "cite", "label",
+     "item", "bibitem", "caption", "title", "author", "footnote", "ref", "cite", "label",
      "input", "include", "includegraphics", "emph", "textbf", "textit", "text",
      *"\\{}%&#$_()[]^~@/,;:!'`\"=.-+<>| "]
 )  # fmt: skip
 UNTOUCHED_ENVIRONMENTS = ("document", "abstract", "figure", "table")
+CHOICE = re.compile(r"\\If(?P<kind>NoValue|Value|Boolean|Blank)(?P<answers>TF|T|F)\s*\{\s*#(\d)\s*\}")
+MOST_CHOICES = 20
 DEEPEST = 40  # macros inside macros
 LONGEST_OPTION = 2_000  # characters of an argument in brackets or up to a delimiter
 GROWTH = 8  # expanded text may grow to so many times the source
@@ -127,18 +130,19 @@ def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[s
     return braces.up_to(at + 1, closing) if text[at : at + 1] == opening else None
 
 
-def definitions(text: str, macros: Macros) -> str:
+def definitions(text: str, macros: Macros, only: Container[str] | None = None) -> str:
     """Add the macros that a text defines, and return the text without the definitions.
 
-    Of two definitions of one name the last one counts.
+    Of two definitions of one name the last one counts. only: names whose definitions are left out; else all.
     """
     braces = _Braces(text)
     out = io.StringIO()
     at = 0
     while match := DEFINITION.search(text, at):
         end = _define(match, braces, macros)
-        if end is None:  # not understood: it stays
-            end = match.end()
+        name = match["in_braces"] or match["bare"] or match["define"]
+        if end is None or (only is not None and name not in only):  # not understood: it stays
+            end = match.end() if end is None else end
             out.write(text[at:end])
         else:
             out.write(text[at : match.start()])
@@ -259,6 +263,26 @@ def expand_macros(preamble: str, body: str) -> str:
     return _without_helpers(body)
 
 
+def macros_that(read: Callable[[str], object], texts: Iterable[str]) -> Macros:
+    """Return the macros that texts define in whose bodies `read` finds something, or which call such."""
+    macros = Macros()
+    for text in texts:
+        definitions(text, macros)
+    for name in _in_cycles(macros.commands):
+        del macros.commands[name]
+    wanted = {name for name, macro in macros.commands.items() if read(macro.body)}
+    for _ in range(3):
+        bodies = macros.commands.items()
+        wanted |= {name for name, macro in bodies if any(m[1] in wanted for m in MACRO.finditer(macro.body))}
+    return Macros({name: macros.commands[name] for name in wanted})
+
+
+def expand_only(macros: Macros, text: str) -> str:
+    """Expand some macros in a text, outside their own definitions."""
+    text = definitions(text, Macros(), only=macros.commands.keys())
+    return _Expansion(macros, GROWTH * len(text) + 100_000).expand(text, 0)
+
+
 def _in_cycles(commands: dict[str, Macro]) -> set[str]:
     """Return the commands that call themselves, at whatever remove, and those between two such."""
     calls = {
@@ -369,10 +393,28 @@ def _filled(body: str, values: list[str]) -> str:
     """Return a macro's body with the values of its arguments; a missing one is empty."""
 
     def value(parameter: re.Match[str]) -> str:
-        number = int(parameter[1])
+        number = int(parameter[parameter.lastindex or 1])
         return values[number - 1] if 0 < number <= len(values) else ""
 
-    return re.sub(r"#(\d)", value, body) if "#" in body else body
+    if "#" not in body:
+        return body
+    for _ in range(MOST_CHOICES):
+        if (choice := CHOICE.search(body)) is None:
+            break
+        body = _chosen(body, choice, bool(value(choice)))
+    return re.sub(r"#(\d)", value, body)
+
+
+def _chosen(body: str, choice: re.Match[str], given: bool) -> str:
+    """Replace a question whether an argument was given by one of its two answers (package xparse)."""
+    given = given != (choice["kind"] == "NoValue")
+    braces, at, answers = _Braces(body), choice.end(), {"T": "", "F": ""}
+    for name in choice["answers"]:
+        answer = braces.group(braces.space(at))
+        if answer is None:
+            break
+        answers[name], at = answer
+    return body[: choice.start()] + answers["T" if given else "F"] + body[at:]
 
 
 _HELPER = re.compile(

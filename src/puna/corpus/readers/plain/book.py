@@ -17,32 +17,113 @@ START = re.compile(
     re.MULTILINE | re.IGNORECASE | re.DOTALL,
 )
 OLD_START = re.compile(r"^\*END[ *]*THE SMALL PRINT.*$", re.MULTILINE | re.IGNORECASE)
+# A mark of an end, of the whole file or of a volume inside it, with the lines that belong to it.
 END = re.compile(
-    r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:The |the )?Project Gutenberg)",
+    r"^[ \t]*(?:\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG"
+    r"|\*{0,3} ?(?:The )?End of (?:the |this )?Project Gutenberg"
+    r"|\*{0,3} ?Ende (?:dieses|des|von) Project Gutenberg|\*{0,3} ?Fin de (?:ce|cet|l'"
+    r"|el) ?Project Gutenberg)"
+    r"[^\n]*(?:\n(?![ \t]*\n)[^\n]*){0,5}",
     re.MULTILINE | re.IGNORECASE,
 )
+# What Gutenberg puts around a volume: licences, headers, the small print. Each runs to the mark that ends it,
+# or to the paragraph that has nothing of it.
+SMALL_PRINT = re.compile(
+    r"^[ \t]*\*{3} ?START: FULL LICENSE[^\n]*\n|^\*{0,3} ?START\W{0,8}THE SMALL PRINT[^\n]*\n"
+    r"|^[ \t]*\**(?:The |This is (?:the )?)?(?:Project Gutenberg(?:'s)? (?:e-?text|e-?book)\b"
+    r"|Project Gutenberg License\b)[^\n]*",
+    re.MULTILINE | re.IGNORECASE,
+)
+OF_SMALL_PRINT = (
+    "utenberg",
+    "UTENBERG",
+    "SMALL PRINT",
+    "mall print",
+    "mall Print",
+    "ULL LICENSE",
+    "ull License",
+)
+SMALL_PRINT_END = re.compile(r"^\**END[ *]*(?:THE )?SMALL PRINT[^\n]*$", re.MULTILINE | re.IGNORECASE)
+# A paragraph that only Gutenberg's own text has.
+OWN = re.compile(
+    r"Project Gutenberg|gutenberg\.(?:org|net)|\be-?texts?\b|\bebooks?\b|\bSMALL PRINT\b"
+    r"|^\s*(?:Title|Author|Editor|Translator|Release Date|Posting Date|Language|Character set encoding"
+    r"|Last updated)[ \t]*:"
+    r"|^\s*\[(?:e-?text|e-?book|Last updated|Most recently updated|Release date|Yes, we are)\b"
+    r"|^\s*\*{3} ?(?:START|END)\b|^\s*(?:Produced|E-?text prepared|Transcribed) by\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+LONGEST_LICENCE = 30_000  # characters
+SHORT = 300  # characters; a whole volume has more than what stands between two marks of an end
 ENCODING = re.compile(
     rb"^Character set encoding:[ \t]*((?:iso-|windows-|cp|koi8|mac|big5|gb|euc-|shift)[\w-]*)",
     re.MULTILINE | re.IGNORECASE,
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
+# "Transcriber's note" in the languages of most of Gutenberg's books.
+_NOTE_NAMES = (
+    r"(?:Transcriber|Transcription|Transcriptor|Proofreader|E-?text|Producer)(?:['’]?s?['’]?"
+    r"|ion)[ -](?:end)?notes?"
+    r"|Notes? (?:by|of|from) (?:the )?(?:transcriber|proofreader)s?|Transcribers?['’]? ?(?:corrections"
+    r"|errata)"
+    r"|Anmerkung(?:en)? (?:zur|der|des) (?:Transkription|Bearbeiters?|Transkribent\w+)"
+    r"|Hinweise? zur Transkription"
+    r"|Notes? (?:du|de la|des|sur la|au) (?:transcript(?:eur|rice|ion)|transcribe\w+|lecteur)s?"
+    r"|Notas? (?:del?|do|da|de la) (?:transcri[pt]\w*|trascri\w*)"
+    r"|Nota (?:del|di|alla) (?:trascrittore|trascrizione)|Note (?:del|di|alla) (?:trascrittore|trascrizione)"
+    r"|Opmerking(?:en)? van de (?:bewerker|transcriptie|transcribent)\w*|Opmerkingen van de bewerker"
+    r"|Transcripteursnoot"
+    r"|Huomautus(?:ta)?(?: transkrip\w+)?|Transkriptorin huomautus\w*|Transkriberarens anm\w*"
+    r"|Anmärkning(?:ar)? (?:av|från) transk\w*"
+    r"|Afskriverens bemærkning\w*|Bemerkninger? fra transk\w*|Megjegyzés az átírótól"
+    r"|Uwagi (?:od )?transkrypto\w*|Notatki transkrypto\w*"
+    r"|Примечани[ея] (?:транскриб\w+|редактора электронн\w+)|Σημείωση (?:του )?μεταγραφ\w*"
+    r"|Noto de la transskrib\w*"
+)
 # First paragraphs by the producers of the electronic text.
 CREDITS = re.compile(
     r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by"
     r"|This (?:e-?text|eBook) was (?:produced|prepared)"
     r"|\(?This file was (?:produced|made)|\[?(?:Note|Project Gutenberg Note)\s?:? [^\n]{0,200}\n?[^\n]{0,200}"
     r"(?:Project Gutenberg|archive\.org|original (?:images|pages))"
-    r"|\[?Transcriber'?s?'? notes?\b)",
+    rf"|\[?(?:{_NOTE_NAMES})(?!\w))",
     re.IGNORECASE,
 )
-NOTES = re.compile(r"^[ \t]*[\[*=_]*Transcriber['’]?s?['’]? notes?[\s:.*=_]*$", re.MULTILINE | re.IGNORECASE)
+# A heading behind an empty line, or in a box of dashes.
+_HEADING = r"(?:\A|\n[ \t+|=*_-]*\n)[ \t]*[\[*=_+|-]*[ \t]*"
+NOTES = re.compile(rf"{_HEADING}(?:{_NOTE_NAMES})(?!\w)[\s:.*=_+|\-\]]*$", re.MULTILINE | re.IGNORECASE)
+# With brackets in it, as of "[sic]", and several paragraphs.
 NOTE = re.compile(
-    r"\[(?:Transcriber['’]?s?['’]? note|Note Project Gutenberg)[^\[\]]{0,2000}\]\n?", re.IGNORECASE
+    rf"\[(?:{_NOTE_NAMES}|Note Project Gutenberg)(?!\w)(?:[^\[\]]|\[[^\[\]]{{0,200}}\]){{0,4000}}\]\n?",
+    re.IGNORECASE,
 )
-# Places of pictures, whose captions stay.
-PICTURE = re.compile(r"\[Illustration(?::([^\[\]]{0,2000}))?\]", re.IGNORECASE)
+# A list of the book's printing errors or of the transcriber's corrections, at its end.
+ERRATA = re.compile(
+    rf"{_HEADING}(?:Errata|Corrigenda|(?:List of )?(?:Corrections|Typographical errors)(?: made"
+    r"| corrected)?"
+    r"|Corrections? made (?:by|to)[^\n]{0,60}|Druckfehler(?:verzeichnis)?|Korrekturen"
+    r"|Liste der vorgenommenen Änderungen"
+    r"|Liste des (?:corrections|modifications)|Erreurs corrigées|Fe de erratas|Errori corretti"
+    r"|Verbeteringen|Virheet)"
+    r"[\s:.*=_\]]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+# Places of pictures and ornaments, whose captions stay.
+_PICTURES = (
+    r"Illustrations?|Illus\.?|Vignette|Frontispiece|Decoration|Ornament|Tail-?piece|Head-?piece|Picture"
+    r"|Plate|Photograph"
+    r"|Portrait|Map|Music|Publisher'?s (?:device|logo|mark)|Colophon|Symbol|Abbildung|Gravure"
+    r"|Ilustraci[oó]n|Ilustração"
+    r"|Illustrazione|Illustratie|Kuva|Image|Fleuron|Blank [Pp]age|Page [Dd]ecoration"
+)
+PICTURE = re.compile(
+    rf"\[(?:{_PICTURES})(?:[ \t]*\d{{1,4}}[a-z]?)?(?:[ \t]*:((?:[^\[\]]"
+    rf"|\[[^\[\]]{{0,200}}\]){{0,2000}}))?\.?\]",
+    re.IGNORECASE,
+)
+# Lines of stars and the like, which part sections.
+STARS = re.compile(r"\n[ \t]*(?:(?:[*·•⁂~][ \t]{0,12}){2,}|[*⁂][ \t]*)(?=\n|\Z)")
 HEAD_CHARACTERS = 20_000
-LARGEST_BYTES = 64_000_000
 # Letters of scripts that put no spaces between words, and the punctuation among them.
 _UNSPACED_RANGES = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED_SCRIPTS)
 UNSPACED = re.compile(f"[{_UNSPACED_RANGES}\u3000-\u303f\uff00-\uff60]")
@@ -58,9 +139,9 @@ FULL = 0.85
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     """Read one book; a text without Gutenberg's header and licence is taken as a whole."""
-    raw = streams.read_all(path, LARGEST_BYTES)
+    raw = streams.read_all(path, streams.LARGEST_RECORD)
     if raw is None:
-        yield SkippedRecord("book over 64 MB", path.name, 0)
+        yield SkippedRecord(streams.TOO_LARGE, path.name, 0)
         return
     if b"<html" in raw[:2000].lower():
         title, text = page_text(raw)
@@ -77,6 +158,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         body, is_gutenberg = _without_frame(text)
         body = unwrap(without_notes(body))
     body = PICTURE.sub(lambda picture: (picture[1] or "").strip(), body)
+    body = STARS.sub("\n", "\n" + body)
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
     licence = "public domain (Project Gutenberg)" if is_gutenberg else ""
     if body:
@@ -100,12 +182,73 @@ def _encoding(head: bytes) -> str:
 
 
 def _without_frame(text: str) -> tuple[str, bool]:
-    """Cut Gutenberg's header and licence: (the text between them, whether there was any of them)."""
+    """Cut Gutenberg's header and licence: (the text between them, whether there was any of them).
+
+    The end that counts is the last one with a text before it; marks of the ends of volumes before, and the
+    headers and licences between volumes, go by themselves.
+    """
     head = text[:HEAD_CHARACTERS]
     start = START.search(head) or OLD_START.search(head)
     body = text[start.end() if start else 0 :]
-    end = END.search(body)
-    return (body[: end.start()] if end else body).strip("\n"), bool(start or end)
+    ends = _ends(body)
+    parts, at = [], 0
+    for end in ends:
+        parts.append(body[at : end.start()])
+        at = _own_end(body, end.end())
+    rest = "" if ends and not _is_volume(body[at:]) else body[at:]
+    kept = [_without_small_print(part) for part in (*parts, rest)]
+    return "\n\n".join(part for part in kept if part.strip()).strip("\n"), bool(start or ends)
+
+
+def _ends(text: str) -> list[re.Match[str]]:
+    """Return the marks of ends: lines with a name in them. (The pattern alone takes ten times as long.)"""
+    found: list[re.Match[str]] = []
+    names = (name.start() for spelled in ("utenberg", "UTENBERG") for name in re.finditer(spelled, text))
+    for place in sorted(names):
+        line = text.rfind("\n", 0, place) + 1
+        if (not found or line >= found[-1].end()) and (end := END.match(text, line)):
+            found.append(end)
+    return found
+
+
+def _is_volume(text: str) -> bool:
+    """Whether what stands behind a mark of an end is a volume, and no licence or blurb."""
+    paragraphs = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+    first_own = next((row for row, part in enumerate(paragraphs) if OWN.search(part)), len(paragraphs))
+    return sum(map(len, paragraphs[:first_own])) > SHORT or (
+        START.search(text) is not None or _unowned(paragraphs) > len(text) / 2
+    )
+
+
+def _unowned(paragraphs: list[str]) -> int:
+    """Return the characters of paragraphs that may be a book's."""
+    return sum(len(part) for part in paragraphs if not OWN.search(part))
+
+
+def _without_small_print(text: str) -> str:
+    """Leave out headers, licences and small print inside a text, between volumes or at its end."""
+    if not any(words in text for words in OF_SMALL_PRINT):
+        return text
+    out, at = [], 0
+    while match := SMALL_PRINT.search(text, at):
+        out.append(text[at : match.start()])
+        ends = (pattern.search(text, match.end()) for pattern in (START, SMALL_PRINT_END))
+        end = min((end.end() for end in ends if end and end.end() < match.end() + LONGEST_LICENCE), default=0)
+        at = end or _own_end(text, match.start())
+        if at <= match.start():
+            out.append(text[match.start() : match.end()])
+            at = match.end()
+    out.append(text[at:])
+    return "".join(out)
+
+
+def _own_end(text: str, at: int) -> int:
+    """Return where paragraphs that only Gutenberg's own text has end."""
+    while paragraph := re.compile(r"\s*(?:[^\n]+(?:\n(?![ \t]*\n)|\Z)?)+").match(text, at):
+        if not OWN.search(paragraph[0]):
+            break
+        at = paragraph.end()
+    return at
 
 
 def without_notes(body: str) -> str:
@@ -113,16 +256,17 @@ def without_notes(body: str) -> str:
 
     That is first paragraphs that name them, and their notes at the end or in brackets.
     """
+    body = NOTE.sub("", body).strip("\n")
     head, rest = body[:HEAD_CHARACTERS], body[HEAD_CHARACTERS:]
     while CREDITS.match(head):
         paragraph = re.search(r"\n[ \t]*\n", head)
         head = head[paragraph.end() :].lstrip("\n") if paragraph else ""
     body = head + rest
-    for notes in NOTES.finditer(body):
-        if notes.start() > 0.8 * len(body):
+    for pattern in (NOTES, ERRATA):
+        for notes in pattern.finditer(body, int(0.8 * len(body))):
             body = body[: notes.start()]
             break
-    return NOTE.sub("", body).strip("\n")
+    return body.strip("\n")
 
 
 def unwrap(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Data sets of texts, as RedPajama, C4 and others publish them: JSON lines or Parquet, one text a row."""
+"""Data sets of texts, as RedPajama, C4 and others publish them: JSON or Parquet, one text a row."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,9 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         url = f"{path.name}#{number + 1}"
         text = "" if isinstance(row, str) else _string(row, *TEXT_KEYS)
         if isinstance(row, str) or not text.strip():
-            yield SkippedRecord(row if isinstance(row, str) else "no text", url, offset)
+            in_bytes = not isinstance(row, str) and any(isinstance(row.get(key), bytes) for key in TEXT_KEYS)
+            reason = row if isinstance(row, str) else "not UTF-8" if in_bytes else "no text"
+            yield SkippedRecord(reason, url, offset)
             continue
         meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
         fields = {**meta, **row}

@@ -11,6 +11,9 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     """Read every line that is not empty, in UTF-8."""
     for number, (offset, raw) in enumerate(streams.lines(path)):
         url = f"{path.name}#{number + 1}"
+        if raw is None:
+            yield SkippedRecord(streams.TOO_LARGE, url, offset)
+            continue
         if not raw.strip():
             continue
         try:

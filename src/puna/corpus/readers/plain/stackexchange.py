@@ -1,12 +1,13 @@
 """StackExchange's Posts.xml: each question with its answers, the best first.
 
-The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is read here. The folder of a
-Posts.xml names its site.
+The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is read here. A folder above a
+Posts.xml, or the file itself, names its site, by its whole address or as "stackoverflow.com-Posts".
 """
 
 import re
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,44 @@ SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 CACHE_KIB = 32_000  # memory for posts that wait to be sorted; beyond it they go to a temporary file
 LONGEST_BODY = 300_000  # characters; posts have at most 30,000 of Markdown
 INTEGER = re.compile(r"-?[0-9]{1,18}")
+# Sites with addresses of their own, beside NAME.stackexchange.com and NAME.stackoverflow.com.
+OWN_ADDRESSES = ("stackoverflow.com", "superuser.com", "serverfault.com", "askubuntu.com", "mathoverflow.net",
+                 "stackapps.com")  # fmt: skip
+SITE = re.compile(
+    r"(?<![a-z0-9-])(?:www\.)?((?:[a-z0-9-]+(?:\.meta)?\.)stackexchange\.com"
+    rf"|(?:meta\.|[a-z]{{2}}\.(?:meta\.)?)?(?:{'|'.join(map(re.escape, OWN_ADDRESSES))}))(?![a-z0-9])",
+    re.IGNORECASE,
+)
+LINKED_SITE = re.compile(rf"https?://{SITE.pattern}/(?:questions|q|a|users|tags|posts)/", re.IGNORECASE)
+FEWEST_LINKS, LINKS_LOOKED_AT = 3, 1_000
+# Names of sites of stackexchange.com (stackexchange.com/sites, 2024), for folders that leave out the rest.
+_SHORT_NAMES = """
+3dprinting academia ai alcohol android anime apple arduino astronomy aviation bicycles biology
+bioinformatics bitcoin blender boardgames bricks buddhism cardano chemistry chess chinese christianity
+civicrm codegolf codereview coffee cogsci computergraphics conlang cooking craftcms crafts crypto cs
+cstheory datascience dba devops diy drupal dsp earthscience ebooks economics electronics elementaryos
+ell emacs engineering english eosio esperanto ethereum expatriates expressionengine fitness freelancing
+french gamedev gaming gardening genealogy german gis graphicdesign ham hardwarerecs hermeneutics
+hinduism history homebrew hsm interpersonal iot iota islam italian japanese joomla judaism korean
+languagelearning latin law lifehacks linguistics literature magento martialarts math matheducators
+mathematica mechanics monero money movies music musicfans mythology networkengineering opendata
+opensource or outdoors parenting patents pets philosophy photo physics pm poker politics portuguese
+psychology puzzling quant quantumcomputing raspberrypi retrocomputing reverseengineering robotics rpg
+rus russian salesforce scicomp scifi security sharepoint sitecore skeptics softwareengineering
+softwarerecs solana sound space spanish sports sqa startups stats stellar substrate sustainability tex
+tezos tor travel tridion ukrainian unix ux vegetarianism vi webapps webmasters windowsphone woodworking
+wordpress workplace worldbuilding writers writing
+"""
+SHORT_NAMES = frozenset(_SHORT_NAMES.split())
+# What a folder's name may have around the name of a site: of dumps, dates, parts and copies.
+AROUND = re.compile(
+    r"(?:[-_. ](?:posts|dump|data|xml|7z|\d[\d-]*|part\d*|copy|extracted|unpacked))+$", re.IGNORECASE
+)
+FOLDERS_ABOVE = 3  # that may name the site
+# Days from which posts are under a version of CC BY-SA (stackoverflow.com/help/licensing).
+VERSIONS = (("2018-05-02", "4.0"), ("2011-04-08", "3.0"), ("2008-", "2.5"))
+STATED = re.compile(r"CC[ -]BY-SA[ -]([\d.]+)")
+IMAGE = re.compile(r"<img\b", re.IGNORECASE)
 
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
@@ -37,7 +76,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
             raise UserError(
                 f"this is a 7z archive: unpack it with `7z x {path.name} Posts.xml` and give Posts.xml"
             )
-    site = path.absolute().parent.name
+    site, linked = site_of(path), Counter[str]()
     errors: list[UserError] = []
     # A temporary database: in memory first, on disk as it grows.
     posts = sqlite3.connect("", check_same_thread=False)
@@ -47,7 +86,9 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
             "CREATE TABLE post (question INT, is_answer INT, rank INT, id INT, number INT, "
             "title TEXT, licence TEXT, body BLOB)"
         )
-        posts.executemany("INSERT INTO post VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _posts(path, errors))
+        posts.executemany("INSERT INTO post VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _posts(path, errors, linked))
+        if not SITE.fullmatch(site):
+            site = _by_links(linked) or site
         ordered = posts.execute("SELECT * FROM post ORDER BY question, is_answer, rank, id, number")
         for question, rows in groupby(ordered, key=lambda row: row[0]):
             yield from _thread(site, question, rows)
@@ -61,8 +102,43 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         raise errors[0]
 
 
-def _posts(path: Path, errors: list[UserError]) -> Iterator[tuple[Any, ...]]:
-    """Questions and answers as rows of the table; an error of the file goes to `errors`."""
+def site_of(path: Path) -> str:
+    """Return the address of a dump's site, as the path names it; the folder's name where it names none.
+
+    A name without an ending, as "cooking" or "math.meta", is a site of stackexchange.com, but for those that
+    have addresses of their own.
+    """
+    path = path.absolute()
+    file = re.sub(r"[-_.]?posts\.xml.*", "", path.name, flags=re.IGNORECASE)
+    folders = [folder.name for folder in path.parents][:FOLDERS_ABOVE]
+    for name in [file, *folders]:
+        if site := SITE.search(name):
+            return site[1].lower()
+    name = AROUND.sub("", folders[0] if folders else "")
+    short, dot, meta = name.lower().partition(".")
+    if short in SHORT_NAMES and meta in ("", "meta"):
+        return f"{short}{dot}{meta}.stackexchange.com"
+    return next((site for site in OWN_ADDRESSES if site.partition(".")[0] == name.lower()), name)
+
+
+def _by_links(linked: Counter[str]) -> str:
+    """Return the site that most links in the posts lead to, since they mostly stay within it; "" for none."""
+    (site, count), *_ = linked.most_common(1) or [("", 0)]
+    return site if count >= FEWEST_LINKS and 2 * count > linked.total() else ""
+
+
+def _licence(stated: str, created: str) -> str:
+    """Return a post's licence as SPDX: what the dump states, else by its day; "CC-BY-SA" without either."""
+    if version := STATED.search(stated):
+        return f"CC-BY-SA-{version[1]}"
+    return next((f"CC-BY-SA-{version}" for day, version in VERSIONS if created >= day), stated or "CC-BY-SA")
+
+
+def _posts(path: Path, errors: list[UserError], linked: Counter[str]) -> Iterator[tuple[Any, ...]]:
+    """Questions and answers as rows of the table; an error of the file goes to `errors`.
+
+    linked: counts the sites to whose pages the posts link.
+    """
     number = -1
     try:
         for number, row in enumerate(streams.xml_elements(path, ("row",))):
@@ -72,7 +148,12 @@ def _posts(path: Path, errors: list[UserError]) -> Iterator[tuple[Any, ...]]:
                 continue
             rank = -(_integer(_value(row, "Score")) or 0) if kind == ANSWER else 0
             title, licence, body = (_value(row, key) for key in ("Title", "ContentLicense", "Body"))
+            if body and "://" in body and sum(linked.values()) < LINKS_LOOKED_AT:
+                linked.update(link[1].lower() for link in LINKED_SITE.finditer(body))
+            licence = _licence(licence or "", _value(row, "CreationDate") or "")
             compressed = None if body is None else zlib.compress(body[:LONGEST_BODY].encode(), 1)
+            if body and body.endswith(streams.CUT):
+                compressed = b""
             yield question, kind == ANSWER, rank, identity, number, title or "", licence or "", compressed
     except UserError as error:
         errors.append(error)
@@ -85,26 +166,31 @@ def _thread(
     first = next(rows)
     _, is_answer, _, identity, number, title, licence, body = first
     url = f"https://{site}/questions/{identity}"
-    if is_answer or body is None:
+    if is_answer or not body:
         if not is_answer:
-            yield SkippedRecord("not text", url, number)
+            yield SkippedRecord("not text" if body is None else streams.TOO_LARGE, url, number)
         for _, is_answer, _, answer, offset, *_ in (first, *rows):
             if is_answer:
                 yield SkippedRecord("answer without its question", f"https://{site}/a/{answer}", offset)
         return
     bodies = [zlib.decompress(body).decode()]
-    for _, is_answer, _, answer, offset, *_, body in rows:
-        if body is None:
-            yield SkippedRecord("not text", f"https://{site}/a/{answer}", offset)
+    licences = {licence}
+    for _, is_answer, _, answer, offset, _, licence, body in rows:
+        if not body:
+            reason = "not text" if body is None else streams.TOO_LARGE
+            yield SkippedRecord(reason, f"https://{site}/a/{answer}", offset)
         elif is_answer:
             bodies.append(zlib.decompress(body).decode())
+            licences.add(licence)
     texts = [html_to_text(body) for body in bodies]
-    answers = [f"A: {text}" for text in texts[1:] if text]
+    answers = ["A:" + (f"\n{text}" if text[0].isspace() else f" {text}") for text in texts[1:] if text]
     if not answers:
-        yield SkippedRecord("no answer", url, number)
+        pictures = any(map(IMAGE.search, bodies[1:]))
+        without = "answers of images only" if pictures else "answers without text"
+        yield SkippedRecord(without if bodies[1:] else "no answer", url, number)
         return
     text = "\n\n".join(part for part in (title, texts[0], *answers) if part)
-    yield RawDocument(url, text, number, digest("\0".join(bodies)), title, licence or "CC-BY-SA")
+    yield RawDocument(url, text, number, digest("\0".join(bodies)), title, " AND ".join(sorted(licences)))
 
 
 def _value(row: Any, name: str) -> str | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 
-LARGEST_BYTES = 64_000_000
 # Front matter of static site generators: fields between lines of dashes (YAML) or plus signs (TOML).
 FRONT_MATTER = re.compile(
     r"\ufeff?\n{0,9}(-{3}|\+{3})[ \t]*\n((?:(?!\1|\.{3})[^\n]*\n){0,400}?)(?:\1|\.{3})[ \t]*(?:\n|\Z)"
@@ -34,10 +33,10 @@ LONGEST_TITLE = 300
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     """Read one document: the text without front matter, its title from there or from its first heading."""
-    raw = streams.read_all(path, LARGEST_BYTES)
+    raw = streams.read_all(path, streams.LARGEST_RECORD)
     text = None if raw is None else streams.decode(raw)
     if raw is None or text is None:
-        yield SkippedRecord("text over 64 MB" if raw is None else "not text", path.name, 0)
+        yield SkippedRecord(streams.TOO_LARGE if raw is None else "not text", path.name, 0)
         return
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     title = ""

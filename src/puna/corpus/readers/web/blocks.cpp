@@ -7,6 +7,8 @@
 
 #include "characters.h"
 #include "hints.h"
+#include "rows.h"
+#include "token.h"
 
 #include <algorithm>
 #include <new>
@@ -14,87 +16,9 @@
 
 namespace {
 
-struct Token {
-    const char* end;
-    View name, attributes;  // no name: a comment, or an element that is passed over
-    bool closing;
-};
-
-// Where the attributes that begin at `at` end: at the > outside of quotes, else at the end of the source.
-const char* attributes_end(const char* at, const char* end) {
-    while (at < end && *at != '>') {
-        if (*at++ != '=') continue;
-        at = skip_spaces(at, end);
-        if (at == end || (*at != '"' && *at != '\'')) continue;
-        const char* quote = find(at + 1, end, *at);
-        at = quote < end ? quote + 1 : end;
-    }
-    return at;
-}
-
-const char* after(const char* at, const char* end) { return at < end ? at + 1 : end; }
-
-const char* comment_end(const char* at, const char* end) {
-    if (at < end && *at == '>') return at + 1;
-    if (end - at > 1 && at[0] == '-' && at[1] == '>') return at + 2;
-    for (; (at = find(at, end, '-')) < end; at++) {
-        const char* close = at + 1 < end && at[1] == '-' ? at + 2 : end;
-        if (close < end && *close == '!') close++;
-        if (close < end && *close == '>') return close + 1;
-    }
-    return end;
-}
-
-bool same_word(View written, View known) {
-    if (written.size() != known.size()) return false;
-    for (size_t i = 0; i < known.size(); i++)
-        if (lower(written[i]) != known[i]) return false;
-    return true;
-}
-
-// Where a name that begins at `at` ends.
-const char* name_end(const char* at, const char* end) {
-    while (at < end && *at != '/' && *at != '>' && !space(at, end)) at++;
-    return at;
-}
-
-// Where an element without text of the page ends: at its end tag.
-const char* raw_end(const char* at, const char* end, View name) {
-    while ((at = find(at, end, '<')) < end) {
-        const char* start = at + 1;
-        if (start < end && *start == '/') {
-            const char* stop = name_end(start + 1, end);
-            if (stop < end && same_word(View(start + 1, stop - start - 1), name)) return at;
-        }
-        at++;
-    }
-    return end;
-}
-
-// The tag or comment that begins with the < at `at`; its end is null if there is none.
-Token token(const Tables& tables, const char* at, const char* end) {
-    Token found{nullptr, View(), View(), false};
-    if (++at == end) return found;
-    if ((found.closing = *at == '/')) at++;
-    if (at == end || !is_letter(*at)) {
-        if (found.closing) found.end = after(find(at, end, '>'), end);
-        else if (View(at, end - at).substr(0, 3) == "!--") found.end = comment_end(at + 3, end);
-        else if (*at == '!' || *at == '?') found.end = after(find(at + 1, end, '>'), end);
-        return found;
-    }
-    const char *stop = name_end(at, end), *last = attributes_end(stop, end);
-    const View name(at, stop - at);
-    found.end = after(last, end);
-    if (!found.closing && stop < end)
-        for (const View raw : tables.raw)
-            if (same_word(name, raw)) {
-                found.end = raw_end(last, end, raw);
-                return found;
-            }
-    found.name = name;
-    found.attributes = View(stop, last - stop);
-    return found;
-}
+// What blocks.py calls RAISED_MARKS, NOTE.
+constexpr char SUPERSCRIPT = 1, AFTER_SUPERSCRIPT = 2, SUBSCRIPT = 3, AFTER_SUBSCRIPT = 4, NOTE = 5;
+constexpr size_t NONE = SIZE_MAX;
 
 struct Node {
     Size parent, first, last;
@@ -109,7 +33,7 @@ struct Open {
 
 struct Part {
     size_t start, end;
-    Size count;
+    Size count, column;
 };
 
 struct Page {
@@ -123,15 +47,19 @@ struct Page {
     std::vector<Open> stack;
     std::vector<Size> open_count;
     std::string buffer, cleaned, scratch, lowered;
-    std::vector<Part> cells, rows;  // of `buffer`, of `cleaned`
+    std::vector<Part> cells;  // of `buffer`
+    Row row;
     size_t begin = 0;  // of what comes after the last cell
-    Size node = 0, linked = 0, in_link = 0, skipping = 0, pre = 0, count = 0;
+    size_t link_start = NONE, cell_start = 0;  // counted from there
+    Size node = 0, linked = 0, in_link = 0, skipping = 0, pre = 0, code_table = 0, count = 0, seen = 0;
     bool in_title = false, bullet = false;
-    const Name *root, *tag, *p;
+    const Name *root, *tag, *p, *table;
+    const char *resume = nullptr, *source_end = nullptr;  // where to read on, if not behind the tag
 
     explicit Page(const Tables& tables) : tables(tables), open_count(tables.names.size()) {
         root = tag = &tables.names[0];
         p = tables.by_name.at("p");
+        table = tables.by_name.at("table");
         nodes.push_back({-1, 0, 0, root, View()});
         stack.push_back({root, 0});
     }
@@ -158,52 +86,68 @@ struct Page {
         starts.push_back(text.size());
         text += found;
         count++;
+        if (!row.height) return;
+        row.columns.push_back(row.column);
+        if (kind == PRE || kind == ITEM || kind == HEADING) row.plain = false;
+    }
+
+    // Makes one block of the row's blocks, if they are one line.
+    void finish_row() {
+        if (!row.height) return;
+        const Size first = row.first, height_of_row = row.height;
+        std::string line;
+        row.line([&](Size i) {
+            const size_t start = starts[first + i];
+            const size_t end = first + i + 1 < count ? starts[first + i + 1] : text.size();
+            return View(text).substr(start, end - start);
+        }, line);
+        if (line.empty()) return;
+        Size links = 0;
+        for (Size i = first; i < count; i++) links += blocks[i * COLUMNS + LINK_LENGTH];
+        text.resize(starts[first]);
+        starts.resize(first);
+        blocks.resize(first * COLUMNS);
+        count = first;
+        const Size own = node;
+        node = row.node;
+        add(line, links, ROW);
+        node = own;
+        for (size_t i = row.first_node; i < nodes.size(); i++) nodes[i].first = nodes[i].last = first;
+        for (Size i = height_of_row; i < height(); i++) nodes[stack[i].node].first = first + 1;
     }
 
     void end_cell() {
-        cells.push_back({begin, buffer.size(), linked});
+        cells.push_back({begin, buffer.size(), linked, row.column});
         begin = buffer.size();
         linked = 0;
+        link_start = NONE;
     }
 
     void drop() {
         buffer.clear();
-        begin = linked = 0;
+        begin = linked = cell_start = 0;
+        link_start = NONE;
     }
 
     void flush() {
         cleaned.clear();
         if (!cells.empty()) {
             end_cell();
-            rows.clear();
-            Size longest = 0, links = 0;
-            std::string joined;
+            const Size column = row.column;
             for (const Part& cell : cells) {
-                const size_t start = cleaned.size();
+                cleaned.clear();
                 const View source = View(buffer).substr(cell.start, cell.end - cell.start);
                 clean(tables.entities, source, false, cleaned, scratch);
-                if (cleaned.size() == start) continue;
-                rows.push_back({start, cleaned.size(), cell.count});
-                const Size characters = length(View(cleaned).substr(start));
-                longest = characters > longest ? characters : longest;
+                row.column = cell.column;
+                if (!cleaned.empty()) add(cleaned, cell.count, ROW);
             }
             cells.clear();
-            const bool one = rows.size() > 1 && longest < MAX_CELL;
-            for (const Part& row : rows) {
-                const View found = View(cleaned).substr(row.start, row.end - row.start);
-                if (!one) {
-                    add(found, row.count, ROW);
-                    continue;
-                }
-                if (!joined.empty()) joined += " | ";
-                joined += found;
-                links += row.count;
-            }
-            if (one) add(joined, links, ROW);
+            row.column = column;
         } else if (filled()) {
             clean(tables.entities, buffer, pre != 0, cleaned, scratch);
             if (!cleaned.empty()) {
-                const Kind kind = tag->kind == INLINE || tag->kind == ITEM ? CONTAINER : tag->kind;
+                const bool other = tag->kind == INLINE || tag->kind == ITEM || tag->kind == CODE;
+                const Kind kind = other ? CONTAINER : tag->kind;
                 add(cleaned, linked, pre ? PRE : bullet ? ITEM : kind);
                 bullet = false;
             }
@@ -214,6 +158,7 @@ struct Page {
 
     void close(Size until) {
         while (height() > until) {
+            if (height() == row.height) finish_row();
             const Open last = stack.back();
             stack.pop_back();
             open_count[last.name->number]--;
@@ -225,6 +170,7 @@ struct Page {
         if (skipping > until) skipping = 0;
         if (pre > until) pre = 0;
         if (in_link > until) in_link = 0;
+        if (code_table > until) code_table = 0;
     }
 
     // The height at which one of the names is open, 0 if a boundary comes first.
@@ -244,40 +190,114 @@ struct Page {
 
     void text_between(const char* at, const char* end) {
         if (at == end || skipping || !(filled() || pre || skip_spaces(at, end) < end)) return;
+        if (code_table && is_between_cells(tag) && skip_spaces(at, end) == end) return;
         buffer.append(at, end);
         if (in_link) linked += stripped_length(View(at, end - at));
+    }
+
+    // Whether an element holds rows or cells, but no text of its own.
+    bool is_between_cells(const Name* name) const {
+        return name->kind == ROW || (name->kind == CONTAINER && !name->end_boundaries);
+    }
+
+    bool ends_with(char c) const { return filled() && buffer.back() == c; }
+
+    // Ends a line of code in a table.
+    void new_line() {
+        if (filled() && buffer.back() != '\n') buffer += '\n';
     }
 
     void end_tag(const Name* name) {
         Size until = 0;
         if (stack.back().name == name) until = height() - 1;
         else if (open_count[name->number]) until = height_of(name->bit, name->end_boundaries);
-        else if (name->kind == PARAGRAPH) flush();
+        else if (name->kind == PARAGRAPH && !code_table) flush();
         if (!until) return;
-        if (name->kind == CELL) end_cell();
-        else if (name->kind != SKIP && (filled() || !cells.empty())) flush();
+        if (code_table && until >= code_table) {
+            if (name->kind == CELL)
+                while (buffer.size() - begin > cell_start && ends_with('\n')) buffer.pop_back();
+            else if (name->kind != SKIP && !is_between_cells(name)) new_line();
+        } else if (name->kind == CELL) {
+            end_cell();
+        } else if (name->kind != SKIP && (filled() || !cells.empty())) {
+            flush();
+        }
         close(until);
+        if (name == table) row.begin_table();
     }
 
-    void start_tag(const Name* name, View attributes) {
+    // Begins a cell that was opened; of line numbers, passes over its content.
+    void begin_cell(View attributes, const char* at) {
+        cell_start = buffer.size() - begin;
+        const char* numbers = cell_of_numbers(at, source_end, attributes);
+        if (code_table) {
+            resume = numbers;
+            return;
+        }
+        if (!row.height) row.begin(height() - 1, count, stack[height() - 2].node, node);
+        row.begin_cell(attributes);
+        if (!numbers) return;
+        flush();
+        row.height = 0;
+        row.column = -1;
+        resume = numbers;
+        const Size open_table = height_of(table->bit, 0);
+        code_table = (open_table ? open_table : height() - 2) + 1;
+        if (!pre) pre = code_table;
+    }
+
+    void raise_or_lower(const Name* name, View attributes, bool closing) {
+        const bool raised = name->text == "sup";
+        const char before = raised ? SUPERSCRIPT : SUBSCRIPT;
+        if (closing) {
+            if (ends_with(before)) {
+                buffer.pop_back();
+                cell_start = std::min(cell_start, buffer.size() - begin);
+                return;
+            }
+            buffer += raised ? AFTER_SUPERSCRIPT : AFTER_SUBSCRIPT;
+            return;
+        }
+        bool note = in_link && buffer.size() - begin == link_start;
+        for (const View part : {View("ref"), View("note"), View("cite"), View("fn")})
+            note |= contains(attributes, part);
+        buffer += before;
+        if (note) buffer += NOTE;
+    }
+
+    void start_tag(const Name* name, View attributes, Kind kind, const char* at) {
         const Kind parent = stack.back().name->kind;
-        if (name->kind == CELL && (parent == CELL || parent == ROW)) end_cell();
+        if (code_table) {
+            if (kind == ROW) {
+                if (filled()) buffer += '\n';
+            } else if (!is_between_cells(name)) {
+                new_line();
+            }
+        } else if (kind == CELL && (parent == CELL || parent == ROW)) end_cell();
         else if (filled() || !cells.empty()) flush();
         if (stack.back().name == p) close(height() - 1);
         if (name->closed && !(stack.back().name->bit & name->boundaries)) {
             const Size until = height_of(name->closed, name->boundaries);
             if (until) close(until);
         }
+        if (kind == ROW || name == table || (kind == CELL && row.height != height())) finish_row();
+        if (name == table) row.begin_table();
         if (height() >= tables.depth || static_cast<Size>(nodes.size()) >= tables.nodes) return;
         node = static_cast<Size>(nodes.size());
         tag = name;
         nodes.push_back({stack.back().node, count, 0, name, attributes});
         open(name);
-        if (name->kind == ITEM) bullet = name->text == "li";
-        else if (name->kind == PRE && !pre) pre = height();
+        if (kind == ITEM) bullet = name->text == "li";
+        else if (kind == PRE && !pre) pre = height();
+        else if (kind == CELL) begin_cell(attributes, at);
     }
 
-    void on_tag(View written, View attributes, bool closing) {
+    void on_inline(View attributes, bool closing, const char* at) {
+        if (pre && !closing && !skipping) resume = number_inside(at, source_end, attributes);
+    }
+
+    // at: the end of the tag.
+    void on_tag(View written, View attributes, bool closing, const char* at) {
         if (written.size() > MAX_NAME) return;
         lowered.clear();
         if (!lower_word(written, lowered)) return;
@@ -288,8 +308,27 @@ struct Page {
         }
         const Name* name = found->second;
         switch (name->kind) {
-            case INLINE: return;
-            case LINK: in_link = closing ? 0 : height(); return;
+            case INLINE:
+                on_inline(attributes, closing, at);
+                if (!closing && lowered == "img" && contains(attributes, "atex")) seen |= FORMULAS;
+                return;
+            case CODE:
+                if (closing ? open_count[name->number] == 0 : !keeps_lines(attributes))
+                    return on_inline(attributes, closing, at);
+                break;
+            case MATH: seen |= FORMULAS; return;
+            case ABOUT:
+                if (names_rights(attributes, true)) seen |= RIGHTS;
+                return;
+            case RAISED:
+                if (!skipping) raise_or_lower(name, attributes, closing);
+                return;
+            case LINK:
+                in_link = closing ? 0 : height();
+                link_start = buffer.size() - begin;
+                if (!closing && ends_with(SUPERSCRIPT)) buffer += NOTE;
+                if (!closing && names_rights(attributes, false)) seen |= RIGHTS;
+                return;
             case BREAK:
                 if (filled()) buffer += NEW_LINE;
                 return;
@@ -301,6 +340,8 @@ struct Page {
                     }
                     buffer.resize(begin);
                     linked = 0;
+                    link_start = NONE;
+                    cell_start = 0;
                     in_title = false;
                 } else if (!closing && !skipping) {
                     flush();
@@ -318,12 +359,13 @@ struct Page {
             open(name);
             if (!skipping) skipping = height();
         } else {
-            start_tag(name, attributes);
+            start_tag(name, attributes, name->kind == CODE ? PRE : name->kind, at);
         }
     }
 
     void run(const char* at, const char* end) {
         const char* start = at;
+        source_end = end;
         while ((at = find(at, end, '<')) < end) {
             const Token found = token(tables, at, end);
             if (!found.end) {
@@ -332,11 +374,16 @@ struct Page {
             }
             text_between(start, at);
             start = at = found.end;
-            if (!found.name.empty()) on_tag(found.name, found.attributes, found.closing);
+            seen |= found.seen;
+            if (found.name.empty()) continue;
+            resume = nullptr;
+            on_tag(found.name, found.attributes, found.closing, at);
+            if (resume) start = at = resume;
         }
         text_between(start, end);
         flush();
         close(1);
+        finish_row();
         nodes[0].last = count;
         starts.push_back(text.size());
         surroundings();
@@ -474,7 +521,7 @@ extern "C" void* blocks_open(const char* letters, Size size, const uint64_t* nam
 }
 
 // Splits a page, for blocks_read and blocks_close; null where memory is short. sizes: receives the number of
-// blocks, of nodes, of bytes of the text and of the title.
+// blocks, of nodes, of bytes of the text and of the title, and what was seen.
 extern "C" void* blocks_split(const void* tables, const char* source, Size size, Size* sizes) try {
     Page* page = new Page(*static_cast<const Tables*>(tables));
     try {
@@ -487,6 +534,7 @@ extern "C" void* blocks_split(const void* tables, const char* source, Size size,
     sizes[1] = static_cast<Size>(page->nodes.size());
     sizes[2] = static_cast<Size>(page->text.size());
     sizes[3] = static_cast<Size>(page->title.size());
+    sizes[4] = page->seen;
     return page;
 } catch (const std::bad_alloc&) {
     return nullptr;

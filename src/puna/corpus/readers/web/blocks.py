@@ -20,6 +20,41 @@ from typing import Any
 
 import numpy as np
 
+from puna.corpus.readers.web import characters
+from puna.corpus.readers.web.characters import NOTE, NOTES, RAISED_MARKS
+from puna.corpus.readers.web.elements import (
+    BREAK,
+    CELL,
+    CLOSES,
+    CODE,
+    CONTAINER,
+    CONTENT,
+    CROSSING_SCOPES,
+    GROUP_INDEX,
+    GROUPS,
+    GROUPS_OF_TAG,
+    HEADING,
+    ITEM,
+    KINDS,
+    LINK,
+    MAX_BLOCKS,
+    MAX_CLOSED,
+    MAX_DEPTH,
+    MAX_NODES,
+    PARAGRAPH,
+    PATTERNS,
+    PRE,
+    PROSE,
+    RAISED,
+    ROW,
+    RULE,
+    SCOPE_BOUNDARIES,
+    SKIP,
+    TITLE,
+    WORDS,
+    names,
+)  # fmt: skip
+from puna.corpus.readers.web.rows import Row, cell_of_numbers, is_between_cells, number_inside
 from puna.run import compiled
 
 SOURCE = Path(__file__).with_name("blocks.cpp")
@@ -44,103 +79,10 @@ HINT = re.compile(
 )
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Split names at white space."""
-    return tuple(text.split())
-
-
-# Kinds of elements and blocks; 0 is an inline element, which makes no block.
-CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
-CONTAINERS = names("""
-    div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir
-    blockquote figure figcaption caption fieldset details summary address center dialog hgroup search legend
-""")
-INLINE = names("""
-    span b i u em strong img font small sup sub input label path use g meta link source picture time code
-    script
-""")
-KINDS = {
-    **dict.fromkeys(CONTAINERS, CONTAINER),
-    **dict.fromkeys(INLINE, 0),
-    "p": PARAGRAPH,
-    **dict.fromkeys(names("li dt dd"), ITEM),
-    **dict.fromkeys(names("h1 h2 h3 h4 h5 h6"), HEADING),
-    **dict.fromkeys(names("td th"), CELL),
-    "tr": ROW,
-    **dict.fromkeys(names("pre listing plaintext"), PRE),
-    "a": LINK,
-    "br": BREAK,
-    "title": TITLE,
-    "hr": RULE,
-    **dict.fromkeys(names("svg button object video audio canvas datalist rt rp annotation"), SKIP),
-}
-# The open elements that a start tag closes, and those that end the search for them.
-CLOSES = {
-    "li": (("li",), ("ul", "ol", "menu", "dir")),
-    **dict.fromkeys(("dt", "dd"), (("dt", "dd"), ("dl",))),
-    "tr": (("tr",), ("table",)),
-    **dict.fromkeys(("td", "th"), (("td", "th"), ("tr", "table"))),
-}
-SCOPE_BOUNDARIES = frozenset(("td", "th", "table"))  # an end tag closes nothing outside of these,
-CROSSING_SCOPES = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # except one of these
-# Limits of open elements, of nodes, of blocks; what is nested deeper or comes later is ignored.
-MAX_DEPTH, MAX_NODES, MAX_BLOCKS = 512, 200_000, 50_000
-MAX_CLOSED = 64  # open elements that one tag may close
-
-# Words of an element's class, id and role, found anywhere inside a word or (^, $) at its start or end.
-WORDS = {
-    "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
-    "side": "side|rail|widget|complementary|marginal|right",
-    "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
-    "footer": "foot|colophon|impressum|copyright|legal|bottom",
-    "header": "header|masthead|banner|topbar|logo|brand",
-    "share": "share|sharing|social|facebook|twitter|follow|addtoany|whatsapp|like",
-    "related": "relat|recommend|^more|teaser|promo|popular|trend|^next|^prev|similar|latest|outbrain|"
-    "taboola|^most|^also|recirc",
-    "advert": "^ad$|^ads$|^adv|advert|sponsor|werbung|anzeige|affiliate|shop|product|price|cart",
-    "consent": "cookie|consent|gdpr|popup|modal|overlay|newsletter|subscri|signup|login|paywall|regist|"
-    "dialog|alert|notice",
-    "meta": "author|byline|meta|date|time|posted|info|^tag|categor|^bio|avatar|profile|credit|source|label",
-    "content": "content|article|post|entry|story|text|body|main|blog|news|detail",
-    "caption": "caption|image|photo|gallery|media|slide|carousel|video|player|thumb|bild|foto",
-    "list": "list|grid|card|item|tile|archive|index|feed",
-    "hidden": "hidden|screen|visual|collapse|print|invisible",
-    "form": "form|search|input|field|contact|rating|vote|poll",
-    "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
-    "quote": "quote|box|note|toc|reference|footnote|citation",
-    "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|"
-    "copy|single",
-}
-TAGS = {
-    "nav": "navigation",
-    "footer": "footer",
-    "aside": "side",
-    "header": "header",
-    "form": "form",
-    "dialog": "consent",
-    "figure": "caption",
-    "figcaption": "caption",
-    "caption": "caption",
-    "blockquote": "quote",
-    "search": "form",
-    "address": "meta",
-}
-TAG_GROUPS = names("nav footer aside header form article main table ul ol dl figure blockquote tr li p")
-# What elements are for, by the words of their attributes and by their names.
-GROUPS = tuple(dict.fromkeys((*WORDS, *TAG_GROUPS)))
-GROUP_INDEX = {name: index for index, name in enumerate(GROUPS)}
-PATTERNS = [(1 << GROUP_INDEX[name], re.compile(words)) for name, words in WORDS.items()]
-CONTENT, PROSE = 1 << GROUP_INDEX["content"], 1 << GROUP_INDEX["prose"]
-GROUPS_OF_TAG = {name: 1 << GROUP_INDEX[name] for name in TAG_GROUPS}
-for _name, _group in TAGS.items():
-    GROUPS_OF_TAG[_name] = GROUPS_OF_TAG.get(_name, 0) | 1 << GROUP_INDEX[_group]
 LETTERS = re.compile("[a-z]{2,30}")
 LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
-LONG_REFERENCE = re.compile("&#[0-9]{8,};?")  # of no character
-NEW_LINE = "\x00"  # stands for <br>; split() takes a source without it
-MAX_CELL_LENGTH = 200  # characters; a row with a longer cell is taken for layout: its cells are not joined
+FORMULAS, RIGHTS = 1, 2  # bits of Blocks.seen
 MAX_SHORT_LENGTH = 200  # characters of a block whose words are compared with the title's
-SENTENCE_ENDS = (". ", "? ", "! ", "。", "！", "？", "।", "؟", "…")
 COLUMNS = names("""
     kinds levels link_lengths nodes lengths sizes sentence_ends copies repeats title_words words
 """)
@@ -157,6 +99,8 @@ class Blocks:
     else 0), title_words (how many different ones of these are in the title, ignoring case), nearest [blocks,
     groups] (for each of GROUPS, the innermost node around the block that belongs to it, else -1). Integers of
     nodes: parents (-1 for the page), first and last (the range of the blocks inside).
+    seen: whether the page may hold formulas, or name a licence (bits FORMULAS, RIGHTS).
+    Texts hold RAISED_MARKS around superscripts and subscripts.
     """
 
     title: str
@@ -176,6 +120,7 @@ class Blocks:
     parents: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    seen: int
 
 
 @lru_cache(16384)
@@ -218,28 +163,28 @@ def split(source: str | bytes) -> Blocks:
         return _split(source if isinstance(source, str) else source.decode())
     raw = source.encode("utf-8", "surrogatepass") if isinstance(source, str) else source
     del source  # where it is text, a copy of up to four times the size
-    sizes = np.empty(4, np.int64)
+    sizes = np.empty(5, np.int64)
     page = functions.blocks_split(tables, raw, len(raw), sizes.ctypes.data)
     if page is None:
         raise MemoryError
     try:
-        count, node_count, text_bytes, title_bytes = sizes.tolist()
-        characters = np.empty(text_bytes + title_bytes, np.uint8)
+        count, node_count, text_bytes, title_bytes, seen = sizes.tolist()
+        letters = np.empty(text_bytes + title_bytes, np.uint8)
         columns = np.empty((len(COLUMNS), count), np.int64)
         node_columns = np.empty((3, node_count), np.int64)
         nearest = np.empty((count, len(GROUPS)), np.intc)
-        arrays = (characters, columns, node_columns, nearest)
+        arrays = (letters, columns, node_columns, nearest)
         functions.blocks_read(page, *(array.ctypes.data for array in arrays))
     finally:
         functions.blocks_close(page)
-    text = str(characters.data, "utf-8", "surrogatepass")
+    text = str(letters.data, "utf-8", "surrogatepass")
     ends = np.cumsum(columns[COLUMNS.index("lengths")]).tolist()
     texts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     title = text[ends[-1] if ends else 0 :]
-    title_words, words_of_title = columns[COLUMNS.index("title_words")], set(_words(title))
+    title_words, words_of_title = columns[COLUMNS.index("title_words")], set(characters.words(title))
     for block in np.flatnonzero(title_words < 0).tolist():  # those that take str.lower
-        title_words[block] = len(words_of_title.intersection(_words(texts[block])))
-    return _blocks(title, texts, columns, node_columns, nearest)
+        title_words[block] = len(words_of_title.intersection(characters.words(texts[block])))
+    return _blocks(title, texts, columns, node_columns, nearest, seen)
 
 
 @cache
@@ -248,7 +193,7 @@ def library() -> tuple[Any, int]:
     functions = compiled.load(SOURCE, SIGNATURES)
     if functions is None:
         return None, 0
-    block_tags = [name for name, kind in KINDS.items() if kind]
+    block_tags = [name for name, kind in KINDS.items() if 0 < kind <= SKIP or kind == CODE]
     bits = {name: 1 << number for number, name in enumerate(block_tags)}
     assert len(bits) <= 64 and len(GROUPS) <= 64
 
@@ -334,33 +279,39 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     open_count: Counter[str] = Counter()
     node = 0
     buffer: list[str] = []
-    cells: list[tuple[list[str], int]] = []
+    cells: list[tuple[list[str], int, int]] = []  # of the row so far: text, characters in links, column
+    row = Row()
     linked = 0
     in_link = 0
-    skipping = pre = 0  # as in_link: the height of the stack at the element that began it; 0: none is open
+    link_start = -1  # parts of the buffer before the link
+    # As in_link: 0, or the height of the stack at the element; code_table: of a table with line numbers.
+    skipping = pre = code_table = 0
     in_title = bullet = False
     tag = ""
+    resume = cell_start = 0
 
     def flush() -> None:
-        nonlocal buffer, cells, linked, bullet, in_title
+        nonlocal cells, bullet, in_title
         if cells:
-            cells.append((buffer, linked))
-            filled = [(text, length) for parts, length in cells if (text := clean(parts, False))]
+            cells.append((buffer, linked, row.column))
+            column = row.column
+            for parts, length, row.column in cells:
+                if text := characters.clean(parts, False):
+                    add(text, length, ROW)
+            row.column = column
             cells = []
-            texts_of_cells = [text for text, _ in filled]
-            if len(filled) > 1 and max(map(len, texts_of_cells)) < MAX_CELL_LENGTH:
-                filled = [(" | ".join(texts_of_cells), sum(length for _, length in filled))]
-            for text, length in filled:
-                add(text, length, ROW)
-        elif buffer and (text := clean(buffer, bool(pre))):
+        elif buffer and (text := characters.clean(buffer, bool(pre))):
             kind = KINDS.get(tag, 0)
-            if kind in (0, ITEM):  # an item's later blocks are no items
+            if kind in (0, ITEM, CODE):  # an item's later blocks are no items
                 kind = CONTAINER
             add(text, linked, PRE if pre else ITEM if bullet else kind)
             bullet = False
-        if buffer:
-            buffer, linked = [], 0
+        start_afresh()
         in_title = False
+
+    def start_afresh() -> None:
+        nonlocal buffer, linked, link_start, cell_start
+        buffer, linked, link_start, cell_start = [], 0, -1, 0
 
     def add(text: str, link_length: int, kind: int) -> None:
         if len(texts) < MAX_BLOCKS:
@@ -369,10 +320,32 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             kinds.append(kind)
             levels.append(int(tag[1]) if kind == HEADING else 0)
             nodes.append(node)
+            if row.height:
+                row.columns.append(row.column)
+                row.plain = row.plain and kind not in (PRE, ITEM, HEADING)
+
+    def finish_row() -> None:
+        """Make one block of the row's blocks, if they are one line."""
+        start, row_height = row.first, row.height
+        if row.height and (line := row.line(texts[start:])):
+            own_node, links = row.node, sum(link_lengths[start:])
+            for column in (texts, link_lengths, kinds, levels, nodes):
+                del column[start:]
+            texts.append(line)
+            link_lengths.append(min(links, len(line)))
+            kinds.append(ROW)
+            levels.append(0)
+            nodes.append(own_node)
+            for inside in range(row.first_node, len(parents)):
+                first[inside] = last[inside] = start
+            for _, number in stack[row_height:]:
+                first[number] = start + 1
 
     def close(height: int) -> None:
-        nonlocal node, skipping, pre, in_link, bullet, tag
+        nonlocal node, skipping, pre, in_link, bullet, tag, code_table
         while len(stack) > height:
+            if len(stack) == row.height:
+                finish_row()
             name, number = stack.pop()
             open_count[name] -= 1
             last[number] = len(texts)
@@ -384,6 +357,8 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             pre = 0
         if in_link > height:
             in_link = 0
+        if code_table > height:
+            code_table = 0
 
     def height_of(wanted: tuple[str, ...], boundaries: tuple[str, ...] | frozenset[str]) -> int:
         """Return where one of the elements is open, 0 if a boundary comes first."""
@@ -395,35 +370,104 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 return 0
         return 0
 
-    parts = TOKEN.split(source)
-    parts += [None, None, None, None]
-    tokens = zip(parts[0::5], parts[2::5], parts[3::5], parts[4::5], strict=True)
-    for text, closing, name, attributes in tokens:
-        if text and not skipping and (buffer or pre or not text.isspace()):
+    def ends_with(character: str) -> bool:
+        return bool(buffer) and buffer[-1].endswith(character)
+
+    def drop_last() -> None:
+        buffer[-1] = buffer[-1][:-1]
+        if not buffer[-1]:
+            buffer.pop()
+
+    def end_cell() -> None:
+        nonlocal buffer, linked, link_start
+        cells.append((buffer, linked, row.column))
+        buffer, linked, link_start = [], 0, -1
+
+    def new_line() -> None:
+        if buffer and not ends_with("\n"):
+            buffer.append("\n")
+
+    def begin_cell(attributes: str, at: int) -> None:
+        """Begin a cell that was opened; of line numbers, pass over its content."""
+        nonlocal pre, code_table, resume, cell_start
+        cell_start = len(buffer)
+        if code_table:
+            resume = cell_of_numbers(source, at, attributes)
+            return
+        if not row.height:
+            row.begin(len(stack) - 1, len(texts), stack[-2][1], node)
+        row.begin_cell(attributes)
+        if end := cell_of_numbers(source, at, attributes):
+            flush()
+            row.height, row.column, resume = 0, -1, end
+            table = height_of(("table",), frozenset())
+            code_table = (table or len(stack) - 2) + 1
+            pre = pre or code_table
+
+    def takes_spaces() -> bool:
+        """Tell whether white space alone is part of the text here."""
+        return bool(buffer or pre) and not (code_table and is_between_cells(tag))
+
+    def raise_or_lower(name: str, closing: str, attributes: str) -> None:
+        nonlocal cell_start
+        begin, end = RAISED_MARKS[name][:1], RAISED_MARKS[name][1:]
+        if closing:
+            if ends_with(begin):
+                drop_last()
+                cell_start = min(cell_start, len(buffer))
+            else:
+                buffer.append(end)
+            return
+        is_note = (in_link and len(buffer) == link_start) or any(part in attributes for part in NOTES)
+        buffer.append(begin)
+        if is_note:
+            buffer.append(NOTE)
+
+    position = 0
+    while True:
+        token = TOKEN.search(source, position)
+        text = source[position : token.start() if token else len(source)]
+        if text and not skipping and (not text.isspace() or takes_spaces()):
             buffer.append(text)
             if in_link:
                 linked += len(text.strip())
+        if not token:
+            break
+        position = token.end()
+        _, closing, name, attributes = token.groups()
         if name is None:
             continue
         kind = KINDS.get(name)
-        if not kind:
-            if kind == 0:
-                continue
+        if kind is None:
             name = name.lower()
             kind = KINDS.get(name)
-            if not kind:
+            if kind is None:
                 if name == "body":
                     flush()
                 continue
-        if kind == LINK:
+        if kind == CODE and (open_count[name] if closing else characters.keeps_lines(attributes)):
+            kind = PRE
+        if kind in (0, CODE):
+            if pre and not closing and not skipping:
+                position = number_inside(source, position, attributes) or position
+        elif kind == LINK:
             in_link = 0 if closing else len(stack)
+            link_start = len(buffer)
+            if not closing and ends_with(RAISED_MARKS["sup"][0]):
+                buffer.append(NOTE)
+        elif kind == RAISED:
+            if not skipping:
+                raise_or_lower(name, closing, attributes)
+        elif kind > RAISED:
+            continue
         elif kind == BREAK:
             if buffer:
-                buffer.append(NEW_LINE)
+                buffer.append(characters.NEW_LINE)
         elif kind == TITLE:
             if closing and in_title:
-                title = title or " ".join(clean(buffer, False).split())
-                buffer, linked, in_title = [], 0, False
+                title = title or " ".join(characters.clean(buffer, False).split())
+                start_afresh()
+                in_title = False
             elif not closing and not skipping:
                 flush()
                 in_title = True
@@ -434,15 +478,22 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 height = height_of((name,), _end_boundaries(name))
             else:
                 height = 0
-                if kind == PARAGRAPH:
+                if kind == PARAGRAPH and not code_table:
                     flush()
             if height:
-                if kind == CELL:
-                    cells.append((buffer, linked))
-                    buffer, linked = [], 0
+                if code_table and height >= code_table:
+                    if kind == CELL:
+                        while len(buffer) > cell_start and ends_with("\n"):
+                            drop_last()
+                    elif kind != SKIP and not is_between_cells(name):
+                        new_line()
+                elif kind == CELL:
+                    end_cell()
                 elif kind != SKIP and (buffer or cells):
                     flush()
                 close(height)
+                if name == "table":
+                    row.begin_table()
         elif kind == RULE:
             flush()
         elif kind == SKIP:
@@ -451,9 +502,14 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 open_count[name] += 1
                 skipping = skipping or len(stack)
         else:
-            if kind == CELL and stack[-1][0] in ("tr", "td", "th"):
-                cells.append((buffer, linked))
-                buffer, linked = [], 0
+            if code_table:
+                if kind == ROW:
+                    if buffer:
+                        buffer.append("\n")
+                elif not is_between_cells(name):
+                    new_line()
+            elif kind == CELL and stack[-1][0] in ("tr", "td", "th"):
+                end_cell()
             elif buffer or cells:
                 flush()
             if stack[-1][0] == "p":
@@ -462,6 +518,10 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 closed, boundaries = CLOSES[name]
                 if stack[-1][0] not in boundaries and (height := height_of(closed, boundaries)):
                     close(height)
+            if kind == ROW or name == "table" or (kind == CELL and row.height != len(stack)):
+                finish_row()
+                if name == "table":
+                    row.begin_table()
             if len(stack) < MAX_DEPTH and len(parents) < MAX_NODES:
                 node, tag = len(parents), name
                 parents.append(stack[-1][1])
@@ -474,21 +534,25 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                     bullet = name == "li"
                 elif kind == PRE:
                     pre = pre or len(stack)
+                elif kind == CELL:
+                    begin_cell(attributes, position)
+                    position = max(position, resume)
     flush()
     close(1)
+    finish_row()
     last[0] = len(texts)
     nearest_of_node, signatures = _classify_nodes(parents, first, last, elements)
     text_counts, signature_counts = Counter(texts), Counter(signatures)
-    words = [_words(text) if len(text) <= MAX_SHORT_LENGTH else [] for text in texts]
-    words_of_title = set(_words(title))
+    words = [characters.words(text) if len(text) <= MAX_SHORT_LENGTH else [] for text in texts]
+    words_of_title = set(characters.words(title))
     columns = [
         kinds,
         levels,
         link_lengths,
         nodes,
         [len(text) for text in texts],
-        [_size(text) for text in texts],
-        [_sentence_ends(text) for text in texts],
+        [characters.size(text) for text in texts],
+        [characters.sentence_ends(text) for text in texts],
         [text_counts[text] for text in texts],
         [signature_counts[signatures[node]] for node in nodes],
         [len(words_of_title.intersection(own)) for own in words],
@@ -496,16 +560,23 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     ]
     node_columns = np.array([parents, first, last], np.int64)
     nearest = np.array([nearest_of_node[node] for node in nodes], np.intc).reshape(len(texts), len(GROUPS))
-    return _blocks(title, texts, np.array(columns, np.int64), node_columns, nearest)
+    return _blocks(title, texts, np.array(columns, np.int64), node_columns, nearest, FORMULAS | RIGHTS)
 
 
 def _blocks(
-    title: str, texts: list[str], columns: np.ndarray, node_columns: np.ndarray, nearest: np.ndarray
+    title: str,
+    texts: list[str],
+    columns: np.ndarray,
+    node_columns: np.ndarray,
+    nearest: np.ndarray,
+    seen: int,
 ) -> Blocks:
     """Make Blocks of COLUMNS, [columns, blocks], and of parents, first and last, [3, nodes]."""
     parents, first, last = node_columns
     by_name = dict(zip(COLUMNS, columns, strict=True))
-    return Blocks(title, texts, nearest=nearest, parents=parents, first=first, last=last, **by_name)
+    return Blocks(
+        title, texts, nearest=nearest, parents=parents, first=first, last=last, seen=seen, **by_name
+    )
 
 
 def _classify_nodes(
@@ -527,38 +598,3 @@ def _classify_nodes(
         nearest.append(own)
         signatures.append(signature)
     return nearest, signatures
-
-
-def _words(text: str) -> list[str]:
-    return text.lower().split()
-
-
-def _size(text: str) -> int:
-    """Return the characters of a text, doubled where they are mostly of three bytes or more."""
-    if text.isascii() or len(text.encode("utf-8", "replace")) <= 2.3 * len(text):
-        return len(text)
-    return 2 * len(text)
-
-
-def _sentence_ends(text: str) -> int:
-    count = int(text[-1] in ".?!")
-    if len(text) > 40:
-        count += sum([text.count(end) for end in (SENTENCE_ENDS[:3] if text.isascii() else SENTENCE_ENDS)])
-    return count
-
-
-def clean(parts: list[str], verbatim: bool) -> str:
-    """Return the text of a block's parts, with entities decoded and spaces collapsed.
-
-    verbatim: keep spaces and lines, as inside <pre>.
-    """
-    text = "".join(parts)
-    if "&" in text:
-        text = html.unescape(LONG_REFERENCE.sub("\ufffd", text) if "&#" in text else text)
-    if verbatim:
-        lines = [line.rstrip() for line in text.replace(NEW_LINE, "\n").splitlines()]
-        return "\n".join(lines).strip("\n")
-    if NEW_LINE in text:
-        lines = [" ".join(line.split()) for line in text.split(NEW_LINE)]
-        return "\n".join([line for line in lines if line])
-    return " ".join(text.split())

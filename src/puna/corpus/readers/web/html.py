@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.page import read_page
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 
 
 def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     """Yield the page of an HTML file, with its title and main text."""
-    raw = b"".join(streams.chunks(path))
-    title, text = page_text(raw)
-    if not text:
-        yield SkippedRecord("no text", path.name, 0)
+    raw = streams.read_all(path, streams.LARGEST_RECORD)
+    if raw is None:
+        yield SkippedRecord(streams.TOO_LARGE, path.name, 0)
         return
-    yield RawDocument(path.name, text, 0, digest(raw), title)
+    page = read_page(raw)
+    if page.reason:
+        yield SkippedRecord(page.reason, path.name, 0)
+        return
+    yield RawDocument(path.name, page.text, 0, digest(raw), page.title, page.licence)

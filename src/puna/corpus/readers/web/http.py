@@ -3,9 +3,12 @@
 import re
 import zlib
 
-MAX_BODY_BYTES = 64_000_000  # decompressed
+from puna.corpus.readers.web import nature
+from puna.corpus.sources import streams
+
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-STATUS = re.compile(rb"\s*HTTP/\d(?:\.\d)? +(\d{3})")
+# Some servers write it in small letters, or without a version.
+STATUS = re.compile(rb"\s*HTTP(?:/\d(?:\.\d)?)?[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
 CHUNK_SIZE = re.compile(rb"\s*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
@@ -55,39 +58,23 @@ def _join_chunks(body: bytes) -> bytes:
 def _decode(body: bytes, encoding: str) -> bytes | None:
     """Decode one content encoding. A truncated body is decoded as far as it goes: crawlers cut long ones."""
     is_markup = body.lstrip()[:1] == b"<"
+    if nature.is_packed(body):  # whatever it is called
+        return nature.unpack(body)
     if encoding in ("", "identity", "none", "utf-8", "utf8", "binary", "8bit"):
         return body
     try:
         if encoding in ("gzip", "x-gzip"):
-            return _inflate(body, 31) if body[:2] == b"\x1f\x8b" else body
+            return body
         if encoding == "deflate":
-            return body if is_markup else _inflate(body, 15 if body[:1] == b"\x78" else -15)
+            bits = 15 if body[:1] == b"\x78" else -15
+            return body if is_markup else zlib.decompressobj(bits).decompress(body, streams.LARGEST_RECORD)
         if encoding == "br" and not is_markup:
             import brotli
 
             try:
-                return brotli.Decompressor().process(body, output_buffer_limit=MAX_BODY_BYTES) or None
+                return brotli.Decompressor().process(body, output_buffer_limit=streams.LARGEST_RECORD) or None
             except brotli.error:
                 return None
-        if encoding in ("zstd", "lz4") and not is_markup:
-            return _decompress(body, encoding)
     except zlib.error:
         return None
     return body if is_markup else None
-
-
-def _inflate(body: bytes, window_bits: int) -> bytes:
-    return zlib.decompressobj(window_bits).decompress(body, MAX_BODY_BYTES)
-
-
-def _decompress(body: bytes, codec: str) -> bytes | None:
-    import pyarrow as pa
-
-    parts: list[bytes] = []
-    try:
-        with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
-            while (piece := stream.read(1 << 20)) and sum(map(len, parts)) < MAX_BODY_BYTES:
-                parts.append(piece)
-    except OSError:
-        pass  # what was decompressed before the damage is kept
-    return b"".join(parts) or None

@@ -7,12 +7,14 @@ machine.
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from puna.corpus.readers.web.blocks import GROUPS, ITEM, PARAGRAPH, PRE, Blocks, names
+from puna.corpus.readers.web.blocks import Blocks
+from puna.corpus.readers.web.elements import GROUPS, ITEM, PARAGRAPH, PRE, names
 
 MODEL = Path(__file__).with_name("main_text.json")
 UNIT = 1000  # leaf values and scores are log-odds times this
@@ -24,6 +26,14 @@ NEAREST = names("""
     article main li p
 """)
 NEAREST_INDEX = [GROUPS.index(name) for name in NEAREST]
+MANAGER, DIALOG, CONSENT = (GROUPS.index(name) for name in ("manager", "dialog", "consent"))
+STORY = [GROUPS.index(name) for name in ("article", "main")]
+COOKIES = re.compile("cookie.*(?:cookie|consent)", re.IGNORECASE | re.DOTALL)
+ASKS = re.compile(
+    r"cookie|newsletter|subscri|abonn|consent|gdpr|sign (?:in|up)|log ?in|passwor[dt]|datenschutz"
+    r"|privacy|confidentialité|e-?mail address|adblock|ad blocker|registr",
+    re.IGNORECASE,
+)
 # Groups whose elements seldom hold main text.
 BOILERPLATE = names("comment side navigation footer share related consent nav aside advert")
 BOILERPLATE_INDEX = [GROUPS.index(name) for name in BOILERPLATE]
@@ -78,7 +88,7 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     own, parent = page.nodes, parents[page.nodes]
     columns["repeats"] = page.repeats
     for step, node in enumerate((own, parent, parents[parent])):
-        sums_here = node_sums[:, node]
+        sums_here = node_sums.take(node, 1)
         columns[f"node_size_{step}"] = sums_here[0]
         columns[f"node_share_{step}"] = size_share[node]
         columns[f"node_link_{step}"] = sums_here[2] / np.maximum(sums_here[1], 1)
@@ -99,18 +109,17 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
         columns[f"top_size_{share}"] = np.full(count, size_share[top])
 
     nearest = page.nearest.T[NEAREST_INDEX]
-    shares = np.where(nearest >= 0, size_share[nearest], 2.0)
+    shares = np.where(nearest >= 0, size_share.take(nearest), 2.0)
     columns |= zip((f"near_{name}" for name in NEAREST), shares, strict=True)
     nearest = page.nearest.T[BOILERPLATE_INDEX]
-    boilerplate = np.where(nearest >= 0, mass_share[nearest], 2.0)
+    boilerplate = np.where(nearest >= 0, mass_share.take(nearest), 2.0)
     columns["mass_comment"] = boilerplate[BOILERPLATE.index("comment")]
     columns["mass_footer"] = boilerplate[BOILERPLATE.index("footer")]
     columns["least_negative"] = boilerplate.min(0)
     columns["negatives"] = (boilerplate < 0.3).sum(0)
 
     for name in ("size", "link", "free", "paragraph"):
-        for step in (-1, 1):
-            columns[f"{name}_{step:+}"] = _shift(columns[name], step)
+        columns |= zip((f"{name}_-1", f"{name}_+1"), _shifted(columns[name], (-1, 1)), strict=True)
     return np.array(list(columns.values()), float), list(columns)
 
 
@@ -125,8 +134,8 @@ def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[
     index = np.arange(count)
     parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.nodes
     columns: dict[str, np.ndarray] = {"score": value}
-    for step in (-3, -2, -1, 1, 2, 3):
-        columns[f"score_{step:+}"] = _shift(value, step)
+    steps = (-3, -2, -1, 1, 2, 3)
+    columns |= zip((f"score_{step:+}" for step in steps), _shifted(value, steps), strict=True)
     sum_weight, sum_value = _sums(weight), _sums(weight * value)
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
     for width in (2, 5, 10):
@@ -164,11 +173,11 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     scores = np.full(columns[0].shape[1], int(trees["bias"]))
     for start in range(0, len(scores), BATCH):
         batch = np.concatenate([part[:, start : start + BATCH] for part in columns])
-        bits = (batch[features] > thresholds).view(np.uint8).reshape(depth, count, -1)
+        bits = (batch.take(features, 0) > thresholds).view(np.uint8).reshape(depth, count, -1)
         leaf = bits[0]
         for level in range(1, depth):
             leaf = leaf | (bits[level] << level)
-        scores[start : start + BATCH] += leaves[leaf + first_leaf].sum(0)
+        scores[start : start + BATCH] += leaves.take(leaf + first_leaf).sum(0)
     return scores
 
 
@@ -179,7 +188,29 @@ def keep(page: Blocks) -> np.ndarray:
     first_round, second_round = model()
     columns, _ = features(page)
     more, _ = score_features(page, apply(first_round, columns), columns[0])
-    return select(apply(second_round, columns, more), columns[0])
+    return without_dialogs(page, select(apply(second_round, columns, more), columns[0]))
+
+
+def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out what consent managers show, by their names, and dialogs about cookies, letters or accounts.
+
+    The latter are dialogs by element or role, and elements for consent by their names; what they are about
+    their text says, for pages also show stories and notes in dialogs. What holds half of the text, or a
+    page's heading, stays.
+    """
+    left = kept
+    for group, words in ((MANAGER, None), (DIALOG, ASKS), (CONSENT, COOKIES)):
+        nodes = set(page.nearest[kept, group].tolist())
+        if not nodes or nodes == {-1}:
+            continue
+        left, size = left.copy(), np.where(kept, page.sizes, 0)
+        for node in sorted(nodes - {-1}):
+            inside = slice(page.first[node], page.last[node])
+            is_story = (page.nearest[inside, STORY] > node).any() or (page.levels[inside] == 1).any()
+            if 2 * size[inside].sum() < size.sum() and not is_story:
+                text = " ".join(page.texts[inside][:100]) if words else ""
+                left[inside] &= bool(words and not words.search(text))
+    return left if left.any() else kept
 
 
 def select(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -210,14 +241,12 @@ def _sums(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def _shift(values: np.ndarray, step: int) -> np.ndarray:
-    """Return the values `step` blocks ahead, -1 beyond the ends of the page."""
-    shifted = np.full(len(values), -1.0)
-    if step > 0:
-        shifted[:-step] = values[step:]
-    else:
-        shifted[-step:] = values[:step]
-    return shifted
+def _shifted(values: np.ndarray, steps: tuple[int, ...]) -> list[np.ndarray]:
+    """Return the values some steps ahead, each by itself, -1 beyond the ends of the page."""
+    edge, count = max(steps), len(values)
+    padded = np.full(count + 2 * edge, -1.0)
+    padded[edge : edge + count] = values
+    return [padded[edge + step : edge + step + count] for step in steps]
 
 
 def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -1,71 +1,91 @@
 """Main text of an HTML page, for every reader that meets one."""
 
-import codecs
 import re
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from puna.corpus.readers.web import main_text
-from puna.corpus.readers.web.blocks import ITEM, PRE, ROW, Blocks, split
+from puna.corpus.readers.web import formulas, main_text, rights
+from puna.corpus.readers.web.blocks import FORMULAS, RIGHTS, Blocks, split
+from puna.corpus.readers.web.characters import NOTE, RAISED_MARKS
+from puna.corpus.readers.web.charset import as_utf8, decode
+from puna.corpus.readers.web.elements import ITEM, PRE, ROW
+from puna.corpus.readers.web.nature import is_decoded, is_html, unpack
+from puna.text.raised import ENDINGS, subscript, superscript
 
-CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 TIGHT = (ITEM, ROW, PRE)  # kinds of blocks that follow one of the same kind without a blank line
+NOT_HTML, NOT_UNPACKED, NO_TEXT = "not HTML", "cannot be decoded", "no text"
+_SUP, _SUB = RAISED_MARKS["sup"], RAISED_MARKS["sub"]
+_MARKS = re.compile(f"[{_SUP}{_SUB}{NOTE}]")
+# Innermost raised or lowered text of one line: which, and what.
+_RAISED = re.compile(rf"{_SUP[0]}([^{_SUP}{_SUB}\n]*){_SUP[1]}|{_SUB[0]}([^{_SUP}{_SUB}\n]*){_SUB[1]}")
+MAX_NESTED = 8  # superscripts of superscripts
+_NOTE_MARK = re.compile(r"[\[({]?\s?[\w*†‡§¶#](?:[\w*†‡§¶#,;. –-]{0,10}[\w*†‡§¶#.])?\s?[\])}]?")
+_SPACE_BEFORE_NOTE = re.compile(rf" ?{NOTE}(?=[ .,;:!?)]|\Z)")  # of a note that went
+_BRACKETS = re.compile(r"\[[^\[\]]{1,60}\]")
+_AFTER_SENTENCE = re.compile(r"[^\W\d_][.,;:!?…]?[”\"’»]?\Z")
+_WORDS = re.compile(r"[^\W\d_]{2}[^\w\n]+[^\W\d_]{2}")
+_NUMBERS = re.compile(r"[0-9]{1,3}(?:[,–-] ?[0-9]{1,3}){0,5}")
+
+
+class Page(NamedTuple):
+    """What is read of a page. reason: why it has no text, "" where it has; licence: an SPDX identifier."""
+
+    title: str
+    text: str
+    licence: str = ""
+    reason: str = ""
 
 
 def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
-    """Return (title, main text) of a page, both empty where there is none. content_type: the HTTP header.
+    """Return (title, main text) of a page, both empty where there is none. See `read_page`."""
+    return read_page(html, content_type)[:2]
 
-    The encoding is that of the header, else the page's own declaration, else detected. `main_text.keep` drops
+
+def read_page(html: bytes, content_type: str = "") -> Page:
+    """Read a page, packed or not. content_type: the HTTP header, which may name the encoding.
+
+    What it is and how it is encoded its bytes tell first (nature.py, charset.py). `main_text.keep` drops
     navigation, forms, comments and boilerplate. Paragraphs are separated by a blank line, list items start
-    with "- ", cells of a table row are joined with " | ", and preformatted text keeps its lines.
+    with "- ", cells of a table row are joined with " | ", and preformatted text keeps its lines. Formulas are
+    TeX between dollars; superscripts and subscripts keep their value (text/raised.py), and marks of
+    footnotes go.
     """
-    blocks = split(html if _is_declared_utf8(html, content_type) else decode(html, content_type))
-    return blocks.title, render(blocks, main_text.keep(blocks))
-
-
-def decode(html: bytes, content_type: str) -> str:
-    """Return the page as text without NUL; what cannot be decoded is replaced or left out."""
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-
-    encoding = _declared_encoding(html, content_type)
-    try:
-        if not _codec(encoding):
-            encoding = detect_encoding(html) or "utf-8"
-        text = bytes_to_str(html, encoding)
-    except (ValueError, LookupError, RuntimeError):
-        text = html.decode("utf-8", "replace")
-    return text.replace("\x00", "") if "\x00" in text else text
-
-
-def _is_declared_utf8(html: bytes, content_type: str) -> bool:
-    """Tell whether a page is declared as UTF-8 and valid UTF-8 without NUL.
-
-    Such a page is split as bytes: as a str, a single rare character makes it take four bytes a character.
-    """
-    declared = _codec(_declared_encoding(html, content_type))
-    if declared != "utf-8" or html.startswith(codecs.BOM_UTF8) or b"\x00" in html:
-        return False
-    ends = pa.py_buffer(np.array([0, len(html)], np.int64))
-    try:
-        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(html)]).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _declared_encoding(html: bytes, content_type: str) -> str:
-    declared = CHARSET.search(content_type.encode("latin-1", "replace")) or CHARSET.search(html[:4096])
-    return declared.group(1).decode() if declared else ""
+    unpacked = unpack(html)
+    if unpacked is None:
+        return Page("", "", reason=NOT_UNPACKED)
+    if not is_html(unpacked):
+        return Page("", "", reason=NOT_HTML)
+    source: bytes | str | None = as_utf8(unpacked, content_type)
+    if source is None:
+        source = decode(unpacked, content_type)
+        if not is_decoded(source):
+            return Page("", "", reason=NOT_HTML)
+    blocks = split(source)
+    licence = rights.licence(source) if blocks.seen & RIGHTS else ""
+    if blocks.seen & FORMULAS:
+        blocks = split(formulas.as_tex(source))
+    text = render(blocks, main_text.keep(blocks))
+    return Page(raise_and_lower(blocks.title), text, licence, "" if text else NO_TEXT)
 
 
 def render(blocks: Blocks, keep: np.ndarray) -> str:
     """Return the text of the blocks for which `keep` is true."""
+    kept = [
+        (text, kind)
+        for text, kind, wanted in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True)
+        if wanted
+    ]
+    text = _joined(kept)
+    if _SUP[0] not in text and _SUB[0] not in text:
+        return text
+    return _joined([(plain, kind) for text, kind in kept if (plain := raise_and_lower(text))])
+
+
+def _joined(blocks: list[tuple[str, int]]) -> str:
     parts: list[str] = []
     previous_kind = 0
-    for text, kind, kept in zip(blocks.texts, blocks.kinds.tolist(), keep.tolist(), strict=True):
-        if not kept:
-            continue
+    for text, kind in blocks:
         if parts:
             parts.append("\n" if kind == previous_kind and kind in TIGHT else "\n\n")
         parts.append("- " + text if kind == ITEM else text)
@@ -73,9 +93,41 @@ def render(blocks: Blocks, keep: np.ndarray) -> str:
     return "".join(parts)
 
 
-def _codec(encoding: str) -> str:
-    """Return Python's name of an encoding, "" if there is none."""
-    try:
-        return codecs.lookup(encoding).name if encoding else ""
-    except LookupError:
-        return ""
+def raise_and_lower(text: str) -> str:
+    """Return a block's text with superscripts and subscripts as plain text, without marks of footnotes."""
+    if _SUP[0] not in text and _SUB[0] not in text:
+        return text
+    starts = _MARKS.match(text)
+    for _ in range(MAX_NESTED):
+        moved = _RAISED.sub(_move, text)
+        if moved == text:
+            break
+        text = moved
+    text = _MARKS.sub("", _SPACE_BEFORE_NOTE.sub("", text)).rstrip(" ")
+    return text.lstrip(" ") if starts else text
+
+
+def _move(found: re.Match[str]) -> str:
+    raised, lowered = found.groups()
+    small = (lowered if raised is None else raised).replace(NOTE, "")
+    if not found.start() and _WORDS.search(small):
+        return small  # a note in small print, which is no index of anything
+    if raised is None:
+        return subscript(small)
+    before = found.string[max(0, found.start() - 3) : found.start()]
+    return NOTE if is_note(raised, before) else superscript(small)
+
+
+def is_note(raised: str, before: str) -> bool:
+    """Tell whether a raised text is the mark of a footnote, and no part of what stands before it.
+
+    It is, if it is short and a link or called a note, in square brackets, or numbers behind the end of a
+    sentence's part. Numbers behind a word alone may be an exponent (weight / height²): they stay.
+    """
+    bare = raised.replace(NOTE, "").strip()
+    if _BRACKETS.fullmatch(bare):
+        return True
+    if NOTE in raised:
+        return bool(_NOTE_MARK.fullmatch(bare)) and bare.lower() not in (*ENDINGS.split(), "tm", "sm")
+    sentence = _AFTER_SENTENCE.search(before)
+    return bool(sentence and len(sentence[0]) > 1 and _NUMBERS.fullmatch(bare))

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from puna.corpus.readers.web import http
 from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.nature import is_packed
+from puna.corpus.readers.web.page import NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
 from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
+from puna.corpus.sources import streams
 from puna.errors import UserError
 
 TRUNCATED, MALFORMED, DAMAGED = "record ends early", "malformed record", "damaged gzip member"
-TOO_LARGE = "record over 64 MB"
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
-MAX_RECORD_BYTES = 64_000_000  # a longer record is no page
 MAX_BYTES_READ_AGAIN = 1_000_000_000  # per file: one of nothing but wrong lengths must come to an end
 HEADER_END = re.compile(rb"\n\r*\n")  # some writers end lines with \r\r\n
 LINE_END = re.compile(rb"\n")
@@ -52,13 +52,17 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
         elif refuses and (reason := refuses(item.url)):
             yield SkippedRecord(reason, item.url, item.offset)
         else:
-            title, text = page_text(item.body, item.content_type)
-            yield _document(item.url, text, item.offset, item.body, title)
+            page = read_page(item.body, item.content_type)
+            if page.reason:
+                yield SkippedRecord(page.reason, item.url, item.offset)
+            else:
+                raw_digest = digest(item.body)
+                yield RawDocument(item.url, page.text, item.offset, raw_digest, page.title, page.licence)
 
 
 def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:
     if not text:
-        return SkippedRecord("no text", url, offset)
+        return SkippedRecord(NO_TEXT, url, offset)
     return RawDocument(url, text, offset, digest(raw), title)
 
 
@@ -117,7 +121,7 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
     name = headers.get("warc-target-uri") or headers.get("warc-record-id") or f"{archive.path.name}#{offset}"
     url = name.strip("<>")
     size = int(length)
-    if size > MAX_RECORD_BYTES:
+    if size > streams.LARGEST_RECORD:
         return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     ahead = archive.peek(16).lstrip(b"\r\n")
@@ -135,7 +139,7 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
 
 
 def _skip_large(archive: Archive, size: int, url: str, offset: int) -> SkippedRecord:
-    return SkippedRecord(TOO_LARGE if archive.skip(size) == size else TRUNCATED, url, offset)
+    return SkippedRecord(streams.TOO_LARGE if archive.skip(size) == size else TRUNCATED, url, offset)
 
 
 def _is_member_damaged(archive: Archive, offset: int) -> bool:
@@ -186,25 +190,25 @@ def _response(payload: bytes, url: str, offset: int) -> SkippedRecord | _Page:
     if status != 200:
         return SkippedRecord("HTTP status not 200", url, offset)
     if not _is_page(headers.get("content-type", ""), encoded):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     body = http.decode_body(headers, encoded)
     if body is None:
-        return SkippedRecord("cannot be decoded", url, offset)
+        return SkippedRecord(NOT_UNPACKED, url, offset)
     return _page(body, headers.get("content-type", ""), url, offset)
 
 
 def _is_page(content_type: str, body: bytes) -> bool:
-    """Tell whether a body is HTML, by its type, or without one by its start; a gzip body may be."""
+    """Tell whether a body is HTML, by its type, or without one by its start; a packed body may be."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind:
         return kind in PAGE_TYPES
     start = body[:2000].lower()
-    return b"<html" in start or b"<!doctype html" in start or start[:2] == b"\x1f\x8b"
+    return b"<html" in start or b"<!doctype html" in start or is_packed(body)
 
 
 def _page(body: bytes, content_type: str, url: str, offset: int) -> SkippedRecord | _Page:
     if not _is_page(content_type, body):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     return _Page(body, content_type, url, offset)
 
 
@@ -231,7 +235,7 @@ def _arc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page |
         archive.skip_to_next_record(NEXT_RECORD, line or b"")
         return SkippedRecord(MALFORMED, "", offset)
     url, size = header
-    if size > MAX_RECORD_BYTES:
+    if size > streams.LARGEST_RECORD:
         return _skip_large(archive, size, url, offset)
     payload = archive.read(size)
     if len(payload) < size:
@@ -241,5 +245,5 @@ def _arc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page |
     if url.startswith("filedesc:"):
         return None
     if not url.startswith("http"):
-        return SkippedRecord("not HTML", url, offset)
+        return SkippedRecord(NOT_HTML, url, offset)
     return _response(payload, url, offset)

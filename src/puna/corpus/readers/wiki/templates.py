@@ -8,48 +8,33 @@ of the parameters. A pattern with a missing parameter expands to nothing. A rule
 language only and takes precedence over a rule "s".
 """
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from puna.corpus.readers.wiki.languages import (
     FORMAT_NUMBER,
     PAGE_NAMES,
-    SEPARATORS,
-    UNGROUPED_THOUSANDS,
     names,
 )
+from puna.corpus.readers.wiki.quantities import QUANTITIES, Values, first, listed, number
 
-Values = dict[str, str]
 KEY = re.compile(r"[\w -]{1,40}")
 FIELD = re.compile(r"\{(\w+)\}")
-NUMBER = re.compile(r"([-+−]?)(\d+)(?:\.(\d+))?")
 # Names of the parameter that holds the text, where it is not the first one.
 TEXT_KEYS = (
     *("text", "texte", "texto", "testo", "content", "quote"),
     *("zitat", "tekst", "текст", "fr", "label", "name"),
 )
-SUPERSCRIPT = str.maketrans("0123456789+-−–n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻ⁿ")
-SUBSCRIPT = str.maketrans("0123456789+-−–", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋")
-CHARGE = re.compile(r"\d*[-+−]")
-COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
 PIPE, EQUALS = "\x01", "\x02"  # stand for | and = that do not separate parameters
+LOST = "\x03"  # stands for a template without a rule here
 # French templates that show their own name, as {{84e}}.
 ORDINAL = re.compile(r"(?:[\divxlc]+(?:er|re|e|ème|nd|nde))(?: .*)?")
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-RANGES = {
-    "-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ",
-    "to(-)": " to ", "и": " и ", "y": " y ", "e": " e ", "a": " a ",
-}  # fmt: skip
-UNITS = {
-    "sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet",
-    "m3": "m³", "acre": "acres", "cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C",
-    "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb", "/km2": "/km²", "/sqmi": "per square mile",
-    "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles", "usgal": "US gallons",
-    "cuin": "cubic inches",
-}  # fmt: skip
 
 
 def expand(inner: str, title: str, language: str) -> str:
@@ -64,10 +49,10 @@ def expand(inner: str, title: str, language: str) -> str:
         return title
     rule = RULES.get(f"{language}:{name}") or RULES.get(name) or _rule_by_form(name, written, language)
     if rule is None and ":" in name:
-        return _parser_function(written, rest, language)
+        return _parser_function(written.replace(LOST, ""), rest.replace(LOST, ""), language)
     if rule is None:
-        return written if language == "fr" and ORDINAL.fullmatch(name) else ""
-    values = parameters(rest) if rest else {}
+        return written if language == "fr" and ORDINAL.fullmatch(name) else LOST
+    values = parameters(rest.replace(LOST, "")) if rest else {}
     if callable(rule):
         return rule(values, language)
     missing = False
@@ -110,40 +95,15 @@ def parameters(rest: str) -> Values:
     return values
 
 
-def number(text: str, language: str) -> str:
-    """Return a number as the language writes it, with its separators; any other text as it is."""
-    match = NUMBER.fullmatch(text.strip())
-    if match is None or len(match[2]) > 300:
-        return text
-    group, point = SEPARATORS.get(language, SEPARATORS["en"])
-    integer = match[2]
-    if len(integer) > 4 or (len(integer) == 4 and language not in UNGROUPED_THOUSANDS):
-        integer = f"{int(integer):,}".replace(",", group)
-    return match[1] + integer + (point + match[3] if match[3] else "")
-
-
 def _value(values: Values, key: str) -> str:
     """Return the parameter for a field of a pattern, or where that is missing the one that names the text."""
     if key == "last":
-        return _first(values, TEXT_KEYS) or (_listed(values) or [""])[-1]
+        return first(values, TEXT_KEYS) or (listed(values) or [""])[-1]
     if values.get(key):
         return values[key]
     if key == "1" or (key == "2" and "1" not in values):
-        return _first(values, TEXT_KEYS)
+        return first(values, TEXT_KEYS)
     return ""
-
-
-def _first(values: Values, keys: tuple[str, ...]) -> str:
-    """Return the first parameter of these that is not empty."""
-    return next((values[key] for key in keys if values.get(key)), "")
-
-
-def _listed(values: Values) -> list[str]:
-    """Return the parameters without a name."""
-    listed: list[str] = []
-    while (value := values.get(str(len(listed) + 1))) is not None:
-        listed.append(value)
-    return listed
 
 
 def _parser_function(written: str, rest: str, language: str) -> str:
@@ -165,61 +125,11 @@ def _parser_function(written: str, rest: str, language: str) -> str:
 
 
 def _joined(separator: str) -> Callable[[Values, str], str]:
-    return lambda values, language: separator.join(value for value in _listed(values) if value)
+    return lambda values, language: separator.join(value for value in listed(values) if value)
 
 
 def _bullets(values: Values, language: str) -> str:
-    return "".join(f"\n* {value}" for value in _listed(values) if value) + "\n"
-
-
-def _number(values: Values, language: str) -> str:
-    return number(values.get("1", ""), language)
-
-
-def _quantity(values: Values, language: str) -> str:
-    """Expand {{unité|12000|km}}; units may be followed by their exponents: |m||s|-2."""
-    listed = _listed(values)
-    if not listed:
-        return ""
-    amount, space, unit = listed[0].partition(" ")
-    quantity = number(amount, language) + space + unit
-    pairs = zip(listed[1::2], [*listed[2::2], ""], strict=False)
-    units = [unit + exponent.translate(SUPERSCRIPT) for unit, exponent in pairs if unit]
-    return " ".join([quantity, "⋅".join(units)]).strip()
-
-
-def _convert(values: Values, language: str) -> str:
-    """Expand {{convert|5|to|7|km|mi}} to "5 to 7 km", {{convert|5|ft|11|in|m}} to "5 ft 11 in"."""
-    listed = _listed(values)
-    if not listed:
-        return ""
-    shown, at = number(listed[0], language), 1
-    while at + 1 < len(listed) and listed[at] in RANGES:
-        shown += RANGES[listed[at]] + number(listed[at + 1], language)
-        at += 2
-    unit = listed[at] if at < len(listed) else ""
-    shown = f"{shown} {UNITS.get(unit, unit)}".strip()
-    if at + 2 < len(listed) and f"{unit} {listed[at + 2]}" in ("ft in", "st lb", "lb oz", "mi yd", "yd ft"):
-        shown += f" {listed[at + 1]} {listed[at + 2]}"
-    return shown
-
-
-def _height(values: Values, language: str) -> str:
-    return " ".join(f"{values[unit]} {unit}" for unit in ("m", "cm", "ft", "in") if values.get(unit))
-
-
-def _val(values: Values, language: str) -> str:
-    listed = _listed(values)
-    shown = number(listed[0], language) if listed else ""
-    if len(listed) > 1 and listed[1]:
-        shown += listed[1] if listed[1].startswith("(") else f"±{listed[1]}"
-    if values.get("e"):
-        shown += "×10" + values["e"].translate(SUPERSCRIPT)
-    return f"{values.get('p', '')}{shown} {values.get('u') or values.get('ul', '')}".strip()
-
-
-def _euros(values: Values, language: str) -> str:
-    return f"{number(values.get('1', ''), language)} €".strip()
+    return "".join(f"\n* {value}" for value in listed(values) if value) + "\n"
 
 
 def _sic(values: Values, language: str) -> str:
@@ -228,12 +138,8 @@ def _sic(values: Values, language: str) -> str:
 
 def _citation(values: Values, language: str) -> str:
     """Expand {{harvtxt|Ames|Bolt|1990|p=5}} to "Ames & Bolt (1990)"."""
-    listed = _listed(values)
-    return f"{' & '.join(listed[:-1])} ({listed[-1]})" if len(listed) > 1 else ""
-
-
-def _hour(values: Values, language: str) -> str:
-    return f"{values.get('1', '')} h {values.get('2', '')}".strip()
+    found = listed(values)
+    return f"{' & '.join(found[:-1])} ({found[-1]})" if len(found) > 1 else ""
 
 
 def _accidental(values: Values, language: str) -> str:
@@ -245,49 +151,17 @@ def _circa(values: Values, language: str) -> str:
     return f"c. {values.get('1', '')}".strip()
 
 
-def _chemical_formula(values: Values, language: str) -> str:
-    """Expand {{chem|H|2|O}}, {{chem2|H2O}} with counts as subscripts and charges as superscripts."""
-    terms = (term.translate(SUPERSCRIPT) if CHARGE.fullmatch(term) else term for term in _listed(values))
-    return COUNTED.sub(lambda match: match[0].translate(SUBSCRIPT), "".join(terms))
-
-
-def _exponent(values: Values, language: str) -> str:
-    return "×10" + values["1"].translate(SUPERSCRIPT) if values.get("1") else ""
-
-
-def _superscript(values: Values, language: str) -> str:
-    return script(values.get("1", ""), SUPERSCRIPT)
-
-
-def _subscript(values: Values, language: str) -> str:
-    return script(values.get("1", ""), SUBSCRIPT)
-
-
-def script(text: str, table: dict[int, int]) -> str:
-    """Return a short text in the characters of SUPERSCRIPT or SUBSCRIPT, if all of it can be."""
-    if len(text) < 9 and all(ord(character) in table for character in text):
-        return text.translate(table)
-    return text
-
-
-def _fraction(values: Values, language: str) -> str:
-    listed = [value for value in _listed(values) if value]
-    if len(listed) > 2:
-        return f"{listed[0]} {listed[1]}/{listed[2]}"
-    return f"1/{listed[0]}" if len(listed) == 1 else "/".join(listed)
-
-
 def _date(values: Values, language: str) -> str:
     """Expand {{birth date|1950|5|1}} to "May 1, 1950", with df=y "1 May 1950"; join what is no date."""
-    listed = [value for value in _listed(values) if value]
-    are_numbers = all(value.isdecimal() and len(value) < 5 for value in listed[:3])
-    if not are_numbers or not listed or len(listed[0]) < 3:
-        return " ".join(listed)
-    month = MONTHS[int(listed[1]) - 1] if len(listed) > 1 and 0 < int(listed[1]) < 13 else ""
-    day = str(int(listed[2])) if len(listed) > 2 and month else ""
+    found = [value for value in listed(values) if value]
+    are_numbers = all(value.isdecimal() and len(value) < 5 for value in found[:3])
+    if not are_numbers or not found or len(found[0]) < 3:
+        return " ".join(found)
+    month = MONTHS[int(found[1]) - 1] if len(found) > 1 and 0 < int(found[1]) < 13 else ""
+    day = str(int(found[2])) if len(found) > 2 and month else ""
     if values.get("df"):
-        return " ".join(part for part in (day, month, listed[0]) if part)
-    return f"{month} {day}, {listed[0]}" if day else f"{month} {listed[0]}".strip()
+        return " ".join(part for part in (day, month, found[0]) if part)
+    return f"{month} {day}, {found[0]}" if day else f"{month} {found[0]}".strip()
 
 
 def _as_of(values: Values, language: str) -> str:
@@ -302,7 +176,7 @@ def _ship(values: Values, language: str) -> str:
 
 def _with_original(values: Values, language: str) -> str:
     """Expand {{nihongo|text|kanji|romaji}} to "text (kanji, romaji)"."""
-    text, *others = _listed(values) or [""]
+    text, *others = listed(values) or [""]
     inside = ", ".join(value for value in others[:2] if value)
     return f"{text} ({inside})" if text and inside else text or inside
 
@@ -321,134 +195,26 @@ def _quote(values: Values, language: str) -> str:
     text = _value(values, "1")
     if not text:
         return ""
-    author = _first(values, ("author", "autor", "auteur", "автор", "sign", "2"))
-    source = _first(values, ("source", "quelle", "fuente", "источник", "3"))
+    author = first(values, ("author", "autor", "auteur", "автор", "sign", "2"))
+    source = first(values, ("source", "quelle", "fuente", "источник", "3"))
     attribution = ", ".join(name for name in (author, source) if name)
     return f"\n{text}\n" + (f"— {attribution}\n" if attribution else "")
 
 
 def _keys(values: Values, language: str) -> str:
-    return "+".join(value for value in _listed(values) if value)
+    return "+".join(value for value in listed(values) if value)
 
 
 # Templates by the pattern or function that expands them.
-PATTERNS: dict[str, str] = {
-    "{1}": """
-        nowrap, nobr, nobreak, nobrk, no wrap, small, smaller, big, larger, large, huge, abbr, abbrv,
-        abbreviation, afkorting, em, strong, bold, italic, italics, nobold, noitalic, no italic, roman,
-        upright, normal, smallcaps, sc, smallcaps2, caps, allcaps, versalita, petites capitales,
-        малые прописные, ill, interlanguage link, interlanguage link multi, ill-wd, visible anchor, vanchor,
-        tooltip, code, mono, tt, kbd, samp, var, math, mvar, bigmath, unicode, nastaliq, naskh, hebrew,
-        polytonic, nihongo2, underline, uline, strikethrough, not a typo, typo, as written, proper name,
-        center, align, flagu, flag, flagcountry, citation needed span, cn-span, cns, référence nécessaire,
-        refnec, référence souhaitée, citation nécessaire, citation requise, passage promotionnel, pas clair,
-        senza fonte, chiarire, tutto attaccato, ta, nowiki, plain text, souverain2, souverain, monarque, lien,
-        border, quote inline, verbatim, format price, formatprice, color box text, track gauge, railgauge,
-        pre, malé, ru:s, comment, нет аи 2, iast, aut, abbrlink, sigle, abréviation, abréviation discrète,
-        terme défini, citation étrangère, link-interwiki, zkratka, fineprint, currency, vr, pre2, nq, ipalink,
-        ipa link, fr:latin, fr:grec, fr:grec ancien
-    """,
-    "\n{1}\n": """
-        flatlist, plainlist, plain list, flat list, columns-list, columnslist, colonnes, kolommen lijst,
-        mehrspaltige liste
-    """,
-    "{last}": """
-        transl, transliteration, hover title, color, colour, font color, fontcolor, text color, resize, font,
-        font size, script, ipa, api, afi, мфа, rtl-lang, cizojazyčně, vjazyce, vjazyce2, background color,
-        langue, språk
-    """,
-    "{2}": "lang, langx, en langue, llengua",
-    "fl. {1}": "floruit, fl.",
-    "r. {1}–{2}": "reign",
-    "⟨{1}⟩": "angbr, angle bracket, grapheme",
-    "√{1}": "sqrt, radic",
-    "US${1}": "us$, usd",
-    "ISBN {1}": "isbn",
-    "/{1}/": "ipaslink",
-    "[{1}]": "ipablink",
-    "U.S. Patent {1}": "us patent",
-    "née": "née",
-    "etc.": "fr:etc.",
-    "€{1}": "euro, eur, €",
-    "£{1}": "gbp, £",
-    "₹{1}": "inr, indian rupee",
-    "{1}-class {2}": "sclass, sclass-, sclass2, sclass2-",
-    "AD {1}": "ad",
-    "{1} BCE": "bce",
-    "{1} CE": "ce",
-    "{1} BC": "bc",
-    "segle {1}": "segle",
-    "siglo {1}": "siglo",
-    "século {1}": "séc",
-    "{1}e siècle": "fr:s, fr:siècle, fr:sap",
-    "{1}e": "fr:s-",
-    "{1}e et {2}e siècles": "fr:s2",
-    "{1}e – {3}e siècle": "fr:sp",
-    "{1}e siècle av. J.-C.": "fr:sav, fr:-s",
-    "« {1} »": "fr:citation, fr:citation étrangère",
-    "– {1} –": "fr:incise",
-    "e": "fr:e",
-    "er": "fr:er",
-    "ère": "fr:ère",
-    "re": "fr:re",
-    "no": "fr:n°",
-    "p.": "fr:p.",
-    "M. {1}": "fr:m.",
-    "Mme {1}": "fr:mme",
-    "av. J.-C.": "fr:av jc",
-    "apr. J.-C.": "fr:ap jc",
-    "°C": "fr:°c",
-    "m²": "fr:m²",
-    "km²": "fr:km²",
-    "m³": "fr:m³",
-    "km/h": "fr:km/h",
-    "Dr {1}": "fr:dr",
-    "Mlle {1}": "fr:mlle",
-    "{1} m": "de:höhe",
-    "§ {1} {2}": "de:§",
-    "{3}": "pt:link",
-    " ": "es:esd, nbsp, space, spaces, thinsp, thin space, hair space",
-    PIPE: "!, pipe",
-    EQUALS: "=",
-    "'": "'",
-    "’": "’",
-    "'s": "'s",
-    "' \"": "' \"",
-    "\"'": "\"'",
-    "\" '": "\" '",
-    "–": "ndash, en dash, endash, nsndns, –",
-    " – ": "spaced ndash, spaced en dash, snd, snds, spnd, sndash",
-    "—": "mdash, em dash, mdashb, —",
-    " — ": "spaced mdash",
-    " · ": "·, dot, middot",
-    " • ": "•, bull",
-    "π": "pi",
-    "…": "..., ellipsis",
-    "′": "prime",
-    "″": "pprime",
-    "×": "times",
-    "×10": "x10^",
-    "−": "minus",
-    "ʻ": "okina",
-    "ʾ": "hamza",
-    "ʿ": "ayin",
-    "*": "asterisk",
-    "†": "dagger",
-    "⇌": "eqm",
-    "♯": "sharp",
-    "♭": "flat",
-    "♮": "natural",
-}
+PATTERNS: dict[str, list[str]] = json.loads(Path(__file__).with_name("templates.json").read_text())
 FUNCTIONS: dict[Callable[[Values, str], str], str] = {
+    **QUANTITIES,
     _citation: "harvtxt, harvard citation text, citeref",
     _quote: """
         quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat,
         citaat, цитата, цитат, idézet, citação, citazione, citation bloc, centered pull quote, verse,
         poemquote, poem quote, rquote, quotebox, citace textu, citáty
     """,
-    _number: "number, num, nts, formatnum, formatnumber, fmtn, fmt, szám, число, liczba, formnum, smn, broj",
-    _quantity: "unité, unite, nombre, nb, tmp, unidad, unidade, unitats, unità, unit, jednotka, mesura",
-    _convert: "convert, cvt, conv, conversie, convertir, конвертиране, converteer, omregn, pretvori",
     _date: """
         start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts,
         film date, start date and age, birth year and age, date, date-, date rapide, date de naissance,
@@ -456,10 +222,6 @@ FUNCTIONS: dict[Callable[[Values, str], str], str] = {
     """,
     _bullets: "bulleted list, blist, ordered list, unordered list",
     _keys: "key press, keypress, key, touche",
-    _chemical_formula: "chem, chem2, chemf, formule chimique, fchim",
-    _superscript: "sup, exp, exposant",
-    _subscript: "sub, ind, indice",
-    _fraction: "frac, fraction, sfrac, fract, дробь",
     _with_original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
     _untranslated: """
         нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw,
@@ -468,22 +230,17 @@ FUNCTIONS: dict[Callable[[Values, str], str], str] = {
     _sic: "sic",
     _ship: "ship",
     _as_of: "as of, asof",
-    _val: "val",
-    _exponent: "e",
-    _height: "height",
     _chinese: "zh, lang-zh",
     _circa: "circa, c., ca.",
-    _euros: "fr:euro",
-    _hour: "heure",
     _accidental: "music",
     _joined(", "): "hlist, ubl, unbulleted list, ubt, hlijst, vunblist, comma separated entries",
-    _joined(""): "linktext, gaps",
+    _joined(""): "linktext",
     _joined(" "): "fr:nobr",
 }
 VESSELS = "uss, hms, ss, rms, mv, hmcs, hmas, hmnzs, ins, sms, usns, uscgc, orp, rv, ms"
 RULES: dict[str, str | Callable[[Values, str], str]] = {
-    **{name: pattern for pattern, listed in PATTERNS.items() for name in names(listed)},
-    **{name: function for function, listed in FUNCTIONS.items() for name in names(listed)},
+    **{name: pattern for pattern, named in PATTERNS.items() for name in named},
+    **{name: function for function, written in FUNCTIONS.items() for name in names(written)},
     **{name: name.upper() + " {1}" for name in names(VESSELS)},
 }
 # Templates that close a table opened by {|.

@@ -12,22 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from puna.corpus.readers.wiki.languages import DROPPED_NAMESPACES, LINK_SECTIONS, names
-from puna.corpus.readers.wiki.templates import (
-    EQUALS,
-    PIPE,
-    SUBSCRIPT,
-    SUPERSCRIPT,
-    TABLE_ENDS,
-    expand,
-    script,
-)
+from puna.corpus.readers.wiki.notes import announces_table, without_hatnotes
+from puna.corpus.readers.wiki.templates import EQUALS, LOST, PIPE, TABLE_ENDS, expand
+from puna.corpus.readers.wiki.variants import one_variant
+from puna.text.raised import subscript, superscript
 
+LISTING = "\x04"  # stands where a table or gallery was
 MAX_DEPTH = 40  # MediaWiki's own limit on templates inside templates
 PLACEHOLDER = re.compile(r"\x00(\d+)\x00")
 DROPPED_TAGS = names("""
 ref, references, gallery, timeline, score, imagemap, hiero, graph, mapframe, maplink, inputbox,
 templatestyles, templatedata, categorytree, table, indicator, phonos
 """)
+INLINE_TAGS = names(
+    "ref, templatestyles, templatedata, indicator, phonos, hiero, score, categorytree, maplink"
+)
 VERBATIM_TAGS = names("syntaxhighlight, source, pre, nowiki, code, math, chem, ce")
 _TAGS = sorted(DROPPED_TAGS | VERBATIM_TAGS)
 START_TAG = re.compile(rf"<!--|<({'|'.join(_TAGS)})(?=[\s/>])[^<>]*>", re.IGNORECASE)
@@ -35,7 +34,8 @@ END_TAG = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _TAGS}
 HEADING_START = re.compile(r"^==", re.MULTILINE)
 # A link or template without brackets inside is one match.
 BRACKET = re.compile(
-    r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}|\{\{|\}\}|\[\[|\]\]|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==",
+    r"\[\[([^\[\]{}\n]*)\]\]|\{\{([^\[\]{}]*)\}\}"
+    r"|\{\{|\}\}|\[\[|\]\](?!\](?!\]))|^[ \t:]*\{\||^[ \t]*\|\}(?!\})|^==",
     re.MULTILINE,
 )
 OPENER = {"}}": "{{", "]]": "[[", "|}": "{|"}
@@ -46,14 +46,21 @@ EXTERNAL = re.compile(
 )
 BREAK = re.compile(r"<(?:br|hr|/p|/div|/ul|/ol|/tr|/dd|/dt|/?blockquote|/?poem)\b[^<>]*>", re.IGNORECASE)
 ITEM = re.compile(r"<li\b[^<>]*>", re.IGNORECASE)
-SCRIPTS = re.compile(r"<(sup|sub)>([-+−–\dn]{1,8})</\1>", re.IGNORECASE)
+# Raised or lowered text, which may hold other tags, but none of its kind.
+SCRIPTS = re.compile(
+    r"<(su[pb])\b[^<>]{0,200}(?<!/)>((?:[^<>]|<(?!/?su[pb]\b)[^<>]{0,200}>){0,200}?)</\1\s*>", re.IGNORECASE
+)
+NOTE_MARK = re.compile(r"\s*(?:\[[^\[\]]*\]|[(（][^()（）]{1,3}[)）]|\w{1,2}\)|\[[^\]]*)\s*")
+RAISED_WORD = re.compile(r"[^\W\d_]{2}[^\d_]*")
+SINGLE_LETTER = re.compile(r"(?:(?<![^\W_])(?![IVXLCDM])[^\W\d_]|[)\]])['’\s]*\Z")
+SCRIPTS_DEEP = 3  # a power of a power of a power
 # A reference to no character; Python refuses to parse more than 4,300 digits.
 LONG_REFERENCE = re.compile(r"&#\d{9,};?")
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
-VARIANT = re.compile(r"-\{(?:[^{}|]{1,40}\|)?([^{}|]*)\}-")  # Serbian: -{text}- keeps its script
 SWITCH = re.compile(r"__[^\W\d_a-zа-яђ-џ][^\W\da-zа-яђ-џ]{2,40}__")
 QUOTES = re.compile(r"'{2,}")
 SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f\u3000]+")
+ODD_SPACE = re.compile(r"[\t\u00a0\u2002-\u200a\u202f\u3000]")
 EMPTY_PARENTHESES = re.compile(r"(?:(?<= )|^)[(（][ ,;:/–-]*[)）] ?")
 EMPTY_QUOTES = re.compile(r"(?:(?<= )|^)(?:« ?»|„ ?[“”]) ?")
 WITHOUT_VALUE = re.compile(r"(?<![\w/.-])[^\W\d_][\w/.-]{0,30}: ?(?=[;,)])")  # "(IPA: ; born 1950)"
@@ -63,6 +70,8 @@ TWICE = re.compile(r"([,;])(?: [,;])+")
 SPACE_BEFORE = re.compile(r"(?<! ) +([,.](?=\s|$))")
 WORD = re.compile(r"[^\W_]|\x00")
 ITEM_LEFTOVER = re.compile(r"(?:[-–—.,;:]+ )+")  # at the start of an item, behind a dropped template
+# "* 1967: {{unknown}}": a label that is left without its value.
+LABEL = re.compile(rf"[*#:;]++[^{LOST}.!?]{{1,60}}(?:[:：=]|[ \xa0][-–—])['\s]*{LOST}[\s{LOST}.,;]*")
 TABLE_LEFTOVER = ("|", "!", "{|", "}}")
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
 Line = tuple[int, str]  # level of a heading, else 0, and text
@@ -78,14 +87,14 @@ def plain(
     """
     verbatim: list[str] = []
     namespaces = DROPPED_NAMESPACES | dropped_namespaces
-    for character in ("\x00", PIPE, EQUALS):
+    for character in ("\x00", PIPE, EQUALS, LOST, LISTING):
         text = text.replace(character, "")
-    text = _extract_tags(text, verbatim)
+    text = one_variant(without_hatnotes(_extract_tags(text, verbatim)))
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
     text = EXTERNAL.sub(r"\1", text)
-    text = SCRIPTS.sub(_script, text)
+    text = _without_scripts(text)
     text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
-    text = SWITCH.sub("", VARIANT.sub(r"\1", text.replace(PIPE, "|").replace(EQUALS, "=")))
+    text = SWITCH.sub("", one_variant(text.replace(PIPE, "|").replace(EQUALS, "=")))
     text = "\n".join(_sections(_lines(text)))
 
     def restore(match: re.Match[str]) -> str:
@@ -95,8 +104,32 @@ def plain(
     return PLACEHOLDER.sub(restore, text)
 
 
+def _without_scripts(text: str) -> str:
+    """Write raised and lowered text without tags, inner ones first."""
+    for _ in range(SCRIPTS_DEEP):
+        text, count = SCRIPTS.subn(_script, text)
+        if not count:
+            break
+    return text
+
+
 def _script(match: re.Match[str]) -> str:
-    return script(match[2], SUPERSCRIPT if match[1].lower() == "sup" else SUBSCRIPT)
+    inner = _unescape(TAG.sub("", match[2]))
+    content = QUOTES.sub("", inner)
+    bare = content.rstrip(",.;: ")
+    content, behind = bare, content[len(bare) :]
+    if "\x00" in content:
+        return content + behind
+    if match[1].lower() == "sub":
+        return subscript(content) + behind
+    # A word behind a word or a number, as in "XVIII<sup>vet</sup>", is raised for its looks.
+    if (
+        "'" not in inner
+        and RAISED_WORD.fullmatch(content)
+        and not SINGLE_LETTER.search(match.string[max(0, match.start() - 8) : match.start()])
+    ):
+        return content + behind
+    return behind if NOTE_MARK.fullmatch(content) else superscript(content) + behind
 
 
 def _unescape(text: str) -> str:
@@ -147,6 +180,8 @@ def _extract_tags(text: str, verbatim: list[str]) -> str:
             next_heading = heading(at)
             if next_heading is None or next_heading.start() > end_tag.start():
                 at = end_tag.end()
+                if name not in INLINE_TAGS:
+                    out.append(LISTING)
             continue
         content = _verbatim(name, start_tag[0], _unescape(text[at : end_tag.start()]))
         at = end_tag.end()
@@ -204,7 +239,7 @@ def _unnest(  # noqa: C901 -- one pass over the brackets, with one stack of thos
         inner = "".join(out[top.start :])
         del out[top.start :]
         if kind == "{|" or height >= MAX_DEPTH:
-            out.append("")
+            out.append(LISTING if kind == "{|" else "")
         else:
             out.append(link(inner) if kind == "[[" else template(inner))
         if stack:
@@ -256,6 +291,8 @@ def _after_table(inner: str) -> str:
 
 def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
     """Return the text of the link [[inner]]."""
+    if LOST in inner or LISTING in inner:
+        inner = inner.replace(LOST, "").replace(LISTING, "")
     target, bar, label = inner.partition("|")
     is_plain_link = target.startswith(":")  # [[:File:A.jpg]] links to the file and does not show it
     target = target.lstrip(": ").strip().replace("_", " ")
@@ -280,12 +317,20 @@ def _link(inner: str, dropped_namespaces: frozenset[str]) -> str:
 def _lines(text: str) -> list[Line]:
     """Return headings, list items as "- ", and other lines.
 
-    Leftovers of tables and lines without a letter or digit are empty.
+    Leftovers of tables and lines without a letter or digit are empty, and so are lines that announce a table
+    which is dropped, and labels of a value that is.
     """
     out: list[Line] = []
     for line in text.split("\n"):
-        line = line.strip()
         level = 0
+        if LISTING in line:
+            before, _, line = line.partition(LISTING)
+            line = before + line.replace(LISTING, "")
+            if not before.strip():
+                _drop_announcement(out)
+        if LOST in line:
+            line = "" if len(line) < 200 and LABEL.fullmatch(line) else line.replace(LOST, "")
+        line = line.strip()
         if line.startswith(TABLE_LEFTOVER):
             line = ""
         elif line.startswith("=") and line.endswith("=") and (body := line.strip("=")):
@@ -295,6 +340,15 @@ def _lines(text: str) -> list[Line]:
             line = _item(line)
         out.append((level, _tidy(line) if line else ""))
     return out
+
+
+def _drop_announcement(lines: list[Line]) -> None:
+    """Drop the last line where it announces a table that follows."""
+    at = len(lines) - 1
+    while at >= 0 and lines[at] == (0, ""):
+        at -= 1
+    if at >= 0 and (_announces(*lines[at]) or (not lines[at][0] and announces_table(lines[at][1]))):
+        lines[at] = (0, "")
 
 
 def _item(line: str) -> str:
@@ -318,13 +372,16 @@ def _tidy(line: str) -> str:
     """
     if "''" in line:
         line = _without_quotes(line)
-    line = SPACES.sub(" ", line)
+    if "  " in line or ODD_SPACE.search(line):
+        line = SPACES.sub(" ", line)
     if "(" in line or "（" in line:
         line = EMPTY_PARENTHESES.sub("", WITHOUT_VALUE.sub("", line))
         line = BEFORE_CLOSING.sub(r"\1", AFTER_OPENING.sub(r"\1", line))
     if "«" in line or "„" in line:
         line = EMPTY_QUOTES.sub("", line)
-    line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line)).strip()
+    if " ," in line or " ;" in line or " ." in line:
+        line = SPACE_BEFORE.sub(r"\1", TWICE.sub(r"\1", line))
+    line = line.strip()
     return line if WORD.search(line) else ""
 
 

@@ -1,0 +1,105 @@
+"""What the elements of a page are for: kinds by their names, and groups by the words of their attributes."""
+
+import re
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split names at white space."""
+    return tuple(text.split())
+
+
+# Kinds of elements and blocks; 0 is an inline element, which makes no block.
+CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
+RAISED, CODE, MATH, ABOUT = range(13, 17)
+CONTAINERS = names("""
+    div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir
+    blockquote figure figcaption caption fieldset details summary address center dialog hgroup search legend
+""")
+INLINE = names("""
+    span b i u em strong img font small input label path use g source picture time script
+""")
+KINDS = {
+    **dict.fromkeys(CONTAINERS, CONTAINER),
+    **dict.fromkeys(INLINE, 0),
+    "p": PARAGRAPH,
+    **dict.fromkeys(names("li dt dd"), ITEM),
+    **dict.fromkeys(names("h1 h2 h3 h4 h5 h6"), HEADING),
+    **dict.fromkeys(names("td th"), CELL),
+    "tr": ROW,
+    **dict.fromkeys(names("pre listing plaintext"), PRE),
+    "a": LINK,
+    "br": BREAK,
+    "title": TITLE,
+    "hr": RULE,
+    **dict.fromkeys(("sup", "sub"), RAISED),
+    "code": CODE,  # inline, but where its lines are kept by style
+    **dict.fromkeys(("math", "m:math", "mml:math"), MATH),  # inline
+    **dict.fromkeys(("meta", "link"), ABOUT),  # of the page: no text
+    **dict.fromkeys(names("svg button object video audio canvas datalist rt rp annotation"), SKIP),
+}
+# The open elements that a start tag closes, and those that end the search for them.
+CLOSES = {
+    "li": (("li",), ("ul", "ol", "menu", "dir")),
+    **dict.fromkeys(("dt", "dd"), (("dt", "dd"), ("dl",))),
+    "tr": (("tr",), ("table",)),
+    **dict.fromkeys(("td", "th"), (("td", "th"), ("tr", "table"))),
+}
+SCOPE_BOUNDARIES = frozenset(("td", "th", "table"))  # an end tag closes nothing outside of these,
+CROSSING_SCOPES = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th"))  # except one of these
+# Limits of open elements, of nodes, of blocks; what is nested deeper or comes later is ignored.
+MAX_DEPTH, MAX_NODES, MAX_BLOCKS = 512, 200_000, 50_000
+MAX_CLOSED = 64  # open elements that one tag may close
+
+# Words of an element's class, id and role, found anywhere inside a word or (^, $) at its start or end.
+WORDS = {
+    "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
+    "side": "side|rail|widget|complementary|marginal|right",
+    "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
+    "footer": "foot|colophon|impressum|copyright|legal|bottom",
+    "header": "header|masthead|banner|topbar|logo|brand",
+    "share": "share|sharing|social|facebook|twitter|follow|addtoany|whatsapp|like",
+    "related": "relat|recommend|^more|teaser|promo|popular|trend|^next|^prev|similar|latest|outbrain|"
+    "taboola|^most|^also|recirc",
+    "advert": "^ad$|^ads$|^adv|advert|sponsor|werbung|anzeige|affiliate|shop|product|price|cart",
+    "consent": "cookie|consent|gdpr|popup|modal|overlay|newsletter|subscri|signup|login|paywall|regist|"
+    "dialog|alert|notice",
+    "meta": "author|byline|meta|date|time|posted|info|^tag|categor|^bio|avatar|profile|credit|source|label",
+    "content": "content|article|post|entry|story|text|body|main|blog|news|detail",
+    "caption": "caption|image|photo|gallery|media|slide|carousel|video|player|thumb|bild|foto",
+    "list": "list|grid|card|item|tile|archive|index|feed",
+    "hidden": "hidden|screen|visual|collapse|print|invisible",
+    "form": "form|search|input|field|contact|rating|vote|poll",
+    "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
+    "quote": "quote|box|note|toc|reference|footnote|citation",
+    "dialog": "^dialog$|alertdialog|ariamodal",
+    "manager": "onetrust|optanon|cookiebot|cybot|didomi|usercentrics|cmplz|truste|osano|iubenda|klaro|"
+    "borlabs|quantcast|cookielaw|cookieconsent|cookienotice|cookiebanner|cookiebar|cookiepolic|"
+    "cookiemodal|cookiepopup|gdprcookie|tarteaucitron|termly|axeptio|privacyoverview|consentmanager|^cli$",
+    "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|"
+    "copy|single",
+}
+TAGS = {
+    "nav": "navigation",
+    "footer": "footer",
+    "aside": "side",
+    "header": "header",
+    "form": "form",
+    "dialog": "consent",
+    "figure": "caption",
+    "figcaption": "caption",
+    "caption": "caption",
+    "blockquote": "quote",
+    "search": "form",
+    "address": "meta",
+}
+TAG_GROUPS = names(
+    "dialog nav footer aside header form article main table ul ol dl figure blockquote tr li p"
+)
+# What elements are for, by the words of their attributes and by their names.
+GROUPS = tuple(dict.fromkeys((*WORDS, *TAG_GROUPS)))
+GROUP_INDEX = {name: index for index, name in enumerate(GROUPS)}
+PATTERNS = [(1 << GROUP_INDEX[name], re.compile(words)) for name, words in WORDS.items()]
+CONTENT, PROSE = 1 << GROUP_INDEX["content"], 1 << GROUP_INDEX["prose"]
+GROUPS_OF_TAG = {name: 1 << GROUP_INDEX[name] for name in TAG_GROUPS}
+for _name, _group in TAGS.items():
+    GROUPS_OF_TAG[_name] = GROUPS_OF_TAG.get(_name, 0) | 1 << GROUP_INDEX[_group]
