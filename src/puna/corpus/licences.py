@@ -6,7 +6,9 @@ conditions of its own is not that licence.
 """
 
 import functools
+import json
 import re
+from pathlib import Path
 
 from puna.corpus.record import digest
 
@@ -153,63 +155,19 @@ _NO_ENDORSEMENT = (
     ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
 )
 _UNDER = "(?:under|by|with) (?:the |an? )?(?:terms of (?:the |an? ))?"
+_PARTS = {
+    "<binary_form>": _BINARY_FORM,
+    "<grant>": _GRANT,
+    "<keep_notice>": _KEEP_NOTICE,
+    "<no_endorsement>": _NO_ENDORSEMENT,
+    "<source_and_binary>": _SOURCE_AND_BINARY,
+    "<under>": _UNDER,
+}
+# Name and pattern, in the order in which they are looked for; "<...>" is a part that several share.
 _TEXTS = tuple(
-    (name, re.compile(pattern))
-    for name, pattern in (
-        ("AGPL", r"affero general public licen[cs]e|\bagpl"),
-        ("LGPL", r"(?:lesser|library) general public licen[cs]e|\blgpl"),
-        ("GPL", r"(?<!affero )(?<!lesser )(?<!library )general public licen[cs]e|\bgpl\b|\bgplv?[123]"
-         r"|\bcopyleft"),
-        ("MPL", r"mozilla public licen[cs]e"),
-        ("EPL", r"eclipse public licen[cs]e|common public licen[cs]e"),
-        ("CDDL", r"common development and distribution licen[cs]e"),
-        ("EUPL", r"european union public licen[cs]e"),
-        ("MS-PL", r"microsoft public licen[cs]e|microsoft reciprocal licen[cs]e"),
-        ("CC", r"creative ?commons|cc by (?:nc|sa|nd)\b"),
-        ("Commons-Clause", r"commons clause"),
-        ("SSPL", r"server side public licen[cs]e"),
-        ("BUSL", r"business source licen[cs]e"),
-        ("Elastic", r"elastic licen[cs]e"),
-        ("PolyForm", r"polyform\b"),
-        ("Hippocratic", r"hippocratic licen[cs]e|do no harm|universal declaration of human rights"),
-        ("Artistic", r"artistic licen[cs]e"),
-        ("Unlicense", r"this is free and unencumbered software"),
-        ("ISC", r"permission to use copy modify and or distribute this software for any purpose with or"
-         r" without fee is hereby granted"),
-        ("HPND", r"permission to use copy modify and distribute this software and its documentation"),
-        ("Zlib", r"altered source versions must be plainly marked"),
-        ("BSL-1.0", r"boost software licen[cs]e"),
-        ("PSF", r"python software foundation licen[cs]e|\bpsf licen[cs]e agreement"),
-        ("OFL", r"open font licen[cs]e"),
-        ("NCSA", r"to deal with the software without restriction"),
-        ("JSON", r"shall be used for good not evil"),
-        ("X11", r"except as contained in this notice the names?"),
-        ("BSD-4-Clause", r"advertising materials mentioning features or use"),
-        ("BSD-3-Clause-Clear", r"no express or implied licenses to any party s patent rights"),
-        ("BSD-3-Clause-No-Nuclear", r"maintenance of any nuclear facility"),
-        ("Apache-1.1", r"apache (?:software )?licen[cs]e(?: version)? 1\.[01]"),
-        ("LicenseRef-restricted", r"non ?commercial|for commercial (?:use|purposes)|commercial use (?:is|of)"
-         r"|military|not (?:be )?(?:sell|resell)"
-         r"|(?:academic|research|evaluation|educational) (?:use|purposes) only"
-         r"|may not be (?:sold|redistributed)|additional restrictions?"
-         r"|with the following (?:additional|extra)|proprietary and confidential|all use (?:is|must)"),
-        ("Apache-2.0", r"apache (?:software )?licen[cs]e(?: version)? v?2|apache.org licenses license 2.0"
-         r"|apache v?2(?:\.0)? licen[cs]e|licen[cs]e apache v?2"),
-        ("BSD-3-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?={_NO_ENDORSEMENT})"),
-        ("BSD-2-Clause", f"{_SOURCE_AND_BINARY}(?={_BINARY_FORM})(?!{_NO_ENDORSEMENT})"),
-        ("BSD-Source-Code", f"{_SOURCE_AND_BINARY}(?!{_BINARY_FORM})"),
-        ("BSD-3-Clause", r"(?:new|modified|revised|3 clause) bsd licen[cs]e|bsd 3 clause|bsd new licen[cs]e"),
-        ("BSD-2-Clause", r"(?:simplified|2 clause) bsd licen[cs]e|bsd 2 clause"),
-        ("BSD", rf"{_UNDER}bsd(?: style| like)? licen[cs]e|licen[cs]ed under (?:the )?bsd\b"
-         r"|licen[cs]e bsd\b"),
-        ("MIT", f"{_GRANT}(?={_KEEP_NOTICE})"),
-        ("MIT-0", f"{_GRANT}(?!{_KEEP_NOTICE})"),
-        ("MIT", rf"{_UNDER}(?:mit|expat)(?: x11)? (?:open source )?licen[cs]e"
-         r"|licen[cs]ed (?:under|as) (?:the )?(?:mit|expat)\b"
-         r"|\bmit licen[cs]ed|licen[cs]e (?:is )?mit\b(?! copyright| permission)"
-         r"|\bmit licen[cs]e (?:see|http)"),
-    )
-)  # fmt: skip
+    (name, re.compile(re.sub("<[a-z_]+>", lambda part: _PARTS[part[0]], pattern)))
+    for name, pattern in json.loads(Path(__file__).with_name("licence_texts.json").read_text())
+)
 _CHOICE = re.compile(
     r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)"
     r"|licen[cs]e of your choice|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"

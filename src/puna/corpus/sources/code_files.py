@@ -1,36 +1,23 @@
 """Which files are source code, by their names, and how comments are written in them."""
 
-from pathlib import PurePosixPath
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 # (what begins a line comment, what begins and ends a block comment)
 CommentMarks = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 
-_HASH, _SLASH, _DASH = (("#",), ()), (("//",), (("/*", "*/"),)), (("--",), ())
-_MARKS_AND_SUFFIXES: tuple[tuple[CommentMarks, str], ...] = (
-    ((("#",), (('"""', '"""'), ("'''", "'''"), ('r"""', '"""'))), "py pyx pxd pyi"),
-    (_HASH, "rb pl pm sh bash zsh r jl cmake mk tcl ex exs nim awk"),
-    ((("#",), (("<#", "#>"),)), "ps1 psm1"),
-    (_SLASH, "c h cc cpp cxx hh hpp hxx inl cu cuh m mm v sv glsl proto"),
-    (_SLASH, "js jsx mjs cjs ts tsx rs go java kt kts scala cs swift dart zig groovy"),
-    ((("//", "#"), (("/*", "*/"),)), "php"),
-    (((), (("/*", "*/"),)), "css"),
-    ((("//",), (("/*", "*/"),)), "scss less"),
-    (_DASH, "ada adb ads vhd vhdl"),
-    ((("--",), (("--[[", "]]"), ("--[==[", "]==]"))), "lua"),
-    ((("--",), (("{-", "-}"),)), "hs lhs elm"),
-    ((("--",), (("/*", "*/"),)), "sql"),
-    ((("//",), (("(*", "*)"),)), "fs fsi fsx"),
-    (((), (("(*", "*)"),)), "ml mli sml"),
-    ((("//",), (("(*", "*)"),)), "pas"),
-    (((";",), (("#|", "|#"),)), "lisp el clj cljs scm rkt cl"),
-    (((";", "#", "//"), (("/*", "*/"),)), "asm s"),
-    ((("%",), ()), "tex erl hrl sty cls"),
-    ((("!",), ()), "f90 f95 f03 f08"),
-    ((("'",), ()), "vb bas"),
-    (((), (("<!--", "-->"),)), "html htm md markdown vue svelte"),
-    (((".. ",), ()), "rst"),
-)
-MARKS_BY_SUFFIX = {suffix: marks for marks, suffixes in _MARKS_AND_SUFFIXES for suffix in suffixes.split()}
+
+def _listed(marks: list[list[Any]]) -> CommentMarks:
+    line, block = marks
+    return tuple(line), tuple((start, end) for start, end in block)
+
+
+_MARKS_AND_SUFFIXES = json.loads(Path(__file__).with_name("comment_marks.json").read_text())
+MARKS_BY_SUFFIX = {
+    suffix: _listed(marks) for marks, suffixes in _MARKS_AND_SUFFIXES for suffix in suffixes.split()
+}
+_HASH = MARKS_BY_SUFFIX["sh"]
 _NAMES = ("makefile", "gnumakefile", "dockerfile", "rakefile", "gemfile", "cmakelists.txt")
 
 

@@ -5,8 +5,10 @@ on copyright and licence go. Others in the same comment stay, and so do `#!` and
 other directives, Markdown headings and documentation.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from puna.corpus.sources import code_files
 
@@ -33,27 +35,7 @@ _NOTICE = re.compile(
 )
 _TAG = re.compile(r"[@:\\](?:copyright|licen[cs]e|copyleft)\b", re.IGNORECASE)
 # A statement with one of these is about copyright or licence.
-_RIGHTS = re.compile(
-    r"copyright(?:s|ed)?\s*(?:[:,©]|\(c\)|\d{4}|by\b|(?-i:[A-Z@<{]))|©\s*(?:copyright|\d{4}|(?-i:[A-Z]))|\(c\)\s*(?:copyright|\d{4}|by\b)"
-    r"|\bspdx-[a-z]|all rights reserved|\blicen[cs]e\s*(?::|information|notice|agreement|terms)"
-    r"|^\W*(?:the )?(?:[\w.-]+ ){0,3}licen[cs]e\W*$"
-    r"|licen[cs]ed\s+(?:under|to|with|by|as|according)|under (?:the )?terms of"
-    r"|subject to the (?:terms|conditions)|licensing information"
-    r"|under (?:the|an?) (?:[\w.,/+-]+ ){0,6}licen[cs]e|released (?:under|into the public)|is governed by"
-    r"|(?:see|read|refer)\b.{0,60}\b(?-i:LICEN[CS]E|COPYING|NOTICE)"
-    r"|see (?:the )?(?:accompanying |included |enclosed )?licen[cs]e"
-    r"|permission is (?:hereby )?granted|permission to (?:use|copy)|redistributions? (?:of|in|and)"
-    r"|copying and distribution of this"
-    r"|above copyright|following disclaimer|list of conditions"
-    r"|received a cop(?:y|ies) of|copy of the licen[cs]e|compliance with the licen[cs]e"
-    r"|(?:no|without(?: any)?) warrant|warrant(?:y|ies) of (?:merchant|any)"
-    r"|provided [\"'`]*as[ -]is|in no event shall|consequential damages|endorse or promote"
-    r"|dual[ -]licen[cs]ed|distributed with this (?:work|source|file)"
-    r"|unless required by applicable law|contributor licen[cs]e|this is free software|is in the public domain"
-    r"|^\W*this (?:file|program|library|source(?: code)?|software|code) is"
-    r" (?:subject|licen|govern|releas|distrib|made avail|free software)",
-    re.IGNORECASE,
-)
+_RIGHTS = re.compile("|".join(json.loads(Path(__file__).with_name("rights.json").read_text())), re.IGNORECASE)
 # One that follows such a statement and has one of these is so, too.
 _LEGAL = re.compile(
     r"licen[cs]|copyright|warrant|\bliab|redistribut|conditions (?:are|of)|following conditions"

@@ -1,5 +1,6 @@
 """Books as plain text, in the form of Project Gutenberg: header, licence and notes cut, lines unwrapped."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -61,25 +62,7 @@ ENCODING = re.compile(
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # "Transcriber's note" in the languages of most of Gutenberg's books.
-_NOTE_NAMES = (
-    r"(?:Transcriber|Transcription|Transcriptor|Proofreader|E-?text|Producer)(?:['’]?s?['’]?"
-    r"|ion)[ -](?:end)?notes?"
-    r"|Notes? (?:by|of|from) (?:the )?(?:transcriber|proofreader)s?|Transcribers?['’]? ?(?:corrections"
-    r"|errata)"
-    r"|Anmerkung(?:en)? (?:zur|der|des) (?:Transkription|Bearbeiters?|Transkribent\w+)"
-    r"|Hinweise? zur Transkription"
-    r"|Notes? (?:du|de la|des|sur la|au) (?:transcript(?:eur|rice|ion)|transcribe\w+|lecteur)s?"
-    r"|Notas? (?:del?|do|da|de la) (?:transcri[pt]\w*|trascri\w*)"
-    r"|Nota (?:del|di|alla) (?:trascrittore|trascrizione)|Note (?:del|di|alla) (?:trascrittore|trascrizione)"
-    r"|Opmerking(?:en)? van de (?:bewerker|transcriptie|transcribent)\w*|Opmerkingen van de bewerker"
-    r"|Transcripteursnoot"
-    r"|Huomautus(?:ta)?(?: transkrip\w+)?|Transkriptorin huomautus\w*|Transkriberarens anm\w*"
-    r"|Anmärkning(?:ar)? (?:av|från) transk\w*"
-    r"|Afskriverens bemærkning\w*|Bemerkninger? fra transk\w*|Megjegyzés az átírótól"
-    r"|Uwagi (?:od )?transkrypto\w*|Notatki transkrypto\w*"
-    r"|Примечани[ея] (?:транскриб\w+|редактора электронн\w+)|Σημείωση (?:του )?μεταγραφ\w*"
-    r"|Noto de la transskrib\w*"
-)
+_NOTE_NAMES: str = json.loads(Path(__file__).with_name("names.json").read_text())["transcribers_notes"]
 # First paragraphs by the producers of the electronic text.
 CREDITS = re.compile(
     r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by"

@@ -4,6 +4,7 @@ The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is r
 Posts.xml, or the file itself, names its site, by its whole address or as "stackoverflow.com-Posts".
 """
 
+import json
 import re
 import sqlite3
 import zlib
@@ -34,24 +35,9 @@ SITE = re.compile(
 LINKED_SITE = re.compile(rf"https?://{SITE.pattern}/(?:questions|q|a|users|tags|posts)/", re.IGNORECASE)
 FEWEST_LINKS, LINKS_LOOKED_AT = 3, 1_000
 # Names of sites of stackexchange.com (stackexchange.com/sites, 2024), for folders that leave out the rest.
-_SHORT_NAMES = """
-3dprinting academia ai alcohol android anime apple arduino astronomy aviation bicycles biology
-bioinformatics bitcoin blender boardgames bricks buddhism cardano chemistry chess chinese christianity
-civicrm codegolf codereview coffee cogsci computergraphics conlang cooking craftcms crafts crypto cs
-cstheory datascience dba devops diy drupal dsp earthscience ebooks economics electronics elementaryos
-ell emacs engineering english eosio esperanto ethereum expatriates expressionengine fitness freelancing
-french gamedev gaming gardening genealogy german gis graphicdesign ham hardwarerecs hermeneutics
-hinduism history homebrew hsm interpersonal iot iota islam italian japanese joomla judaism korean
-languagelearning latin law lifehacks linguistics literature magento martialarts math matheducators
-mathematica mechanics monero money movies music musicfans mythology networkengineering opendata
-opensource or outdoors parenting patents pets philosophy photo physics pm poker politics portuguese
-psychology puzzling quant quantumcomputing raspberrypi retrocomputing reverseengineering robotics rpg
-rus russian salesforce scicomp scifi security sharepoint sitecore skeptics softwareengineering
-softwarerecs solana sound space spanish sports sqa startups stats stellar substrate sustainability tex
-tezos tor travel tridion ukrainian unix ux vegetarianism vi webapps webmasters windowsphone woodworking
-wordpress workplace worldbuilding writers writing
-"""
-SHORT_NAMES = frozenset(_SHORT_NAMES.split())
+SHORT_NAMES = frozenset(
+    json.loads(Path(__file__).with_name("names.json").read_text())["stackexchange_sites"].split()
+)
 # What a folder's name may have around the name of a site: of dumps, dates, parts and copies.
 AROUND = re.compile(
     r"(?:[-_. ](?:posts|dump|data|xml|7z|\d[\d-]*|part\d*|copy|extracted|unpacked))+$", re.IGNORECASE

@@ -1,6 +1,8 @@
 """What the elements of a page are for: kinds by their names, and groups by the words of their attributes."""
 
+import json
 import re
+from pathlib import Path
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -51,47 +53,9 @@ MAX_DEPTH, MAX_NODES, MAX_BLOCKS = 512, 200_000, 50_000
 MAX_CLOSED = 64  # open elements that one tag may close
 
 # Words of an element's class, id and role, found anywhere inside a word or (^, $) at its start or end.
-WORDS = {
-    "comment": "comment|disqus|respond|replies|reply|discuss|kommentar|forum",
-    "side": "side|rail|widget|complementary|marginal|right",
-    "navigation": "nav|menu|crumb|pagina|pager|toolbar|tabs|skip|sitemap|jump",
-    "footer": "foot|colophon|impressum|copyright|legal|bottom",
-    "header": "header|masthead|banner|topbar|logo|brand",
-    "share": "share|sharing|social|facebook|twitter|follow|addtoany|whatsapp|like",
-    "related": "relat|recommend|^more|teaser|promo|popular|trend|^next|^prev|similar|latest|outbrain|"
-    "taboola|^most|^also|recirc",
-    "advert": "^ad$|^ads$|^adv|advert|sponsor|werbung|anzeige|affiliate|shop|product|price|cart",
-    "consent": "cookie|consent|gdpr|popup|modal|overlay|newsletter|subscri|signup|login|paywall|regist|"
-    "dialog|alert|notice",
-    "meta": "author|byline|meta|date|time|posted|info|^tag|categor|^bio|avatar|profile|credit|source|label",
-    "content": "content|article|post|entry|story|text|body|main|blog|news|detail",
-    "caption": "caption|image|photo|gallery|media|slide|carousel|video|player|thumb|bild|foto",
-    "list": "list|grid|card|item|tile|archive|index|feed",
-    "hidden": "hidden|screen|visual|collapse|print|invisible",
-    "form": "form|search|input|field|contact|rating|vote|poll",
-    "lead": "lead|intro|summary|abstract|excerpt|subtitle|standfirst|dek|description|headline|title",
-    "quote": "quote|box|note|toc|reference|footnote|citation",
-    "dialog": "^dialog$|alertdialog|ariamodal",
-    "manager": "onetrust|optanon|cookiebot|cybot|didomi|usercentrics|cmplz|truste|osano|iubenda|klaro|"
-    "borlabs|quantcast|cookielaw|cookieconsent|cookienotice|cookiebanner|cookiebar|cookiepolic|"
-    "cookiemodal|cookiepopup|gdprcookie|tarteaucitron|termly|axeptio|privacyoverview|consentmanager|^cli$",
-    "prose": "articlebody|articletext|articlecontent|bodytext|storybody|postbody|richtext|prose|markdown|"
-    "copy|single",
-}
-TAGS = {
-    "nav": "navigation",
-    "footer": "footer",
-    "aside": "side",
-    "header": "header",
-    "form": "form",
-    "dialog": "consent",
-    "figure": "caption",
-    "figcaption": "caption",
-    "caption": "caption",
-    "blockquote": "quote",
-    "search": "form",
-    "address": "meta",
-}
+_LISTS = json.loads(Path(__file__).with_name("elements.json").read_text())
+WORDS: dict[str, str] = _LISTS["words"]
+TAGS: dict[str, str] = _LISTS["tags"]
 TAG_GROUPS = names(
     "dialog nav footer aside header form article main table ul ol dl figure blockquote tr li p"
 )

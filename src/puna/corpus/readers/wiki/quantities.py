@@ -3,8 +3,10 @@
 What is raised or lowered keeps its value: 10²¹, m·s⁻², H₂O, x^{max}.
 """
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from puna.corpus.readers.wiki.languages import SEPARATORS, UNGROUPED_THOUSANDS
 from puna.text.raised import subscript, superscript
@@ -212,51 +214,8 @@ def _before(word: str) -> Callable[[Values, str], str]:
 
 
 # By the function that expands them; "fr:num" on the wiki of one language only, before any "num".
+_NAMES = json.loads(Path(__file__).with_name("quantities.json").read_text())
 QUANTITIES: dict[Callable[[Values, str], str], str] = {
-    _number: "number, nts, formatnum, formatnumber, fmt, szám, smn, broj, zahl, formatzahl",
-    _quantity: """
-        unité, unite, nombre, nb, tmp, unidad, unidade, unitats, unità, unit, jednotka, mesura, num, fmtn,
-        число, liczba, formnum, jednostka, enhet, enhed, mértékegység, величина, yksikkö, unitat, unitate,
-        мерна единица, birim, số, nombro, getal, luku
-    """,
-    _measure: "it:m, scn:m, misura",
-    _scientific: """
-        zahlexp, sci, scientific notation, notación científica, notação científica, notazione scientifica,
-        notation scientifique, notacja naukowa
-    """,
-    _convert: "convert, cvt, conv, conversie, convertir, конвертиране, converteer, omregn, pretvori",
-    _val: "val",
-    _gaps: "gaps",
-    _euros: "fr:euro",
-    _chemical_formula: "chem, chem2, chemf, formule chimique, fchim, chimform, chemische formel",
-    _nuclide: "nuclide, nuclide2, isotope, nuklid",
-    _times_power: "x10^, ×10^, x10, ×10, x10exp, *10^, fois10, por10, 10x",
-    _exponent: "e, exponent10, e10, е, esci",
-    _ten_to: "10^, 10e, 10exp, 10pow, ten to",
-    _power: "pow, power, ^, potenz, puissance, potencia, potência, potenza, potęga, степень, степін",
-    _superscript: """
-        sup, exp, exposant, superscript, sup2, apice, hoch, supra, hochgestellt, indeks górny, pl:ig,
-        felső index, upphöjt, superscrit, superíndex, superíndice, sobrescrito, superskript, верхний индекс
-    """,
-    _subscript: """
-        sub, ind, indice, subscript, pedice, tief, tiefgestellt, indeks dolny, pl:id, alsó index, nedsänkt,
-        subíndex, subíndice, subscrito, nižní index, нижний индекс, indice bas
-    """,
-    _both: "su, subsup, supsub, sub sup, sup sub, indexp, indice exposant",
-    _plus_minus: "±, +-, plus-minus, plusmn, plus minus",
-    _fraction: """
-        frac, fraction, sfrac, fract, дробь, bruch, ułamek, zlomek, tört, breuk, frazione, fracción, fracció,
-        fração, bråk, brøk, ulomak, дріб, разломак, tfrac, frac2, fracție, split frac
-    """,
-    _height: "height",
-    _hour: "heure",
-    _before("no"): "fr:n°, fr:no, fr:numéro, fr:num",
-    _before("nos"): "fr:nos",
-    _before("p."): "fr:p., fr:page",
-    _before("vol."): "fr:vol., fr:volume",
-    _before("t."): "fr:t., fr:tome",
-    _before("chap."): "fr:chap., fr:chapitre",
-    _before("fig."): "fr:fig.",
-    _before("art."): "fr:art.",
-    _before("§"): "fr:§",
+    **{globals()[f"_{function}"]: names for function, names in _NAMES["functions"].items()},
+    **{_before(word): names for word, names in _NAMES["words"].items()},
 }
