@@ -19,7 +19,7 @@ from functools import partial
 import table
 
 from puna.run import machine
-from puna.run.threads import Cores, bound_spinning
+from puna.run.threads import bound_spinning
 
 BUSY = "import time\nend = time.monotonic() + 600\nwhile time.monotonic() < end: pass"
 TOKENS = 60
@@ -90,14 +90,9 @@ def generation(peer: str) -> Callable[[], float]:
 
 def worker(what: str, peer: str) -> None:
     """Print the median speed of some measurements in this process."""
-    cores = Cores()
     if peer == "puna":
         bound_spinning()
-    import torch
-
     measure = training(peer) if what == "training" else generation(peer)
-    if peer == "puna" and what == "training":
-        torch.set_num_threads(cores.free())
     measure()
     print(statistics.median(measure() for _ in range(3)))
 

@@ -113,7 +113,9 @@ class TestOneEpochIsOneEpoch:
         whole = batches.batch(step)
         parts = [batches.batch(step, rank, world) for rank in range(world)]
         assert {len(part.tokens) for part in parts} == {-(-batch_sequences // world)}
-        for name, array in vars(whole).items():
+        assert whole.weights is None and all(part.weights is None for part in parts)
+        for name in ("tokens", "targets", "document_ids"):
+            array = getattr(whole, name)
             rows = np.stack([getattr(part, name) for part in parts], axis=1).reshape(-1, LENGTH)
             assert np.array_equal(rows[:batch_sequences], array)
             assert (rows[batch_sequences:] == (IGNORED if name == "targets" else 0)).all()

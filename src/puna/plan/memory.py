@@ -26,8 +26,8 @@ def tensor_bytes(
         in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`,
                             L d, what one block holds under `none`, d and 3 f, and new gradients of w1, w3
 
-    for each of n tokens of a micro-batch, with `saved_floats` a layer; and a new gradient of the head, which
-    under a tied head waits for the embedding's. Activations take 2 bytes on GPUs, else 4.
+    for each of n tokens of a micro-batch, with `saved_floats` a layer; and at the head a new gradient of it,
+    which on GPUs waits for the embedding's where they are tied. Activations take 2 bytes on GPUs, else 4.
     """
     tokens, d, f = settings.micro_batch(execution) * settings.sequence_length, config.dim, config.ffn_dim
     held, head = config.n_layers * saved_floats(config, execution.remat), config.vocab_size * d
@@ -36,7 +36,9 @@ def tensor_bytes(
     at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head
     new = 2 * d * f if execution.remat == "full" else 0
     again = saved_floats(config, "none") if execution.remat == "full" else 0
-    in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * (new + head * config.tie_embeddings)
+    if config.tie_embeddings and execution.device == "cuda":
+        new += head
+    in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * new
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
     return FLOAT * (4 * config.parameters() - muon) + max(at_the_head, in_the_block)
 

@@ -98,7 +98,6 @@ def train(
     from puna.model.llama import Llama
     from puna.model.weights import native
     from puna.run import compiled, machine
-    from puna.run.threads import Cores
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
@@ -106,7 +105,7 @@ def train(
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
-    cores, before = Cores(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     shards, config, execution = inputs["tokens"], settings.model, context.execution
     if problem := compiled.problem(KERNELS):
         context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
@@ -138,12 +137,6 @@ def train(
         for listener in listening:
             listener(event)
 
-    free = cores.free()
-    if free < machine.cores() and not execution.threads:
-        context.reporter.note(
-            f"other programs are busy: training begins, and goes on, with threads for {free} of "
-            f"{machine.cores()} cores; execution.threads says another number"
-        )
     with context.pausable():
         progress = trainer.train(
             model,
@@ -152,11 +145,10 @@ def train(
             execution,
             checkpoints=context.scratch,
             before_decay=before_decay if settings.train.schedule == "wsd" else None,
-            threads=free,
             on_event=on_event,
             should_stop=context.should_stop,
         )
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
     model.cpu()

@@ -125,7 +125,6 @@ def train(
     *,
     checkpoints: Path,
     before_decay: Path | None = None,
-    threads: int = 0,
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
@@ -135,8 +134,7 @@ def train(
     Its parameters that need no gradient stay as they are, and are no part of the checkpoints. checkpoints:
     folder of this training's own, with the losses of its steps (`losses`). before_decay: folder in which
     trainings that differ in their decay alone (`stage.trunk`) keep the checkpoint of the step where it
-    begins; one of an earlier training is where a longer one starts. threads: of a run that begins; 0: those
-    that torch has. A step whose loss or gradient norm is not
+    begins; one of an earlier training is where a longer one starts. A step whose loss or gradient norm is not
     finite is skipped. Raises Stopped when `should_stop` turned true (after saving), UserError when a
     micro-batch does not fit, and when ten steps in a row, or all there are, were skipped.
     """
@@ -148,7 +146,7 @@ def train(
         on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {folder}"))
     losses = Losses(checkpoints / LOSSES)
     progress = _resume(model, optimizer, losses, settings, before_decay, on_event)
-    _fix_threads(progress, execution, threads, on_event)
+    _fix_threads(progress, execution, on_event)
     while progress.step < settings.steps:
         started = time.perf_counter()
         outcome = work.step(progress.step)
@@ -253,12 +251,10 @@ def _dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, comp
     return time.perf_counter() - started
 
 
-def _fix_threads(
-    progress: Progress, execution: ExecutionSettings, threads: int, on_event: Callable[[Event], None]
-) -> None:
+def _fix_threads(progress: Progress, execution: ExecutionSettings, on_event: Callable[[Event], None]) -> None:
     """Compute with as many threads as the run did from its start: how a library cuts a product into sums may
     depend on them. `execution.threads` goes before."""
-    begun, wanted = progress.threads, execution.threads or progress.threads or threads
+    begun, wanted = progress.threads, execution.threads or progress.threads
     if begun and wanted != begun:
         on_event(
             Notice(

@@ -30,11 +30,11 @@ def skippable(number: int, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     "packed",
     [
-        gzip.compress(PAGE),
-        gzip.compress(PAGE[:HALF]) + gzip.compress(PAGE[HALF:]),
-        b"".join(gzip.compress(PAGE[at : at + 100]) for at in range(0, len(PAGE), 100)),
-        gzip.compress(gzip.compress(PAGE)),
-        gzip.compress(PAGE) + b"\0" * 100,
+        gzip.compress(PAGE, mtime=0),
+        gzip.compress(PAGE[:HALF], mtime=0) + gzip.compress(PAGE[HALF:], mtime=0),
+        b"".join(gzip.compress(PAGE[at : at + 100], mtime=0) for at in range(0, len(PAGE), 100)),
+        gzip.compress(gzip.compress(PAGE, mtime=0)),
+        gzip.compress(PAGE, mtime=0) + b"\0" * 100,
         zlib.compress(PAGE),
         bz2.compress(PAGE[:HALF]) + bz2.compress(PAGE[HALF:]),
         lzma.compress(PAGE),
@@ -50,7 +50,10 @@ def test_every_member_of_what_is_packed_is_read(packed: bytes) -> None:
 
 
 def test_a_packed_page_that_is_cut_is_read_as_far_as_it_goes() -> None:
-    for packed in (gzip.compress(PAGE), gzip.compress(PAGE) + gzip.compress(PAGE)[:20]):
+    for packed in (
+        gzip.compress(PAGE, mtime=0),
+        gzip.compress(PAGE, mtime=0) + gzip.compress(PAGE, mtime=0)[:20],
+    ):
         unpacked = nature.unpack(packed[:-9])
         assert unpacked is not None and PAGE.startswith(unpacked[:HALF])
     assert read_page(b"\x1f\x8b\x08\x00nothing that could be unpacked").reason == NOT_UNPACKED
@@ -83,7 +86,7 @@ def noise(start: bytes) -> bytes:
         b"<?xml version='1.0'?>\n<rss version='2.0'><channel><title>Ferry</title></channel></rss>",
         b"<?xml version='1.0' encoding='UTF-8'?><!-- made by hand --><urlset xmlns='a'><url/></urlset>",
         b"{\\rtf1\\ansi The ferry left.}",
-        gzip.compress(b"%PDF-1.4\n" * 100),
+        gzip.compress(b"%PDF-1.4\n" * 100, mtime=0),
     ],
 )
 def test_what_is_no_page_is_told_by_its_bytes(body: bytes) -> None:
@@ -146,7 +149,7 @@ def test_no_bytes_break_it(body: bytes, start: bytes) -> None:
 def test_a_bomb_of_members_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nature.streams, "LARGEST_RECORD", 100_000)
     for packed in (
-        gzip.compress(bytes(60_000)) * 50,
+        gzip.compress(bytes(60_000), mtime=0) * 50,
         zstd(bytes(60_000)) * 50,
         bz2.compress(bytes(60_000)) * 50,
     ):
