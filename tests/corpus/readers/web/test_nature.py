@@ -50,10 +50,8 @@ def test_every_member_of_what_is_packed_is_read(packed: bytes) -> None:
 
 
 def test_a_packed_page_that_is_cut_is_read_as_far_as_it_goes() -> None:
-    for packed in (
-        gzip.compress(PAGE, mtime=0),
-        gzip.compress(PAGE, mtime=0) + gzip.compress(PAGE, mtime=0)[:20],
-    ):
+    whole = gzip.compress(PAGE, mtime=0)
+    for packed in (whole, whole + whole[:20]):
         unpacked = nature.unpack(packed[:-9])
         assert unpacked is not None and PAGE.startswith(unpacked[:HALF])
     assert read_page(b"\x1f\x8b\x08\x00nothing that could be unpacked").reason == NOT_UNPACKED
