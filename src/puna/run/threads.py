@@ -2,8 +2,8 @@
 
 Work in pieces of their own, such as files and texts, goes best on all cores; beside other programs each piece
 gets its share of time. A product of matrices is cut into a part a thread, and all wait for the last one:
-beside a program that keeps every core busy the others wait for one that does not run. So they are asleep soon,
-and few where products are small. (A training of large products goes best on all cores even then.)
+beside a program that keeps every core busy the others wait for one that does not run. So they are soon
+asleep, and few where products are small. (A training of large products goes best on all cores even then.)
 """
 
 import os
