@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.corpus import engine
 from puna.corpus.engine import Engine
 from puna.errors import UserError
 
@@ -101,3 +102,12 @@ def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="Ray is not installed"):
         list(Engine(1, "local").each(refuse, [1]))
+
+
+def test_nothing_to_do_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("an engine was started for no job")
+
+    monkeypatch.setattr(Engine, "_on_daft", refuse)
+    monkeypatch.setattr(engine, "prepare", refuse)
+    assert list(Engine(ray="local").each(print, [])) == list(Engine(workers=2).each(print, [])) == []

@@ -122,11 +122,11 @@ class ConsoleView:
 
         if isinstance(event, Notice):
             self.note(event.text)
-        elif isinstance(event, ValidationEvent):
+        elif isinstance(event, ValidationEvent) and event.losses:
             losses = ", ".join(f"{source} {loss:.3f}" for source, loss in event.losses.items())
             self._held_out = sum(event.losses.values()) / max(1, len(event.losses))
             self._line(f"  step {event.step:>5}  held-out nats per token: {escape(losses)}")
-        elif isinstance(event, SamplesEvent):
+        elif isinstance(event, SamplesEvent) and event.samples:
             written = " ".join(f"{event.samples[0]['prompt']}{event.samples[0]['text']}".split())
             self._writes = written[:SAMPLE_CHARACTERS]
             self._line(f"  step {event.step:>5}  it writes: {escape(self._writes)}")

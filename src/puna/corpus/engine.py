@@ -63,6 +63,8 @@ class Engine:
 
         Raises UserError or OSError where a job did; jobs that are done by then stay done.
         """
+        if not jobs:
+            return
         prepare()
         workers = min(self.processes, len(jobs))
         if self.ray or workers > 1:

@@ -19,13 +19,8 @@ def samples(
     from puna.generate.engine import generate
 
     told = []
-    for number, prompt in enumerate(wanted.prompts):
-        ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-        room = min(wanted.sample_tokens, length - len(ids))
-        if room < 1:
-            raise UserError(
-                f"evaluate.prompts: prompt {number + 1} has {len(ids)} tokens, the model reads {length}"
-            )
+    for number, ids in enumerate(_tokens(wanted, tokenizer, length)):
+        prompt, room = wanted.prompts[number], min(wanted.sample_tokens, length - len(ids))
         (new,) = generate(
             model,
             [ids],
@@ -40,18 +35,37 @@ def samples(
     return told
 
 
+def _tokens(wanted: EvaluateSettings, tokenizer: Any, length: int) -> list[list[int]]:
+    """Token ids of each prompt, the begin token first."""
+    encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in wanted.prompts]
+    for number, ids in enumerate(encoded, 1):
+        if len(ids) >= length:
+            raise UserError(
+                f"evaluate.prompts: prompt {number} has {len(ids)} tokens, the model reads {length}"
+            )
+    return encoded
+
+
 def while_trained(
     wanted: EvaluateSettings, *, steps: int, length: int, seed: int
 ) -> Callable[[Any, Any, Callable[[Any], None]], Callable[[Any], None]]:
-    """A subscriber of `train.stage.train` that publishes samples several times on the way."""
-    chosen = {steps // part for part in EARLIER}
+    """A subscriber of `train.stage.train` that publishes samples several times on the way.
+
+    A prompt that leaves no room is told before the first step.
+    """
+    chosen = {steps // part for part in EARLIER} if wanted.prompts else set()
 
     def subscribe(model: Any, tokenizer: Any, publish: Callable[[Any], None]) -> Callable[[Any], None]:
-        from puna.train.trainer import SamplesEvent, StepFigures
+        import torch
+
+        from puna.train.trainer import SamplesEvent, StepEvent
+
+        _tokens(wanted, tokenizer, length)
 
         def listen(event: Any) -> None:
-            if isinstance(event, StepFigures) and event.step in chosen:
-                told = samples(wanted, model, tokenizer, length=length, seed=seed)
+            if isinstance(event, StepEvent) and event.step in chosen:
+                with torch.compiler.set_stance("force_eager"):  # else compiled anew for every length
+                    told = samples(wanted, model, tokenizer, length=length, seed=seed)
                 publish(SamplesEvent(event.step, told))
 
         return listen

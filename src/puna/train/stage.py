@@ -107,6 +107,7 @@ def train(
 
     threads = torch.get_num_threads()
     shards, config, execution = inputs["tokens"], settings.model, context.execution
+    torch.set_num_threads(execution.threads or threads)
     if problem := compiled.problem(KERNELS):
         context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
     batches = batches_of(settings, shards)
@@ -137,18 +138,20 @@ def train(
         for listener in listening:
             listener(event)
 
-    with context.pausable():
-        progress = trainer.train(
-            model,
-            Pretraining(model, batches, held_out, settings.train, execution),
-            settings.train,
-            execution,
-            checkpoints=context.scratch,
-            before_decay=before_decay if settings.train.schedule == "wsd" else None,
-            on_event=on_event,
-            should_stop=context.should_stop,
-        )
-    torch.set_num_threads(threads)
+    try:
+        with context.pausable():
+            progress = trainer.train(
+                model,
+                Pretraining(model, batches, held_out, settings.train, execution),
+                settings.train,
+                execution,
+                checkpoints=context.scratch,
+                before_decay=before_decay if settings.train.schedule == "wsd" else None,
+                on_event=on_event,
+                should_stop=context.should_stop,
+            )
+    finally:
+        torch.set_num_threads(threads)
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
     model.cpu()

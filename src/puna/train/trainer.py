@@ -263,9 +263,8 @@ def _fix_threads(progress: Progress, execution: ExecutionSettings, on_event: Cal
         )
     elif begun and wanted != torch.get_num_threads():
         on_event(Notice(f"threads are {wanted} as from its start; execution.threads changes that"))
-    if wanted:
-        torch.set_num_threads(wanted)
     progress.threads = wanted or torch.get_num_threads()
+    torch.set_num_threads(progress.threads)  # once it was called, MKL takes no fewer by itself
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
