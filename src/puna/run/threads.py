@@ -15,7 +15,7 @@ from puna.run import machine
 
 # Turns of libgomp's waiting loop before a thread sleeps; by itself some hundred thousand, milliseconds in
 # which it takes a core from the thread that it waits for.
-SPINS = "1000"
+SPINS = "10000"
 
 
 def bound_spinning() -> None:
