@@ -50,19 +50,9 @@ def generation(peer: str) -> Callable[[], float]:
 
     shape = config("2m")
     if peer == "transformers":
-        from transformers import LlamaConfig, LlamaForCausalLM
+        import train_step
 
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=shape.dim,
-                intermediate_size=shape.ffn_dim,
-                num_hidden_layers=shape.n_layers,
-                num_attention_heads=shape.n_heads,
-                num_key_value_heads=shape.n_kv_heads,
-                vocab_size=shape.vocab_size,
-                max_position_embeddings=shape.max_seq_len,
-            )
-        ).eval()
+        model = train_step.transformers_model(shape, use_cache=True).eval()
         prompt = torch.tensor([[1, 2, 3, 4]])
 
         def go_on() -> None:

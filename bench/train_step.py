@@ -123,7 +123,8 @@ def theirs(
     return step
 
 
-def transformers(config: LlamaConfig, compiled: bool) -> Step:
+def transformers_model(config: LlamaConfig, use_cache: bool) -> Any:
+    """A model of transformers' of a shape of ours."""
     from transformers import LlamaConfig as Config
     from transformers import LlamaForCausalLM
 
@@ -136,11 +137,15 @@ def transformers(config: LlamaConfig, compiled: bool) -> Step:
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_seq_len,
         attn_implementation="sdpa",
-        use_cache=False,
-        tie_word_embeddings=False,
+        use_cache=use_cache,
+        tie_word_embeddings=config.tie_embeddings,
     )
+    return LlamaForCausalLM(shape)
+
+
+def transformers(config: LlamaConfig, compiled: bool) -> Step:
     return theirs(
-        LlamaForCausalLM(shape),
+        transformers_model(config, use_cache=False),
         lambda run, x, y: F.cross_entropy(run(x).logits.flatten(0, 1), y.flatten()),
         config,
         compiled,

@@ -6,11 +6,10 @@ conditions of its own is not that licence.
 """
 
 import functools
-import json
 import re
-from pathlib import Path
 
 from puna.corpus.record import digest
+from puna.text.lists import listed
 
 # By their names in lower case; "BSD" means two or three clauses, it is not said which.
 PERMITTED = {key.lower(): key for key in ("MIT", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0")}
@@ -166,7 +165,7 @@ _PARTS = {
 # Name and pattern, in the order in which they are looked for; "<...>" is a part that several share.
 _TEXTS = tuple(
     (name, re.compile(re.sub("<[a-z_]+>", lambda part: _PARTS[part[0]], pattern)))
-    for name, pattern in json.loads(Path(__file__).with_name("licence_texts.json").read_text())
+    for name, pattern in listed(__file__, "licence_texts.json")
 )
 _CHOICE = re.compile(
     r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)"

@@ -5,6 +5,7 @@ Both are written and read about a megabyte at a time, so that memory does not gr
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -26,7 +27,7 @@ def characters_of(record: Record) -> int:
     return len(record.text) + RECORD_CHARACTERS
 
 
-class _Batches:
+class _Batches(ABC):
     """Takes records one by one, and hands them on as Arrow tables of about a megabyte of text."""
 
     def __init__(self, schema: Any) -> None:
@@ -54,8 +55,8 @@ class _Batches:
         if self._flushes % BATCHES_RELEASED == 0:
             release_memory()
 
-    def _write(self, rows: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, rows: Any) -> None: ...
 
 
 class Writer(_Batches):

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import re
 import tarfile
 from collections import Counter
@@ -185,18 +184,15 @@ def test_every_marked_word_comes_out_once_or_its_record_has_a_reason(
     assert Counter(MARKED.findall(" ".join(item.text for item in documents))) == Counter(good)
 
 
-RAW = Path(os.environ.get("PUNA_DATA", "")) / "raw"
-
-
 def letters(text: str) -> int:
     return sum(character.isalnum() for character in text)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RAW.is_dir() or not os.environ.get("PUNA_DATA"), reason="no raw data")
-def test_no_file_of_the_raw_folder_loses_its_text() -> None:
+def test_no_file_of_the_raw_folder_loses_its_text(data: Path) -> None:
     """What is plain text already keeps all its letters; of others no record is without text and reason."""
-    for path in sorted(RAW.rglob("*.wet*")):
+    raw_folder = data / "raw"
+    for path in sorted(raw_folder.rglob("*.wet*")):
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         bodies = re.split(rb"\r\n\r\nWARC/1\.0\r\n", raw)
         conversions = [body for body in bodies if b"WARC-Type: conversion" in body[:600]]
@@ -205,12 +201,12 @@ def test_no_file_of_the_raw_folder_loses_its_text() -> None:
         )
         found = sum(letters(item.text) for item in reader("warc")(path) if isinstance(item, RawDocument))
         assert expected and found == expected, path
-    for path in sorted(RAW.rglob("gutenberg/**/*.txt"))[:20]:
+    for path in sorted(raw_folder.rglob("gutenberg/**/*.txt"))[:20]:
         whole = path.read_bytes().decode("utf-8", "replace")
         found = sum(letters(item.text) for item in reader("book")(path) if isinstance(item, RawDocument))
         assert found > 0.5 * letters(whole) or found > 0.5 * (letters(whole) - 40_000), path
     for name, pattern in (("warc", "warc/*.warc*"), ("wikipedia", "wikipedia/*"), ("arxiv", "arxiv/*")):
-        for path in sorted(RAW.glob(pattern)):
+        for path in sorted(raw_folder.glob(pattern)):
             try:
                 items = list(reader(name)(path))
             except UserError:

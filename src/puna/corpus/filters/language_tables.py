@@ -4,10 +4,9 @@ languages.json has the lists. Its scores and shares are measured: `python bench/
 from every second text.
 """
 
-import json
-from pathlib import Path
+from puna.text.lists import listed
 
-_LISTS = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
+_LISTS = listed(__file__, "languages.json")
 
 # Scripts of the labels that are not written in Latin letters alone, by the first word of their letters' names
 # in Unicode. Serbian and others stand in two.

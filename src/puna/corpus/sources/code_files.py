@@ -1,8 +1,9 @@
 """Which files are source code, by their names, and how comments are written in them."""
 
-import json
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
+
+from puna.text.lists import listed
 
 # (what begins a line comment, what begins and ends a block comment)
 CommentMarks = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
@@ -13,7 +14,7 @@ def _listed(marks: list[list[Any]]) -> CommentMarks:
     return tuple(line), tuple((start, end) for start, end in block)
 
 
-_MARKS_AND_SUFFIXES = json.loads(Path(__file__).with_name("comment_marks.json").read_text())
+_MARKS_AND_SUFFIXES = listed(__file__, "comment_marks.json")
 MARKS_BY_SUFFIX = {
     suffix: _listed(marks) for marks, suffixes in _MARKS_AND_SUFFIXES for suffix in suffixes.split()
 }

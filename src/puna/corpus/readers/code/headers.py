@@ -5,12 +5,11 @@ on copyright and licence go. Others in the same comment stay, and so do `#!` and
 other directives, Markdown headings and documentation.
 """
 
-import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from puna.corpus.sources import code_files
+from puna.text.lists import listed
 
 _PROLOGUE = re.compile(
     r"\s*(?:#![^\n]*\n\s*)?(?:<\?(?:php|hh)\b[ \t]*\n?|<\?xml\b[^>\n]*\?>[ \t]*\n?)?"
@@ -35,7 +34,7 @@ _NOTICE = re.compile(
 )
 _TAG = re.compile(r"[@:\\](?:copyright|licen[cs]e|copyleft)\b", re.IGNORECASE)
 # A statement with one of these is about copyright or licence.
-_RIGHTS = re.compile("|".join(json.loads(Path(__file__).with_name("rights.json").read_text())), re.IGNORECASE)
+_RIGHTS = re.compile("|".join(listed(__file__, "rights.json")), re.IGNORECASE)
 # One that follows such a statement and has one of these is so, too.
 _LEGAL = re.compile(
     r"licen[cs]|copyright|warrant|\bliab|redistribut|conditions (?:are|of)|following conditions"

@@ -1,6 +1,5 @@
 """Books as plain text, in the form of Project Gutenberg: header, licence and notes cut, lines unwrapped."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from puna.corpus.readers.web.page import page_text
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.text.characters import UNSPACED_SCRIPTS
+from puna.text.lists import listed
 
 START = re.compile(
     r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*{3}[ \t]*$",
@@ -62,7 +62,7 @@ ENCODING = re.compile(
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # "Transcriber's note" in the languages of most of Gutenberg's books.
-_NOTE_NAMES: str = json.loads(Path(__file__).with_name("names.json").read_text())["transcribers_notes"]
+_NOTE_NAMES: str = listed(__file__, "names.json")["transcribers_notes"]
 # First paragraphs by the producers of the electronic text.
 CREDITS = re.compile(
     r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by"

@@ -4,7 +4,6 @@ The dumps give one 7z archive a site; `7z x SITE.7z Posts.xml` unpacks what is r
 Posts.xml, or the file itself, names its site, by its whole address or as "stackoverflow.com-Posts".
 """
 
-import json
 import re
 import sqlite3
 import zlib
@@ -18,6 +17,7 @@ from puna.corpus.readers.plain.post import html_to_text
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
+from puna.text.lists import listed
 
 QUESTION, ANSWER = "1", "2"
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
@@ -35,9 +35,7 @@ SITE = re.compile(
 LINKED_SITE = re.compile(rf"https?://{SITE.pattern}/(?:questions|q|a|users|tags|posts)/", re.IGNORECASE)
 FEWEST_LINKS, LINKS_LOOKED_AT = 3, 1_000
 # Names of sites of stackexchange.com (stackexchange.com/sites, 2024), for folders that leave out the rest.
-SHORT_NAMES = frozenset(
-    json.loads(Path(__file__).with_name("names.json").read_text())["stackexchange_sites"].split()
-)
+SHORT_NAMES = frozenset(listed(__file__, "names.json")["stackexchange_sites"].split())
 # What a folder's name may have around the name of a site: of dumps, dates, parts and copies.
 AROUND = re.compile(
     r"(?:[-_. ](?:posts|dump|data|xml|7z|\d[\d-]*|part\d*|copy|extracted|unpacked))+$", re.IGNORECASE

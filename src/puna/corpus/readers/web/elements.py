@@ -1,8 +1,8 @@
 """What the elements of a page are for: kinds by their names, and groups by the words of their attributes."""
 
-import json
 import re
-from pathlib import Path
+
+from puna.text.lists import listed
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ MAX_DEPTH, MAX_NODES, MAX_BLOCKS = 512, 200_000, 50_000
 MAX_CLOSED = 64  # open elements that one tag may close
 
 # Words of an element's class, id and role, found anywhere inside a word or (^, $) at its start or end.
-_LISTS = json.loads(Path(__file__).with_name("elements.json").read_text())
+_LISTS = listed(__file__, "elements.json")
 WORDS: dict[str, str] = _LISTS["words"]
 TAGS: dict[str, str] = _LISTS["tags"]
 TAG_GROUPS = names(

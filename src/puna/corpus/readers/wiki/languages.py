@@ -4,11 +4,11 @@ Names are in lower case. The namespaces and magic words are those of the wikis' 
 aliases. languages.json has the lists.
 """
 
-import json
 import re
-from pathlib import Path
 
-_LISTS = json.loads(Path(__file__).with_name("languages.json").read_text())
+from puna.text import lists
+
+_LISTS = lists.listed(__file__, "languages.json")
 
 
 def names(listed: str) -> frozenset[str]:

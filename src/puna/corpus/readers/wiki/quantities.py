@@ -3,12 +3,11 @@
 What is raised or lowered keeps its value: 10²¹, m·s⁻², H₂O, x^{max}.
 """
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from puna.corpus.readers.wiki.languages import SEPARATORS, UNGROUPED_THOUSANDS
+from puna.text import lists
 from puna.text.raised import subscript, superscript
 
 Values = dict[str, str]
@@ -214,7 +213,7 @@ def _before(word: str) -> Callable[[Values, str], str]:
 
 
 # By the function that expands them; "fr:num" on the wiki of one language only, before any "num".
-_NAMES = json.loads(Path(__file__).with_name("quantities.json").read_text())
+_NAMES = lists.listed(__file__, "quantities.json")
 QUANTITIES: dict[Callable[[Values, str], str], str] = {
     **{globals()[f"_{function}"]: names for function, names in _NAMES["functions"].items()},
     **{_before(word): names for word, names in _NAMES["words"].items()},

@@ -8,10 +8,8 @@ of the parameters. A pattern with a missing parameter expands to nothing. A rule
 language only and takes precedence over a rule "s".
 """
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from puna.corpus.readers.wiki.languages import (
     FORMAT_NUMBER,
@@ -19,6 +17,7 @@ from puna.corpus.readers.wiki.languages import (
     names,
 )
 from puna.corpus.readers.wiki.quantities import QUANTITIES, Values, first, listed, number
+from puna.text import lists
 
 KEY = re.compile(r"[\w -]{1,40}")
 FIELD = re.compile(r"\{(\w+)\}")
@@ -206,7 +205,7 @@ def _keys(values: Values, language: str) -> str:
 
 
 # Templates by the pattern or function that expands them.
-PATTERNS: dict[str, list[str]] = json.loads(Path(__file__).with_name("templates.json").read_text())
+PATTERNS: dict[str, list[str]] = lists.listed(__file__, "templates.json")
 FUNCTIONS: dict[Callable[[Values, str], str], str] = {
     **QUANTITIES,
     _citation: "harvtxt, harvard citation text, citeref",
