@@ -34,6 +34,7 @@ WORD = re.compile(r"[^\W\d_]+")
 FLOOR, HIGHEST, BY_WORDS, LETTERS = 0.75, 0.6, 0.6, 800
 SUPPORTS = 0.05  # a frequent word supports a label that the model gives it at this score
 FEWEST, LONG = 0.4, 40  # share of the usual frequent words, and words of a text that is judged by them
+BEYOND_DOUBT = 0.95  # the score of a label that frequent words need not bear out, which takes time
 UNLISTED = frozenset(("vi", *MEMBERS, "id", "ms", "no", "nn"))  # told by letters, or by words of their own
 SHARE = 0.3  # of a right text's share of such words, where it was not measured
 OWN_SCRIPT = 0.1  # share of a text's letters that stand in a script of its language
@@ -131,7 +132,8 @@ def _judge(line: str, scores: _Scores, first: str) -> tuple[str, float]:
     label, score = _without_serbo_croatian(scores, first)
     close = next((group for group in tables.CLOSE if label in group), {label: ""})
     whole = max(score, min(sum(map(scores.of, close)), 1.0))
-    sure = _written_as(label, line) and _certain(label, whole, line) and not _foreign(label, line)
+    sure = _written_as(label, line) and _certain(label, whole, line)
+    sure = sure and (whole >= BEYOND_DOUBT or not _foreign(label, line))
     if not sure or whole < HIGHEST:
         unlikely = _by_own_marks(line.lower())
         if unlikely or not sure:
@@ -208,7 +210,7 @@ def _foreign(label: str, line: str) -> bool:
     """Say whether a long text has so few of a language's frequent words that it is in another: fewer than
     FEWEST of those that a text in it has, and that not by chance, with two standard deviations of a count.
 
-    Scores do not tell: the model is as sure of what is far from all it knows (Yanomami is Albanian at .99).
+    Scores do not tell: the model is sure, too, of what is far from all it knows (Kanuri is Azerbaijani, .86).
     """
     words = len(WORD.findall(line))
     expected = FEWEST * words * tables.SHARES.get(label, 0) / 100
