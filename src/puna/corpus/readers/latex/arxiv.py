@@ -22,6 +22,7 @@ from puna.corpus.readers.latex.macros import Macros, expand_macros, expand_only,
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
+from puna.text.lists import listed
 
 IDENTITY = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/?\d{7})(v\d+)?")
 ENDINGS = (".tex", ".ltx", ".latex")
@@ -83,12 +84,7 @@ THANKS = re.compile(
 INPUTENC = re.compile(
     rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}"
 )
-ENCODINGS = {
-    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9",
-    "latin9": "iso8859-15", "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251",
-    "cp850": "cp850", "cp852": "cp852", "cp866": "cp866", "cp437": "cp437", "koi8-r": "koi8-r",
-    "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
-}  # fmt: skip
+ENCODINGS: dict[str, str] = listed(__file__, "names.json")["encodings"]
 # First bytes of what arXiv has in place of a paper's source, and the reason to skip it.
 NOT_SOURCE = {
     b"%PDF": "PDF without source",
