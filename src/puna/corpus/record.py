@@ -3,9 +3,9 @@
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from puna.errors import UserError
 from puna.run import artifact
@@ -127,29 +127,11 @@ class Record:
 
 @functools.cache
 def document_schema() -> Any:
-    """Return the Arrow schema of a document in the corpus: the first attributes of its Record."""
+    """Return the Arrow schema of a document in the corpus: the attributes of its Record up to the text."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("source", pa.string()),
-            ("url", pa.string()),
-            ("title", pa.string()),
-            ("licence", pa.string()),
-            ("file", pa.string()),
-            ("offset", pa.int64()),
-            ("raw_digest", pa.string()),
-            ("language", pa.string()),
-            ("language_score", pa.float32()),
-            ("alphanumeric_fraction", pa.float32()),
-            ("mean_line_length", pa.float32()),
-            ("perplexity", pa.float32()),
-            ("bucket", pa.string()),
-            ("reference_score", pa.float32()),
-            ("text", pa.string()),
-        ]
-    )
+    columns = list(record_schema())
+    return pa.schema(columns[: 1 + record_schema().get_field_index("text")])
 
 
 @functools.cache
@@ -157,13 +139,9 @@ def record_schema() -> Any:
     """Return the Arrow schema of a record between two steps: its attributes in order, without arrays."""
     import pyarrow as pa
 
-    others = [
-        ("size", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("repeats", pa.string()),
-    ]
-    return pa.schema([*document_schema(), *others])
+    types = {str: pa.string(), int: pa.int64(), float: pa.float32()}
+    kinds = {field.name: (get_args(field.type) or (field.type,))[0] for field in fields(Record)}
+    return pa.schema([(name, types[kind]) for name, kind in kinds.items() if kind in types])
 
 
 @functools.cache

@@ -123,7 +123,7 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
     base = paper.name
     if identity:  # file names leave out the slash of identifiers before 2007
         base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
-    names = _Names(paper.files)
+    names = Names(paper.files)
     roots = _roots(paper.files, names)
     if not roots:
         yield SkippedRecord("no \\documentclass" if paper.files else paper.skip_reason, base, number)
@@ -134,9 +134,9 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
         url = base if identity and mains == 1 and root.kind == "main" else f"{base}/{root.name}"
         text = title = ""
         if root.kind != "again":
-            joined = _Joined(paper.files, root.name, names)
+            joined = Joined(paper.files, root.name, names)
             missing |= dict.fromkeys(joined.missing)
-            text, title = _text_and_title(joined)
+            text, title = text_and_title(joined)
             del joined
         own = {line for line in text.split("\n") if len(line) > 40} if len(roots) > 1 else set()
         if root.kind != "main" and (len(text) < SHORTEST_OTHER_ROOT or 2 * len(own & lines) > len(own)):
@@ -262,7 +262,7 @@ class _Root(NamedTuple):
     kind: Literal["main", "other", "again"]
 
 
-def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
+def _roots(files: dict[str, str], names: "Names") -> list[_Root]:
     """Return the files with \\documentclass that no other file reads in, by folder, the main one first.
 
     That is the one with the longest expansion.
@@ -270,7 +270,7 @@ def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
     included = set().union(*(_targets(files, name, text, names) - {name} for name, text in files.items()))
     by_folder: dict[str, list[tuple[int, str, set[str]]]] = {}
     for name in files:
-        if name not in included and ROOT.search((joined := _Joined(files, name, names)).text):
+        if name not in included and ROOT.search((joined := Joined(files, name, names)).text):
             folder = str(PurePosixPath(name).parent)
             by_folder.setdefault(folder, []).append((-len(joined.text), name, joined.read))
     roots: list[_Root] = []
@@ -286,7 +286,7 @@ def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
     return roots
 
 
-class _Names:
+class Names:
     """What a paper says of where its files are: \\input@path, macros in names, macros that read files in."""
 
     def __init__(self, files: dict[str, str]) -> None:
@@ -340,17 +340,17 @@ def _wanted(match: re.Match[str]) -> str:
     return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
 
 
-def _targets(files: dict[str, str], name: str, text: str, names: _Names) -> set[str]:
+def _targets(files: dict[str, str], name: str, text: str, names: Names) -> set[str]:
     """Return the files that a file reads in."""
     inputs = INPUT.finditer(names.expanded(text))
     targets = (_resolve(files, name, names.plain(_wanted(match)), names.folders) for match in inputs)
     return {target for target in targets if target is not None}
 
 
-class _Joined:
+class Joined:
     """A root file with all that it reads in, in order."""
 
-    def __init__(self, files: dict[str, str], root: str, names: _Names) -> None:
+    def __init__(self, files: dict[str, str], root: str, names: Names) -> None:
         self.files, self.root, self.names, self.room = files, root, names, LONGEST
         self.read = {root}
         self.missing: dict[str, None] = {}  # names of files that are read in and are not there
@@ -404,12 +404,8 @@ class _Joined:
         return has_class, [*parts, (text[at:], None)]
 
 
-def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
-    """Return (text, title) of the paper whose root file is `root`. files: TeX files without comments."""
-    return _text_and_title(_Joined(files, root, _Names(files)))
-
-
-def _text_and_title(joined: _Joined) -> tuple[str, str]:
+def text_and_title(joined: Joined) -> tuple[str, str]:
+    """Return the text and the title of a paper."""
     title, *parts = _split_document(resolve_conditionals(joined.text))
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
     # The body is popped, for it may have many megabytes and is not to be kept beside its expansion.
