@@ -126,7 +126,8 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"d\xff")).mkdir()
     (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
     (tmp_path / "e\n.txt").write_text("A fifth.")
-    text, _, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
+    downloads, training = tmp_path / "scratch", recipe.small_model()
+    text, _, left = discover.recipe("mine", [str(tmp_path)], [], downloads, training)
     assert left == [
         *(
             f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it"

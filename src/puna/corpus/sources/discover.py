@@ -347,7 +347,8 @@ def recipe(
 ) -> tuple[str, str, list[str]]:
     """Write a recipe that reads these paths: (its TOML, the JSON for STATE beside it, what no reader takes).
 
-    training: sections behind those of the corpus. Addresses without a digest are downloaded to find theirs, and left in `downloads` for the run.
+    training: sections behind those of the corpus. Addresses without a digest are downloaded to find theirs,
+    and left in `downloads` for the run.
     """
     collected = _collect(paths)
     for uri in collected.uris.pop("code", []):
