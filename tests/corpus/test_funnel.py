@@ -27,6 +27,17 @@ def test_a_document_counts_up_to_the_step_that_drops_it() -> None:
     assert (stats.licences, stats.languages) == ({"unknown": 1}, {"en": 1})
 
 
+def test_what_was_left_out_is_counted_of_documents_that_are_kept() -> None:
+    stats = SourceStats()
+    for before, reason in ((30, ""), (12, ""), (0, ""), (99, "too short")):
+        record = made(text="ten words.", reason=reason)
+        record.leave_out("boilerplate", before)
+        stats.add(record)
+    expected = {"kept": 30, "left out": 42, "documents that lost over half": 2}
+    assert stats.characters == expected
+    assert funnel.counts_of({"a": stats})["characters"] == {"a": dict(sorted(expected.items()))}
+
+
 ODD = st.text("htps:/[]@.#?%\\ :０。／℀ａéx\t\n\ud800", max_size=20)
 
 

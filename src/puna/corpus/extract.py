@@ -77,7 +77,7 @@ def _opt_outs(settings: OptOutSettings, root: Path) -> Refuses:
 
 
 def _record(raw: RawDocument, file: RawFile, source: SourceSettings) -> Record:
-    return Record(
+    record = Record(
         source=source.name,
         file=file.name,
         url=raw.url,
@@ -87,6 +87,8 @@ def _record(raw: RawDocument, file: RawFile, source: SourceSettings) -> Record:
         raw_digest=raw.raw_digest,
         text=raw.text,
     )
+    record.leave_out(raw.cut, raw.whole - len(raw.text))
+    return record
 
 
 def _stop_at_other_encodings(raw: SkippedRecord, source: SourceSettings, settings: CorpusSettings) -> None:

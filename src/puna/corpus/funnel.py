@@ -32,6 +32,7 @@ class SourceStats:
         self.languages: Counter[str] = Counter()
         self.buckets: Counter[str] = Counter()
         self.hosts: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()  # of documents that are kept
 
     def add(self, record: Record) -> None:
         """Count one record."""
@@ -46,6 +47,9 @@ class SourceStats:
             return
         self.licences[record.licence or "unknown"] += 1
         self.languages[record.language or "unknown"] += 1
+        self.characters["kept"] += len(record.text)
+        self.characters["left out"] += record.left_out_characters
+        self.characters["documents that lost over half"] += record.left_out_characters > len(record.text)
         if record.bucket:
             self.buckets[record.bucket] += 1
         if host := _host(record.url):
@@ -76,7 +80,7 @@ class SourceStats:
 def counts_of(stats: dict[str, SourceStats]) -> dict[str, Any]:
     """Return the counts of all sources, by what is counted and source."""
     counts: dict[str, Any] = {"sources": {name: own.funnel() for name, own in stats.items()}}
-    for key in ("dropped", "licences", "languages"):
+    for key in ("dropped", "licences", "languages", "characters"):
         counts[key] = {name: dict(sorted(getattr(own, key).items())) for name, own in stats.items()}
     counts["buckets"] = {
         name: dict(sorted(own.buckets.items())) for name, own in stats.items() if own.buckets

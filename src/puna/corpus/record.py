@@ -22,7 +22,8 @@ class RawDocument:
 
     url: address where it was published, or a stable name inside its file. offset: start of the record in its
     raw file, in bytes where the format has byte positions, else a running number. raw_digest: digest of the
-    raw record that the text was extracted from.
+    raw record that the text was extracted from. whole: characters of what the text was cut from, 0 where
+    nothing was cut; cut: what was, as "boilerplate".
     """
 
     url: str
@@ -31,6 +32,8 @@ class RawDocument:
     raw_digest: str
     title: str = ""
     licence: str = ""
+    whole: int = 0
+    cut: str = ""
 
     def __post_init__(self) -> None:
         from puna.text.invisible import without_invisible  # which loads numpy
@@ -74,7 +77,8 @@ class Record:
     id: digest of the text, so equal texts have equal ids whatever their source; "" until it is taken, and for
     good where no text was found. source, url, file, offset: where it comes from; title, licence, raw_digest:
     as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where the source
-    does not ask for them. size: of the text, in bytes.
+    does not ask for them. left_out: what was cut from it, with the characters of each cut, as "boilerplate
+    1,205, repeated lines 80"; left_out_characters: their sum. size: of the text, in bytes.
     reason: why it was dropped, a short fixed phrase; "" while it is in. detail: for people, more about the
     reason, or what was replaced in the text. repeats: id of the document that it repeats, if that is why.
     """
@@ -94,6 +98,8 @@ class Record:
     perplexity: float | None = None
     bucket: str | None = None
     reference_score: float | None = None
+    left_out: str = ""
+    left_out_characters: int = 0
     text: str = ""
     size: int = 0
     reason: str = ""
@@ -108,9 +114,19 @@ class Record:
         """Take id and size of the text."""
         self.id, self.size = digest(self.text), len(self.text.encode())
 
-    def change(self, text: str) -> None:
-        """Replace the text; what was measured of it is to be taken anew, but for its language and scores."""
+    def change(self, text: str, cut: str) -> None:
+        """Replace the text by what is left of it. cut: what went.
+
+        What was measured of it is to be taken anew, but for its language and scores.
+        """
+        self.leave_out(cut, len(self.text) - len(text))
         self.text, self.id, self.size, self.signature = text, "", 0, None
+
+    def leave_out(self, cut: str, characters: int) -> None:
+        """Tell what was cut from the text, if anything."""
+        if characters > 0:
+            self.left_out = f"{self.left_out}{', ' * bool(self.left_out)}{cut} {characters:,}"
+            self.left_out_characters += characters
 
     def drop(self, reason: str, detail: str = "", repeats: str = "") -> None:
         """Give the reason why it does not come into the corpus; of its text an excerpt stays."""
@@ -157,8 +173,8 @@ def dropped_schema() -> Any:
     """Return the Arrow schema of the list of dropped records."""
     import pyarrow as pa
 
-    names = ("source", "file", "offset", "url", "reason", "detail", "repeats", "excerpt")
-    return pa.schema([(name, pa.int64() if name == "offset" else pa.string()) for name in names])
+    names = ("source", "file", "offset", "url", "reason", "detail", "repeats", "left_out")
+    return pa.schema([*(record_schema().field(name) for name in names), ("excerpt", pa.string())])
 
 
 def documents_folder(run: Path) -> Path:

@@ -56,7 +56,7 @@ class RepeatedLines:
                 if self.join and "\n\n\n" in text:
                     text = BLANK_LINES.sub("\n\n", text)
             if text:
-                record.text = text
+                record.change(text, "repeated lines")
             else:  # its excerpt is of what it had
                 record.id, record.size = digest(""), 0
                 record.drop("only repeated lines")

@@ -99,7 +99,9 @@ class PrivateData:
 
     def apply(self, records: list[Record]) -> None:
         for record in records:
-            record.text, in_text = scrub(record.text, self.kinds)
+            text, in_text = scrub(record.text, self.kinds)
+            if in_text.total():
+                record.change(text, "personal data")
             record.title, in_title = scrub(record.title, self.kinds)
             record.url, in_url = scrub_url(record.url, self.kinds)
             record.detail = told(in_text + in_title + in_url)

@@ -380,3 +380,36 @@ def test_a_second_root_that_reads_the_same_files_is_the_same_text_again(tmp_path
     )
     reasons = [item.reason if isinstance(item, SkippedRecord) else "" for item in items]
     assert reasons == ["", "other root of the same folder"]
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "single", "bulk"])
+def test_what_is_too_long_for_a_paper_has_a_row(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arxiv, "LONGEST", 2_000)
+    root, long = PAPER.encode(), b"% " + b"x" * 3_000
+    if form == "folder":
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "main.tex").write_bytes(root)
+        (tmp_path / "p" / "z.tex").write_bytes(long)
+        items = list(arxiv.read(tmp_path / "p"))
+    elif form == "tar":
+        items = read(tmp_path / "p.tar", tar(main_dot_tex=root, z_dot_tex=long))
+    elif form == "single":
+        items = read(tmp_path / "p.tex", long)
+    else:
+        packed = {"2401.00001_dot_gz": gzip.compress(root), "2401.00002_dot_gz": gzip.compress(long)}
+        items = read(tmp_path / "p.tar", tar(**packed))
+    reasons = [item.reason for item in items if isinstance(item, SkippedRecord)]
+    texts = [item for item in items if isinstance(item, RawDocument)]
+    assert reasons == [arxiv.TOO_LONG] and len(texts) == (form != "single")
+    assert all(text.whole > len(text.text) and text.cut for text in texts)
+
+
+def test_files_that_go_beyond_a_paper_or_lie_too_deep_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"f{number}.tex": rf"\input{{f{number + 1}}}" for number in range(30)} | {"f30.tex": "End."}
+    joined = arxiv.Joined(files, "f0.tex", arxiv.Names(files))
+    assert "End." not in joined.text and joined.missing == {"f21.tex": "files lie too deep in each other"}
+    monkeypatch.setattr(arxiv, "LONGEST", 2_000)
+    files = {"m.tex": r"\input{a}\input{b}", "a.tex": "x" * 3_000, "b.tex": "y"}
+    assert arxiv.Joined(files, "m.tex", arxiv.Names(files)).missing == {"b.tex": arxiv.TOO_LONG}

@@ -91,7 +91,9 @@ NOT_SOURCE = {
     b"%!PS": "PostScript without source",
     b"%auto-ignore": "withdrawn",
 }
-DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
+DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters, and bytes, of a paper
+TOO_LONG = "paper over 20 MB"
+CUT = "preamble, title page and bibliography"
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,16 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
     roots = _roots(paper.files, names)
     if not roots:
         yield SkippedRecord("no \\documentclass" if paper.files else paper.skip_reason, base, number)
-    missing: dict[str, None] = {}
+    missing: dict[str, str] = {}
     mains = sum(root.kind == "main" for root in roots)
     lines: set[str] = set()  # long ones of the texts so far
     for offset, root in enumerate(roots, number):
         url = base if identity and mains == 1 and root.kind == "main" else f"{base}/{root.name}"
-        text = title = ""
+        text, title, whole = "", "", 0
         if root.kind != "again":
             joined = Joined(paper.files, root.name, names)
-            missing |= dict.fromkeys(joined.missing)
+            missing |= joined.missing
+            whole = len(joined.text)
             text, title = text_and_title(joined)
             del joined
         own = {line for line in text.split("\n") if len(line) > 40} if len(roots) > 1 else set()
@@ -143,23 +146,25 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
             yield SkippedRecord("other root of the same folder", url, offset)
         elif text:
             lines |= own
-            yield RawDocument(url, text, offset, paper.raw_digest, title)
+            yield RawDocument(url, text, offset, paper.raw_digest, title, whole=whole, cut=CUT)
         else:
             yield SkippedRecord("no text", url, offset)
-    for offset, name in enumerate(missing, number + len(roots)):
-        yield SkippedRecord("file read in is not there", f"{base}/{name}", offset)
+    for offset, (name, reason) in enumerate(missing.items(), number + len(roots)):
+        yield SkippedRecord(reason, f"{base}/{name}", offset)
     skipped = paper.skipped if paper.files else ()
     for offset, (name, reason) in enumerate(skipped, number + len(roots) + len(missing)):
         yield SkippedRecord(reason, f"{base}/{name}", offset)
 
 
-def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -> _Paper:
-    """Decode a paper's files. raw: their content by path."""
+def _paper(
+    name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file", too_long: Sequence[str] = ()
+) -> _Paper:
+    """Decode a paper's files. raw: their content by path. too_long: files that were too large to be read."""
     named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
     encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
     files: dict[str, str] = {}
-    skipped = []
+    skipped = [(inside, TOO_LONG) for inside in too_long]
     for inside, content in sorted(raw.items()):
         text = streams.decode(content, encoding)
         if text is None:
@@ -169,26 +174,34 @@ def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -
     known = blocks(files.values())
     files = {inside: strip_comments(text, known, mask=True) for inside, text in files.items()}
     joined = b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))
-    return _Paper(name, files, digest(joined), skip_reason, tuple(skipped))
+    return _Paper(name, files, digest(joined), TOO_LONG if too_long else skip_reason, tuple(skipped))
 
 
 def _papers(path: Path) -> Iterator[_Paper]:
     if path.is_dir():
         children = sorted(child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
-        files = [child for child in children if child.is_file()]
-        raw = {file.relative_to(path).as_posix(): file.read_bytes()[:LONGEST] for file in files}
-        yield _paper(path.name, raw)
+        raw, too_long, room = {}, [], LONGEST
+        for file in filter(Path.is_file, children):
+            inside, size = file.relative_to(path).as_posix(), file.stat().st_size
+            if size > room:
+                too_long.append(inside)
+                continue
+            raw[inside] = file.read_bytes()
+            room -= size
+        yield _paper(path.name, raw, too_long=too_long)
         return
     unpacked = _Reader(streams.chunks(path))
     head = unpacked.peek(512)
     if head[257:262] == b"ustar":
         yield from _from_tar(path.name, unpacked)
     else:
-        yield _single(path.name, unpacked.read(LONGEST))
+        yield _single(path.name, unpacked.read(LONGEST + 1))
 
 
 def _single(name: str, content: bytes) -> _Paper:
     """Return a paper that came as one file, or the reason to skip it where that is not its source."""
+    if len(content) > LONGEST:
+        return _paper(name, {}, TOO_LONG)
     if content[257:262] == b"ustar":
         return next(_from_tar(name, _Reader(iter([content]))), _paper(name, {}))
     start = content.lstrip()
@@ -201,25 +214,28 @@ def _single(name: str, content: bytes) -> _Paper:
 def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
     """Read the papers packed inside an archive, then the paper that its own TeX files make, if any."""
     raw: dict[str, bytes] = {}
+    too_long: list[str] = []
     size = papers = 0
     try:
         with tarfile.open(fileobj=unpacked, mode="r|", errorlevel=0) as archive:
             for item in archive:
                 inside = PurePosixPath(item.name)
-                if not item.isfile() or item.size > LONGEST or not (opened := archive.extractfile(item)):
+                if not item.isfile() or not (opened := archive.extractfile(item)):
                     continue
                 if inside.suffix.lower() in (".gz", ".pdf") and IDENTITY.fullmatch(inside.stem):
                     papers += 1
-                    yield _packed_paper(inside.name, opened.read())
-                elif inside.suffix.lower() in ENDINGS and size + item.size <= LONGEST:
+                    yield _packed_paper(inside.name, opened.read(LONGEST + 1))
+                elif inside.suffix.lower() in ENDINGS and size + item.size > LONGEST:
+                    too_long.append(inside.as_posix())
+                elif inside.suffix.lower() in ENDINGS:
                     raw[inside.as_posix()] = opened.read()
                     size += item.size
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"the tar archive is damaged or ends early, at byte {unpacked.position:,} of what it unpacks to"
         ) from error
-    if raw or not papers:
-        yield _paper(name, raw)
+    if raw or too_long or not papers:
+        yield _paper(name, raw, too_long=too_long)
 
 
 def _packed_paper(name: str, content: bytes) -> _Paper:
@@ -228,7 +244,7 @@ def _packed_paper(name: str, content: bytes) -> _Paper:
     import zlib
 
     try:
-        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST))
+        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST + 1))
     except zlib.error:
         return _paper(name, {}, "damaged gzip member")
 
@@ -353,7 +369,7 @@ class Joined:
     def __init__(self, files: dict[str, str], root: str, names: Names) -> None:
         self.files, self.root, self.names, self.room = files, root, names, LONGEST
         self.read = {root}
-        self.missing: dict[str, None] = {}  # names of files that are read in and are not there
+        self.missing: dict[str, str] = {}  # files that are read in and left out, and why
         only = INCLUDE_ONLY.search(files[root])
         self.only = {name.strip() for name in only[1].split(",")} if only else None
         self._parts: dict[tuple[str, bool], tuple[bool, list[tuple[str, str | None]]]] = {}
@@ -365,6 +381,8 @@ class Joined:
         above: the files that it is read by. alone: one of them has a preamble, so its own is left out.
         """
         if name in above or len(above) > DEEPEST or self.room < 0:
+            if name not in above:
+                self.missing[name] = TOO_LONG if self.room < 0 else "files lie too deep in each other"
             return ""
         if (name, alone) not in self._parts:
             self._parts[name, alone] = self._split(name, alone)
@@ -396,7 +414,7 @@ class Joined:
             if target is not None:
                 self.read.add(target)
             elif not NO_TEXT.search(wanted):
-                self.missing[wanted] = None
+                self.missing[wanted] = "file read in is not there"
             if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
                 target = None
             parts.append((text[at : match.start()], target))

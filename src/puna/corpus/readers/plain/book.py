@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.page import read_page
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.text.characters import UNSPACED_SCRIPTS
@@ -105,7 +105,8 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         yield SkippedRecord(streams.TOO_LARGE, path.name, 0)
         return
     if b"<html" in raw[:2000].lower():
-        title, text = page_text(raw)
+        page = read_page(raw)
+        title, text, whole = page.title, page.text, page.whole
         body, is_gutenberg = _without_frame(text)
         body = without_notes(body)
     else:
@@ -114,6 +115,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
             yield SkippedRecord("not text", path.name, 0)
             return
         text = decoded.replace("\r\n", "\n").replace("\r", "\n")
+        whole = len(text)
         heading = TITLE.search(text[:HEAD_CHARACTERS])
         title = " ".join(heading.group(1).split()) if heading else ""
         body, is_gutenberg = _without_frame(text)
@@ -123,7 +125,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
     licence = "public domain (Project Gutenberg)" if is_gutenberg else ""
     if body:
-        yield RawDocument(path.name, body, 0, digest(raw), title, licence)
+        yield RawDocument(path.name, body, 0, digest(raw), title, licence, whole, "header, licence and notes")
     else:
         yield SkippedRecord("no text", path.name, 0)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from puna.corpus.readers.web import http
 from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
 from puna.corpus.readers.web.nature import is_packed
-from puna.corpus.readers.web.page import NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
+from puna.corpus.readers.web.page import CUT, NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
 from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
@@ -56,8 +56,8 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
             if page.reason:
                 yield SkippedRecord(page.reason, item.url, item.offset)
             else:
-                raw_digest = digest(item.body)
-                yield RawDocument(item.url, page.text, item.offset, raw_digest, page.title, page.licence)
+                where = item.url, page.text, item.offset, digest(item.body)
+                yield RawDocument(*where, page.title, page.licence, page.whole, CUT)
 
 
 def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:

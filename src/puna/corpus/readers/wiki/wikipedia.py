@@ -24,6 +24,7 @@ GENERATOR = re.compile(r"MediaWiki 1\.(\d+)\.\d+(?:-wmf\.(\d+))?")
 FIRST_LATER = (41, 13)  # MediaWiki 1.41.0-wmf.13 ran on Wikipedia from the week after
 DROPPED_NAMESPACE_KEYS = ("-2", "6", "14")  # media, file, category
 REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language, as #WEITERLEITUNG [[...]]
+CUT = "markup, references, tables and lists of links"
 LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 
@@ -91,4 +92,5 @@ def _article(
     body = plain(text, dropped_namespaces, title, language)
     if not body:
         return SkippedRecord("no text", url, number)
-    return RawDocument(url, f"{title}\n\n{body}", number, digest(text), title)
+    body = f"{title}\n\n{body}"
+    return RawDocument(url, body, number, digest(text), title, whole=len(text), cut=CUT)
