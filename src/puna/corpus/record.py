@@ -23,7 +23,8 @@ class RawDocument:
     url: address where it was published, or a stable name inside its file. offset: start of the record in its
     raw file, in bytes where the format has byte positions, else a running number. raw_digest: digest of the
     raw record that the text was extracted from. whole: characters of what the text was cut from, 0 where
-    nothing was cut; cut: what was, as "boilerplate".
+    nothing was cut; cut: what was, as "boilerplate". date: the day on which it was captured or last changed,
+    as its source says, "2024-03-31"; "" unknown.
     """
 
     url: str
@@ -34,6 +35,7 @@ class RawDocument:
     licence: str = ""
     whole: int = 0
     cut: str = ""
+    date: str = ""
 
     def __post_init__(self) -> None:
         from puna.text.invisible import without_invisible  # which loads numpy
@@ -75,10 +77,10 @@ class Record:
     """One record of a raw file on its way through the steps: a document, as long as it has no reason.
 
     id: digest of the text, so equal texts have equal ids whatever their source; "" until it is taken, and for
-    good where no text was found. source, url, file, offset: where it comes from; title, licence, raw_digest:
-    as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where the source
-    does not ask for them. left_out: what was cut from it, with the characters of each cut, as "boilerplate
-    1,205, repeated lines 80"; left_out_characters: their sum. size: of the text, in bytes.
+    good where no text was found. source, url, file, offset: where it comes from; title, licence, date,
+    raw_digest: as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where
+    the source does not ask for them. left_out: what was cut from it, with the characters of each cut, as
+    "boilerplate 1,205, repeated lines 80"; left_out_characters: their sum. size: of the text, in bytes.
     reason: why it was dropped, a short fixed phrase; "" while it is in. detail: for people, more about the
     reason, or what was replaced in the text. repeats: id of the document that it repeats, if that is why.
     """
@@ -88,6 +90,7 @@ class Record:
     url: str = ""
     title: str = ""
     licence: str = ""
+    date: str = ""
     file: str = ""
     offset: int = 0
     raw_digest: str = ""

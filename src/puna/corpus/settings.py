@@ -40,7 +40,7 @@ class SourceSettings(BaseModel):
         "each with !MEMBERS (a glob) for files in an archive",
     )
     licence: str = Field("", description="licence of documents that do not name their own")
-    origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
+    origin: Literal["", "public", "licensed", "private", "crawled", "user", "synthetic"] = Field(
         "",
         description="under what the public summary lists it; default: by its reader, and files of your own "
         "are left open",

@@ -7,6 +7,7 @@ the file.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class _Page(NamedTuple):
     content_type: str
     url: str
     offset: int
+    date: str = ""
 
 
 def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedRecord]:
@@ -57,7 +59,7 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
                 yield SkippedRecord(page.reason, item.url, item.offset)
             else:
                 where = item.url, page.text, item.offset, digest(item.body)
-                yield RawDocument(*where, page.title, page.licence, page.whole, CUT)
+                yield RawDocument(*where, page.title, page.licence, page.whole, CUT, item.date)
 
 
 def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:
@@ -135,7 +137,10 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
             return SkippedRecord(TRUNCATED, url, offset)
     if not ahead and _is_member_damaged(archive, offset):
         return SkippedRecord(TRUNCATED, url, offset)
-    return _content(headers, payload, url, offset)
+    item, day = _content(headers, payload, url, offset), headers.get("warc-date", "")[:10]
+    if isinstance(item, _Page):
+        return item._replace(date=day)
+    return replace(item, date=day) if isinstance(item, RawDocument) else item
 
 
 def _skip_large(archive: Archive, size: int, url: str, offset: int) -> SkippedRecord:

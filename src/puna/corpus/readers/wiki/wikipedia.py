@@ -51,8 +51,9 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
             try:
                 item = _article(element, base, language, frozenset(dropped_namespaces), number, refuses)
                 if isinstance(item, RawDocument):
-                    stated = licence if licence == LATER_LICENCE else _licence(_day(element))
-                    item = replace(item, licence=stated)
+                    day = _day(element)
+                    stated = licence if licence == LATER_LICENCE else _licence(day.replace("-", ""))
+                    item = replace(item, licence=stated, date=day)
             except UnicodeDecodeError:  # a character reference to a surrogate
                 item = SkippedRecord("not text", "", number)
             yield item
@@ -65,9 +66,9 @@ def _licence(day: str) -> str:
 
 
 def _day(page: Any) -> str:
-    """Return the day of a page's last revision, as "20230607"; "" where it names none."""
+    """Return the day of a page's last revision, as "2023-06-07"; "" where it names none."""
     stamps = [element.text or "" for element in page.iter("{*}timestamp")]
-    return max(stamps, default="")[:10].replace("-", "")
+    return max(stamps, default="")[:10]
 
 
 def _article(
