@@ -211,7 +211,7 @@ def puna_removes_lines(folder: Path) -> Work:
             kept = keep[done : done + text.count("\n") + 1]
             done += len(kept)
             if not kept.all():
-                text = lines.keep_lines([text], np.array([0, len(kept)]), kept)[0].strip("\n")
+                text = lines.keep_lines(text, kept).strip("\n")
                 text = lines.BLANK_LINES.sub("\n\n", text)
             if text:
                 yield {**document, "text": text}

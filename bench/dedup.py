@@ -65,8 +65,7 @@ def python_shingles(text: str) -> list[str]:
 def dedup_lines(texts: list[str]) -> None:
     seen = lines.HashSet(512 << 20)
     for text in texts:
-        hashes, offsets = lines.line_hashes([text])
-        lines.keep_lines([text], offsets, seen.mark_new(hashes))
+        lines.keep_lines(text, seen.mark_new(lines.line_hashes([text])[0]))
 
 
 def dedup_lines_python(texts: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from puna.run import machine
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("PUNA_BENCH_RESULTS") or Path(__file__).parent / "results")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(5)]
     for line in [head, *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
     # A result names no folder of one machine.
     raw = os.path.join(os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw")

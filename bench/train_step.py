@@ -1,7 +1,7 @@
 """One training step against other codebases on identical work: the same shape, tokens, AdamW and clipping,
 taking turns in one run.
 
-    python bench/train_step.py [--shape S|M|all] [--rounds 7] [--without-compiled]
+    python bench/train_step.py [--shape S|M|1B|all] [--rounds 7] [--without-compiled] [--without-memory]
 
 Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which are taken where `peers/` has
 them:
@@ -15,7 +15,8 @@ of the step's own matrix products through torch.mm, at their shapes and in their
 beside it that of one large product. A share counts the products' operations alone, or with attention's own
 (of causal scores, each once). The peak memory of the whole process and the bytes held between forward and
 backward are measured in processes of their own. On a machine with CUDA everyone runs there, in bfloat16 with
-weights in float32.
+weights in float32, and a step has 16,384 tokens in place of 4,096; 1B is for such a machine alone, and no
+part of all.
 """
 
 import argparse
@@ -47,10 +48,14 @@ PEERS = Path(__file__).parents[1] / "peers"
 SHAPES = {
     "S": {"dim": 288, "n_layers": 6, "n_heads": 6, "ffn_dim": 768, "vocab_size": 4096, "max_seq_len": 256},
     "M": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000, "max_seq_len": 512},
-}
-TOKENS = 4096
+    "1B": {
+        "dim": 2048, "n_layers": 16, "n_heads": 16, "ffn_dim": 5632, "vocab_size": 32000, "max_seq_len": 2048
+    },
+}  # fmt: skip
+ALL = ("S", "M")
 OURS = ("puna", "puna none", "puna full", "puna compiled")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOKENS = 16_384 if DEVICE == "cuda" else 4096
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # of activations and products
 Step = Callable[[], float]
 
@@ -347,6 +352,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--without-compiled", action="store_true")
+    parser.add_argument("--without-memory", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -360,9 +366,10 @@ def main() -> None:
         if there(name) and not (options.without_compiled and name.endswith("compiled"))
     ]
     found = []
-    for shape in SHAPES if options.shape == "all" else [options.shape]:
+    for shape in ALL if options.shape == "all" else [options.shape]:
         found += speed(shape, names, options.rounds)
-        found += memory(shape, [name for name in names if not name.endswith("compiled")])
+        if not options.without_memory:
+            found += memory(shape, [name for name in names if not name.endswith("compiled")])
     versions = {"llama2.c": "model.py of its public repository"}
     for package in ("transformers", "litgpt"):
         try:

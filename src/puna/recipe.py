@@ -49,6 +49,18 @@ RENAMED = {  # keys of earlier versions, and what they are called now
     "train.compile": "execution.compile",
     "train.checkpoint_steps": "execution.checkpoint_steps",
 }
+SMALL_MODEL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
+    "tokenizer": ["vocab_size = 4096"],
+    "tokens": ['small_sources = "leave out"', "maximum_epochs = 100"],
+    "model": ['size = "2m"'],
+    "train": [
+        "steps = 600",
+        "batch_sequences = 16",
+        "sequence_length = 256",
+        "learning_rate = 3e-3",
+        "warmup_steps = 20",
+    ],
+}
 TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
 
@@ -172,6 +184,11 @@ def is_shipped(name: str) -> bool:
     )
 
 
+def small_model() -> str:
+    """Return the TOML of the sections that train a small model on any corpus."""
+    return "\n".join(line for name, keys in SMALL_MODEL.items() for line in (f"[{name}]", *keys, ""))
+
+
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe. `overrides` are `section.key=value` with the value in TOML or a bare word. A value has
     to be of its key's own type: "2", 2.0 and true are no 2.
@@ -180,8 +197,6 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     recipe, problems, missing = _read(path, overrides)
     if missing:
-        from puna.corpus.sources.discover import SMALL_MODEL
-
         told = (
             f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); "
             "for a small model, write"

@@ -53,6 +53,7 @@ def test_what_it_leaves(made: Path) -> None:
         "dropped.parquet",
         "data_card.md",
         "public_summary.md",
+        "domains.csv",
         "datasets.parquet",
     }
     page = (made / "corpus.html").read_text()
@@ -61,6 +62,8 @@ def test_what_it_leaves(made: Path) -> None:
     card = (documents / "data_card.md").read_text()
     assert "## Why records were dropped" in card
     assert "| datasets | texts of a published dataset | 14 |" in card
+    hosts = (documents / "domains.csv").read_text().splitlines()
+    assert hosts[0] == "source,host,bytes" and hosts[1].startswith("datasets,example.org,")
 
 
 def test_again_is_nothing_to_do_and_the_recipe_runs(made: Path) -> None:

@@ -16,11 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from puna.corpus.cards import public_summary
 from puna.corpus.dedup.sentences import REPEATED
 from puna.corpus.filters import heuristics
 from puna.corpus.record import digest
-from puna.corpus.settings import SourceSettings
 
 from .driver import STOPPED
 from .test_pipeline import content
@@ -289,35 +287,6 @@ def test_opt_outs_and_privacy(village: Any, tmp_path: Path) -> None:
     assert (
         "| rows | texts of a published dataset | 1 |" in summary.partition("### 2.6")[2]
     )  # whose, its recipe does not say
-
-
-@pytest.mark.parametrize(
-    ("origin", "section"), [("private", "2.2"), ("crawled", "2.3"), ("user", "2.4"), ("public", "2.1")]
-)
-def test_the_public_summary_lists_a_source_where_its_recipe_says(
-    tmp_path: Path, origin: str, section: str
-) -> None:
-    path = write(tmp_path / "letters.txt", [text(1)])
-    _, out = run(
-        job(tmp_path, "out", {"letters": [path]}, sources={"letters": {"reader": "lines", "origin": origin}})
-    )
-    parts = (out / "public_summary.md").read_text().split("### ")
-    assert [part[:3] for part in parts if "letters" in part and not part.startswith("1")] == [section]
-
-
-def test_where_a_source_stands_without_a_word_of_its_recipe() -> None:
-    near, far = "page.html", f"https://example.org/page.html#sha256={'0' * 64}"
-    cases = [
-        ("html", near, ""),
-        ("html", far, "crawled"),
-        ("warc", "a.warc", "crawled"),
-        ("lines", near, ""),
-        ("lines", far, "public"),
-        ("wikipedia", "dump.xml", "public"),
-    ]
-    for reader, uri, origin in cases:
-        source = SourceSettings.model_validate({"name": "a", "reader": reader, "uris": [uri]})
-        assert public_summary._origin(source) == origin
 
 
 def test_what_a_filter_dropped_says_by_how_much(tmp_path: Path) -> None:

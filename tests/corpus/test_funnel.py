@@ -27,6 +27,17 @@ def test_a_document_counts_up_to_the_step_that_drops_it() -> None:
     assert (stats.licences, stats.languages) == ({"unknown": 1}, {"en": 1})
 
 
+def test_what_was_left_out_is_counted_of_documents_that_are_kept() -> None:
+    stats = SourceStats()
+    for before, reason in ((30, ""), (12, ""), (0, ""), (99, "too short")):
+        record = made(text="ten words.", reason=reason)
+        record.leave_out("boilerplate", before)
+        stats.add(record)
+    expected = {"kept": 30, "left out": 42, "documents that lost over half": 2}
+    assert stats.characters == expected
+    assert funnel.counts_of({"a": stats})["characters"] == {"a": dict(sorted(expected.items()))}
+
+
 ODD = st.text("htps:/[]@.#?%\\ :０。／℀ａéx\t\n\ud800", max_size=20)
 
 
@@ -53,10 +64,14 @@ def test_the_hosts_with_most_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         stats.add(made(f"https://Host{number % 10}.example:8080/{number}", size=number))
     assert len(stats.hosts) == 10 and stats.top_hosts() == {"host9.example": 28}
+    assert len(stats.top_hosts(share=0.11)) == 2
     assert list(stats.top_hosts(share=0.3)) == ["host9.example", "host8.example", "host7.example"]
     monkeypatch.setattr(funnel, "MOST_HOSTS", 10)
     stats.add(made("https://late.example/", size=100))
-    assert stats.hosts["others"] == 100 and "late.example" not in stats.hosts
+    assert stats.hosts[funnel.POOLED] == 100 and "late.example" not in stats.hosts
+    assert list(stats.top_hosts()) == ["host9.example"]
+    hosts = funnel.counts_of({"a": stats})["hosts"]["a"]
+    assert hosts == {"hosts": 10, "top": {"host9.example": 28}, "pooled": 100, "listed": 1}
 
 
 def test_counts_go_on_from_what_json_holds() -> None:

@@ -48,14 +48,16 @@ def test_a_changed_text_is_measured_anew_and_others_are_not() -> None:
     one, other = Record(text="words " * 9), Record(text="words " * 9)
     measure = Heuristics(minimum_characters=20)
     measure.apply([one, other])
-    one.change("no more than this much")
+    one.change("no more than this much", "words")
     other.mean_line_length = 7.0
     measure.apply([one, other])
     assert (one.id, one.size, one.mean_line_length) == (digest(one.text), 22, 22.0)
     assert (other.id, other.mean_line_length, other.reason) == (digest(other.text), 7.0, "")
-    one.change("too little")
+    one.change("too little", "more words")
     measure.apply([one])
     assert (one.reason, one.id) == ("too short", digest("too little"))
+    assert (one.left_out, one.left_out_characters) == ("words 32, more words 12", 44)
+    assert (other.left_out, other.left_out_characters) == ("", 0)
 
 
 def test_a_record_is_read_as_its_file_has_the_columns() -> None:

@@ -227,16 +227,22 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     assert printed[1] == printed[0] and printed[2] == printed[0]
 
 
-def test_packed_documents_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("takes_groups", [True, False], ids=["torch 2.12", "torch 2.11"])
+def test_packed_documents_on_a_gpu(takes_groups: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which documents flash attention gets; it is replaced by one dense call a document."""
     from torch.nn.attention import varlen
 
-    signature = inspect.signature(varlen.varlen_attn)
+    parameters = dict(inspect.signature(varlen.varlen_attn).parameters)
+    if not takes_groups:
+        parameters.pop("enable_gqa", None)
+    signature = inspect.Signature(list(parameters.values()))
+    monkeypatch.setattr(kernels, "VARLEN_TAKES_GROUPS", takes_groups)
 
     def document_by_document(*arguments: Any, **options: Any) -> torch.Tensor:
         given = signature.bind(*arguments, **options).arguments
         q, k, v, cu_seqlens = (given[name] for name in ("query", "key", "value", "cu_seq_q"))
-        assert given["window_size"] == (-1, 0) and given["enable_gqa"]
+        assert given["window_size"] == (-1, 0) and given.get("enable_gqa", False) == takes_groups
+        assert (k.shape[1] == q.shape[1]) != takes_groups
         assert cu_seqlens.dtype == torch.int32 and torch.equal(cu_seqlens, given["cu_seq_k"])
         assert given["max_q"] == given["max_k"] >= cu_seqlens.diff().max()
         outputs = []

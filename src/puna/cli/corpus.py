@@ -127,12 +127,14 @@ def _written_recipe(folder: Path, paths: list[str], codes: list[str], view: "Con
 
     Where the folder has a recipe, that stays until the run of the new one, in the block, has ended well.
     """
+    from puna import recipe as recipes
     from puna.corpus.sources import discover, fetch
     from puna.run.artifact import write_atomically
 
     discover.check(folder, paths)
     view.begin(paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", folder)
-    text, state, unread = discover.recipe(folder.name, paths, codes, folder / ".scratch" / fetch.DOWNLOADS)
+    downloads, training = folder / ".scratch" / fetch.DOWNLOADS, recipes.small_model()
+    text, state, unread = discover.recipe(folder.name, paths, codes, downloads, training)
     folder.mkdir(parents=True, exist_ok=True)
     for name in unread[:LISTED_UNREAD]:
         view.note(f"no reader takes {name}")

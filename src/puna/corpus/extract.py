@@ -1,6 +1,7 @@
 """Raw files to records: the reader takes out the texts, and leaves alone what is opted out."""
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from puna.corpus.settings import CorpusSettings, OptOutSettings, SourceSettings
 from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError
 
+DAY = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]")
 ASKS_FIRST = ("warc", "wikipedia", "github")  # readers that check opt-outs before they extract a text
 
 
@@ -77,16 +79,19 @@ def _opt_outs(settings: OptOutSettings, root: Path) -> Refuses:
 
 
 def _record(raw: RawDocument, file: RawFile, source: SourceSettings) -> Record:
-    return Record(
+    record = Record(
         source=source.name,
         file=file.name,
         url=raw.url,
         offset=raw.offset,
         title=raw.title,
         licence=raw.licence or source.licence,
+        date=raw.date if DAY.fullmatch(raw.date) else "",
         raw_digest=raw.raw_digest,
         text=raw.text,
     )
+    record.leave_out(raw.cut, raw.whole - len(raw.text))
+    return record
 
 
 def _stop_at_other_encodings(raw: SkippedRecord, source: SourceSettings, settings: CorpusSettings) -> None:

@@ -1,5 +1,6 @@
 """How many documents, and bytes of their text, passed each step, and why the others did not."""
 
+import math
 from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "kept": (DUPLICATE, NEAR, BOOK),
 }
 FUNNEL = ("found", *STEPS)
+POOLED = " others"  # no host has a space
 MOST_HOSTS = 200_000  # counted one by one; later ones are counted together, so that memory is bounded
 
 
@@ -30,8 +32,10 @@ class SourceStats:
         self.dropped: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
+        self.months: Counter[str] = Counter()
         self.buckets: Counter[str] = Counter()
         self.hosts: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()  # of documents that are kept
 
     def add(self, record: Record) -> None:
         """Count one record."""
@@ -46,11 +50,16 @@ class SourceStats:
             return
         self.licences[record.licence or "unknown"] += 1
         self.languages[record.language or "unknown"] += 1
+        self.characters["kept"] += len(record.text)
+        self.characters["left out"] += record.left_out_characters
+        self.characters["documents that lost over half"] += record.left_out_characters > len(record.text)
+        if record.date:
+            self.months[record.date[:7]] += 1
         if record.bucket:
             self.buckets[record.bucket] += 1
         if host := _host(record.url):
             known = host in self.hosts or len(self.hosts) < MOST_HOSTS
-            self.hosts[host if known else "others"] += record.size
+            self.hosts[host if known else POOLED] += record.size
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return all counts, as JSON can hold them."""
@@ -67,23 +76,27 @@ class SourceStats:
     def funnel(self) -> dict[str, dict[str, int]]:
         return {step: {"documents": self.documents[step], "bytes": self.bytes[step]} for step in FUNNEL}
 
-    def top_hosts(self, share: float = 0.1, most: int = 1000) -> dict[str, int]:
-        """Return the hosts with most bytes: a share of all, at least one, at most `most`; ties by name."""
-        ordered = sorted(self.hosts.items(), key=lambda item: (-item[1], item[0]))
-        return dict(ordered[: min(most, max(1, round(share * len(ordered))))])
+    def top_hosts(self, share: float = 0.1) -> dict[str, int]:
+        """Return the hosts with most bytes: a share of those counted singly, at least one; ties by name."""
+        named = [item for item in self.hosts.items() if item[0] != POOLED]
+        ordered = sorted(named, key=lambda item: (-item[1], item[0]))
+        return dict(ordered[: max(1, math.ceil(share * len(ordered)))])
 
 
 def counts_of(stats: dict[str, SourceStats]) -> dict[str, Any]:
     """Return the counts of all sources, by what is counted and source."""
     counts: dict[str, Any] = {"sources": {name: own.funnel() for name, own in stats.items()}}
-    for key in ("dropped", "licences", "languages"):
+    for key in ("dropped", "licences", "languages", "months", "characters"):
         counts[key] = {name: dict(sorted(getattr(own, key).items())) for name, own in stats.items()}
     counts["buckets"] = {
         name: dict(sorted(own.buckets.items())) for name, own in stats.items() if own.buckets
     }
-    counts["hosts"] = {
-        name: {"hosts": len(own.hosts), "top": own.top_hosts()} for name, own in stats.items() if own.hosts
-    }
+    counts["hosts"] = {}
+    for name, own in stats.items():
+        if own.hosts:
+            pooled, top = own.hosts[POOLED], own.top_hosts()
+            hosts = len(own.hosts) - (pooled > 0)
+            counts["hosts"][name] = {"hosts": hosts, "top": top, "pooled": pooled, "listed": len(top)}
     return counts
 
 

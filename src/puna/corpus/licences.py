@@ -74,20 +74,12 @@ def declared(text: str) -> str:
     return "".join(found) if len(found) < 2 else " AND ".join(f"({expression})" for expression in found)
 
 
-# Short names, with everything but letters, digits and dots made spaces.
-_NAMES = (
-    ("MIT", r"(?:the )?(?:mit|expat)(?: x11)?(?: licen[cs]e)?(?: mit)?"),
-    ("Apache-2.0", r"(?:the )?(?:apache|asl|al)(?: software)?(?: foundation)?(?: licen[cs]e)?(?: version| v)?"
-     r" ?v?2(?:\.0)?(?: licen[cs]e)?"),
-    ("Apache-2.0", r"(?:the )?apache(?: software)?(?: licen[cs]e)?"),
-    ("BSD-3-Clause", r"(?:the )?(?:new|modified|revised|(?:3|three) ?clause) bsd(?: licen[cs]e)?"),
-    ("BSD-3-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:3|new|modified|revised|(?:3|three) ?clause)"
-     r"(?: licen[cs]e| clauses?)?"),
-    ("BSD-2-Clause", r"(?:the )?(?:simplified|freebsd|(?:2|two) ?clause)(?: bsd)?(?: licen[cs]e)?"),
-    ("BSD-2-Clause", r"(?:the )?bsd(?: licen[cs]e)? (?:2|simplified|(?:2|two) ?clause)"
-     r"(?: licen[cs]e| clauses?)?"),
-    ("BSD", r"(?:the )?bsd(?: style| like)?(?: licen[cs]e)?"),
-)  # fmt: skip
+# Patterns of licence texts, of short names and of addresses; "<...>" is a part that several share.
+_LISTS = listed(__file__, "licences.json")
+
+
+def _pattern(written: str) -> str:
+    return re.sub("<([a-z_]+)>", lambda part: _LISTS["parts"][part[1]], written)
 
 
 # What SPDX and others put beside a name: BSD 3-Clause "New" or "Revised" License.
@@ -135,70 +127,19 @@ def named(name: str) -> str:
 
 def _single(name: str) -> str:
     plain = " ".join(re.findall(r"[a-z0-9.]+", name.lower()))
-    known = next((spdx for spdx, pattern in _NAMES if re.fullmatch(pattern, plain)), "")
+    known = next((spdx for spdx, pattern in _LISTS["names"] if re.fullmatch(pattern, plain)), "")
     return known or "-".join(re.findall(r"[A-Za-z0-9.]+", name)) or UNKNOWN
 
 
-# Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word. A
-# text may contain several.
-_GRANT = (
-    "permission is hereby granted free of charge to any person obtaining a copy of this software and"
-    " associated documentation files the software to deal in the software without restriction"
-)
-_KEEP_NOTICE = ".{0,900}permission notice.{0,60} shall be included"
-_BINARY_FORM = (
-    ".{0,900}redistributions? (?:of source code|in source form).{0,900}redistributions? in binary form"
-)
-_SOURCE_AND_BINARY = "redistribution and use(?: of this software)? in source and binary forms"
-_NO_ENDORSEMENT = (
-    ".{0,3000}(?:neither the names?|names? of .{0,200}may not be used to|may not be used to endorse)"
-)
-_UNDER = "(?:under|by|with) (?:the |an? )?(?:terms of (?:the |an? ))?"
-_PARTS = {
-    "<binary_form>": _BINARY_FORM,
-    "<grant>": _GRANT,
-    "<keep_notice>": _KEEP_NOTICE,
-    "<no_endorsement>": _NO_ENDORSEMENT,
-    "<source_and_binary>": _SOURCE_AND_BINARY,
-    "<under>": _UNDER,
-}
-# Name and pattern, in the order in which they are looked for; "<...>" is a part that several share.
-_TEXTS = tuple(
-    (name, re.compile(re.sub("<[a-z_]+>", lambda part: _PARTS[part[0]], pattern)))
-    for name, pattern in listed(__file__, "licence_texts.json")
-)
+# Licence texts, in lower case with one space for whatever is not a letter, a digit or a dot within a word, in
+# the order in which they are looked for. A text may contain several.
+_TEXTS = tuple((name, re.compile(_pattern(written))) for name, written in _LISTS["texts"])
 _CHOICE = re.compile(
     r"\bdual(?:ly)? licen[cs]ed|alternatively|at your (?:option|choice)(?! any later)"
     r"|licen[cs]e of your choice|\beither (?:the )?(?:mit|bsd|apache|[al]?gpl)\b"
 )
 # The sentences of MIT, BSD and Apache texts; the rest of a text must not set conditions of its own.
-_SOURCE_FORM = "redistributions? (?:of source code|in source form)"
-_LIST = "this list of conditions and the following disclaimer"
-_PROMOTE = (
-    "to endorse or promote products derived from this software without specific prior(?: written)? permission"
-)
-_STANDARD = re.compile(
-    "|".join(
-        (
-            f"{_GRANT}.{{0,260}}subject to the following conditions?",
-            "the above copyright notices? and this permission notice(?: including the next paragraph)?"
-            " shall be included in all copies or substantial portions of the software",
-            "the software is provided as is without warranty of any kind.{0,180}in no event shall.{0,160}"
-            "be liable for any claim.{0,260}dealings in the software",
-            f"{_SOURCE_AND_BINARY}.{{0,100}}provided that the following conditions are met",
-            f"{_SOURCE_FORM} must retain the(?: above| accompanying) copyright notices? {_LIST}",
-            "redistributions? in binary form must reproduce the(?: above| accompanying) copyright notices?"
-            f" {_LIST} in the documentation and or other materials provided with the distribution",
-            f"neither the names? of.{{0,300}}?may be used {_PROMOTE}",
-            f"the names? of.{{0,120}}?may not be used {_PROMOTE}",
-            "this software is provided by.{0,200}?as is.{0,400}?in no event shall.{0,260}?be liable for any"
-            ".{0,500}?possibility of such damages?",
-            "you may not use this file except in compliance with the license.{0,160}"
-            "unless required by applicable law or agreed to in writing.{0,260}limitations under the license",
-            "the text should be enclosed in the appropriate comment syntax",
-        )
-    )
-)
+_STANDARD = re.compile("|".join(map(_pattern, _LISTS["standard_sentences"])))
 _CONDITION = re.compile(
     r"\b(?:must|shall|may (?:not|only)|should|required|requested|asked|provided that|except|prohibited"
     r"|you agree)\b"
@@ -247,25 +188,11 @@ def _rest(plain: str, whole: bool) -> str:
 
 
 # Jurisdictions of Creative Commons' ported licences that have identifiers of their own (SPDX list 3.27).
-_PORTED = """
-    BY-2.5-AU BY-3.0-AT BY-3.0-AU BY-3.0-DE BY-3.0-IGO BY-3.0-NL BY-3.0-US BY-NC-3.0-DE BY-NC-ND-3.0-DE
-    BY-NC-ND-3.0-IGO BY-NC-SA-2.0-DE BY-NC-SA-2.0-FR BY-NC-SA-2.0-UK BY-NC-SA-3.0-DE BY-NC-SA-3.0-IGO
-    BY-ND-3.0-DE BY-SA-2.0-UK BY-SA-2.1-JP BY-SA-3.0-AT BY-SA-3.0-DE BY-SA-3.0-IGO
-"""
+_PORTED = frozenset(_LISTS["ported_creative_commons"].split())
 _CC_ADDRESS = re.compile(
     r"(?:https?:)?//(?:[a-z0-9-]+\.)?creativecommons\.org/(?:licen[sc]es/([a-z-]+)|publicdomain/(zero|mark))"
     r"(?:/([1-4]\.[0-9]))?(?:/([a-z]{2,3})(?![a-z-]))?",
     re.IGNORECASE,
-)
-_ADDRESSES = (
-    (r"gnu\.org/(?:licenses|copyleft)/(?:old-licenses/)?fdl-(1\.[123])", "GFDL-{}-only"),
-    (r"gnu\.org/(?:licenses|copyleft)/(?:old-licenses/)?(a?gpl|lgpl)-([123]\.[01])", "{}-{}-only"),
-    (r"opensource\.org/licen[cs]es?/(mit|bsd-[23]-clause|apache-2\.0|isc)\b", "{}"),
-    (r"apache\.org/licenses/license-(2\.0)", "Apache-{}"),
-    (r"mozilla\.org/mpl/(?:mpl-)?([12]\.[01])", "MPL-{}"),
-    (r"nationalarchives\.gov\.uk/doc/open-government-licence/version/([123])", "OGL-UK-{}.0"),
-    (r"etalab\.gouv\.fr/.{0,60}licence-ouverte", "etalab-2.0"),
-    (r"spdx\.org/licenses/([\w.+-]+?)(?:\.html|\.json)?$", "{}"),
 )
 _CC_NAME = re.compile(
     r"\b(?:cc[ -]|creative commons )(by(?:[ -](?:nc|nd|sa)){0,2})[ -]?([1-4]\.[0-9])", re.IGNORECASE
@@ -289,7 +216,7 @@ def of_address(url: str) -> str:
         if domain:
             return "CC0-1.0" if domain == "ZERO" else "CC-PDM-1.0"
         return _creative_commons(kind.strip("-"), version, place)
-    for pattern, name in _ADDRESSES:
+    for pattern, name in _LISTS["addresses"]:
         if match := re.search(pattern, url, re.IGNORECASE):
             words = [PERMITTED.get(word.lower(), word.upper()) for word in match.groups()]
             return match[1] if "spdx" in pattern else name.format(*words)
@@ -306,7 +233,7 @@ def _creative_commons(kind: str, version: str, place: str) -> str:
     if not version:
         return f"LicenseRef-CC-{kind}"
     ported = f"{kind}-{version}-{place}"
-    return f"CC-{ported}" if ported in _PORTED.split() else f"CC-{kind}-{version}"
+    return f"CC-{ported}" if ported in _PORTED else f"CC-{kind}-{version}"
 
 
 def of_notice(text: str) -> str:

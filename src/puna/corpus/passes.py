@@ -22,6 +22,7 @@ from puna.corpus.tables import (
     BATCH_CHARACTERS,
     Array,
     Writer,
+    batches,
     characters_of,
     count_rows,
     read_records,
@@ -122,16 +123,7 @@ def _documents(group: Group) -> Iterator[Record]:
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
     """Take records in order, about a megabyte of text at a time."""
-    batch: list[Record] = []
-    characters = 0
-    for record in records:
-        batch.append(record)
-        characters += characters_of(record)
-        if characters > BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    return batches(records, characters_of, BATCH_CHARACTERS)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ what the quality filters learn, and which documents are repeats. A run that was 
 group without a pass's result, or in the middle of the merge.
 """
 
+import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,6 +25,7 @@ from puna.corpus.sources.fetch import RawFile
 from puna.errors import UserError
 from puna.run.settings import ExecutionSettings
 
+SHOWN_HOSTS = 1_000
 Progress = Callable[[str, int, int], None]
 
 
@@ -65,6 +68,7 @@ def documents(
     counts = merge(settings, groups, thresholds, scratch=scratch, out=out, root=root, progress=progress)
     counts |= {"learnt": thresholds.describe(), "lines": lines}
 
+    _write_hosts(out / "domains.csv", counts["hosts"])
     (out / "data_card.md").write_text(data_card(settings, counts))
     (out / "public_summary.md").write_text(public_summary(settings, counts))
     (out / "learnt.json").write_text(json.dumps(counts["learnt"], indent=1) + "\n")
@@ -82,6 +86,16 @@ def _on_each(
     progress(finished, len(groups))
     for done in engine.each(what.function, waiting):
         progress(finished + done, len(groups))
+
+
+def _write_hosts(path: Path, hosts: dict[str, Any]) -> None:
+    """List the hosts with most text, for the public summary; only the first of them stay in the counts."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("source", "host", "bytes"))
+        for source, own in hosts.items():
+            rows.writerows((source, host, size) for host, size in own["top"].items())
+            own["top"] = dict(itertools.islice(own["top"].items(), SHOWN_HOSTS))
 
 
 def _explain_empty(settings: CorpusSettings, counts: dict[str, Any]) -> dict[str, str]:

@@ -3,9 +3,9 @@
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from puna.errors import UserError
 from puna.run import artifact
@@ -22,7 +22,9 @@ class RawDocument:
 
     url: address where it was published, or a stable name inside its file. offset: start of the record in its
     raw file, in bytes where the format has byte positions, else a running number. raw_digest: digest of the
-    raw record that the text was extracted from.
+    raw record that the text was extracted from. whole: characters of what the text was cut from, 0 where
+    nothing was cut; cut: what was, as "boilerplate". date: the day on which it was captured or last changed,
+    as its source says, "2024-03-31"; "" unknown.
     """
 
     url: str
@@ -31,6 +33,9 @@ class RawDocument:
     raw_digest: str
     title: str = ""
     licence: str = ""
+    whole: int = 0
+    cut: str = ""
+    date: str = ""
 
     def __post_init__(self) -> None:
         from puna.text.invisible import without_invisible  # which loads numpy
@@ -72,9 +77,10 @@ class Record:
     """One record of a raw file on its way through the steps: a document, as long as it has no reason.
 
     id: digest of the text, so equal texts have equal ids whatever their source; "" until it is taken, and for
-    good where no text was found. source, url, file, offset: where it comes from; title, licence, raw_digest:
-    as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where the source
-    does not ask for them. size: of the text, in bytes.
+    good where no text was found. source, url, file, offset: where it comes from; title, licence, date,
+    raw_digest: as in RawDocument. perplexity, bucket (head, middle, tail) and reference_score are None where
+    the source does not ask for them. left_out: what was cut from it, with the characters of each cut, as
+    "boilerplate 1,205, repeated lines 80"; left_out_characters: their sum. size: of the text, in bytes.
     reason: why it was dropped, a short fixed phrase; "" while it is in. detail: for people, more about the
     reason, or what was replaced in the text. repeats: id of the document that it repeats, if that is why.
     """
@@ -84,6 +90,7 @@ class Record:
     url: str = ""
     title: str = ""
     licence: str = ""
+    date: str = ""
     file: str = ""
     offset: int = 0
     raw_digest: str = ""
@@ -94,6 +101,8 @@ class Record:
     perplexity: float | None = None
     bucket: str | None = None
     reference_score: float | None = None
+    left_out: str = ""
+    left_out_characters: int = 0
     text: str = ""
     size: int = 0
     reason: str = ""
@@ -108,9 +117,19 @@ class Record:
         """Take id and size of the text."""
         self.id, self.size = digest(self.text), len(self.text.encode())
 
-    def change(self, text: str) -> None:
-        """Replace the text; what was measured of it is to be taken anew, but for its language and scores."""
+    def change(self, text: str, cut: str) -> None:
+        """Replace the text by what is left of it. cut: what went.
+
+        What was measured of it is to be taken anew, but for its language and scores.
+        """
+        self.leave_out(cut, len(self.text) - len(text))
         self.text, self.id, self.size, self.signature = text, "", 0, None
+
+    def leave_out(self, cut: str, characters: int) -> None:
+        """Tell what was cut from the text, if anything."""
+        if characters > 0:
+            self.left_out = f"{self.left_out}{', ' * bool(self.left_out)}{cut} {characters:,}"
+            self.left_out_characters += characters
 
     def drop(self, reason: str, detail: str = "", repeats: str = "") -> None:
         """Give the reason why it does not come into the corpus; of its text an excerpt stays."""
@@ -127,29 +146,11 @@ class Record:
 
 @functools.cache
 def document_schema() -> Any:
-    """Return the Arrow schema of a document in the corpus: the first attributes of its Record."""
+    """Return the Arrow schema of a document in the corpus: the attributes of its Record up to the text."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("source", pa.string()),
-            ("url", pa.string()),
-            ("title", pa.string()),
-            ("licence", pa.string()),
-            ("file", pa.string()),
-            ("offset", pa.int64()),
-            ("raw_digest", pa.string()),
-            ("language", pa.string()),
-            ("language_score", pa.float32()),
-            ("alphanumeric_fraction", pa.float32()),
-            ("mean_line_length", pa.float32()),
-            ("perplexity", pa.float32()),
-            ("bucket", pa.string()),
-            ("reference_score", pa.float32()),
-            ("text", pa.string()),
-        ]
-    )
+    columns = list(record_schema())
+    return pa.schema(columns[: 1 + record_schema().get_field_index("text")])
 
 
 @functools.cache
@@ -157,13 +158,9 @@ def record_schema() -> Any:
     """Return the Arrow schema of a record between two steps: its attributes in order, without arrays."""
     import pyarrow as pa
 
-    others = [
-        ("size", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("repeats", pa.string()),
-    ]
-    return pa.schema([*document_schema(), *others])
+    types = {str: pa.string(), int: pa.int64(), float: pa.float32()}
+    kinds = {field.name: (get_args(field.type) or (field.type,))[0] for field in fields(Record)}
+    return pa.schema([(name, types[kind]) for name, kind in kinds.items() if kind in types])
 
 
 @functools.cache
@@ -179,8 +176,8 @@ def dropped_schema() -> Any:
     """Return the Arrow schema of the list of dropped records."""
     import pyarrow as pa
 
-    names = ("source", "file", "offset", "url", "reason", "detail", "repeats", "excerpt")
-    return pa.schema([(name, pa.int64() if name == "offset" else pa.string()) for name in names])
+    names = ("source", "file", "offset", "url", "reason", "detail", "repeats", "left_out")
+    return pa.schema([*(record_schema().field(name) for name in names), ("excerpt", pa.string())])
 
 
 def documents_folder(run: Path) -> Path:

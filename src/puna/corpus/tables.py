@@ -6,10 +6,10 @@ Both are written and read about a megabyte at a time, so that memory does not gr
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from puna.corpus.record import Record
 from puna.run.artifact import sync
 from puna.run.machine import release_memory
 
+Item = TypeVar("Item")
 BATCH_CHARACTERS = 1_000_000  # of text in memory at once, on the way to a file
 RECORD_CHARACTERS = 1_000  # what a record without text counts as
 BATCHES_RELEASED = 4  # after so many, freed memory goes back to the system, or it piles up (1% of the time)
@@ -25,6 +26,20 @@ BATCHES_RELEASED = 4  # after so many, freed memory goes back to the system, or 
 def characters_of(record: Record) -> int:
     """Return what a record counts for, of the BATCH_CHARACTERS that are in memory at once."""
     return len(record.text) + RECORD_CHARACTERS
+
+
+def batches(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Take items in order, in lists that end as soon as their sizes add up to more than `most`."""
+    batch: list[Item] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += size(item)
+        if held > most:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 class _Batches(ABC):

@@ -22,5 +22,9 @@ class EvaluateSettings(BaseModel):
         ("The ",), description="beginnings that the model continues for the report"
     )
     sample_tokens: int = Field(120, ge=1, description="tokens a sample")
-    temperature: float = Field(0.8, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
+    temperature: float = Field(
+        0.8, ge=0, description="of samples: logits are divided by it; 0 takes the likeliest token"
+    )
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="of samples: the likeliest tokens that together have this probability"
+    )

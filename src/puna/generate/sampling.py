@@ -39,13 +39,16 @@ def probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) 
 def sample(
     logits: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]
 ) -> Tensor:
-    """Draw one token a row, [b]. generators: one a row, so that no row depends on the other rows."""
+    """Draw one token a row, [b], on the logits' device.
+
+    generators: of the CPU, one a row, so that no row depends on the other rows.
+    """
     if temperature == 0:
         _largest(logits, temperature)
         return logits.argmax(-1)
-    rows = probabilities(logits, temperature, top_p, top_k)
-    pairs = zip(rows, generators, strict=True)
-    return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in pairs])
+    pairs = zip(probabilities(logits, temperature, top_p, top_k).cpu(), generators, strict=True)
+    drawn = torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in pairs])
+    return drawn.to(logits.device)
 
 
 def _largest(logits: Tensor, temperature: float) -> Tensor:

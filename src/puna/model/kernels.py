@@ -28,6 +28,8 @@ SIGNATURES = {
     "attention_backward": "ppppppppppnnnnnf",
     "cross_entropy": "ppppnnfi",
 }
+# Whether flash attention over documents repeats the heads of keys itself: from torch 2.12 on.
+VARLEN_TAKES_GROUPS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
 
 
@@ -203,11 +205,12 @@ def attention(
         if document_starts is None:
             document_starts = torch.zeros(q.shape[:2], dtype=torch.int32)
         return Attention.apply(q.contiguous(), k.contiguous(), v.contiguous(), document_starts)
-    if cu_seqlens is not None and q.dtype in (torch.bfloat16, torch.float16):
-        return _varlen_attention(q, k, v, cu_seqlens)
+    by_varlen = cu_seqlens is not None and q.dtype in (torch.bfloat16, torch.float16)
     groups = q.shape[2] // k.shape[2]
-    if groups > 1:
+    if groups > 1 and not (by_varlen and VARLEN_TAKES_GROUPS):
         k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+    if by_varlen and cu_seqlens is not None:
+        return _varlen_attention(q, k, v, cu_seqlens)
     mask = None
     if document_starts is not None:
         positions = torch.arange(q.shape[1], device=q.device)
@@ -231,8 +234,8 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Te
     flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
     longest = q.shape[1]  # an upper bound of the longest document is enough
     lengths = (cu_seqlens, cu_seqlens, longest, longest)
-    grouped = k.shape[2] < q.shape[2]
-    out = varlen_attn(flat_q, flat_k, flat_v, *lengths, window_size=(-1, 0), enable_gqa=grouped)
+    options: dict[str, Any] = {"enable_gqa": True} if k.shape[2] < q.shape[2] else {}
+    out = varlen_attn(flat_q, flat_k, flat_v, *lengths, window_size=(-1, 0), **options)
     assert isinstance(out, Tensor)
     return out.view_as(q)
 

@@ -23,6 +23,7 @@ SHOWN = (
     "perplexity",
     "bucket",
     "reference_score",
+    "left_out",
     "file",
     "offset",
     "detail",

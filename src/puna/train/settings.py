@@ -17,7 +17,9 @@ class OptimizerSettings(BaseModel):
     final_learning_rate_fraction: float = Field(
         0.1, ge=0, le=1, description="last learning rate as a share of the peak"
     )
-    warmup_steps: int = Field(2000, ge=0)
+    warmup_steps: int = Field(
+        2000, ge=0, description="steps in which the learning rate rises from 0 to its peak (paper: 2,000)"
+    )
     schedule: Literal["cosine", "wsd"] = Field(
         "cosine", description="how the rate falls after the warm-up, see train/optimizer.py"
     )
@@ -27,8 +29,12 @@ class OptimizerSettings(BaseModel):
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: for the matrices of the layers, see train/optimizer.py"
     )
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="of AdamW: what its mean of gradients keeps a step (paper: 0.9)"
+    )
+    beta2: float = Field(
+        0.95, ge=0, lt=1, description="of AdamW: what its mean of their squares keeps a step (paper: 0.95)"
+    )
     weight_decay: float = Field(0.1, ge=0, description="on matrices only")
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
     validation_steps: int = not_hashed(100, ge=1, description="steps between validations")

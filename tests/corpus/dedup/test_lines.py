@@ -150,7 +150,10 @@ def test_unrepeated_drops_every_copy_of_a_scope() -> None:
 def test_kept_lines_of_texts() -> None:
     texts = ["Menu 1\n\nOne.\nmenu 2", "MENU 3\n\nTwo.", ""]
     hashes, offsets = lines.line_hashes(texts)
-    first = lines.HashSet(1 << 20).mark_new(hashes)
-    assert lines.keep_lines(texts, offsets, first) == ["Menu 1\n\nOne.", "\nTwo.", ""]
+
+    def kept(marks: np.ndarray) -> list[str]:
+        return list(map(lines.keep_lines, texts, np.split(marks, offsets[1:-1])))
+
+    assert kept(lines.HashSet(1 << 20).mark_new(hashes)) == ["Menu 1\n\nOne.", "\nTwo.", ""]
     (mask,) = lines.unrepeated([hashes], 1 << 20)
-    assert lines.keep_lines(texts, offsets, mask) == ["\nOne.", "\nTwo.", ""]
+    assert kept(mask) == ["\nOne.", "\nTwo.", ""]

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from html import escape
@@ -136,6 +137,34 @@ def parquet(texts: Texts) -> bytes:
     return out.getvalue()
 
 
+def source(paragraphs: list[str]) -> str:
+    """Code without a header, whose comments hold the paragraphs, a clause a line."""
+    clauses = [clause for text in paragraphs for clause in text.split(",")]
+    return "x = 1\n" + "".join(f"# {clause.strip()}\nx += 1\n" for clause in clauses)
+
+
+def github(texts: Texts) -> bytes:
+    rows = []
+    for number, paragraphs in enumerate(texts):
+        named = {
+            "path": f"a/{number}.py",
+            "repo_name": "a/b",
+            "license": "gpl-3.0" if number % 3 == 2 else "mit",
+        }
+        rows.append(json.dumps({"content": source(paragraphs), **named}))
+    return "\n".join(rows).encode()
+
+
+def code(texts: Texts) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a/package.json", '{"name": "a", "version": "1", "license": "MIT"}')
+        for number, paragraphs in enumerate(texts):
+            folder = "vendor" if number % 3 == 2 else "lib"
+            archive.writestr(f"a/{folder}/{number}.py", source(paragraphs))
+    return out.getvalue()
+
+
 # Reader, name of the file, what makes it, whether every third record is a bad one.
 MADE: list[tuple[str, str, Callable[[Texts], bytes], bool]] = [
     ("warc", "x.warc.gz", warc, True),
@@ -150,6 +179,8 @@ MADE: list[tuple[str, str, Callable[[Texts], bytes], bool]] = [
     ("jsonl", "x.jsonl", jsonl, True),
     ("jsonl", "x.json", json_value, False),
     ("jsonl", "x.parquet", parquet, True),
+    ("github", "rows.jsonl", github, True),
+    ("code", "x.zip", code, True),
 ]
 ONE_RECORD = ("html", "book", "text")
 
@@ -182,6 +213,58 @@ def test_every_marked_word_comes_out_once_or_its_record_has_a_reason(
     if name == "stackexchange":  # an answer without paragraphs of its own has other words
         assert all(item.text for item in documents)
     assert Counter(MARKED.findall(" ".join(item.text for item in documents))) == Counter(good)
+
+
+CUT = [  # reader, name of the file, what is in it (first what goes, then what stays), what is said of it
+    (
+        "html",
+        "x.html",
+        "<nav><li><a href='/'>{}</a></li></nav><h1>Llamas</h1><article><p>{}</p></article>",
+        "boilerplate",
+    ),
+    (
+        "book",
+        "x.txt",
+        "*** START OF THE PROJECT GUTENBERG EBOOK ***\n\n{1}\n\nEnd of Project Gutenberg{0}",
+        "notes",
+    ),
+    ("text", "x.md", "---\ntitle: {}\n---\n{}", "front matter"),
+    (
+        "wikipedia",
+        "x.xml",
+        "<mediawiki><page><title>A</title><revision><text>{1}\n{{{{x|{0}}}}}</text>"
+        "</revision></page></mediawiki>",
+        "markup",
+    ),
+    (
+        "arxiv",
+        "x.tex",
+        "\\documentclass{{a}}\\def\\x{{{}}}\\begin{{document}}\\section{{A}}{}\\end{{document}}",
+        "preamble",
+    ),
+    (
+        "github",
+        "x.jsonl",
+        '{{"path": "a.py", "license": "mit", "repo_name": "a/b", '
+        '"content": "# Copyright 2020 {}\\n\\nx = 1\\n# {}\\n"}}',
+        "licence header",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "cut"), CUT, ids=[made[0] for made in CUT])
+def test_what_is_cut_from_a_document_is_told(
+    tmp_path: Path, name: str, file: str, content: str, cut: str
+) -> None:
+    between = {"html": "</a></li><li><a href='/'>", "github": "\\n# Copyright 2021 "}.get(name, " ")
+    kept = " ".join(["The llamas of the plain graze, and the wind sings."] * (1 if name == "github" else 5))
+    gone = between.join(["gone"] * 200)
+    (tmp_path / file).write_text(content.format(gone, kept))
+    (item,) = reader(name)(tmp_path / file)
+    assert isinstance(item, RawDocument) and kept in item.text and "gone" not in item.text
+    assert cut in item.cut
+    # Less what joins the blocks that stay.
+    assert 4 * 190 <= item.whole - len(item.text) < len(gone) + 150 and 2 * len(item.text) < item.whole
 
 
 def letters(text: str) -> int:

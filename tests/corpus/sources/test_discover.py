@@ -66,7 +66,7 @@ def test_every_file_goes_to_a_reader_or_is_named(tmp_path: Path) -> None:
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:
     make(tmp_path)
-    text, _, _ = discover.recipe("mine", [str(tmp_path)], ["is"], tmp_path / "scratch")
+    text, _, _ = discover.recipe("mine", [str(tmp_path)], ["is"], tmp_path / "scratch", recipe.small_model())
     path = tmp_path / "made.toml"
     path.write_text(text)
     made = recipe.load(path)
@@ -126,7 +126,8 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"d\xff")).mkdir()
     (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
     (tmp_path / "e\n.txt").write_text("A fifth.")
-    text, _, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
+    downloads, training = tmp_path / "scratch", recipe.small_model()
+    text, _, left = discover.recipe("mine", [str(tmp_path)], [], downloads, training)
     assert left == [
         *(
             f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it"
@@ -216,7 +217,7 @@ def test_a_recipe_that_was_edited_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "raw" / "narrow\u2028\u202fAM.txt").write_text("A book.")
     paths, out = [str(tmp_path / "raw")], tmp_path / "out"
     out.mkdir()
-    text, state, _ = discover.recipe("mine", paths, [], tmp_path / "downloads")
+    text, state, _ = discover.recipe("mine", paths, [], tmp_path / "downloads", recipe.small_model())
     made = out / "recipe.toml"
     made.write_text(text)
     (out / "recipe.json").write_text(state)

@@ -1,21 +1,10 @@
-"""The data card of a corpus: sources, licences, languages, filters, and what each step dropped."""
+"""The data card of a corpus: its sources, filters, and what each step dropped; data_card.md has the words."""
 
 from typing import Any
 
-from puna.corpus.cards.markdown import READERS, largest, paragraphs, table
+from puna.corpus.cards.markdown import READERS, largest, period, table
 from puna.corpus.settings import CorpusSettings
-
-WHAT_A_DOCUMENT_CARRIES = (
-    "Every document carries its source, address, file and offset, the digest of its raw record, licence, "
-    "language and scores; every record that was dropped is listed in `dropped.parquet` with its reason."
-)
-LIMITS = (
-    "- Licences are what the sources say of themselves, or what the recipe says of a source; nobody has "
-    "looked at each document.\n"
-    "- Languages are told by a model and are wrong for some documents, mostly short or mixed ones.\n"
-    "- Filters by perplexity and by likeness to cited pages favour the style of the text that they learn "
-    "from."
-)
+from puna.text.lists import filled
 
 
 def data_card(settings: CorpusSettings, counts: dict[str, Any]) -> str:
@@ -28,29 +17,26 @@ def data_card(settings: CorpusSettings, counts: dict[str, Any]) -> str:
         name = source.name
         size = [steps[name]["found"]["documents"], kept[name]["documents"], kept[name]["bytes"]]
         mostly = [largest(counts["licences"][name]), largest(counts["languages"][name])]
-        sources.append([name, READERS[source.reader], *size, *mostly])
+        sources.append([name, READERS[source.reader], *size, period(counts["months"][name]), *mostly])
     order = list(next(iter(steps.values())))
     passed = [[name, *(steps[name][step]["documents"] for step in order)] for name in names]
     reasons = sorted({reason for name in names for reason in dropped[name]})
     by_reason = [[reason, *(dropped[name].get(reason, 0) for name in names)] for reason in reasons]
-    documents = sum(own["documents"] for own in kept.values())
-    size_bytes = sum(own["bytes"] for own in kept.values())
-    head = ["source", "what", "records found", "documents kept", "bytes kept", "licences", "languages"]
-    texts = [
-        "# Data card",
-        f"{documents:,} documents, {size_bytes:,} bytes of text in UTF-8. {WHAT_A_DOCUMENT_CARRIES}",
-        "## Sources",
-        table(head, sources),
-        "## What came through each step",
-        table(["source", *order], passed),
-        "## Why records were dropped",
-        table(["reason", *names], by_reason) if by_reason else "None was.",
-        "## Filters",
-        "\n".join(f"- {line}" for line in _filters(settings, counts)),
-        "## To keep in mind",
-        f"{LIMITS}\n- Personal data: {_personal_data(settings)}",
-    ]
-    return paragraphs(texts) + "\n"
+    cuts = ["kept", "left out", "documents that lost over half"]
+    left_out = [[name, *(counts["characters"][name].get(cut, 0) for cut in cuts)] for name in names]
+    head = ["records found", "documents kept", "bytes kept", "dates", "licences", "languages"]
+    return filled(
+        __file__,
+        "data_card.md",
+        documents=f"{sum(own['documents'] for own in kept.values()):,}",
+        bytes=f"{sum(own['bytes'] for own in kept.values()):,}",
+        sources=table(["source", "what", *head], sources),
+        steps=table(["source", *order], passed),
+        reasons=table(["reason", *names], by_reason) if by_reason else "None was.",
+        left_out=table(["source", "characters kept", "characters left out", cuts[2]], left_out),
+        filters="\n".join(f"- {line}" for line in _filters(settings, counts)),
+        personal_data=_personal_data(settings),
+    )
 
 
 def _personal_data(settings: CorpusSettings) -> str:

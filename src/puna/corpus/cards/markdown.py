@@ -1,5 +1,6 @@
 """Markdown and words that the cards share."""
 
+from collections.abc import Iterable
 from typing import Any
 
 READERS = {  # what each reader reads
@@ -28,11 +29,6 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def paragraphs(texts: list[str]) -> str:
-    """Join texts, with an empty line between them."""
-    return "\n\n".join(text.rstrip("\n") for text in texts)
-
-
 def largest(counts: dict[str, int], most: int = 6) -> str:
     """List the largest of some counts, and how many others there are."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -40,3 +36,9 @@ def largest(counts: dict[str, int], most: int = 6) -> str:
     if len(ordered) > most:
         shown.append(f"{len(ordered) - most} others")
     return ", ".join(shown) or "none"
+
+
+def period(months: Iterable[str]) -> str:
+    """Say from which month to which, as "2023-05 to 2024-03"; "unknown" without any."""
+    span = sorted({min(found), max(found)}) if (found := list(months)) else ["unknown"]
+    return " to ".join(span)

@@ -52,11 +52,11 @@ class RepeatedLines:
         for record in records:
             text, marks = record.text, record.kept_lines
             if not marks.all():
-                text = keep_lines([text], np.array([0, len(marks)]), marks)[0].strip("\n")
+                text = keep_lines(text, marks).strip("\n")
                 if self.join and "\n\n\n" in text:
                     text = BLANK_LINES.sub("\n\n", text)
             if text:
-                record.text = text
+                record.change(text, "repeated lines")
             else:  # its excerpt is of what it had
                 record.id, record.size = digest(""), 0
                 record.drop("only repeated lines")
@@ -235,13 +235,7 @@ def unrepeated(batches: Iterable[Any], memory_bytes: int) -> Iterator[Any]:
     yield from answer()
 
 
-def keep_lines(texts: list[str], offsets: Any, keep: Any) -> list[str]:
-    """Each text with only those of its lines that `keep` (bool, over the lines of all texts) marks."""
-    shortened = []
-    for text, start, end in zip(texts, offsets[:-1], offsets[1:], strict=True):
-        marks = keep[start:end]
-        if not marks.all():
-            lines = zip(text.split("\n"), marks.tolist(), strict=True)
-            text = "\n".join([line for line, mark in lines if mark])
-        shortened.append(text)
-    return shortened
+def keep_lines(text: str, keep: Any) -> str:
+    """Return a text with only those of its lines that `keep` (bool [lines]) marks."""
+    lines = zip(text.split("\n"), keep.tolist(), strict=True)
+    return "\n".join([line for line, is_kept in lines if is_kept])

@@ -77,20 +77,3 @@ def candidate_chance(jaccard: float, bands: int, rows: int) -> float:
 def needed(k: int, threshold: float) -> int:
     """Least number of k signature bytes that agree at an index of `threshold`; 1 in 256 agrees by chance."""
     return math.ceil((threshold + (1 - threshold) / 256) * k - 1e-9)
-
-
-def curve(k: int = PERMUTATIONS, threshold: float = THRESHOLD) -> list[tuple[float, float, float]]:
-    """Rows of (Jaccard index, chance to be a candidate, chance to be called a duplicate), from 0.50 to 1.00.
-
-    The second takes the bands and the check of all k positions as independent: it is a little too low.
-    """
-    shape = bands(k, threshold)
-    rows = []
-    for step in range(11):
-        jaccard = 0.5 + step / 20
-        agree = min(1.0, jaccard + (1 - jaccard) / 256)
-        agreeing = range(needed(k, threshold), k + 1)
-        passed = sum(math.comb(k, i) * agree**i * (1 - agree) ** (k - i) for i in agreeing)
-        candidate = candidate_chance(jaccard, *shape)
-        rows.append((round(jaccard, 2), candidate, candidate * passed))
-    return rows

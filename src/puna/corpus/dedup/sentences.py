@@ -38,7 +38,7 @@ class RepeatedSentences:
             if sentences < self.minimum:
                 record.drop(REPEATED)
             else:
-                record.change(text)
+                record.change(text, "repeated sentences")
 
 
 @functools.cache

@@ -56,7 +56,7 @@ class C4Heuristics:
             if reason:
                 record.drop(reason)
             else:
-                record.text = text
+                record.change(text, "lines that are no sentences")
 
 
 class BadWords:

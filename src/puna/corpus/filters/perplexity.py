@@ -27,6 +27,7 @@ import numpy as np
 
 from puna.corpus.funnel import TAIL
 from puna.corpus.record import Record
+from puna.corpus.tables import batches
 from puna.errors import UserError
 from puna.run.artifact import sync
 from puna.text import ngram
@@ -160,7 +161,7 @@ class PerplexityModel:
     def perplexities(self, texts: Iterable[str], threads: int = 1) -> Array:
         """Compute the perplexity of each text as one sentence, float64."""
         perplexities = [np.empty(0)]
-        for batch in _batches(normalise(text, self.ccnet) for text in texts):
+        for batch in batches((normalise(text, self.ccnet) for text in texts), len, BATCH_CHARACTERS):
             framed, starts = _encoded(self.encoder, batch, threads)
             tokens = np.diff(np.append(starts, len(framed))) - 1
             log10 = np.add.reduceat(self.ngrams.scores(framed, threads), starts)
@@ -229,8 +230,8 @@ def train(
     lines = _lines(texts, ccnet, pieces_characters)
     pieces = _train_pieces(lines, vocab_size, "unigram" if ccnet else model_type, ccnet)
     encoder = Encoder(pieces)
-    batches = _batches(normalise(text, ccnet) for text in texts)
-    blocks = (_encoded(encoder, batch, threads)[0] for batch in batches)
+    normal = (normalise(text, ccnet) for text in texts)
+    blocks = (_encoded(encoder, batch, threads)[0] for batch in batches(normal, len, BATCH_CHARACTERS))
     size, begin = encoder.processor.vocab_size(), encoder.processor.bos_id()
     ngrams = ngram.estimate(blocks, vocab_size=size, begin=begin, order=order, prune=prune, seen_only=ccnet)
     return PerplexityModel(pieces, encoder, ngrams, ccnet)
@@ -269,20 +270,6 @@ def _lines(texts: Iterable[str], ccnet: bool, characters: int) -> Iterator[str]:
         characters -= len(text)
         for start in range(0, len(text), LINE_CHARACTERS):
             yield text[start : start + LINE_CHARACTERS]
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield texts in batches of at least BATCH_CHARACTERS."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def thresholds(perplexities: Array, percentiles: tuple[float, float] = (30, 60)) -> tuple[float, float]:

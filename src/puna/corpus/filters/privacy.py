@@ -15,11 +15,13 @@ from typing import Literal
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from puna.corpus.record import Record
+from puna.text.lists import listed
 
 Kind = Literal["email", "phone", "ip"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip")
 PLACEHOLDERS: dict[Kind, str] = {"email": "<EMAIL>", "phone": "<PHONE>", "ip": "<IP>"}
 _Spans = Iterator[tuple[int, int]]
+_LISTS = listed(__file__, "privacy.json")
 
 # E-mail addresses in ASCII: at most 64 characters before the @ and 63 a label (RFC 5321), under a top-level
 # domain that is in use.
@@ -29,22 +31,7 @@ _DOMAIN = re.compile(
     r"(?![A-Za-z0-9_@]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
 )
 _SCP_PATH = re.compile(r":[A-Za-z0-9_~/]")
-_DOMAINS = (
-    "ac ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw "
-    "by bz ca cc cd cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg er es et "
-    "eu fi fj fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu id "
-    "ie il im in io iq ir is it je jm jo jp ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr ls lt lu "
-    "lv ly ma mc md me mg mh mk ml mm mn mo mp mq mr ms mt mu mv mw mx my mz na nc ne nf ng ni nl no np "
-    "nr nu nz om pa pe pf pg ph pk pl pm pn pr ps pt pw py qa re ro rs ru rw sa sb sc sd se sg sh si sk "
-    "sl sm sn so sr ss st su sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv tw tz ua ug uk us uy "
-    "uz va vc ve vg vi vn vu wf ws ye yt za zm zw com org net edu gov mil int info biz name pro aero coop "
-    "museum mobi jobs travel cat tel asia xyz online site shop tech store blog cloud space website live "
-    "club email agency digital company solutions network systems dev app page wiki social media news life "
-    "world today group team studio design works services consulting software academy university institute "
-    "foundation ngo ong berlin london nyc paris tokyo wien hamburg koeln amsterdam brussels eus gal scot "
-    "swiss bzh quebec law legal health"
-)
-_TOP_LEVEL = frozenset(_DOMAINS.split())
+_TOP_LEVEL = frozenset(_LISTS["top_level_domains"].split())
 
 # Phone numbers. A run of digits and separators is found first, then examined.
 _GAP = "[ \u00a0\u2009\u202f.()/\u2010-\u2013-]{0,3}"
@@ -79,7 +66,6 @@ _IPV4 = re.compile(
     r"(?!\w|\.[0-9]|[+~]\w|-(?![0-9]{1,3}\.[0-9]{1,3}\.))"
 )
 _IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
-_IPV6_ANY = re.compile(r"[0-9A-Fa-f:](?<![\w:.].)[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{1,38}(?![\w:])")
 _VERSION = re.compile(
     r"(?:\b(?:v|ver|version|release|rev|sec|section|chapter|article|clause|firmware|kernel|table|fig|figure)"
     r"\b\W{0,3}|[§/=<>~_-])\Z",
@@ -90,13 +76,8 @@ _HOST = re.compile(
     r"|router)\b[ :=(\[]{0,3}|\.[0-9]{1,3}\.[0-9]{1,3}-)\Z",
     re.IGNORECASE,
 )
-_UNROUTED = (  # RFC 6890 and what came after it
-    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
-    "192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 2001:db8::/32 3fff::/20"
-)
-_PRIVATE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10"
-_NOT_ROUTED = [ipaddress.ip_network(block) for block in _UNROUTED.split()]
-_LOCAL_ONLY = [ipaddress.ip_network(block) for block in _PRIVATE.split()]
+# RFC 6890 and what came after it
+_NOT_ROUTED = [ipaddress.ip_network(block) for block in _LISTS["unrouted_addresses"].split()]
 _GLOBAL = ipaddress.ip_network("2000::/3")
 
 # URLs (RFC 3986): scheme, authority, and the rest, which is cut at its delimiters.
@@ -118,7 +99,9 @@ class PrivateData:
 
     def apply(self, records: list[Record]) -> None:
         for record in records:
-            record.text, in_text = scrub(record.text, self.kinds)
+            text, in_text = scrub(record.text, self.kinds)
+            if in_text.total():
+                record.change(text, "personal data")
             record.title, in_title = scrub(record.title, self.kinds)
             record.url, in_url = scrub_url(record.url, self.kinds)
             record.detail = told(in_text + in_title + in_url)
@@ -129,18 +112,14 @@ def told(counts: Counter[Kind]) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
 
 
-def scrub(text: str, kinds: Collection[Kind] = KINDS, local_ip: bool = False) -> tuple[str, Counter[Kind]]:
+def scrub(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, Counter[Kind]]:
     """Replace personal data in a text: (text with PLACEHOLDERS, how many of each kind), in linear time.
 
-    What is between < and > is replaced together with them. local_ip: addresses of private networks and links
-    are replaced too; loopback, documentation and unrouted ones never are.
+    What is between < and > is replaced together with them. Addresses of private networks, loopback and
+    documentation never are.
     """
     counts: Counter[Kind] = Counter()
-    finders: dict[Kind, Callable[[str], _Spans]] = {
-        "email": _emails,
-        "ip": lambda text: _addresses(text, local_ip),
-        "phone": _phones,
-    }
+    finders: dict[Kind, Callable[[str], _Spans]] = {"email": _emails, "ip": _addresses, "phone": _phones}
     for kind, find in finders.items():
         if kind in kinds:
             text, counts[kind] = _replace(text, find, PLACEHOLDERS[kind])
@@ -233,24 +212,20 @@ def _phones(text: str) -> _Spans:
                 yield phone.span()
 
 
-def _addresses(text: str, local: bool) -> _Spans:
-    spans = list(_ipv4(text, local))
-    if ":" in text:
-        spans += _ipv6(text, local)
-    return iter(sorted(spans))
+def _addresses(text: str) -> _Spans:
+    return iter(sorted([*_ipv4(text), *(_ipv6(text) if ":" in text else ())]))
 
 
-def _ipv4(text: str, local: bool) -> _Spans:
+def _ipv4(text: str) -> _Spans:
     for match in _IPV4.finditer(text):
         parts = match[0].split(".")
         if any(int(part) > 255 or (part[0] == "0" and part != "0") for part in parts):
             continue
         address = ipaddress.IPv4Address(match[0])
-        private = local and any(address in block for block in _LOCAL_ONLY)
-        if not private and any(address in block for block in _NOT_ROUTED):
+        if any(address in block for block in _NOT_ROUTED):
             continue
         before = text[max(0, match.start() - 40) : match.start()]
-        is_version = _VERSION.search(before) or (not private and _looks_like_a_version(match[0]))
+        is_version = _VERSION.search(before) or _looks_like_a_version(match[0])
         if not is_version or _HOST.search(before):
             yield match.span()
 
@@ -261,12 +236,11 @@ def _looks_like_a_version(numbers: str) -> bool:
     return max(parts) < 32 or (parts[0] < 4 and parts[1] < 10)
 
 
-def _ipv6(text: str, local: bool) -> _Spans:
-    for match in (_IPV6_ANY if local else _IPV6).finditer(text):
+def _ipv6(text: str) -> _Spans:
+    for match in _IPV6.finditer(text):
         try:
             address = ipaddress.IPv6Address(match[0])
         except ValueError:
             continue
-        routed = address in _GLOBAL and not any(address in block for block in _NOT_ROUTED)
-        if routed or (local and any(address in block for block in _LOCAL_ONLY)):
+        if address in _GLOBAL and not any(address in block for block in _NOT_ROUTED):
             yield match.span()

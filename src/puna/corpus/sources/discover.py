@@ -37,18 +37,6 @@ HEADS = (  # of files whose names say no more than that they are text
 )
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 PACKAGE = ("pyproject.toml", "setup.py", "package.json", "Cargo.toml", "go.mod", ".git", "CMakeLists.txt")
-SMALL_MODEL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
-    "tokenizer": ["vocab_size = 4096"],
-    "tokens": ['small_sources = "leave out"', "maximum_epochs = 100"],
-    "model": ['size = "2m"'],
-    "train": [
-        "steps = 600",
-        "batch_sequences = 16",
-        "sequence_length = 256",
-        "learning_rate = 3e-3",
-        "warmup_steps = 20",
-    ],
-}
 LICENCES = ("LICENSE", "LICENSE.txt", "COPYING")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 # A paper's file, as arXiv names it.
@@ -354,10 +342,13 @@ def _absolute(paths: list[str]) -> list[str]:
     return sorted(absolute)
 
 
-def recipe(name: str, paths: list[str], languages: list[str], downloads: Path) -> tuple[str, str, list[str]]:
+def recipe(
+    name: str, paths: list[str], languages: list[str], downloads: Path, training: str = ""
+) -> tuple[str, str, list[str]]:
     """Write a recipe that reads these paths: (its TOML, the JSON for STATE beside it, what no reader takes).
 
-    Addresses without a digest are downloaded to find theirs, and left in `downloads` for the run.
+    training: sections behind those of the corpus. Addresses without a digest are downloaded to find theirs,
+    and left in `downloads` for the run.
     """
     collected = _collect(paths)
     for uri in collected.uris.pop("code", []):
@@ -385,9 +376,7 @@ def recipe(name: str, paths: list[str], languages: list[str], downloads: Path) -
             lines += [*_source_lines(reader, pinned), ""]
     if not readable:
         raise UserError("nothing could be fetched:\n  " + "\n  ".join(collected.unread[:5]))
-    for section, keys in SMALL_MODEL.items():
-        lines += [f"[{section}]", *keys, ""]
-    text = "\n".join(lines)
+    text = "\n".join([*lines, training])
     state = {"paths": absolute, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     return text, json.dumps(state, indent=1, ensure_ascii=False) + "\n", collected.unread
 

@@ -20,9 +20,13 @@ PAPER = (
 )
 
 
+def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
+    return arxiv.text_and_title(arxiv.Joined(files, root, arxiv.Names(files)))
+
+
 def text_of(source: str, **others: str) -> str:
     files = {"main.tex": source, **{f"{name}.tex": text for name, text in others.items()}}
-    return arxiv.paper_text(files, "main.tex")[0]
+    return paper_text(files, "main.tex")[0]
 
 
 def document(body: str, preamble: str = "") -> str:
@@ -96,7 +100,7 @@ def test_titles_are_plain() -> None:
         r"\documentclass{a}\newcommand{\p}{Puna}\title[short]{On \p\thanks{A fund} and\\ more~{x}}"
         r"\begin{document}a\end{document}"
     )
-    assert arxiv.paper_text({"m.tex": source}, "m.tex")[1] == "On Puna and more {x}"
+    assert paper_text({"m.tex": source}, "m.tex")[1] == "On Puna and more {x}"
 
 
 @pytest.mark.parametrize("form", ["tex", "gz", "tar", "tar.gz"])
@@ -201,7 +205,7 @@ def test_old_identifiers_get_their_slash(tmp_path: Path) -> None:
 def test_files_that_read_each_other_again_and_again_come_to_an_end() -> None:
     files = {f"f{number}.tex": f"\\input{{f{number + 1}}}" * 2 for number in range(60)}
     files["f0.tex"] = document(r"\section{A}\input{f1}")
-    assert arxiv.paper_text(files, "f0.tex")[0] == r"\section{A}"
+    assert paper_text(files, "f0.tex")[0] == r"\section{A}"
 
 
 REPEATED = [
@@ -361,7 +365,7 @@ def test_what_the_author_redefines_and_asks_of_arguments() -> None:
     found = text_of(document(r"\section{A} \eqref{a}, \foo{x}, \foo*[y]{z}", preamble))
     assert found.endswith(r"Eq.~(\ref{a}), none x, star with y z")
     source = PAPER.replace("{On llamas}", r"{\vspace{-1cm}On \vspace*{2pt}llamas\thanksref{a}}")
-    assert arxiv.paper_text({"main.tex": source}, "main.tex")[1] == "On llamas"
+    assert paper_text({"main.tex": source}, "main.tex")[1] == "On llamas"
 
 
 def test_a_second_root_that_reads_the_same_files_is_the_same_text_again(tmp_path: Path) -> None:
@@ -376,3 +380,36 @@ def test_a_second_root_that_reads_the_same_files_is_the_same_text_again(tmp_path
     )
     reasons = [item.reason if isinstance(item, SkippedRecord) else "" for item in items]
     assert reasons == ["", "other root of the same folder"]
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "single", "bulk"])
+def test_what_is_too_long_for_a_paper_has_a_row(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arxiv, "LONGEST", 2_000)
+    root, long = PAPER.encode(), b"% " + b"x" * 3_000
+    if form == "folder":
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "main.tex").write_bytes(root)
+        (tmp_path / "p" / "z.tex").write_bytes(long)
+        items = list(arxiv.read(tmp_path / "p"))
+    elif form == "tar":
+        items = read(tmp_path / "p.tar", tar(main_dot_tex=root, z_dot_tex=long))
+    elif form == "single":
+        items = read(tmp_path / "p.tex", long)
+    else:
+        packed = {"2401.00001_dot_gz": gzip.compress(root), "2401.00002_dot_gz": gzip.compress(long)}
+        items = read(tmp_path / "p.tar", tar(**packed))
+    reasons = [item.reason for item in items if isinstance(item, SkippedRecord)]
+    texts = [item for item in items if isinstance(item, RawDocument)]
+    assert reasons == [arxiv.TOO_LONG] and len(texts) == (form != "single")
+    assert all(text.whole > len(text.text) and text.cut for text in texts)
+
+
+def test_files_that_go_beyond_a_paper_or_lie_too_deep_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"f{number}.tex": rf"\input{{f{number + 1}}}" for number in range(30)} | {"f30.tex": "End."}
+    joined = arxiv.Joined(files, "f0.tex", arxiv.Names(files))
+    assert "End." not in joined.text and joined.missing == {"f21.tex": "files lie too deep in each other"}
+    monkeypatch.setattr(arxiv, "LONGEST", 2_000)
+    files = {"m.tex": r"\input{a}\input{b}", "a.tex": "x" * 3_000, "b.tex": "y"}
+    assert arxiv.Joined(files, "m.tex", arxiv.Names(files)).missing == {"b.tex": arxiv.TOO_LONG}

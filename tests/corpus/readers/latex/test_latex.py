@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.readers.latex.latex import resolve_conditionals, strip_comments
-from puna.corpus.readers.latex.macros import expand_macros, group
+from puna.corpus.readers.latex.macros import Braces, expand_macros
 
 
 def test_comments_go_escaped_and_verbatim_percents_stay() -> None:
@@ -112,10 +112,10 @@ def test_macros_are_expanded_inline(preamble: str, body: str, expanded: str) -> 
 
 
 def test_groups_are_balanced() -> None:
-    assert group(r"{a{b}\}c}d", 0) == (r"a{b}\}c", 9)
-    assert group("{a", 0) is None
-    assert group("a", 0) is None
-    assert group("[a{]}b]c", 0, "[", "]") == ("a{]}b", 7)
+    assert Braces(r"{a{b}\}c}d").group(0) == (r"a{b}\}c", 9)
+    assert Braces("{a").group(0) is None
+    assert Braces("a").group(0) is None
+    assert Braces("[a{]}b]c").bracket(0) == ("a{]}b", 7)
 
 
 PARTS = st.sampled_from(

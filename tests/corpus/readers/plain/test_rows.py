@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +135,32 @@ def test_xml_texts_and_attributes_that_are_too_large_are_passed_over(
     items = list(stackexchange.read(path))
     assert sorted(type(item).__name__ for item in items) == ["RawDocument", "SkippedRecord"]
     assert any(isinstance(item, SkippedRecord) and item.reason == streams.TOO_LARGE for item in items)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import numpy, pyarrow.parquet
+from puna.corpus.engine import prepare
+from puna.corpus.readers.plain import jsonl
+prepare()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for item in jsonl.read(Path(sys.argv[1])):
+    print(getattr(item, "reason", "") or item.text)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("alone", "most"), [(True, 0.1), (False, 3.2)])
+def test_a_value_of_parquet_that_is_passed_over_takes_bounded_memory(
+    tmp_path: Path, alone: bool, most: float
+) -> None:
+    large = random.Random(1).randbytes(45_000_000).hex()
+    rows = pa.table({"text": ["a", large, "b"]})
+    pq.write_table(rows, tmp_path / "a.parquet", row_group_size=1 if alone else 3)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "a.parquet")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    *told, kilobytes = result.stdout.split("\n")[:-1]
+    assert told == ["a", streams.TOO_LARGE, "b"]
+    assert int(kilobytes) * 1024 < most * len(large) + 10_000_000

@@ -69,10 +69,39 @@ def test_what_is_no_thread_is_skipped(tmp_path: Path) -> None:
     )
     assert [(item.reason, item.url) for item in items if isinstance(item, SkippedRecord)] == [
         ("no answer", "https://llamas.example/questions/1"),
-        ("answers of images only", "https://llamas.example/questions/3"),
+        ("answer of images only", "https://llamas.example/a/4"),
+        ("no answer with text", "https://llamas.example/questions/3"),
         ("answer without its question", "https://llamas.example/a/2"),
     ]
-    assert len(items) == 4
+    assert len(items) == 5
+
+
+def test_what_is_left_out_of_a_thread_has_a_row(tmp_path: Path) -> None:
+    rows = [
+        question(1),
+        question(1, "Asked again."),
+        answer(2, 1, 9, "<img src='x'>"),
+        answer(3, 1, 8, "<p> </p>"),
+        answer(4, 1, 7, "long " * 70_000),
+        answer(5, 1, 6, "short"),
+        question(6, "long " * 70_000),
+        answer(7, 6, 1, "to a long one"),
+    ]
+    found = read(tmp_path, *rows)
+    assert [
+        (item.reason, item.url.partition("example")[2])
+        for item in found[:-1]
+        if isinstance(item, SkippedRecord)
+    ] == [
+        ("question came before", "/questions/1"),
+        ("answer of images only", "/a/2"),
+        ("answer without text", "/a/3"),
+        ("post over 300,000 characters", "/a/4"),
+        ("post over 300,000 characters", "/questions/6"),
+    ]
+    assert found[-1] == SkippedRecord("answer without its question", found[-1].url, 7)
+    (thread,) = (item for item in found if isinstance(item, RawDocument))
+    assert thread.text == "Title\n\nWhy?\n\nA: short"
 
 
 def test_half_a_pair_of_utf16_costs_one_post(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_page_has_its_title_text_url_and_place(tmp_path: Path) -> None:
     assert (first.title, first.text, first.url) == ("On llamas", WORDS.strip(), "http://a.example/x")
     assert second.offset == len(record(payload))
     assert first.raw_digest == second.raw_digest
+    assert first.date == second.date == "2020-01-01"
 
 
 CHUNKED = "Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n"

@@ -101,7 +101,7 @@ def test_the_licence_has_the_version_of_the_dump_s_day(
     page = f"<page><title>A</title><ns>0</ns><revision>{written}<text>A llama.</text></revision></page>"
     (tmp_path / name).write_text(f"<mediawiki><siteinfo>{head}</siteinfo>{page}</mediawiki>")
     (item,) = wikipedia.read(tmp_path / name)
-    assert isinstance(item, RawDocument) and item.licence == licence
+    assert isinstance(item, RawDocument) and item.licence == licence and item.date == stamp[:10]
 
 
 def test_of_many_revisions_the_last_one_is_the_article(tmp_path: Path) -> None:

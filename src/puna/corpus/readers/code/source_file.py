@@ -60,10 +60,10 @@ def filter_file(raw: bytes, name: str, url: str, offset: int, licence: str) -> R
     reason = reason or _not_original(name, comment) or _unlike_code(text)
     if reason:
         return SkippedRecord(reason, url, offset)
-    text = headers.without_header(text, name)
+    whole, text = len(text), headers.without_header(text, name)
     if not text.strip():
         return SkippedRecord("nothing but a licence header", url, offset)
-    return RawDocument(url, text, offset, digest(raw), name, licence)
+    return RawDocument(url, text, offset, digest(raw), name, licence, whole, "licence header")
 
 
 def _not_original(name: str, comment: str) -> str:

@@ -22,6 +22,7 @@ from puna.corpus.readers.latex.macros import Macros, expand_macros, expand_only,
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
+from puna.text.lists import listed
 
 IDENTITY = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/?\d{7})(v\d+)?")
 ENDINGS = (".tex", ".ltx", ".latex")
@@ -83,19 +84,16 @@ THANKS = re.compile(
 INPUTENC = re.compile(
     rb"\\(?:usepackage|RequirePackage)\s*\[([^\]]{0,200})\]\s*\{inputenc\}|\\inputencoding\s*\{(\w+)\}"
 )
-ENCODINGS = {
-    "latin2": "iso8859-2", "latin3": "iso8859-3", "latin4": "iso8859-4", "latin5": "iso8859-9",
-    "latin9": "iso8859-15", "latin10": "iso8859-16", "cp1250": "cp1250", "cp1251": "cp1251",
-    "cp850": "cp850", "cp852": "cp852", "cp866": "cp866", "cp437": "cp437", "koi8-r": "koi8-r",
-    "koi8-ru": "koi8-u", "applemac": "mac-roman", "macce": "mac-latin2",
-}  # fmt: skip
+ENCODINGS: dict[str, str] = listed(__file__, "names.json")["encodings"]
 # First bytes of what arXiv has in place of a paper's source, and the reason to skip it.
 NOT_SOURCE = {
     b"%PDF": "PDF without source",
     b"%!PS": "PostScript without source",
     b"%auto-ignore": "withdrawn",
 }
-DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters of a paper
+DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters, and bytes, of a paper
+TOO_LONG = "paper over 20 MB"
+CUT = "preamble, title page and bibliography"
 
 
 @dataclass(frozen=True)
@@ -127,43 +125,46 @@ def _texts(paper: _Paper, number: int) -> Iterator[RawDocument | SkippedRecord]:
     base = paper.name
     if identity:  # file names leave out the slash of identifiers before 2007
         base = "https://arxiv.org/abs/" + re.sub(r"\A([a-z-]+(?:\.[A-Z]{2})?)(\d)", r"\1/\2", identity[0])
-    names = _Names(paper.files)
+    names = Names(paper.files)
     roots = _roots(paper.files, names)
     if not roots:
         yield SkippedRecord("no \\documentclass" if paper.files else paper.skip_reason, base, number)
-    missing: dict[str, None] = {}
+    missing: dict[str, str] = {}
     mains = sum(root.kind == "main" for root in roots)
     lines: set[str] = set()  # long ones of the texts so far
     for offset, root in enumerate(roots, number):
         url = base if identity and mains == 1 and root.kind == "main" else f"{base}/{root.name}"
-        text = title = ""
+        text, title, whole = "", "", 0
         if root.kind != "again":
-            joined = _Joined(paper.files, root.name, names)
-            missing |= dict.fromkeys(joined.missing)
-            text, title = _text_and_title(joined)
+            joined = Joined(paper.files, root.name, names)
+            missing |= joined.missing
+            whole = len(joined.text)
+            text, title = text_and_title(joined)
             del joined
         own = {line for line in text.split("\n") if len(line) > 40} if len(roots) > 1 else set()
         if root.kind != "main" and (len(text) < SHORTEST_OTHER_ROOT or 2 * len(own & lines) > len(own)):
             yield SkippedRecord("other root of the same folder", url, offset)
         elif text:
             lines |= own
-            yield RawDocument(url, text, offset, paper.raw_digest, title)
+            yield RawDocument(url, text, offset, paper.raw_digest, title, whole=whole, cut=CUT)
         else:
             yield SkippedRecord("no text", url, offset)
-    for offset, name in enumerate(missing, number + len(roots)):
-        yield SkippedRecord("file read in is not there", f"{base}/{name}", offset)
+    for offset, (name, reason) in enumerate(missing.items(), number + len(roots)):
+        yield SkippedRecord(reason, f"{base}/{name}", offset)
     skipped = paper.skipped if paper.files else ()
     for offset, (name, reason) in enumerate(skipped, number + len(roots) + len(missing)):
         yield SkippedRecord(reason, f"{base}/{name}", offset)
 
 
-def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -> _Paper:
-    """Decode a paper's files. raw: their content by path."""
+def _paper(
+    name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file", too_long: Sequence[str] = ()
+) -> _Paper:
+    """Decode a paper's files. raw: their content by path. too_long: files that were too large to be read."""
     named = next((match for content in raw.values() if (match := INPUTENC.search(content))), None)
     options = (named[1] or named[2]).decode("latin-1").split(",") if named else []
     encoding = next((ENCODINGS[option.strip()] for option in options if option.strip() in ENCODINGS), "")
     files: dict[str, str] = {}
-    skipped = []
+    skipped = [(inside, TOO_LONG) for inside in too_long]
     for inside, content in sorted(raw.items()):
         text = streams.decode(content, encoding)
         if text is None:
@@ -173,26 +174,34 @@ def _paper(name: str, raw: dict[str, bytes], skip_reason: str = "no TeX file") -
     known = blocks(files.values())
     files = {inside: strip_comments(text, known, mask=True) for inside, text in files.items()}
     joined = b"\0".join(inside.encode() + b"\0" + content for inside, content in sorted(raw.items()))
-    return _Paper(name, files, digest(joined), skip_reason, tuple(skipped))
+    return _Paper(name, files, digest(joined), TOO_LONG if too_long else skip_reason, tuple(skipped))
 
 
 def _papers(path: Path) -> Iterator[_Paper]:
     if path.is_dir():
         children = sorted(child for child in path.rglob("*") if child.suffix.lower() in ENDINGS)
-        files = [child for child in children if child.is_file()]
-        raw = {file.relative_to(path).as_posix(): file.read_bytes()[:LONGEST] for file in files}
-        yield _paper(path.name, raw)
+        raw, too_long, room = {}, [], LONGEST
+        for file in filter(Path.is_file, children):
+            inside, size = file.relative_to(path).as_posix(), file.stat().st_size
+            if size > room:
+                too_long.append(inside)
+                continue
+            raw[inside] = file.read_bytes()
+            room -= size
+        yield _paper(path.name, raw, too_long=too_long)
         return
     unpacked = _Reader(streams.chunks(path))
     head = unpacked.peek(512)
     if head[257:262] == b"ustar":
         yield from _from_tar(path.name, unpacked)
     else:
-        yield _single(path.name, unpacked.read(LONGEST))
+        yield _single(path.name, unpacked.read(LONGEST + 1))
 
 
 def _single(name: str, content: bytes) -> _Paper:
     """Return a paper that came as one file, or the reason to skip it where that is not its source."""
+    if len(content) > LONGEST:
+        return _paper(name, {}, TOO_LONG)
     if content[257:262] == b"ustar":
         return next(_from_tar(name, _Reader(iter([content]))), _paper(name, {}))
     start = content.lstrip()
@@ -205,25 +214,28 @@ def _single(name: str, content: bytes) -> _Paper:
 def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
     """Read the papers packed inside an archive, then the paper that its own TeX files make, if any."""
     raw: dict[str, bytes] = {}
+    too_long: list[str] = []
     size = papers = 0
     try:
         with tarfile.open(fileobj=unpacked, mode="r|", errorlevel=0) as archive:
             for item in archive:
                 inside = PurePosixPath(item.name)
-                if not item.isfile() or item.size > LONGEST or not (opened := archive.extractfile(item)):
+                if not item.isfile() or not (opened := archive.extractfile(item)):
                     continue
                 if inside.suffix.lower() in (".gz", ".pdf") and IDENTITY.fullmatch(inside.stem):
                     papers += 1
-                    yield _packed_paper(inside.name, opened.read())
-                elif inside.suffix.lower() in ENDINGS and size + item.size <= LONGEST:
+                    yield _packed_paper(inside.name, opened.read(LONGEST + 1))
+                elif inside.suffix.lower() in ENDINGS and size + item.size > LONGEST:
+                    too_long.append(inside.as_posix())
+                elif inside.suffix.lower() in ENDINGS:
                     raw[inside.as_posix()] = opened.read()
                     size += item.size
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"the tar archive is damaged or ends early, at byte {unpacked.position:,} of what it unpacks to"
         ) from error
-    if raw or not papers:
-        yield _paper(name, raw)
+    if raw or too_long or not papers:
+        yield _paper(name, raw, too_long=too_long)
 
 
 def _packed_paper(name: str, content: bytes) -> _Paper:
@@ -232,7 +244,7 @@ def _packed_paper(name: str, content: bytes) -> _Paper:
     import zlib
 
     try:
-        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST))
+        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST + 1))
     except zlib.error:
         return _paper(name, {}, "damaged gzip member")
 
@@ -266,7 +278,7 @@ class _Root(NamedTuple):
     kind: Literal["main", "other", "again"]
 
 
-def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
+def _roots(files: dict[str, str], names: "Names") -> list[_Root]:
     """Return the files with \\documentclass that no other file reads in, by folder, the main one first.
 
     That is the one with the longest expansion.
@@ -274,7 +286,7 @@ def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
     included = set().union(*(_targets(files, name, text, names) - {name} for name, text in files.items()))
     by_folder: dict[str, list[tuple[int, str, set[str]]]] = {}
     for name in files:
-        if name not in included and ROOT.search((joined := _Joined(files, name, names)).text):
+        if name not in included and ROOT.search((joined := Joined(files, name, names)).text):
             folder = str(PurePosixPath(name).parent)
             by_folder.setdefault(folder, []).append((-len(joined.text), name, joined.read))
     roots: list[_Root] = []
@@ -290,7 +302,7 @@ def _roots(files: dict[str, str], names: "_Names") -> list[_Root]:
     return roots
 
 
-class _Names:
+class Names:
     """What a paper says of where its files are: \\input@path, macros in names, macros that read files in."""
 
     def __init__(self, files: dict[str, str]) -> None:
@@ -344,20 +356,20 @@ def _wanted(match: re.Match[str]) -> str:
     return (match["file"] or match["bare"] or f"{match['folder'].rstrip('/')}/{match['inside']}").strip()
 
 
-def _targets(files: dict[str, str], name: str, text: str, names: _Names) -> set[str]:
+def _targets(files: dict[str, str], name: str, text: str, names: Names) -> set[str]:
     """Return the files that a file reads in."""
     inputs = INPUT.finditer(names.expanded(text))
     targets = (_resolve(files, name, names.plain(_wanted(match)), names.folders) for match in inputs)
     return {target for target in targets if target is not None}
 
 
-class _Joined:
+class Joined:
     """A root file with all that it reads in, in order."""
 
-    def __init__(self, files: dict[str, str], root: str, names: _Names) -> None:
+    def __init__(self, files: dict[str, str], root: str, names: Names) -> None:
         self.files, self.root, self.names, self.room = files, root, names, LONGEST
         self.read = {root}
-        self.missing: dict[str, None] = {}  # names of files that are read in and are not there
+        self.missing: dict[str, str] = {}  # files that are read in and left out, and why
         only = INCLUDE_ONLY.search(files[root])
         self.only = {name.strip() for name in only[1].split(",")} if only else None
         self._parts: dict[tuple[str, bool], tuple[bool, list[tuple[str, str | None]]]] = {}
@@ -369,6 +381,8 @@ class _Joined:
         above: the files that it is read by. alone: one of them has a preamble, so its own is left out.
         """
         if name in above or len(above) > DEEPEST or self.room < 0:
+            if name not in above:
+                self.missing[name] = TOO_LONG if self.room < 0 else "files lie too deep in each other"
             return ""
         if (name, alone) not in self._parts:
             self._parts[name, alone] = self._split(name, alone)
@@ -400,7 +414,7 @@ class _Joined:
             if target is not None:
                 self.read.add(target)
             elif not NO_TEXT.search(wanted):
-                self.missing[wanted] = None
+                self.missing[wanted] = "file read in is not there"
             if match["include"] and self.only is not None and wanted.removesuffix(".tex") not in self.only:
                 target = None
             parts.append((text[at : match.start()], target))
@@ -408,12 +422,8 @@ class _Joined:
         return has_class, [*parts, (text[at:], None)]
 
 
-def paper_text(files: dict[str, str], root: str) -> tuple[str, str]:
-    """Return (text, title) of the paper whose root file is `root`. files: TeX files without comments."""
-    return _text_and_title(_Joined(files, root, _Names(files)))
-
-
-def _text_and_title(joined: _Joined) -> tuple[str, str]:
+def text_and_title(joined: Joined) -> tuple[str, str]:
+    """Return the text and the title of a paper."""
     title, *parts = _split_document(resolve_conditionals(joined.text))
     # Macros first: a section may be hidden in one. What stands before the first section is cut after that.
     # The body is popped, for it may have many megabytes and is not to be kept beside its expansion.

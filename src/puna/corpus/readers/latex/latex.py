@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-VERBATIM = frozenset(
-    ["verbatim", "verbatim*", "Verbatim", "Verbatim*", "BVerbatim", "LVerbatim", "SaveVerbatim",
-     "VerbatimOut", "lstlisting", "lstlisting*", "minted", "minted*", "spverbatim", "verbatimtab",
-     "tcblisting", "filecontents", "filecontents*", "pycode", "pyverbatim", "luacode", "luacode*", "comment"]
-)  # fmt: skip
+from puna.text.lists import listed
+
+_LISTS = listed(__file__, "names.json")
+VERBATIM = frozenset(_LISTS["verbatim"].split())
 # Environments of the author's own whose content is verbatim, or left out (packages listings, fancyvrb,
 # minted, tcolorbox, comment).
 _DEFINED = re.compile(
@@ -77,11 +76,7 @@ _CONDITIONAL = re.compile(
     r"|\\(?P<name>if[A-Za-z@]*|else|fi|[A-Za-z@]+?(?:true|false))(?![A-Za-z@])"
 )
 # These begin with \if and have no \fi.
-_WITHOUT_FI = frozenset(
-    ["iff", "ifthenelse", "ifdef", "ifcsdef", "ifundef", "ifcsundef", "ifbool", "iftoggle",
-     "ifstrequal", "ifstrempty", "ifblank", "ifnumequal", "ifnumcomp", "ifnumless", "ifnumgreater",
-     "ifinlist", "ifboolexpr", "ifboolexpe", "ifdefempty", "ifdefstring"]
-)  # fmt: skip
+_WITHOUT_FI = frozenset(_LISTS["without_fi"].split())
 
 
 def strip_comments(text: str, known: Blocks = Blocks(), mask: bool = False) -> str:

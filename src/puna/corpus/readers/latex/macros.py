@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
+from puna.text.lists import listed
+
 NAME = r"[A-Za-z@]+|[^A-Za-z\s]"
 DEFINITION = re.compile(
     r"\\(?:(?P<command>(?:re|provide)?newcommand|providecommand|DeclareRobustCommand"
@@ -28,11 +30,8 @@ ENVIRONMENT = re.compile(r"\s*\{\s*([A-Za-z@*]+)\s*\}")
 COMMAND = re.compile(r"\\(?:[A-Za-z@]+|.)", re.DOTALL)
 # Expanding these would rewrite LaTeX itself rather than the author's shorthands.
 UNTOUCHED = frozenset(
-    ["begin", "end", "part", "chapter", "section", "subsection", "subsubsection", "paragraph",
-     "item", "bibitem", "caption", "title", "author", "footnote", "ref", "cite", "label",
-     "input", "include", "includegraphics", "emph", "textbf", "textit", "text",
-     *"\\{}%&#$_()[]^~@/,;:!'`\"=.-+<>| "]
-)  # fmt: skip
+    [*listed(__file__, "names.json")["untouched"].split(), *"\\{}%&#$_()[]^~@/,;:!'`\"=.-+<>| "]
+)
 UNTOUCHED_ENVIRONMENTS = ("document", "abstract", "figure", "table")
 CHOICE = re.compile(r"\\If(?P<kind>NoValue|Value|Boolean|Blank)(?P<answers>TF|T|F)\s*\{\s*#(\d)\s*\}")
 MOST_CHOICES = 20
@@ -64,7 +63,7 @@ class Macros:
     built_in: set[str] = field(default_factory=set)  # LaTeX's own that an alias stands for: never expanded
 
 
-class _Braces:
+class Braces:
     """A text whose balanced groups are found by bisection, after one pass."""
 
     def __init__(self, text: str) -> None:
@@ -122,20 +121,12 @@ class _Braces:
         return match.end() if match else at
 
 
-def group(text: str, at: int, opening: str = "{", closing: str = "}") -> tuple[str, int] | None:
-    """Return (content, where it ends) of the balanced group that starts at `at`, or None."""
-    braces = _Braces(text)
-    if opening == "{":
-        return braces.group(at)
-    return braces.up_to(at + 1, closing) if text[at : at + 1] == opening else None
-
-
 def definitions(text: str, macros: Macros, only: Container[str] | None = None) -> str:
     """Add the macros that a text defines, and return the text without the definitions.
 
     Of two definitions of one name the last one counts. only: names whose definitions are left out; else all.
     """
-    braces = _Braces(text)
+    braces = Braces(text)
     out = io.StringIO()
     at = 0
     while match := DEFINITION.search(text, at):
@@ -151,7 +142,7 @@ def definitions(text: str, macros: Macros, only: Container[str] | None = None) -
     return out.getvalue()
 
 
-def _define(match: re.Match[str], braces: _Braces, macros: Macros) -> int | None:
+def _define(match: re.Match[str], braces: Braces, macros: Macros) -> int | None:
     """Add the macro of one definition; return where that ends, None where it is not understood."""
     if match["alias"]:
         _add_alias(match["alias"], match["target"], macros)
@@ -200,7 +191,7 @@ def _add_command(match: re.Match[str], macro: Macro, macros: Macros) -> None:
         macros.commands[name] = macro
 
 
-def _declared_arguments(match: re.Match[str], braces: _Braces) -> tuple[Arguments, int] | None:
+def _declared_arguments(match: re.Match[str], braces: Braces) -> tuple[Arguments, int] | None:
     """Read a definition's arguments: (they, where the body starts), None where they are not understood."""
     at = match.end()
     if match["define"]:
@@ -214,7 +205,7 @@ def _declared_arguments(match: re.Match[str], braces: _Braces) -> tuple[Argument
     return None if spec is None or arguments is None else (arguments, braces.space(spec[1]))
 
 
-def _counted_arguments(braces: _Braces, at: int) -> tuple[Arguments, int]:
+def _counted_arguments(braces: Braces, at: int) -> tuple[Arguments, int]:
     """Read the arguments of \\newcommand: [count][default of the first]; and where they end."""
     count = re.compile(r"\[\s*(\d)\s*\]\s*").match(braces.text, at)
     if not count:
@@ -317,7 +308,7 @@ class _Expansion:
     def expand(self, text: str, depth: int) -> str:
         if depth > DEEPEST or self.room < 0 or "\\" not in text:
             return text
-        braces = _Braces(text)
+        braces = Braces(text)
         out = io.StringIO()
         at = 0
         for match in MACRO.finditer(text):
@@ -352,7 +343,7 @@ class _Expansion:
         return out.getvalue()
 
 
-def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | None:
+def _take(braces: Braces, at: int, macro: Macro) -> tuple[list[str], int] | None:
     """Take a macro's arguments as TeX does: (values, where they end); None where one is missing."""
     values: list[str] = []
     text = braces.text
@@ -374,7 +365,7 @@ def _take(braces: _Braces, at: int, macro: Macro) -> tuple[list[str], int] | Non
             if delimited is None or "\n\n" in delimited[0]:
                 return None
             taken, at = delimited
-            inner = group(taken, 0)
+            inner = Braces(taken).group(0)
             values.append(inner[0] if inner and inner[1] == len(taken) else taken)
         else:
             if start >= len(text) or text[start] in "\n}":
@@ -408,7 +399,7 @@ def _filled(body: str, values: list[str]) -> str:
 def _chosen(body: str, choice: re.Match[str], given: bool) -> str:
     """Replace a question whether an argument was given by one of its two answers (package xparse)."""
     given = given != (choice["kind"] == "NoValue")
-    braces, at, answers = _Braces(body), choice.end(), {"T": "", "F": ""}
+    braces, at, answers = Braces(body), choice.end(), {"T": "", "F": ""}
     for name in choice["answers"]:
         answer = braces.group(braces.space(at))
         if answer is None:
@@ -432,7 +423,7 @@ def _without_helpers(text: str, math: bool = False, depth: int = 0) -> str:
     """
     if "\\xspace" not in text and "\\ensuremath" not in text:
         return text
-    braces = _Braces(text)
+    braces = Braces(text)
     always = math
     out = io.StringIO()
     at = 0

@@ -7,12 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.page import read_page
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 from puna.text.characters import UNSPACED_SCRIPTS
 from puna.text.lists import listed
 
+_LISTS = listed(__file__, "names.json")
 START = re.compile(
     r"^[ \t]*\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*{3}[ \t]*$",
     re.MULTILINE | re.IGNORECASE | re.DOTALL,
@@ -35,15 +36,7 @@ SMALL_PRINT = re.compile(
     r"|Project Gutenberg License\b)[^\n]*",
     re.MULTILINE | re.IGNORECASE,
 )
-OF_SMALL_PRINT = (
-    "utenberg",
-    "UTENBERG",
-    "SMALL PRINT",
-    "mall print",
-    "mall Print",
-    "ULL LICENSE",
-    "ull License",
-)
+OF_SMALL_PRINT: list[str] = _LISTS["small_print"]
 SMALL_PRINT_END = re.compile(r"^\**END[ *]*(?:THE )?SMALL PRINT[^\n]*$", re.MULTILINE | re.IGNORECASE)
 # A paragraph that only Gutenberg's own text has.
 OWN = re.compile(
@@ -62,7 +55,7 @@ ENCODING = re.compile(
 )
 TITLE = re.compile(r"^Title:[ \t]*(.+(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 # "Transcriber's note" in the languages of most of Gutenberg's books.
-_NOTE_NAMES: str = listed(__file__, "names.json")["transcribers_notes"]
+_NOTE_NAMES = "|".join(_LISTS["transcribers_notes"])
 # First paragraphs by the producers of the electronic text.
 CREDITS = re.compile(
     r"[ \t]*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|HTML version by"
@@ -81,24 +74,9 @@ NOTE = re.compile(
     re.IGNORECASE,
 )
 # A list of the book's printing errors or of the transcriber's corrections, at its end.
-ERRATA = re.compile(
-    rf"{_HEADING}(?:Errata|Corrigenda|(?:List of )?(?:Corrections|Typographical errors)(?: made"
-    r"| corrected)?"
-    r"|Corrections? made (?:by|to)[^\n]{0,60}|Druckfehler(?:verzeichnis)?|Korrekturen"
-    r"|Liste der vorgenommenen Änderungen"
-    r"|Liste des (?:corrections|modifications)|Erreurs corrigées|Fe de erratas|Errori corretti"
-    r"|Verbeteringen|Virheet)"
-    r"[\s:.*=_\]]*$",
-    re.MULTILINE | re.IGNORECASE,
-)
+ERRATA = re.compile(rf"{_HEADING}(?:{'|'.join(_LISTS['errata'])})[\s:.*=_\]]*$", re.MULTILINE | re.IGNORECASE)
 # Places of pictures and ornaments, whose captions stay.
-_PICTURES = (
-    r"Illustrations?|Illus\.?|Vignette|Frontispiece|Decoration|Ornament|Tail-?piece|Head-?piece|Picture"
-    r"|Plate|Photograph"
-    r"|Portrait|Map|Music|Publisher'?s (?:device|logo|mark)|Colophon|Symbol|Abbildung|Gravure"
-    r"|Ilustraci[oó]n|Ilustração"
-    r"|Illustrazione|Illustratie|Kuva|Image|Fleuron|Blank [Pp]age|Page [Dd]ecoration"
-)
+_PICTURES = "|".join(_LISTS["pictures"])
 PICTURE = re.compile(
     rf"\[(?:{_PICTURES})(?:[ \t]*\d{{1,4}}[a-z]?)?(?:[ \t]*:((?:[^\[\]]"
     rf"|\[[^\[\]]{{0,200}}\]){{0,2000}}))?\.?\]",
@@ -127,7 +105,8 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         yield SkippedRecord(streams.TOO_LARGE, path.name, 0)
         return
     if b"<html" in raw[:2000].lower():
-        title, text = page_text(raw)
+        page = read_page(raw)
+        title, text, whole = page.title, page.text, page.whole
         body, is_gutenberg = _without_frame(text)
         body = without_notes(body)
     else:
@@ -136,6 +115,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
             yield SkippedRecord("not text", path.name, 0)
             return
         text = decoded.replace("\r\n", "\n").replace("\r", "\n")
+        whole = len(text)
         heading = TITLE.search(text[:HEAD_CHARACTERS])
         title = " ".join(heading.group(1).split()) if heading else ""
         body, is_gutenberg = _without_frame(text)
@@ -145,7 +125,7 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
     licence = "public domain (Project Gutenberg)" if is_gutenberg else ""
     if body:
-        yield RawDocument(path.name, body, 0, digest(raw), title, licence)
+        yield RawDocument(path.name, body, 0, digest(raw), title, licence, whole, "header, licence and notes")
     else:
         yield SkippedRecord("no text", path.name, 0)
 

@@ -23,6 +23,8 @@ QUESTION, ANSWER = "1", "2"
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 CACHE_KIB = 32_000  # memory for posts that wait to be sorted; beyond it they go to a temporary file
 LONGEST_BODY = 300_000  # characters; posts have at most 30,000 of Markdown
+TOO_LONG = "post over 300,000 characters"
+IMAGES_ONLY, WITHOUT_TEXT = "answer of images only", "answer without text"
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 # Sites with addresses of their own, beside NAME.stackexchange.com and NAME.stackoverflow.com.
 OWN_ADDRESSES = ("stackoverflow.com", "superuser.com", "serverfault.com", "askubuntu.com", "mathoverflow.net",
@@ -135,45 +137,58 @@ def _posts(path: Path, errors: list[UserError], linked: Counter[str]) -> Iterato
             if body and "://" in body and sum(linked.values()) < LINKS_LOOKED_AT:
                 linked.update(link[1].lower() for link in LINKED_SITE.finditer(body))
             licence = _licence(licence or "", _value(row, "CreationDate") or "")
-            compressed = None if body is None else zlib.compress(body[:LONGEST_BODY].encode(), 1)
-            if body and body.endswith(streams.CUT):
-                compressed = b""
-            yield question, kind == ANSWER, rank, identity, number, title or "", licence or "", compressed
+            stored = _skip_reason(body) or zlib.compress((body or "").encode(), 1)
+            yield question, kind == ANSWER, rank, identity, number, title or "", licence or "", stored
     except UserError as error:
         errors.append(error)
+
+
+def _skip_reason(body: str | None) -> str:
+    """Return why a post is skipped that has this body, "" where it is not."""
+    if body is None:
+        return "not text"
+    if body.endswith(streams.CUT):
+        return streams.TOO_LARGE
+    return TOO_LONG if len(body) > LONGEST_BODY else ""
 
 
 def _thread(
     site: str, question: int, rows: Iterator[tuple[Any, ...]]
 ) -> Iterator[RawDocument | SkippedRecord]:
-    """The document of one question, from its rows in order."""
+    """The document of one question, from its rows in order, and every answer that is not in it."""
     first = next(rows)
     _, is_answer, _, identity, number, title, licence, body = first
     url = f"https://{site}/questions/{identity}"
-    if is_answer or not body:
+    if is_answer or isinstance(body, str):
         if not is_answer:
-            yield SkippedRecord("not text" if body is None else streams.TOO_LARGE, url, number)
+            yield SkippedRecord(body, url, number)
         for _, is_answer, _, answer, offset, *_ in (first, *rows):
             if is_answer:
                 yield SkippedRecord("answer without its question", f"https://{site}/a/{answer}", offset)
         return
     bodies = [zlib.decompress(body).decode()]
     licences = {licence}
-    for _, is_answer, _, answer, offset, _, licence, body in rows:
-        if not body:
-            reason = "not text" if body is None else streams.TOO_LARGE
-            yield SkippedRecord(reason, f"https://{site}/a/{answer}", offset)
-        elif is_answer:
-            bodies.append(zlib.decompress(body).decode())
+    answers: list[str] = []
+    without = "no answer"
+    for _, is_answer, _, post, offset, _, licence, body in rows:
+        reason, text = "" if is_answer else "question came before", ""
+        if isinstance(body, str):
+            reason = body
+        elif not reason:
+            body = zlib.decompress(body).decode()
+            text = html_to_text(body)
+            reason = "" if text else IMAGES_ONLY if IMAGE.search(body) else WITHOUT_TEXT
+        if reason:
+            without = "no answer with text"
+            yield SkippedRecord(reason, f"https://{site}/{'a' if is_answer else 'questions'}/{post}", offset)
+        else:
+            bodies.append(body)
             licences.add(licence)
-    texts = [html_to_text(body) for body in bodies]
-    answers = ["A:" + (f"\n{text}" if text[0].isspace() else f" {text}") for text in texts[1:] if text]
+            answers.append("A:" + (f"\n{text}" if text[0].isspace() else f" {text}"))
     if not answers:
-        pictures = any(map(IMAGE.search, bodies[1:]))
-        without = "answers of images only" if pictures else "answers without text"
-        yield SkippedRecord(without if bodies[1:] else "no answer", url, number)
+        yield SkippedRecord(without, url, number)
         return
-    text = "\n\n".join(part for part in (title, texts[0], *answers) if part)
+    text = "\n\n".join(part for part in (title, html_to_text(bodies[0]), *answers) if part)
     yield RawDocument(url, text, number, digest("\0".join(bodies)), title, " AND ".join(sorted(licences)))
 
 

@@ -39,14 +39,15 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
         yield SkippedRecord(streams.TOO_LARGE if raw is None else "not text", path.name, 0)
         return
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    title = ""
+    title, whole = "", len(text)
     if (front_matter := FRONT_MATTER.match(text)) and FIELD.match(front_matter[2]):
         text = text[front_matter.end() :]
         if named := TITLE.search(front_matter[2]):
             title = named[1] or (named[2] or "").replace("''", "'") or named[3].partition(" #")[0].strip()
     if text.strip():
         title = title or _heading(text)
-        yield RawDocument(path.name, text, 0, digest(raw), title[:LONGEST_TITLE])
+        title = title[:LONGEST_TITLE]
+        yield RawDocument(path.name, text, 0, digest(raw), title, whole=whole, cut="front matter")
     else:
         yield SkippedRecord("no text", path.name, 0)
 

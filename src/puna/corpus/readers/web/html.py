@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from puna.corpus.readers.web.page import read_page
+from puna.corpus.readers.web.page import CUT, read_page
 from puna.corpus.record import RawDocument, SkippedRecord, digest
 from puna.corpus.sources import streams
 
@@ -18,4 +18,4 @@ def read(path: Path) -> Iterator[RawDocument | SkippedRecord]:
     if page.reason:
         yield SkippedRecord(page.reason, path.name, 0)
         return
-    yield RawDocument(path.name, page.text, 0, digest(raw), page.title, page.licence)
+    yield RawDocument(path.name, page.text, 0, digest(raw), page.title, page.licence, page.whole, CUT)

@@ -19,6 +19,7 @@ _SUP, _SUB = RAISED_MARKS["sup"], RAISED_MARKS["sub"]
 _MARKS = re.compile(f"[{_SUP}{_SUB}{NOTE}]")
 # Innermost raised or lowered text of one line: which, and what.
 _RAISED = re.compile(rf"{_SUP[0]}([^{_SUP}{_SUB}\n]*){_SUP[1]}|{_SUB[0]}([^{_SUP}{_SUB}\n]*){_SUB[1]}")
+CUT = "boilerplate"  # what is not main text
 MAX_NESTED = 8  # superscripts of superscripts
 _NOTE_MARK = re.compile(r"[\[({]?\s?[\w*†‡§¶#](?:[\w*†‡§¶#,;. –-]{0,10}[\w*†‡§¶#.])?\s?[\])}]?")
 _SPACE_BEFORE_NOTE = re.compile(rf" ?{NOTE}(?=[ .,;:!?)]|\Z)")  # of a note that went
@@ -29,17 +30,16 @@ _NUMBERS = re.compile(r"[0-9]{1,3}(?:[,–-] ?[0-9]{1,3}){0,5}")
 
 
 class Page(NamedTuple):
-    """What is read of a page. reason: why it has no text, "" where it has; licence: an SPDX identifier."""
+    """What is read of a page. reason: why it has no text, "" where it has; licence: an SPDX identifier.
+
+    whole: characters of all its blocks, of which the main text is a part.
+    """
 
     title: str
     text: str
     licence: str = ""
     reason: str = ""
-
-
-def page_text(html: bytes, content_type: str = "") -> tuple[str, str]:
-    """Return (title, main text) of a page, both empty where there is none. See `read_page`."""
-    return read_page(html, content_type)[:2]
+    whole: int = 0
 
 
 def read_page(html: bytes, content_type: str = "") -> Page:
@@ -66,7 +66,8 @@ def read_page(html: bytes, content_type: str = "") -> Page:
     if blocks.seen & FORMULAS:
         blocks = split(formulas.as_tex(source))
     text = render(blocks, main_text.keep(blocks))
-    return Page(raise_and_lower(blocks.title), text, licence, "" if text else NO_TEXT)
+    reason = "" if text else NO_TEXT
+    return Page(raise_and_lower(blocks.title), text, licence, reason, int(blocks.lengths.sum()))
 
 
 def render(blocks: Blocks, keep: np.ndarray) -> str:

@@ -7,13 +7,14 @@ the file.
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from puna.corpus.readers.web import http
 from puna.corpus.readers.web.archive import MAX_HEADER_BYTES, Archive
 from puna.corpus.readers.web.nature import is_packed
-from puna.corpus.readers.web.page import NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
+from puna.corpus.readers.web.page import CUT, NO_TEXT, NOT_HTML, NOT_UNPACKED, read_page
 from puna.corpus.record import RawDocument, Refuses, SkippedRecord, TruncatedFile, digest
 from puna.corpus.sources import streams
 from puna.errors import UserError
@@ -35,6 +36,7 @@ class _Page(NamedTuple):
     content_type: str
     url: str
     offset: int
+    date: str = ""
 
 
 def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedRecord]:
@@ -56,8 +58,8 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
             if page.reason:
                 yield SkippedRecord(page.reason, item.url, item.offset)
             else:
-                raw_digest = digest(item.body)
-                yield RawDocument(item.url, page.text, item.offset, raw_digest, page.title, page.licence)
+                where = item.url, page.text, item.offset, digest(item.body)
+                yield RawDocument(*where, page.title, page.licence, page.whole, CUT, item.date)
 
 
 def _document(url: str, text: str, offset: int, raw: bytes, title: str) -> RawDocument | SkippedRecord:
@@ -135,7 +137,10 @@ def _warc(archive: Archive, offset: int) -> RawDocument | SkippedRecord | _Page 
             return SkippedRecord(TRUNCATED, url, offset)
     if not ahead and _is_member_damaged(archive, offset):
         return SkippedRecord(TRUNCATED, url, offset)
-    return _content(headers, payload, url, offset)
+    item, day = _content(headers, payload, url, offset), headers.get("warc-date", "")[:10]
+    if isinstance(item, _Page):
+        return item._replace(date=day)
+    return replace(item, date=day) if isinstance(item, RawDocument) else item
 
 
 def _skip_large(archive: Archive, size: int, url: str, offset: int) -> SkippedRecord:

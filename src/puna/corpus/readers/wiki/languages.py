@@ -34,6 +34,13 @@ LINK_SECTIONS = frozenset(_LISTS["link_sections"])
 # Words that a line which announces a table has, as beginnings or whole words.
 TABLE_WORDS = frozenset(_LISTS["table_words"])
 
+# Names of citation templates in the 20 languages of the paper, and of those that stand for <ref>.
+CITATION = re.compile(rf"(?:{'|'.join(_LISTS['citation_templates'])})\b", re.IGNORECASE)
+# Addresses of copies of pages; behind the host stands the address of the page.
+ARCHIVE = re.compile(
+    rf"https?://(?:{'|'.join(_LISTS['page_archives'])})(?::\d+)?(?:[/?]|\Z)(.*)", re.IGNORECASE | re.DOTALL
+)
+
 DISAMBIGUATION_TEMPLATES = frozenset(_LISTS["disambiguation_templates"])
 _DISAMBIGUATION_NAMES = "|".join(map(re.escape, sorted(DISAMBIGUATION_TEMPLATES)))
 DISAMBIGUATION = re.compile(

@@ -16,17 +16,9 @@ CHARGE = re.compile(r"\d*[-+−]")
 UNIT_EXPONENT = re.compile(r"(?<=[A-Za-zµΩ])[-−]?\d\b")
 UNIT_KEYS = ("u", "ul", "um", "unit", "unité", "unidad", "suffix", "post", "einheit")
 COUNTED = re.compile(r"(?<=[^\W\d_])\d+|(?<=[)\]])\d+")
-RANGES = {
-    "-": "–", "–": "–", "to": " to ", "and": " and ", "or": " or ", "by": " by ", "x": " × ", "×": " × ",
-    "to(-)": " to ", "и": " и ", "y": " y ", "e": " e ", "a": " a ",
-}  # fmt: skip
-UNITS = {
-    "sqmi": "square miles", "sqkm": "km²", "km2": "km²", "m2": "m²", "cm2": "cm²", "sqft": "square feet",
-    "m3": "m³", "acre": "acres", "cuft": "cubic feet", "C": "°C", "F": "°F", "C-change": "°C",
-    "F-change": "°F", "kph": "km/h", "mi": "miles", "lbs": "lb", "/km2": "/km²", "/sqmi": "per square mile",
-    "PD/km2": "/km²", "PD/sqmi": "per square mile", "nmi": "nautical miles", "usgal": "US gallons",
-    "cuin": "cubic inches",
-}  # fmt: skip
+_LISTS = lists.listed(__file__, "quantities.json")
+RANGES: dict[str, str] = _LISTS["ranges"]
+UNITS: dict[str, str] = _LISTS["units"]
 
 
 def listed(values: Values) -> list[str]:
@@ -213,8 +205,7 @@ def _before(word: str) -> Callable[[Values, str], str]:
 
 
 # By the function that expands them; "fr:num" on the wiki of one language only, before any "num".
-_NAMES = lists.listed(__file__, "quantities.json")
 QUANTITIES: dict[Callable[[Values, str], str], str] = {
-    **{globals()[f"_{function}"]: names for function, names in _NAMES["functions"].items()},
-    **{_before(word): names for word, names in _NAMES["words"].items()},
+    **{globals()[f"_{function}"]: names for function, names in _LISTS["functions"].items()},
+    **{_before(word): names for word, names in _LISTS["words"].items()},
 }

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from puna.corpus.readers.wiki.languages import ARCHIVE, CITATION
 from puna.corpus.sources import streams
 from puna.text.urls import normalise_url
 
@@ -35,21 +36,7 @@ TOKENS = (
 )
 URL_END = re.compile(r"&(?:lt|gt|nbsp|#0*(?:60|62|160)|#x0*(?:3[ce]|a0));", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
-# Names of citation templates in the 20 languages of the paper, and of those that stand for <ref>.
-CITATION = re.compile(
-    r"(?:cit(?:e|ation|a|ar|at|ace|eer|iranje|web|lib|per)|vcite2?|cytuj|ref-\w+|lien (?:web|archive)|"
-    r"article|ouvrage|chapitre|internetquelle|literatur|webarchive?|webbref|bokref|tidningsref|tidskriftsref|"
-    r"kilde|navedi|цитат|цитиране|статья|книга|публикация|стаття|#tag:ref|refn|efn|notetag)\b",
-    re.IGNORECASE,
-)
 ARCHIVE_KEY = re.compile(r"archi|arhiv|arkiv|arquiv|arxiu|архив|архів|wayback", re.IGNORECASE)
-ARCHIVE = re.compile(
-    r"https?://(?:[\w-]+\.)*(?:(?:web|wayback|liveweb|replay|classic-web)\.archive\.org|"
-    r"archive\.(?:today|is|ph|li|vn|md|fo)|archive\.wikiwix\.com|webcitation\.org|archive-it\.org|"
-    r"webarchive\.[\w.-]+|arquivo\.pt|perma\.cc|ghostarchive\.org|megalodon\.jp|freezepage\.com|"
-    r"webcache\.googleusercontent\.com)(?::\d+)?(?:[/?]|\Z)(.*)",
-    re.IGNORECASE | re.DOTALL,
-)
 QUERIED = re.compile(r"[?&]url=([^&]+)", re.IGNORECASE)
 CAPTURED = re.compile(
     r"https?:/{1,2}(?=\w)(.+)|(?:\A|/)\d{4,14}[a-z_*]{0,4}/([\w-]+\.[\w-].*)", re.IGNORECASE | re.DOTALL

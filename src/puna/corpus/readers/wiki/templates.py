@@ -11,11 +11,7 @@ language only and takes precedence over a rule "s".
 import re
 from collections.abc import Callable
 
-from puna.corpus.readers.wiki.languages import (
-    FORMAT_NUMBER,
-    PAGE_NAMES,
-    names,
-)
+from puna.corpus.readers.wiki.languages import FORMAT_NUMBER, PAGE_NAMES, names
 from puna.corpus.readers.wiki.quantities import QUANTITIES, Values, first, listed, number
 from puna.text import lists
 
@@ -205,44 +201,16 @@ def _keys(values: Values, language: str) -> str:
 
 
 # Templates by the pattern or function that expands them.
-PATTERNS: dict[str, list[str]] = lists.listed(__file__, "templates.json")
+_LISTS = lists.listed(__file__, "templates.json")
 FUNCTIONS: dict[Callable[[Values, str], str], str] = {
     **QUANTITIES,
-    _citation: "harvtxt, harvard citation text, citeref",
-    _quote: """
-        quote, cquote, blockquote, quotation, bquote, quote box inline, zitat, cita, citat, citát, cytat,
-        citaat, цитата, цитат, idézet, citação, citazione, citation bloc, centered pull quote, verse,
-        poemquote, poem quote, rquote, quotebox, citace textu, citáty
-    """,
-    _date: """
-        start date, end date, start-date, end-date, birth date, birth date and age, bda, death date, dob, dts,
-        film date, start date and age, birth year and age, date, date-, date rapide, date de naissance,
-        date de décès, release date, datum, opdrts, launch date
-    """,
-    _bullets: "bulleted list, blist, ordered list, unordered list",
-    _keys: "key press, keypress, key, touche",
-    _with_original: "nihongo, japonais, nihongo3, nihongo foot, nihongo4",
-    _untranslated: """
-        нп, нп1, нп2, нп3, нп4, нп5, не переведено, не переведено 2, не переведено 3, не переведено 5, iw,
-        не перекладено, iw2
-    """,
-    _sic: "sic",
-    _ship: "ship",
-    _as_of: "as of, asof",
-    _chinese: "zh, lang-zh",
-    _circa: "circa, c., ca.",
-    _accidental: "music",
-    _joined(", "): "hlist, ubl, unbulleted list, ubt, hlijst, vunblist, comma separated entries",
-    _joined(""): "linktext",
-    _joined(" "): "fr:nobr",
+    **{globals()[f"_{function}"]: written for function, written in _LISTS["functions"].items()},
+    **{_joined(separator): written for separator, written in _LISTS["joined"].items()},
 }
-VESSELS = "uss, hms, ss, rms, mv, hmcs, hmas, hmnzs, ins, sms, usns, uscgc, orp, rv, ms"
 RULES: dict[str, str | Callable[[Values, str], str]] = {
-    **{name: pattern for pattern, named in PATTERNS.items() for name in named},
+    **{name: pattern for pattern, named in _LISTS["patterns"].items() for name in named},
     **{name: function for function, written in FUNCTIONS.items() for name in names(written)},
-    **{name: name.upper() + " {1}" for name in names(VESSELS)},
+    **{name: name.upper() + " {1}" for name in names(_LISTS["vessels"])},
 }
 # Templates that close a table opened by {|.
-TABLE_ENDS = names(
-    "end, s-end, table end, fi taula, fin, box-end, end box, succession end, rail end, jctbtm, tabelle ende"
-)
+TABLE_ENDS = names(_LISTS["table_ends"])

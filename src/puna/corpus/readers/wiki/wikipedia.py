@@ -24,6 +24,7 @@ GENERATOR = re.compile(r"MediaWiki 1\.(\d+)\.\d+(?:-wmf\.(\d+))?")
 FIRST_LATER = (41, 13)  # MediaWiki 1.41.0-wmf.13 ran on Wikipedia from the week after
 DROPPED_NAMESPACE_KEYS = ("-2", "6", "14")  # media, file, category
 REDIRECT = re.compile(r"\s*+#\w++\s*+:?\s*+\[\[")  # in any language, as #WEITERLEITUNG [[...]]
+CUT = "markup, references, tables and lists of links"
 LANGUAGE = re.compile(r"https?://([a-z-]+)\.")
 
 
@@ -50,8 +51,9 @@ def read(path: Path, refuses: Refuses = None) -> Iterator[RawDocument | SkippedR
             try:
                 item = _article(element, base, language, frozenset(dropped_namespaces), number, refuses)
                 if isinstance(item, RawDocument):
-                    stated = licence if licence == LATER_LICENCE else _licence(_day(element))
-                    item = replace(item, licence=stated)
+                    day = _day(element)
+                    stated = licence if licence == LATER_LICENCE else _licence(day.replace("-", ""))
+                    item = replace(item, licence=stated, date=day)
             except UnicodeDecodeError:  # a character reference to a surrogate
                 item = SkippedRecord("not text", "", number)
             yield item
@@ -64,9 +66,9 @@ def _licence(day: str) -> str:
 
 
 def _day(page: Any) -> str:
-    """Return the day of a page's last revision, as "20230607"; "" where it names none."""
+    """Return the day of a page's last revision, as "2023-06-07"; "" where it names none."""
     stamps = [element.text or "" for element in page.iter("{*}timestamp")]
-    return max(stamps, default="")[:10].replace("-", "")
+    return max(stamps, default="")[:10]
 
 
 def _article(
@@ -91,4 +93,5 @@ def _article(
     body = plain(text, dropped_namespaces, title, language)
     if not body:
         return SkippedRecord("no text", url, number)
-    return RawDocument(url, f"{title}\n\n{body}", number, digest(text), title)
+    body = f"{title}\n\n{body}"
+    return RawDocument(url, body, number, digest(text), title, whole=len(text), cut=CUT)
