@@ -90,12 +90,12 @@ def test_all_problems_at_once(path: Path) -> None:
         ("warmup_steps = 4", "warmup_steps = 20|train: warmup_steps 20 is not below steps 20"),
         (
             "warmup_steps = 4",
-            "warmup_steps = 4\nspan_tokens = 8|train: span_tokens and span_steps go together",
+            "warmup_steps = 4\nshort_length = 8|train: short_length and short_steps go together",
         ),
         (
             "warmup_steps = 4",
-            "warmup_steps = 4\nspan_tokens = 33\nspan_steps = 9"
-            "|train: span_tokens 33 is more than sequence_length 32",
+            "warmup_steps = 4\nshort_length = 12\nshort_steps = 9"
+            "|train: short_length 12 does not divide sequence_length 32",
         ),
         ("seed = 3", 'seed = 3\nname = "../evil"|name: String should match pattern'),
         ("seed = 3", "seed = |not valid TOML"),

@@ -30,8 +30,7 @@ from puna.report import summary
 from puna.run import artifact, digests
 from puna.run.settings import ExecutionSettings
 from puna.run.stage import Context
-from puna.tokens.batches import Batches
-from puna.tokens.mixture import SourceShare
+from puna.tokens.batches import planned
 from puna.tokens.shards import load
 from tests import tiny
 from tests.text.test_ngram import BEGIN, END, Reference
@@ -69,10 +68,8 @@ def test_summary_has_every_figure(finished: Path) -> None:
 def tokens_trained(run: Path, steps: int) -> int:
     """Tokens that a run's batches read, counted one by one; padding is none."""
     known = json.loads((summary.stage_folder(run, "train") / "batches.json").read_bytes())
-    mixture = [SourceShare(**share) for share in known["mixture"]]
     folder = summary.stage_folder(run, "tokens")
-    opened = [load(folder, share.source, "train", known["vocab_size"]) for share in mixture]
-    batches = Batches(opened, mixture, seed=known["seed"], batch_sequences=4, length=32)
+    batches = planned(known, lambda source: load(folder, source, "train", known["vocab_size"]))
     where = itertools.product(range(steps), range(4), range(32))
     return sum(batches.trace(*place) is not None for place in where)
 

@@ -1,8 +1,10 @@
 """Batches: a pure function of seed and step, every token once an epoch, and the way back."""
 
 import itertools
+import json
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puna.errors import UserError
-from puna.tokens.batches import IGNORED, Batches, rows_of, sequences_in
-from puna.tokens.mixture import BLOCK_SEQUENCES, plan
-from puna.tokens.settings import MixtureSource, TokensSettings
+from puna.tokens.batches import (
+    BATCH_PLAN,
+    IGNORED,
+    Batches,
+    Phases,
+    planned,
+    rows_of,
+    save_batch_plan,
+    sequences_in,
+)
+from puna.tokens.mixture import BLOCK_SEQUENCES, check, plan
+from puna.tokens.settings import TokensSettings
 from puna.tokens.shards import Shard
 
 LENGTH = 8
@@ -127,10 +138,9 @@ class TestOneEpochIsOneEpoch:
             most = [max(seen) for seen in times_seen(batches, 500)]
             epochs = [share.epochs for share in batches.mixture]
             assert most == [math.ceil(value) for value in epochs]
-            limited = TokensSettings(maximum_epochs=max(epochs) - 1e-6, mixture=shares_of(batches))
-            sizes = {share.source: share.sequences for share in batches.mixture}
+            check(batches.mixture, max(epochs))
             with pytest.raises(UserError, match=r"more than tokens\.maximum_epochs"):
-                plan(sizes, sizes, limited, 500, seed)
+                check(batches.mixture, max(epochs) - 1e-6)
 
     def test_no_padding_is_counted_as_tokens(self) -> None:
         batches = made(batch_sequences=6)
@@ -140,10 +150,6 @@ class TestOneEpochIsOneEpoch:
             where = itertools.product(range(6), range(LENGTH))
             tokens += sum(batches.trace(step, row, position) is not None for row, position in where)
         assert tokens < 300 * 6 * LENGTH
-
-
-def shares_of(batches: Batches) -> dict[str, MixtureSource]:
-    return {share.source: MixtureSource(share=share.share) for share in batches.mixture}
 
 
 def test_every_target_of_every_document_is_in_one_sequence() -> None:
@@ -200,14 +206,48 @@ def test_sequences_cover_all_targets(tokens: int) -> None:
     assert len(rows.tokens) == sequences_in(tokens, LENGTH)
 
 
-@given(st.integers(0, 60), st.integers(1, 12))
-def test_spans_cut_documents_and_keep_every_target(step: int, span: int) -> None:
-    batch = made().batch(step)
-    short = batch.in_spans(span)
-    assert short.tokens is batch.tokens and short.targets is batch.targets
-    piece = np.arange(LENGTH) // span
-    for row, cut in zip(batch.document_ids, short.document_ids, strict=True):
-        together = (row[:, None] == row) & (piece[:, None] == piece)
-        assert np.array_equal(cut[:, None] == cut, together)
-    if span >= LENGTH:
-        assert np.array_equal(short.document_ids, batch.document_ids)
+def in_phases(short_steps: int, steps: int) -> Phases:
+    """Of length 4 and 8 rows, then of 8 and 4."""
+    phases = []
+    for length, rows, count in ((4, 8, short_steps), (8, 4, steps - short_steps)):
+        tokens = {item.source: len(item.tokens) for item in SHARDS}
+        sequences = {source: sequences_in(size, length) for source, size in tokens.items()}
+        mixture = plan(tokens, sequences, TokensSettings(), count * rows, 1)
+        phases.append(Batches(SHARDS, mixture, seed=1, batch_sequences=rows, length=length))
+    return Phases(phases[0], phases[1], short_steps)
+
+
+def test_short_sequences_come_first_and_every_token_leads_to_its_document(tmp_path: Path) -> None:
+    batches, steps = in_phases(30, 70), 70
+    counted = 0
+    for step in range(steps):
+        assert batches.tokens_before(step) == counted
+        batch = batches.batch(step)
+        assert batch.tokens.shape == ((8, 4) if step < 30 else (4, 8))
+        for row, position in itertools.product(*map(range, batch.tokens.shape)):
+            found = batches.trace(step, row, position)
+            counted += found is not None
+            if found is not None:
+                source, place = found
+                item = next(item for item in SHARDS if item.source == source)
+                document = item.document(int(np.flatnonzero(item.rows == place)[0]))
+                assert batch.tokens[row, position] in document
+    for share, first, last in zip(batches.mixture, batches.short.mixture, batches.long.mixture, strict=True):
+        assert share.epochs == first.epochs + last.epochs and min(first.epochs, last.epochs) > 0
+    save_batch_plan(batches, steps, 50, tmp_path)
+    again = planned(
+        json.loads((tmp_path / BATCH_PLAN).read_text()),
+        lambda source: next(item for item in SHARDS if item.source == source),
+    )
+    for step in (0, 29, 30, 69):
+        assert np.array_equal(again.batch(step).tokens, batches.batch(step).tokens)
+        parts = [batches.batch(step, rank, 2) for rank in range(2)]
+        assert sum(part.target_count for part in parts) == batches.batch(step).target_count
+
+
+def test_too_many_epochs_of_both_phases_together_are_refused() -> None:
+    mixture = in_phases(30, 70).mixture
+    most = max(share.epochs for share in mixture)
+    check(mixture, most)
+    with pytest.raises(UserError, match="training would see"):
+        check(mixture, most * 0.999)

@@ -12,6 +12,7 @@ from puna.tokens.mixture import (
     Order,
     apportion,
     block_sequences,
+    check,
     plan,
 )
 from puna.tokens.settings import TokensSettings
@@ -74,7 +75,7 @@ def test_shares_and_epochs() -> None:
 
 def test_too_many_epochs_are_refused_with_figures() -> None:
     with pytest.raises(UserError, match=r"a 5\.0 times \(60,000 tokens\), .*maximum_epochs=4"):
-        plan(TOKENS, SEQUENCES, TokensSettings(), 5000)
+        check(plan(TOKENS, SEQUENCES, TokensSettings(), 5000), 4)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 
 from puna.model.config import LlamaConfig
 from puna.run.settings import ExecutionSettings
-from puna.tokens.batches import Batch, Batches, rows_of, sequences_in
+from puna.tokens.batches import Batch, Batches, Phases, rows_of, sequences_in
 from puna.tokens.mixture import BLOCK_SEQUENCES, plan
 from puna.tokens.settings import TokensSettings
 from puna.tokens.shards import Shard
@@ -26,12 +26,18 @@ def shard(seed: int = 0, documents: int = 30) -> Shard:
     return Shard("s", tokens, offsets, np.arange(documents))
 
 
-def batches(seed: int = 1) -> Batches:
+def batches(seed: int = 1, length: int = 16) -> Batches:
+    """64 tokens a step, in sequences of `length`."""
     item = shard()
-    count = sequences_in(len(item.tokens), 16)
+    count = sequences_in(len(item.tokens), length)
     settings = TokensSettings(maximum_epochs=1e9)
     mixture = plan({"s": len(item.tokens)}, {"s": count}, settings, BLOCK_SEQUENCES)
-    return Batches([item], mixture, seed=seed, batch_sequences=4, length=16)
+    return Batches([item], mixture, seed=seed, batch_sequences=64 // length, length=length)
+
+
+def short_first(steps: int) -> Phases:
+    """Sequences of 8 tokens for so many steps, then of 16."""
+    return Phases(batches(length=8), batches(), steps)
 
 
 def held_out() -> dict[str, Batch]:

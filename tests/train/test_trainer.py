@@ -30,7 +30,7 @@ from puna.train.trainer import (
     train,
 )
 
-from .small import CONFIG, batches, execution, held_out, settings
+from .small import CONFIG, batches, execution, held_out, settings, short_first
 
 
 def start() -> Llama:
@@ -46,10 +46,11 @@ def run(
     """Weights, and the lines of losses.jsonl."""
     stop = changes.pop("should_stop", lambda: False)
     how = {name: changes.pop(name) for name in list(changes) if name in ExecutionSettings.model_fields}
+    data = changes.pop("data", None) or batches()
     model, options = start(), settings(**changes)
     train(
         model,
-        Pretraining(model, batches(), held_out(), options, execution(**how)),
+        Pretraining(model, data, held_out(), options, execution(**how)),
         options,
         execution(**how),
         checkpoints=folder,
@@ -87,18 +88,27 @@ def test_events_losses_and_learning(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.5
 
 
-def test_short_spans_first_and_a_kill_on_either_side_of_their_end(tmp_path: Path) -> None:
-    options = {"steps": 10, "span_tokens": 4, "span_steps": 6}
-    whole, lines = run(tmp_path / "whole", **options)
+def test_short_sequences_first_and_a_kill_on_either_side_of_their_end(tmp_path: Path) -> None:
+    """With micro-batches of two long sequences, of which four short ones have as many tokens."""
+    ways = {"data": short_first(6), "steps": 10, "micro_batch_sequences": 2}
+    whole, lines = run(tmp_path / "whole", **ways)
+    _, at_once = run(tmp_path / "at_once", **{**ways, "micro_batch_sequences": 4})
     _, long = run(tmp_path / "long", steps=10)
-    assert lines[0]["tokens"] == long[0]["tokens"] and lines[0]["loss"] != long[0]["loss"]
-    _, short = run(tmp_path / "short", **{**options, "span_steps": 10})
-    assert lines[:6] == short[:6] and lines[6]["loss"] != short[6]["loss"]
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in at_once], rel=1e-5)
+    assert lines[0]["loss"] != long[0]["loss"]
     for stop in (3, 8):
         folder = tmp_path / str(stop)
         with pytest.raises(Stopped):
-            run(folder, should_stop=stop_after(stop), **options)
-        assert equal(run(folder, **options)[0], whole)
+            run(folder, should_stop=stop_after(stop), **ways)
+        assert equal(run(folder, **ways)[0], whole)
+
+
+def test_a_dry_run_of_short_sequences_first_is_one_of_the_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(pretraining, "loss_and_gradients", lambda model, batch, *others: seen.append(batch))
+    work = Pretraining(start(), short_first(6), {}, settings(), execution(micro_batch_sequences=2))
+    work.dry_run()
+    assert seen[0].tokens.shape == (2, 16) and work.largest == "a batch of 2 sequences of 16 tokens"
 
 
 @pytest.mark.parametrize("policy", ["none", "full"])

@@ -7,8 +7,7 @@ from typing import Any
 from puna.errors import UserError
 from puna.report import summary
 from puna.tokens import tokenizer
-from puna.tokens.batches import BATCH_PLAN, PLAN_VERSION, Batches
-from puna.tokens.mixture import SourceShare
+from puna.tokens.batches import BATCH_PLAN, PLAN_VERSION, Batches, Phases, planned
 from puna.tokens.shards import load
 
 AROUND = 16
@@ -25,22 +24,13 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     known = json.loads((summary.stage_folder(run, "train") / BATCH_PLAN).read_bytes())
     if known.get("version") != PLAN_VERSION:
         raise UserError(f"{run} was trained by another version of Puna; run its recipe again to trace it")
-    for name, value, first, last in (
-        ("step", step, 1, known["steps"]),
-        ("row", row, 0, known["batch_sequences"] - 1),
-        ("position", position, 0, known["sequence_length"] - 1),
-    ):
-        if not first <= value <= last:
-            raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
-    mixture = [SourceShare(**share) for share in known["mixture"]]
+    phases = known["phases"]
+    _inside("step", step, 1, sum(phase["steps"] for phase in phases))
+    phase = phases[0] if step <= phases[0]["steps"] else phases[1]
+    _inside("row", row, 0, phase["batch_sequences"] - 1)
+    _inside("position", position, 0, phase["sequence_length"] - 1)
     tokens, vocab_size = summary.stage_folder(run, "tokens"), known["vocab_size"]
-    batches = Batches(
-        [load(tokens, share.source, "train", vocab_size) for share in mixture],
-        mixture,
-        seed=known["seed"],
-        batch_sequences=known["batch_sequences"],
-        length=known["sequence_length"],
-    )
+    batches = planned(known, lambda source: load(tokens, source, "train", vocab_size))
     found = batches.trace(step - 1, row, position)
     if found is None:
         raise UserError(f"step {step}, row {row}, position {position} is padding: its source ends before it")
@@ -56,7 +46,12 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     raise UserError(f"{run}: the documents of {source} do not fit its tokens; verify the folder")
 
 
-def _here(run: Path, batches: Batches, step: int, row: int, position: int) -> dict[str, str]:
+def _inside(name: str, value: int, first: int, last: int) -> None:
+    if not first <= value <= last:
+        raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
+
+
+def _here(run: Path, batches: Batches | Phases, step: int, row: int, position: int) -> dict[str, str]:
     """The token, and the text of up to AROUND tokens of its document on each side of it in its sequence."""
     words = tokenizer.load(summary.stage_folder(run, "train") / "tokenizer.model")
     batch = batches.batch(step)

@@ -9,9 +9,10 @@ one stops. Nothing is remembered: the loader's whole state is the step.
 
 import functools
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from puna.tokens.shards import Array, Shard
 
 IGNORED = -1
 BATCH_PLAN = "batches.json"
-PLAN_VERSION = 2  # raised when the same seed and step give another batch
+PLAN_VERSION = 3  # raised when the same seed and step give another batch
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,6 @@ class Batch:
         if self.weights is None:
             return float(self.target_count)
         return float(self.weights[self.targets != IGNORED].sum(dtype=np.float64))
-
-    def in_spans(self, length: int) -> "Batch":
-        """The same rows with attention inside pieces of at most `length` positions of a document, as if each
-        began a document of its own; every target stays."""
-        pieces = np.arange(self.tokens.shape[1]) // length
-        starts = (np.diff(self.document_ids, axis=1) != 0) | (np.diff(pieces) != 0)
-        document_ids = np.zeros_like(self.document_ids)
-        document_ids[:, 1:] = np.cumsum(starts, axis=1)
-        return Batch(self.tokens, self.targets, document_ids, self.weights)
 
     def micro_batches(self, size: int) -> Iterator["Batch"]:
         """Cut into batches of at most `size` sequences."""
@@ -132,6 +124,40 @@ class Batches:
         return shard.source, int(shard.rows[int(shard.document_at(token))])
 
 
+class Phases:
+    """Batches of short sequences first and of long ones then: as many tokens a step, each phase with an order
+    and epochs of its own. It offers what `Batches` does."""
+
+    def __init__(self, short: Batches, long: Batches, short_steps: int) -> None:
+        """short_steps: steps of the first phase."""
+        self.short, self.long, self.short_steps = short, long, short_steps
+        self.seed, self.batch_sequences, self.length = long.seed, long.batch_sequences, long.length
+
+    @property
+    def mixture(self) -> list[SourceShare]:
+        """Shares of the whole training, with the epochs of both phases."""
+        return [
+            replace(last, epochs=first.epochs + last.epochs)
+            for first, last in zip(self.short.mixture, self.long.mixture, strict=True)
+        ]
+
+    def _at(self, step: int) -> tuple[Batches, int]:
+        """The phase of a step, and which of its steps it is."""
+        return (self.short, step) if step < self.short_steps else (self.long, step - self.short_steps)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        phase, own = self._at(step)
+        return phase.batch(own, rank, world)
+
+    def tokens_before(self, step: int) -> int:
+        short = self.short.tokens_before(min(step, self.short_steps))
+        return short + self.long.tokens_before(max(0, step - self.short_steps))
+
+    def trace(self, step: int, row: int, position: int) -> tuple[str, int] | None:
+        phase, own = self._at(step)
+        return phase.trace(own, row, position)
+
+
 @functools.lru_cache(maxsize=1 << 14)
 def _place_of_last(seed: int, source: str, epoch: int, sequences: int) -> int:
     """Place of a shard's last sequence in an epoch."""
@@ -165,15 +191,35 @@ def rows_of(shard: Shard, length: int) -> Batch:
     return batch
 
 
-def save_batch_plan(batches: Batches, steps: int, vocab_size: int, folder: Path) -> None:
+def save_batch_plan(batches: Batches | Phases, steps: int, vocab_size: int, folder: Path) -> None:
     """Write to BATCH_PLAN in `folder` what rebuilds a run's batches, beside its weights."""
+    phases = [(batches, steps)]
+    if isinstance(batches, Phases):
+        first = min(batches.short_steps, steps)
+        phases = [(batches.short, first), (batches.long, steps - first)]
     plan = {
         "version": PLAN_VERSION,
         "seed": batches.seed,
-        "steps": steps,
-        "batch_sequences": batches.batch_sequences,
-        "sequence_length": batches.length,
         "vocab_size": vocab_size,
-        "mixture": [vars(share) for share in batches.mixture],
+        "phases": [
+            {
+                "steps": count,
+                "batch_sequences": phase.batch_sequences,
+                "sequence_length": phase.length,
+                "mixture": [vars(share) for share in phase.mixture],
+            }
+            for phase, count in phases
+        ],
     }
     (folder / BATCH_PLAN).write_text(json.dumps(plan, indent=1) + "\n")
+
+
+def planned(plan: dict[str, Any], load: Callable[[str], Shard]) -> Batches | Phases:
+    """The batches of a plan that `save_batch_plan` wrote. load: a source's training shard by its name."""
+    made = []
+    for phase in plan["phases"]:
+        mixture = [SourceShare(**share) for share in phase["mixture"]]
+        shards = [load(share.source) for share in mixture]
+        rows, length = phase["batch_sequences"], phase["sequence_length"]
+        made.append(Batches(shards, mixture, seed=plan["seed"], batch_sequences=rows, length=length))
+    return made[0] if len(made) == 1 else Phases(made[0], made[1], plan["phases"][0]["steps"])

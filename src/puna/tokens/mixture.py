@@ -81,8 +81,6 @@ def plan(
 ) -> list[SourceShare]:
     """Share of every source. tokens, sequences: size of each source's training split; total: of the training;
     seed: of the training, whose sequences are counted.
-
-    Raises UserError when a source would be seen more than `settings.maximum_epochs` times.
     """
     weights = {}
     for source in tokens:
@@ -93,7 +91,7 @@ def plan(
             weights[source] = tokens[source] * (wish.epochs or 1.0 if wish else 1.0)
     slots = apportion(weights)
     order = Order(list(slots.values()), seed)
-    shares = [
+    return [
         SourceShare(
             source=source,
             slots=slots[source],
@@ -104,14 +102,17 @@ def plan(
         )
         for source, drawn in zip(slots, order.drawn(total_sequences), strict=True)
     ]
-    over = [item for item in shares if item.epochs > settings.maximum_epochs]
+
+
+def check(shares: list[SourceShare], maximum_epochs: float) -> None:
+    """Raises UserError when a source would be seen more than `maximum_epochs` times."""
+    over = [item for item in shares if item.epochs > maximum_epochs]
     if over:
         listed = ", ".join(f"{item.source} {item.epochs:.1f} times ({item.tokens:,} tokens)" for item in over)
         raise UserError(
-            f"training would see {listed}, more than tokens.maximum_epochs={settings.maximum_epochs:g}; "
+            f"training would see {listed}, more than tokens.maximum_epochs={maximum_epochs:g}; "
             "lower train.steps, give the source less in tokens.mixture, add documents, or raise the limit"
         )
-    return shares
 
 
 def block_sequences(weights: dict[str, float]) -> int:

@@ -9,7 +9,7 @@ import torch
 from puna.model.llama import Llama
 from puna.run import compiled
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
-from puna.tokens.batches import Batch, Batches
+from puna.tokens.batches import Batch, Batches, Phases
 from puna.train.objective import ALONE, NextToken, loss_and_gradients, mean_loss
 from puna.train.parallel import Parallel
 from puna.train.settings import TrainSettings
@@ -27,7 +27,7 @@ class Pretraining:
     def __init__(
         self,
         model: Llama,
-        batches: Batches,
+        batches: Batches | Phases,
         held_out: Mapping[str, Batch],
         settings: TrainSettings,
         execution: ExecutionSettings = DEFAULT_EXECUTION,
@@ -35,7 +35,6 @@ class Pretraining:
     ) -> None:
         self.model, self.batches, self.held_out, self.parallel = model, batches, held_out, parallel
         self.micro_batch = settings.micro_batch(execution)
-        self.span_steps, self.span_tokens = settings.span_steps, settings.span_tokens
         self.objective = NextToken(execution.remat, settings.z_loss, precision(settings))
         self.compile = execution.compile
         if self.compile:
@@ -45,14 +44,13 @@ class Pretraining:
 
     def step(self, step: int) -> Outcome:
         batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
-        if step < self.span_steps:
-            batch = batch.in_spans(self.span_tokens)
-        loss = loss_and_gradients(self.model, batch, self.micro_batch, self.objective, self.parallel)
+        rows = self.micro_batch * self.batches.length // batch.tokens.shape[1]  # as many tokens, if short
+        loss = loss_and_gradients(self.model, batch, rows, self.objective, self.parallel)
         return Outcome(loss, self.batches.tokens_before(step + 1))
 
     def dry_run(self) -> None:
         """Two documents a row, so that attention stays inside them, and a target at every position."""
-        tokens = self.batches.batch(0).tokens[: self.micro_batch]
+        tokens = self.batches.batch(0).tokens.reshape(-1, self.batches.length)[: self.micro_batch]
         document_ids = np.zeros_like(tokens)
         document_ids[:, tokens.shape[1] // 2 :] = 1
         fullest = Batch(tokens, tokens, document_ids)

@@ -71,13 +71,13 @@ class TrainSettings(OptimizerSettings):
 
     batch_sequences: int = Field(ge=1, description="sequences an optimizer step")
     sequence_length: int = Field(2048, ge=2, description="tokens a sequence")
-    span_tokens: int = Field(
-        0, ge=0, description="in the first `span_steps`, attention stays inside pieces of so many tokens"
+    short_length: int = Field(
+        0, ge=0, description="tokens a sequence in the first `short_steps`, as many tokens a step; 0: none"
     )
-    span_steps: int = Field(
+    short_steps: int = Field(
         0,
         ge=0,
-        description="steps with short spans, which are quicker; the others learn to look back farther",
+        description="steps with short sequences, which are quicker; the others learn to look back farther",
     )
     z_loss: float = Field(
         0.0,
@@ -92,12 +92,12 @@ class TrainSettings(OptimizerSettings):
     )
 
     @model_validator(mode="after")
-    def _spans(self) -> "TrainSettings":
-        if (self.span_tokens > 0) != (self.span_steps > 0):
-            raise ValueError("span_tokens and span_steps go together: give both, or neither")
-        if self.span_tokens > self.sequence_length:
+    def _short_first(self) -> "TrainSettings":
+        if (self.short_length > 0) != (self.short_steps > 0):
+            raise ValueError("short_length and short_steps go together: give both, or neither")
+        if self.short_length and self.sequence_length % self.short_length:
             raise ValueError(
-                f"span_tokens {self.span_tokens} is more than sequence_length {self.sequence_length}"
+                f"short_length {self.short_length} does not divide sequence_length {self.sequence_length}"
             )
         return self
 

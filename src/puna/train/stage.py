@@ -17,14 +17,14 @@ from puna.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from puna.model.llama import Llama
-    from puna.tokens.batches import Batches
+    from puna.tokens.batches import Batches, Phases
     from puna.tokens.tokenizer import Tokenizer
     from puna.train.trainer import Event
 
     Listener = Callable[[Event], None]
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
-VERSIONS = {"train": 8}
+VERSIONS = {"train": 9}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
@@ -52,7 +52,7 @@ def sources_in(shards: Artifact, sources: Sequence[str]) -> list[str]:
     return [name for name in sources if name in shards.metrics]
 
 
-def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches":
+def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches | Phases":
     """The training batches over the shards of an artifact. Raises UserError when a source would be seen too
     often."""
     from puna.tokens import batches, mixture
@@ -65,11 +65,22 @@ def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches":
         )
     sources = sources_in(shards, settings.sources)
     opened = [load(shards.folder, name, "train", settings.model.vocab_size) for name in sources]
-    length, count = settings.train.sequence_length, settings.train.batch_sequences
     sizes = {shard.source: len(shard.tokens) for shard in opened}
-    sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
-    shares = mixture.plan(sizes, sequences, settings.mixture, settings.train.steps * count, settings.seed)
-    return batches.Batches(opened, shares, seed=settings.seed, batch_sequences=count, length=length)
+    train = settings.train
+
+    def phase(length: int, count: int, steps: int) -> batches.Batches:
+        sequences = {source: batches.sequences_in(size, length) for source, size in sizes.items()}
+        shares = mixture.plan(sizes, sequences, settings.mixture, steps * count, settings.seed)
+        return batches.Batches(opened, shares, seed=settings.seed, batch_sequences=count, length=length)
+
+    made: batches.Batches | batches.Phases
+    short_steps = min(train.short_steps, train.steps)
+    made = phase(train.sequence_length, train.batch_sequences, train.steps - short_steps)
+    if short_steps:
+        count = train.batch_sequences * train.sequence_length // train.short_length
+        made = batches.Phases(phase(train.short_length, count, short_steps), made, short_steps)
+    mixture.check(made.mixture, settings.mixture.maximum_epochs)
+    return made
 
 
 def trunk(settings: TrainStageSettings, inputs: Mapping[str, Artifact]) -> str:
