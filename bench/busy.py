@@ -48,7 +48,7 @@ def generation(peer: str) -> Callable[[], float]:
 
     from puna.model.config import config
 
-    shape = config("2m")
+    shape = config("1m")
     if peer == "transformers":
         import train_step
 

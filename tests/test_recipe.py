@@ -88,6 +88,15 @@ def test_all_problems_at_once(path: Path) -> None:
             "|execution.micro_batch_sequences: 3 does not divide train.batch_sequences 4",
         ),
         ("warmup_steps = 4", "warmup_steps = 20|train: warmup_steps 20 is not below steps 20"),
+        (
+            "warmup_steps = 4",
+            "warmup_steps = 4\nspan_tokens = 8|train: span_tokens and span_steps go together",
+        ),
+        (
+            "warmup_steps = 4",
+            "warmup_steps = 4\nspan_tokens = 33\nspan_steps = 9"
+            "|train: span_tokens 33 is more than sequence_length 32",
+        ),
         ("seed = 3", 'seed = 3\nname = "../evil"|name: String should match pattern'),
         ("seed = 3", "seed = |not valid TOML"),
     ],
@@ -325,10 +334,20 @@ def test_find_lists_what_is_there(tmp_path: Path) -> None:
 
 def test_every_shipped_recipe_loads() -> None:
     shipped = sorted(recipe.CHECKOUT.glob("*.toml"))
-    assert {"laptop", "seven-sources"} <= {path.stem for path in shipped}
+    assert {"laptop", "laptop-paper", "seven-sources"} <= {path.stem for path in shipped}
     for path in shipped:
         loaded = recipe.load(recipe.find(path.stem))
         assert loaded.name == path.stem and loaded.llama_config().parameters() > 0
+
+
+def test_the_two_laptop_recipes_differ_in_training_alone() -> None:
+    ours, papers = (recipe.load(recipe.find(name)) for name in ("laptop", "laptop-paper"))
+    for room in ("seed", "corpus", "tokenizer", "tokens", "model", "evaluate", "execution", "energy"):
+        assert getattr(ours, room) == getattr(papers, room), room
+    assert (papers.train.optimizer, papers.train.schedule) == ("adamw", "cosine")
+    defaults = type(papers.train).model_fields
+    for key in ("beta1", "beta2", "weight_decay", "gradient_clip", "final_learning_rate_fraction"):
+        assert getattr(papers.train, key) == defaults[key].default, key
 
 
 OLD_KEYS = sorted(recipe.RENAMED)

@@ -216,6 +216,20 @@ def test_a_score_over_little_text_is_told_to_be_unsure() -> None:
     assert "a (7 documents, 30,000 tokens), b (1 document, 19,999 tokens)" in told and "c (" not in told
 
 
+def test_a_comparison_that_other_documents_might_turn_is_told_to_be_open() -> None:
+    intervals = {
+        "a": {"model_over_five_gram": [0.97, 1.02]},
+        "b": {"model_over_five_gram": [0.9, 0.99]},
+        "c": {"model": [1.0, 2.0]},
+        "d": {"model_over_five_gram": [None, 1.1]},
+    }
+    told = results.unsure({}, intervals)
+    assert "on a (\N{MINUS SIGN}3.0 to +2.0%)." in told
+    text = page.render({**DATA, "intervals": intervals})
+    checked(text)
+    assert "\N{MINUS SIGN}10.0 to \N{MINUS SIGN}1.0%" in text and told in text
+
+
 def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_has_no_column() -> None:
     scores = {"a": {"model": 1.0, "xz": 2.0, "unigram": 3.0, "five_gram": 0.5}}
     text = page.render(

@@ -198,3 +198,16 @@ def test_sequences_cover_all_targets(tokens: int) -> None:
     rows = rows_of(shard("s", [tokens], 5), LENGTH)
     assert rows.target_count == tokens - 1
     assert len(rows.tokens) == sequences_in(tokens, LENGTH)
+
+
+@given(st.integers(0, 60), st.integers(1, 12))
+def test_spans_cut_documents_and_keep_every_target(step: int, span: int) -> None:
+    batch = made().batch(step)
+    short = batch.in_spans(span)
+    assert short.tokens is batch.tokens and short.targets is batch.targets
+    piece = np.arange(LENGTH) // span
+    for row, cut in zip(batch.document_ids, short.document_ids, strict=True):
+        together = (row[:, None] == row) & (piece[:, None] == piece)
+        assert np.array_equal(cut[:, None] == cut, together)
+    if span >= LENGTH:
+        assert np.array_equal(short.document_ids, batch.document_ids)

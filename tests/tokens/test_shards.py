@@ -18,8 +18,24 @@ from puna.tokens.tokenizer import Tokenizer, train
 TEXTS = [f"document {number}: " + "the llamas graze " * (number % 7) for number in range(60)]
 
 
-def held_out(names: list[str], share: float) -> shards.Array:
-    return shards.choose_held_out(shards.hashes_of(names), share)
+def held_out(names: list[str], share: float, least: int = 0, sizes: list[int] | None = None) -> shards.Array:
+    bytes_of = np.array(sizes or [100] * len(names))
+    return shards.choose_held_out(shards.hashes_of(names), bytes_of, share, least)
+
+
+@given(st.lists(st.integers(1, 5000), min_size=2, max_size=60), st.integers(0, 60_000), st.floats(0.01, 0.3))
+def test_little_held_out_text_is_topped_up_to_a_fifth(sizes: list[int], least: int, share: float) -> None:
+    names = [f"d{number}" for number in range(len(sizes))]
+    before, after = held_out(names, share, 0, sizes), held_out(names, share, least, sizes)
+    assert after[before].all() and not after.all()
+    added = np.array(sizes)[after & ~before]
+    held, fifth = np.array(sizes)[after].sum(), shards.LARGEST_HELD_OUT * sum(sizes)
+    assert held <= max(fifth, np.array(sizes)[before].sum())
+    if len(added):  # no more than needed, and those with the next hashes
+        hashes = shards.hashes_of(names)
+        assert hashes[after].max() < hashes[~after].min()
+        last = np.array(sizes)[after][hashes[after].argmax()]
+        assert held - last < least
 
 
 @pytest.fixture(scope="module")

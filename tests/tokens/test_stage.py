@@ -42,7 +42,9 @@ def test_the_tokenizer_reads_training_documents_from_all_over_a_source(
     )
     numbers = np.array([texts.index(text) for text in read])
     assert told["training_bytes"] == {"s": 500 * size} and len(set(numbers)) == 500
-    held_out = shards.choose_held_out(shards.hashes_of(names), settings.split.held_out_fraction)
+    held_out = shards.choose_held_out(
+        shards.hashes_of(names), np.array([500] * len(names)), settings.split.held_out_fraction
+    )
     assert not held_out[numbers].any()
     tenths = np.bincount(numbers // 200, minlength=10)
     assert ((tenths - 50) ** 2 / 50).sum() < 27.9

@@ -87,6 +87,20 @@ def test_events_losses_and_learning(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.5
 
 
+def test_short_spans_first_and_a_kill_on_either_side_of_their_end(tmp_path: Path) -> None:
+    options = {"steps": 10, "span_tokens": 4, "span_steps": 6}
+    whole, lines = run(tmp_path / "whole", **options)
+    _, long = run(tmp_path / "long", steps=10)
+    assert lines[0]["tokens"] == long[0]["tokens"] and lines[0]["loss"] != long[0]["loss"]
+    _, short = run(tmp_path / "short", **{**options, "span_steps": 10})
+    assert lines[:6] == short[:6] and lines[6]["loss"] != short[6]["loss"]
+    for stop in (3, 8):
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stopped):
+            run(folder, should_stop=stop_after(stop), **options)
+        assert equal(run(folder, **options)[0], whole)
+
+
 @pytest.mark.parametrize("policy", ["none", "full"])
 def test_policies_give_the_same_curve(tmp_path: Path, policy: str) -> None:
     _, one = run(tmp_path / "a", steps=40, remat="llama")

@@ -218,7 +218,7 @@ def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None
     output.print_table(("bits per byte", *(labels[method] for method in methods)), rows)
     for told in (
         results.verdict(scores),
-        results.unsure(figures["mixture"]),
+        results.unsure(figures["mixture"], figures.get("intervals")),
         results.five_gram_note(figures),
     ):
         if told:

@@ -30,29 +30,32 @@ WINDOWS = 16  # read at once, or fewer where their logits would be more than LOG
 LOGITS = 1 << 25
 DOCUMENT_END = b"\xff"
 TOKENS = 1 << 22  # counted at once
+DRAWS = 2000  # of documents, for intervals
 
 
-def model_bits(model: Llama, shard: Shard, length: int) -> float:
-    """Bits a model needs for a split's documents.
+def model_bits(model: Llama, shard: Shard, length: int) -> Array:
+    """Bits a model needs for each of a split's documents, float64 [documents].
 
     Long documents are read in windows of `length` tokens that overlap by half, so every token but the first
     ones has at least length / 2 tokens of context.
     """
-    tokens, targets = _windows(shard, length)
-    nats = 0.0
+    tokens, targets, documents = _windows(shard, length)
+    nats = np.zeros(shard.documents)
     together = max(1, min(WINDOWS, LOGITS // (length * model.config.vocab_size)))
     with torch.inference_mode():
         for start in range(0, len(tokens), together):
             logits = model(torch.from_numpy(tokens[start : start + together])).flatten(0, 1).double()
             target = torch.from_numpy(targets[start : start + together]).flatten()
-            nats += F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum").item()
+            each = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
+            np.add.at(nats, documents[start : start + together], each.view(-1, length).sum(1).numpy())
     return nats / math.log(2)
 
 
-def _windows(shard: Shard, length: int) -> tuple[Array, Array]:
-    """Rows of tokens and of the targets scored in them: each target of each document exactly once."""
+def _windows(shard: Shard, length: int) -> tuple[Array, Array, Array]:
+    """Rows of tokens, the targets scored in them, each target of each document exactly once, and the number
+    of each row's document."""
     stride = max(1, length // 2)
-    tokens, targets = [], []
+    tokens, targets, numbers = [], [], []
     for number in range(shard.documents):
         document = shard.document(number).astype(np.int64)
         scored = 0
@@ -64,8 +67,9 @@ def _windows(shard: Shard, length: int) -> tuple[Array, Array]:
             row_targets[scored - start : end - start] = document[scored + 1 : end + 1]
             tokens.append(row)
             targets.append(row_targets)
+            numbers.append(number)
             scored = end
-    return np.stack(tokens), np.stack(targets)
+    return np.stack(tokens), np.stack(targets), np.array(numbers)
 
 
 def token_counts(shards: Sequence[Shard], vocab_size: int) -> Array:
@@ -77,8 +81,8 @@ def token_counts(shards: Sequence[Shard], vocab_size: int) -> Array:
     return counts
 
 
-def unigram_bits(counts: Array, shard: Shard, bos_id: int) -> float:
-    """Bits under the frequencies of single tokens in the training text, one added to each.
+def unigram_bits(counts: Array, shard: Shard, bos_id: int) -> Array:
+    """Bits of each document under the frequencies of single tokens in the training text, one added to each.
 
     counts: of each token there, by `token_counts`.
     """
@@ -86,12 +90,29 @@ def unigram_bits(counts: Array, shard: Shard, bos_id: int) -> float:
     counted[bos_id] = 0
     probability = (counted + 1) / (counted.sum() + len(counted))
     tokens = np.asarray(shard.tokens)
-    return float(-np.log2(probability[tokens[tokens != bos_id]]).sum())
+    return _by_document(-np.log2(probability[tokens[tokens != bos_id]]), shard)
 
 
-def ngram_bits(model: NGram, shard: Shard) -> float:
-    """Bits under an n-gram model."""
-    return float(-model.log2_probabilities(np.asarray(shard.tokens)).sum())
+def ngram_bits(model: NGram, shard: Shard) -> Array:
+    """Bits of each document under an n-gram model."""
+    return _by_document(-model.log2_probabilities(np.asarray(shard.tokens)), shard)
+
+
+def _by_document(bits: Array, shard: Shard) -> Array:
+    """Sums over the tokens of each document but its begin token, of which there is one."""
+    return np.add.reduceat(bits, shard.offsets[:-1] - np.arange(shard.documents))
+
+
+def interval(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """Where sum(numerator) / sum(denominator) over documents lies with 95%: percentiles of DRAWS draws of as
+    many documents with replacement (the bootstrap of Efron 1979), always the same draws.
+
+    With few documents it is too narrow: with 8 of them it holds about nine times in ten.
+    """
+    chance = np.random.default_rng(len(numerator))
+    drawn = chance.integers(len(numerator), size=(DRAWS, len(numerator)))
+    low, high = np.percentile(numerator[drawn].sum(1) / denominator[drawn].sum(1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def xz_bits(texts: list[str]) -> float:

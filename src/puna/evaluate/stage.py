@@ -14,7 +14,7 @@ from puna.run.artifact import Artifact
 from puna.run.stage import Context, Metrics
 from puna.tokens.stage import documents_of
 
-VERSIONS = {"scores": 4}
+VERSIONS = {"scores": 5}
 
 
 class ScoresSettings(BaseModel):
@@ -97,25 +97,39 @@ def _bits_per_byte(
     tokenizer: Any,
     baselines: _Baselines,
 ) -> Metrics:
-    """Bits per byte of each source's held-out documents by each method, and the bytes of those documents."""
+    """Bits per byte of each source's held-out documents by each method, with intervals, and the bytes of
+    those documents.
+
+    intervals: of the model, the 5-gram and the ratio of both, over the documents drawn again; of sources with
+    one document there are none.
+    """
+    import numpy as np
+
     from puna.evaluate import bits_per_byte as bits
     from puna.tokens.shards import load
 
     shards, documents = inputs["tokens"], inputs["documents"]
-    results, sizes = {}, {}
+    results, sizes, intervals = {}, {}, {}
     for number, name in enumerate(sources):
         context.reporter.progress(name, number + 1, len(sources) + 1)
         shard = load(shards.folder, name, "held_out", tokenizer.vocab_size)
         shard = shard.sample(settings.evaluate.held_out_tokens)
         rows = set(shard.rows.tolist())
         texts = [text for row, (_, text) in enumerate(documents_of(documents, name)) if row in rows]
-        sizes[name] = sum(len(text.encode()) for text in texts)
+        size = np.array([len(text.encode()) for text in texts])
+        own = bits.model_bits(model, shard, settings.sequence_length)
         needed = {
-            "model": bits.model_bits(model, shard, settings.sequence_length),
+            "model": own.sum(),
             "xz": bits.xz_bits(texts),
-            "unigram": bits.unigram_bits(baselines.counts, shard, tokenizer.bos_id),
+            "unigram": bits.unigram_bits(baselines.counts, shard, tokenizer.bos_id).sum(),
         }
+        known = {"model": (own, size)}
         if baselines.five_gram is not None:
-            needed["five_gram"] = bits.ngram_bits(baselines.five_gram, shard)
-        results[name] = {method: value / sizes[name] for method, value in needed.items()}
-    return {"bits_per_byte": results, "held_out_bytes": sizes}
+            five_gram = bits.ngram_bits(baselines.five_gram, shard)
+            needed["five_gram"] = five_gram.sum()
+            known |= {"five_gram": (five_gram, size), "model_over_five_gram": (own, five_gram)}
+        sizes[name] = int(size.sum())
+        results[name] = {method: float(value) / sizes[name] for method, value in needed.items()}
+        if len(texts) > 1:
+            intervals[name] = {key: bits.interval(*pair) for key, pair in known.items()}
+    return {"bits_per_byte": results, "held_out_bytes": sizes, "intervals": intervals}

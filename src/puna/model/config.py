@@ -88,6 +88,7 @@ SIZES: dict[str, dict[str, Any]] = {
              "max_seq_len": 1024, "norm_eps": 1e-5, "tie_embeddings": True},
     # For laptops; the name counts the weights of the layers, without embedding and head.
     "tiny": {"dim": 64, "n_layers": 2, "n_heads": 4, "ffn_dim": 176, "vocab_size": 512, "max_seq_len": 512},
+    "1m": {"dim": 128, "n_layers": 4, "n_heads": 4, "ffn_dim": 344, "vocab_size": 4096, "max_seq_len": 1024},
     "2m": {"dim": 192, "n_layers": 4, "n_heads": 6, "ffn_dim": 512, "vocab_size": 4096, "max_seq_len": 512},
     "5m": {"dim": 256, "n_layers": 6, "n_heads": 8, "ffn_dim": 704, "vocab_size": 8192, "max_seq_len": 512},
     "25m": {"dim": 512, "n_layers": 8, "n_heads": 8, "ffn_dim": 1376, "vocab_size": 32000,

@@ -85,8 +85,37 @@ def _word(count: int) -> str:
     return WORDS[count] if count < len(WORDS) else f"{count:,}"
 
 
-def unsure(mixture: Mapping[str, Mapping[str, Any]]) -> str:
-    """Name the sources whose scores rest on little held-out text; empty where none does."""
+def unsure(
+    mixture: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """Name the sources whose scores rest on little held-out text, and those where other held-out documents
+    might turn the comparison with the 5-gram; empty where there are none."""
+    return " ".join(told for told in (_too_few(mixture), _open(intervals or {})) if told)
+
+
+def _open(intervals: Mapping[str, Mapping[str, Any]]) -> str:
+    spans = {source: _percents(known.get("model_over_five_gram")) for source, known in intervals.items()}
+    found = [
+        f"{source} ({_signed(span[0])} to {_signed(span[1])}%)"
+        for source, span in spans.items()
+        if span and span[0] < 0 < span[1]
+    ]
+    if not found:
+        return ""
+    return f"Other documents might turn the comparison with the 5-gram on {', '.join(found)}."
+
+
+def _percents(ratios: Any) -> tuple[float, float] | None:
+    """Two ratios as percent more, or none where they are not two numbers."""
+    low, high = (number(value) for value in ratios) if ratios and len(ratios) == 2 else (None, None)
+    return None if low is None or high is None else (100 * (low - 1), 100 * (high - 1))
+
+
+def _signed(percent: float) -> str:
+    return f"{percent:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _too_few(mixture: Mapping[str, Mapping[str, Any]]) -> str:
     few = []
     for source, part in mixture.items():
         documents, tokens = number(part.get("held_out_documents")), number(part.get("held_out_tokens"))
@@ -132,25 +161,30 @@ def scores(data: Mapping[str, Any]) -> Html:
             for value in values.values()
         )
         own, five = values.get("model"), values.get("five_gram")
-        ratio = [_difference(own / five - 1) if own is not None and five else NONE]
+        known = (data.get("intervals") or {}).get(source) or {}
+        ratio = [
+            _difference(own / five - 1) if own is not None and five else NONE,
+            _between(known.get("model_over_five_gram")),
+        ]
         rows.append([source, size(sizes.get(source)), *cells, *(ratio if "five_gram" in present else [])])
     labels: dict[str, str] = {method: METHODS.get(method, method) for method in order}
     groups = {
         source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
     }
-    note = unsure(data.get("mixture") or {})
+    note = unsure(data.get("mixture") or {}, data.get("intervals"))
     return join(
         '<p class="soft">What each method needs to send the held-out documents and where each ends, over '
         "their size; lower is better, the best of a row is bold. All but xz learned from the training "
         "documents and begin each document anew; xz sees nothing but the documents it packs, one after the "
-        f"other, a byte behind each. {escape(five_gram_note(data))}</p>",
+        "other, a byte behind each. Between these bounds the comparison lies with 95%, by drawing the "
+        f"held-out documents again. {escape(five_gram_note(data))}</p>",
         table(
             "Bits per byte of held-out documents",
             [
                 "source",
                 "text",
                 *labels.values(),
-                *(["model against 5-gram"] if "five_gram" in present else []),
+                *(["model against 5-gram", "between (95%)"] if "five_gram" in present else []),
             ],
             rows,
         ),
@@ -166,6 +200,12 @@ def _difference(share: float) -> str:
     if not share:
         return "as many"
     return f"{figures(100 * abs(share), 2)}% {'more' if share > 0 else 'fewer'}"
+
+
+def _between(ratios: Any) -> str:
+    """Bounds of a ratio, in percent more."""
+    span = _percents(ratios)
+    return f"{_signed(span[0])} to {_signed(span[1])}%" if span else NONE
 
 
 def samples(data: Mapping[str, Any]) -> Html:

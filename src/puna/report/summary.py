@@ -138,7 +138,7 @@ def _training_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
         "tokens": trained["tokens"],
         "loss": trained["loss"],
         **{key: {name: scores[key][name] for name in sources} for key in ("bits_per_byte", "held_out_bytes")},
-        **{key: scores[key] for key in ("five_gram_tokens",) if key in scores},
+        **{key: scores[key] for key in ("five_gram_tokens", "intervals") if key in scores},
         "samples": scores["samples"],
     }
 

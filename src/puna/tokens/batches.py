@@ -50,6 +50,15 @@ class Batch:
             return float(self.target_count)
         return float(self.weights[self.targets != IGNORED].sum(dtype=np.float64))
 
+    def in_spans(self, length: int) -> "Batch":
+        """The same rows with attention inside pieces of at most `length` positions of a document, as if each
+        began a document of its own; every target stays."""
+        pieces = np.arange(self.tokens.shape[1]) // length
+        starts = (np.diff(self.document_ids, axis=1) != 0) | (np.diff(pieces) != 0)
+        document_ids = np.zeros_like(self.document_ids)
+        document_ids[:, 1:] = np.cumsum(starts, axis=1)
+        return Batch(self.tokens, self.targets, document_ids, self.weights)
+
     def micro_batches(self, size: int) -> Iterator["Batch"]:
         """Cut into batches of at most `size` sequences."""
         for start in range(0, len(self.tokens), size):

@@ -46,6 +46,12 @@ class TokensSettings(BaseModel):
         lt=0.5,
         description="share of documents, by hash, kept for validation and scores; at least 8 a source of 16",
     )
+    held_out_bytes: int = Field(
+        0,
+        ge=0,
+        description="of sources whose held-out documents have fewer bytes of text, more documents are held "
+        "out until they have as many, but at most a fifth of the source",
+    )
     maximum_epochs: float = not_hashed(
         4.0, gt=0, description="a source asked to be seen more often than this is refused"
     )

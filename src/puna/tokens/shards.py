@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from puna.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "held_out")
+LARGEST_HELD_OUT = 0.2  # of a source's bytes, where it is small for what is to be held out
 HELD_OUT_DOCUMENTS = 8  # of a source at least, where as many others are left to train on
 FIGURES = np.dtype([("hash", np.float64), ("tokens", np.int64), ("bytes", np.int64)])  # of a document
 Array = np.ndarray[Any, Any]
@@ -73,19 +74,26 @@ def _unit_hash(identity: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def choose_held_out(hashes: Array, share: float) -> Array:
+def choose_held_out(hashes: Array, sizes: Array, share: float, least_bytes: int = 0) -> Array:
     """Choose the documents that are held out for validation and scores: bool [documents].
 
-    hashes: by `hashes_of`. Each document is decided by its own, so it does not move when others come or go.
-    Where too few hashes fall under `share`, the lowest are taken: HELD_OUT_DOCUMENTS of them or as many as
-    leave that number to train on, at least one, and never all, so that every source with two documents can be
-    trained on and scored.
+    hashes: by `hashes_of`; sizes: bytes of text. Each document is decided by its own hash, so it does not
+    move when others come or go. Where too few hashes fall under `share`, the lowest are taken:
+    HELD_OUT_DOCUMENTS of them or as many as leave that number to train on, at least one, and never all, so
+    that every source with two documents can be trained on and scored. Where these have fewer than
+    `least_bytes`, those with the next hashes come to them, while all together are at most LARGEST_HELD_OUT of
+    the source's bytes.
     """
     chosen = hashes < share
     if len(hashes) > 1:
         least = min(max(1, len(hashes) - HELD_OUT_DOCUMENTS), HELD_OUT_DOCUMENTS)
         if np.count_nonzero(chosen) < least:
             chosen[np.argsort(hashes, kind="stable")[:least]] = True
+        if (held := int(sizes[chosen].sum())) < least_bytes:
+            order = np.argsort(hashes, kind="stable")
+            sums = held + np.cumsum(np.where(chosen, 0, sizes)[order])
+            enough = int(np.searchsorted(sums, least_bytes)) + 1
+            chosen[order[: min(enough, np.count_nonzero(sums <= LARGEST_HELD_OUT * sizes.sum()))]] = True
         chosen[hashes.argmax()] = False
     return chosen
 
@@ -111,10 +119,12 @@ def write(
     share: float,
     threads: int,
     out: Path,
+    least_bytes: int = 0,
 ) -> dict[str, Any]:
     """Tokenize one source into both splits; return documents, tokens and bytes of each.
 
-    documents: (id, text) in the order of its documents file; share: of documents to hold out. Raises
+    documents: (id, text) in the order of its documents file; share, least_bytes:
+    to hold out, see `choose_held_out`. Raises
     UserError when a source has fewer than two documents: nothing could be held out.
     """
     counts = []
@@ -140,7 +150,7 @@ def write(
         figures_spool.flush()
         tokens = np.asarray(np.memmap(spool, dtype, "r"))
         figures = np.asarray(np.memmap(figures_spool, FIGURES, "r"))
-        held_out = choose_held_out(figures["hash"], share)
+        held_out = choose_held_out(figures["hash"], figures["bytes"], share, least_bytes)
         chosen = {"train": ~held_out, "held_out": held_out}
         return {
             split: _write_split(out / f"{source}.{split}", tokens, figures, counts, chosen[split])

@@ -21,6 +21,7 @@ class SplitSettings(BaseModel):
 
     sources: tuple[str, ...]
     held_out_fraction: float
+    held_out_bytes: int = 0
     small_sources: str = not_hashed()
 
 
@@ -35,7 +36,10 @@ class TokenizerStageSettings(BaseModel):
 
 def split_settings(sources: tuple[str, ...], tokens: TokensSettings) -> SplitSettings:
     return SplitSettings(
-        sources=sources, held_out_fraction=tokens.held_out_fraction, small_sources=tokens.small_sources
+        sources=sources,
+        held_out_fraction=tokens.held_out_fraction,
+        held_out_bytes=tokens.held_out_bytes,
+        small_sources=tokens.small_sources,
     )
 
 
@@ -92,7 +96,8 @@ def train_tokenizer(
         for number, name in enumerate(sizes):
             context.reporter.progress(name, number, len(sizes))
             hashes, lengths = _hashes_and_bytes(documents, name)
-            training = np.flatnonzero(~shards.choose_held_out(hashes, split.held_out_fraction))
+            held_out = shards.choose_held_out(hashes, lengths, split.held_out_fraction, split.held_out_bytes)
+            training = np.flatnonzero(~held_out)
             drawn = training[shards.choose_sample(hashes[training], lengths[training], shares[name])]
             used[name] = int(lengths[drawn].sum())
             chosen = np.zeros(len(hashes), bool)
@@ -145,5 +150,6 @@ def write_shards(settings: SplitSettings, inputs: Mapping[str, Artifact], contex
     for number, name in enumerate(sources):
         context.reporter.progress(name, number, len(sources))
         texts = documents_of(documents, name)
-        counts[name] = shards.write(name, texts, model, settings.held_out_fraction, threads, context.work)
+        share, least = settings.held_out_fraction, settings.held_out_bytes
+        counts[name] = shards.write(name, texts, model, share, threads, context.work, least)
     return counts

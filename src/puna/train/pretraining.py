@@ -35,6 +35,7 @@ class Pretraining:
     ) -> None:
         self.model, self.batches, self.held_out, self.parallel = model, batches, held_out, parallel
         self.micro_batch = settings.micro_batch(execution)
+        self.span_steps, self.span_tokens = settings.span_steps, settings.span_tokens
         self.objective = NextToken(execution.remat, settings.z_loss, precision(settings))
         self.compile = execution.compile
         if self.compile:
@@ -44,6 +45,8 @@ class Pretraining:
 
     def step(self, step: int) -> Outcome:
         batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
+        if step < self.span_steps:
+            batch = batch.in_spans(self.span_tokens)
         loss = loss_and_gradients(self.model, batch, self.micro_batch, self.objective, self.parallel)
         return Outcome(loss, self.batches.tokens_before(step + 1))
 

@@ -71,6 +71,14 @@ class TrainSettings(OptimizerSettings):
 
     batch_sequences: int = Field(ge=1, description="sequences an optimizer step")
     sequence_length: int = Field(2048, ge=2, description="tokens a sequence")
+    span_tokens: int = Field(
+        0, ge=0, description="in the first `span_steps`, attention stays inside pieces of so many tokens"
+    )
+    span_steps: int = Field(
+        0,
+        ge=0,
+        description="steps with short spans, which are quicker; the others learn to look back farther",
+    )
     z_loss: float = Field(
         0.0,
         ge=0,
@@ -82,6 +90,16 @@ class TrainSettings(OptimizerSettings):
     validation_tokens: int = not_hashed(
         20_000, ge=1, description="held-out tokens a source that a validation reads, drawn all over it"
     )
+
+    @model_validator(mode="after")
+    def _spans(self) -> "TrainSettings":
+        if (self.span_tokens > 0) != (self.span_steps > 0):
+            raise ValueError("span_tokens and span_steps go together: give both, or neither")
+        if self.span_tokens > self.sequence_length:
+            raise ValueError(
+                f"span_tokens {self.span_tokens} is more than sequence_length {self.sequence_length}"
+            )
+        return self
 
     def micro_batch(self, execution: ExecutionSettings) -> int:
         """Sequences in memory at once."""

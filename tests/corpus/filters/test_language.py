@@ -1,5 +1,6 @@
 """What is called unknown, and which close languages are told apart; texts were written for these tests."""
 
+import random
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def test_a_label_needs_its_score_and_its_letters(
     monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], text: str, label: str
 ) -> None:
     monkeypatch.setattr(language, "model", lambda: Model(*scores))
+    monkeypatch.setattr(language, "_foreign", lambda label, line: False)
     found, score = identify(text)
     assert found == label and score == pytest.approx(max(scores) if label != UNKNOWN else 1 - max(scores))
 
@@ -149,7 +151,21 @@ def test_a_label_needs_its_score_and_its_letters(
 def test_what_the_default_recipe_keeps_never_falls_below_the_floor(score: float, text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(language, "model", lambda: Model(score))
+        patch.setattr(language, "_foreign", lambda label, line: False)
         assert identify(text) == ("en", score)
+
+
+def test_a_long_text_without_a_languages_frequent_words_is_in_another() -> None:
+    chance = random.Random(1)
+    syllables = ("thë", "pë", "ma", "kuu", "wa", "mi", "ha", "rë", "hi", "a", "i")
+    words = ["".join(chance.choices(syllables, k=chance.randint(2, 4))) for _ in range(300)]
+    label, score = identify(" ".join(words[:30]))
+    assert (label, score > 0.45) == ("sq", True)  # too short to be judged by its words
+    assert identify(" ".join(words))[0] == UNKNOWN
+    english = "It was said that the house by the river is older than all the others of the village. "
+    noise = "Grmpf zzyx qwk lumbra tesk vorn plith. "
+    assert identify(english * 9)[0] == "en" and identify(english * 3 + noise * 3)[0] == "en"
+    assert identify((noise + "Brod ulk. ") * 12)[0] == UNKNOWN
 
 
 def test_glued_lines_have_the_models_own_label() -> None:

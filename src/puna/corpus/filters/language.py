@@ -33,6 +33,9 @@ WORD = re.compile(r"[^\W\d_]+")
 # words.
 FLOOR, HIGHEST, BY_WORDS, LETTERS = 0.75, 0.6, 0.6, 800
 SUPPORTS = 0.05  # a frequent word supports a label that the model gives it at this score
+FEWEST, LONG = 0.4, 40  # share of the usual frequent words, and words of a text that is judged by them
+BEYOND_DOUBT = 0.95  # the score of a label that frequent words need not bear out, which takes time
+UNLISTED = frozenset(("vi", *MEMBERS, "id", "ms", "no", "nn"))  # told by letters, or by words of their own
 SHARE = 0.3  # of a right text's share of such words, where it was not measured
 OWN_SCRIPT = 0.1  # share of a text's letters that stand in a script of its language
 RARE_SHARE = 0.03  # of letters that few languages write: more than names and foreign words bring
@@ -130,6 +133,7 @@ def _judge(line: str, scores: _Scores, first: str) -> tuple[str, float]:
     close = next((group for group in tables.CLOSE if label in group), {label: ""})
     whole = max(score, min(sum(map(scores.of, close)), 1.0))
     sure = _written_as(label, line) and _certain(label, whole, line)
+    sure = sure and (whole >= BEYOND_DOUBT or not _foreign(label, line))
     if not sure or whole < HIGHEST:
         unlikely = _by_own_marks(line.lower())
         if unlikely or not sure:
@@ -200,6 +204,19 @@ def _certain(label: str, score: float, line: str) -> bool:
     letters = sum(map(len, WORD.findall(line)))
     floor *= math.sqrt(math.sqrt(min(letters, LETTERS) / LETTERS))
     return score >= floor * (1 - BY_WORDS * min(_support(label, line), 1.5))
+
+
+def _foreign(label: str, line: str) -> bool:
+    """Say whether a long text has so few of a language's frequent words that it is in another: fewer than
+    FEWEST of those that a text in it has, and that not by chance, with two standard deviations of a count.
+
+    Scores do not tell: the model is sure, too, of what is far from all it knows (Kanuri is Azerbaijani, .86).
+    """
+    words = len(WORD.findall(line))
+    expected = FEWEST * words * tables.SHARES.get(label, 0) / 100
+    if words < LONG or label in UNLISTED:
+        return False
+    return _support(label, line) * expected / FEWEST < expected - 2 * math.sqrt(expected)
 
 
 def _support(label: str, line: str) -> float:
