@@ -22,7 +22,7 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     """Format a table; bars and line ends in its cells cannot break it."""
     rule = ["---", *(["---:"] * (len(head) - 1))]
     lines = [head, rule, *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Any) -> str:

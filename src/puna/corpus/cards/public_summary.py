@@ -35,7 +35,7 @@ def public_summary(settings: CorpusSettings, counts: dict[str, Any]) -> str:
     asked = {"user": "services and products", "synthetic": "how they were used", "other": "what they are"}
     for origin, what in asked.items():
         if by_origin[origin]:
-            values[origin] += f"\n{OPEN}: {what}*"
+            values[origin] += f"\n\n{OPEN}: {what}*"
     if by_origin["other"]:
         values["other"] += " Of sources of your own, the key `origin` of a recipe says where they belong."
     return filled(
