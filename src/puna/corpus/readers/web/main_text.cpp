@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 typedef int64_t Size;
 
@@ -14,20 +15,28 @@ constexpr Size AT_ONCE = 64;  // blocks whose leaves are found together
 
 // Adds to `scores`, [blocks], what each of the trees gives. columns: [features, blocks]; features and
 // thresholds: [trees, depth]; values: [trees, 1 << depth].
-extern "C" void trees_add(const double* columns, Size blocks, const Size* features, const double* thresholds,
-                          const Size* values, Size trees, Size depth, Size* scores) {
-    Size leaf[AT_ONCE];
+extern "C" void trees_add(const double* columns, Size blocks, Size column_count, const Size* features,
+                          const double* thresholds, const Size* values, Size trees, Size depth,
+                          Size* scores) {
+    std::vector<double> tile(column_count * AT_ONCE);
+    uint64_t leaf[AT_ONCE];
+    Size sums[AT_ONCE];
     for (Size start = 0; start < blocks; start += AT_ONCE) {
         const Size count = std::min(AT_ONCE, blocks - start);
+        for (Size column = 0; column < column_count; column++)
+            std::copy_n(columns + column * blocks + start, count, tile.data() + column * AT_ONCE);
+        for (Size& sum : sums) sum = 0;
         for (Size tree = 0; tree < trees; tree++) {
-            std::fill(leaf, leaf + count, 0);
+            for (uint64_t& number : leaf) number = 0;
             for (Size level = 0; level < depth; level++) {
-                const double* column = columns + features[tree * depth + level] * blocks + start;
+                const double* column = tile.data() + features[tree * depth + level] * AT_ONCE;
                 const double threshold = thresholds[tree * depth + level];
-                for (Size i = 0; i < count; i++) leaf[i] |= static_cast<Size>(column[i] > threshold) << level;
+                const uint64_t bit = uint64_t(1) << level;
+                for (Size i = 0; i < AT_ONCE; i++) leaf[i] |= column[i] > threshold ? bit : 0;
             }
             const Size* of_tree = values + (tree << depth);
-            for (Size i = 0; i < count; i++) scores[start + i] += of_tree[leaf[i]];
+            for (Size i = 0; i < AT_ONCE; i++) sums[i] += of_tree[leaf[i]];
         }
+        for (Size i = 0; i < count; i++) scores[start + i] += sums[i];
     }
 }

@@ -20,16 +20,17 @@ from puna.run import compiled
 
 MODEL = Path(__file__).with_name("main_text.json")
 SOURCE = Path(__file__).with_name("main_text.cpp")
-library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnpppnnp"}))
+library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnnpppnnp"}))
 UNIT = 1000  # leaf values and scores are log-odds times this
 MIN_CHARACTERS = 400  # of main text; with less than these, uncertain blocks are kept too
 TINY_PAGE = 300
 MIN_SIBLINGS = 3  # alike, of a list
 # Groups for which the size of the nearest element, as a share of the page, is a feature.
-NEAREST = names("""
+_NEAREST = """
     comment side navigation footer header related consent meta content caption list hidden unseen form quote
     prose article main li p
-""")
+"""
+NEAREST = [*map(GROUPS.index, names(_NEAREST))]
 MANAGER, DIALOG, CONSENT, UNSEEN = map(GROUPS.index, names("manager dialog consent unseen"))
 STORY = [GROUPS.index(name) for name in ("article", "main")]
 COOKIES = re.compile("cookie.*(?:cookie|consent)", re.IGNORECASE | re.DOTALL)
@@ -44,8 +45,8 @@ BOILERPLATE = [
 ]
 
 
-def features(page: Blocks) -> np.ndarray:
-    """Return the features of the first round, [features, blocks]. The page has blocks."""
+def features(page: Blocks, found: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return the features of the first round, [features, blocks]. The page has blocks; found: its layout."""
     count, index = len(page.texts), np.arange(len(page.texts))
     size, length, linked, sentences, level = np.array(
         [page.sizes, page.lengths, page.link_lengths, page.sentence_ends, page.levels], float
@@ -69,8 +70,7 @@ def features(page: Blocks) -> np.ndarray:
     # The block; the page; where in it, and in its running text, the block stands.
     columns = [size, link, size * (1 - link), sentences, level, kinds == PARAGRAPH, kinds == ITEM]
     columns += [page.copies, page.title_words / np.maximum(page.words, 1)]
-    of_page = (page_size, count, sum_mass[-1], sums[5, -1] / count)
-    columns += [np.full(count, number) for number in of_page]
+    columns += [*np.outer((page_size, count, sum_mass[-1], sums[5, -1] / count), np.ones(count))]
     mass_after = (sum_mass[-1] - sum_mass[1:]) / page_mass
     columns += [sum_size[:-1] / page_size, sum_mass[:-1] / page_mass, mass_after]
     columns += [_since(level == 1, index), _since(prose[::-1], index)[::-1]]
@@ -92,7 +92,7 @@ def features(page: Blocks) -> np.ndarray:
         top = int(np.flatnonzero(mass_share > share)[-1]) if sum_mass[-1] else 0
         columns += [*_outside(page, top, index), np.full(count, size_share[top])]
 
-    nearest = page.nearest.T[[GROUPS.index(name) for name in NEAREST]]
+    nearest = page.nearest.T[NEAREST]
     columns += [*np.where(nearest >= 0, size_share.take(nearest), 2.0)]
     nearest = page.nearest.T[BOILERPLATE]
     boilerplate = np.where(nearest >= 0, mass_share.take(nearest), 2.0)
@@ -100,14 +100,18 @@ def features(page: Blocks) -> np.ndarray:
 
     for column in (size, link, size * (1 - link), kinds == PARAGRAPH):
         columns += _shifted(column, (-1, 1))
-    return np.array(
-        [*columns, *_alike(page, node_sums, linked), *_under_heading(page, link, sum_size)], float
-    )
+    columns += _alike(page, found, node_sums, linked)
+    # The heading over the block, and what stands up to the next.
+    heading, following = found[3:]
+    columns += [index - heading, following - index]
+    columns += [np.where(heading >= 0, values[heading], -1) for values in (size, columns[8], link)]
+    return np.array([*columns, sum_size[following] - sum_size[1:]], float)
 
 
-def _alike(page: Blocks, node_sums: np.ndarray, linked: np.ndarray) -> list[np.ndarray]:
-    """Return features of the elements that have the name and hints of a block's element, and of the innermost
-    element around that is one of at least three siblings alike: a row of a list, whatever it is called.
+def _alike(
+    page: Blocks, found: tuple[np.ndarray, ...], node_sums: np.ndarray, linked: np.ndarray
+) -> list[np.ndarray]:
+    """Return features of the elements that have the name and hints of a block's element, and of its row.
 
     node_sums: of sizes, lengths, characters in links ..., [6, nodes].
     """
@@ -116,24 +120,31 @@ def _alike(page: Blocks, node_sums: np.ndarray, linked: np.ndarray) -> list[np.n
     size_of_element = np.bincount(own, page.sizes) / np.maximum(times, 1)
     link_of_element = np.bincount(own, linked) / np.maximum(letters, 1)
     columns = [np.bincount(page.signatures)[own], times[own], size_of_element[own], link_of_element[own]]
-    numbers, siblings = _siblings(page)
+    numbers, siblings, row = found[:3]
     links = _sums(page.link_lengths > 0.6 * page.lengths)
-    row = _innermost(siblings >= MIN_SIBLINGS, page.parents)[page.nodes]
     first, last = page.first[row], page.last[row]
     columns += [siblings[row], last - first, links[last] - links[first], node_sums[0, row], node_sums[5, row]]
     size = np.bincount(numbers, node_sums[0])[numbers[row]] * (row > 0)  # of the list
     return [*columns, size / np.maximum(siblings[row], 1), size / node_sums[0, 0]]
 
 
-def _siblings(page: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each node the number of its parent with its own name and hints, and how many children of
-    the parent have these; 0 for nodes without blocks and for the page."""
+def layout(page: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what both rounds ask for.
+
+    For each node the number of its parent with its own name and hints, and how many children of the parent
+    have these (0 for nodes without blocks and for the page); for each block the innermost element around it
+    that is one of at least three siblings alike, a row of a list, whatever it is called (0 without one), the
+    heading at or before it (-1 before the first), and the next heading behind it.
+    """
     key = page.parents * (page.signatures.max() + 1) + page.signatures
     key[(page.last <= page.first) | (page.parents < 0)] = -1
     numbers = np.unique(key, return_inverse=True)[1]
     siblings = np.bincount(numbers)[numbers]
     siblings[key < 0] = 0
-    return numbers, siblings
+    row = _innermost(siblings >= MIN_SIBLINGS, page.parents)[page.nodes]
+    headings = np.flatnonzero(page.kinds == HEADING)
+    place = np.searchsorted(headings, np.arange(len(page.texts)), side="right")
+    return numbers, siblings, row, np.append(-1, headings)[place], np.append(headings, len(place))[place]
 
 
 def _innermost(hit: np.ndarray, parents: np.ndarray) -> np.ndarray:
@@ -146,26 +157,12 @@ def _innermost(hit: np.ndarray, parents: np.ndarray) -> np.ndarray:
         at = above
 
 
-def _sections(page: Blocks, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each block the heading at or before it, -1 before the first, and the next one behind it."""
-    headings = np.flatnonzero(page.kinds == HEADING)
-    place = np.searchsorted(headings, index, side="right")
-    return np.append(-1, headings)[place], np.append(headings, len(index))[place]
-
-
-def _under_heading(page: Blocks, link: np.ndarray, sum_size: np.ndarray) -> list[np.ndarray]:
-    """Return features of the heading over each block, and of what stands up to the next."""
-    index = np.arange(len(link))
-    heading, following = _sections(page, index)
-    of_heading = (page.sizes, page.title_words / np.maximum(page.words, 1), link)
-    columns = [np.where(heading >= 0, values[heading], -1) for values in of_heading]
-    return [index - heading, following - index, *columns, sum_size[following] - sum_size[1:]]
-
-
-def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> np.ndarray:
+def score_features(
+    page: Blocks, found: tuple[np.ndarray, ...], scores: np.ndarray, size: np.ndarray
+) -> np.ndarray:
     """Return what the second round has besides the first's features, [features, blocks].
 
-    scores: integers of the first round; size: characters of each block.
+    found: the page's layout; scores: integers of the first round; size: characters of each block.
     """
     count, index = len(scores), np.arange(len(scores))
     value = np.clip(scores, -5 * UNIT, 5 * UNIT).astype(float)
@@ -183,8 +180,10 @@ def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> np.nda
         columns += [(sums[high] - sums[low]) / node_weight for sums in (sum_value, sum_kept)]
         node = parents[node]
     kept = max(sum_kept[-1], 1.0)
-    columns += [np.full(count, number) for number in (sum_kept[-1], sum_kept[-1] / sum_weight[-1])]
-    columns += [sum_kept[:-1] / kept, (sum_kept[-1] - sum_kept[1:]) / kept, np.full(count, value.max())]
+    share, best, all_kept = np.outer(
+        (sum_kept[-1] / sum_weight[-1], value.max(), sum_kept[-1]), np.ones(count)
+    )
+    columns += [all_kept, share, sum_kept[:-1] / kept, (all_kept - sum_kept[1:]) / kept, best]
     for least in (0, UNIT):
         columns += [_since(value > least, index), _since(value[::-1] > least, index)[::-1]]
 
@@ -193,10 +192,8 @@ def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> np.nda
     pair = own * (page.signatures.max() + 1) + page.signatures[parents[page.nodes]]
     groups = (own, np.unique(pair, return_inverse=True)[1])
     columns += [_mean(value, weight, group) for group in groups]
-    numbers, siblings = _siblings(page)
-    row = _innermost(siblings >= MIN_SIBLINGS, page.parents)[page.nodes]
+    numbers, _, row, heading, following = found
     columns.append(np.where(row, _mean(value, weight, numbers[row]), 0))
-    heading, following = _sections(page, index)
     low = np.maximum(heading, 0)
     of_section = (sum_value[following] - sum_value[low]) / (sum_weight[following] - sum_weight[low])
     columns += [np.where(heading >= 0, value[heading], 0), of_section]
@@ -217,8 +214,9 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     together = np.ascontiguousarray(np.concatenate(columns), float)
     scores = np.full(together.shape[1], int(trees["bias"]))
     if (functions := library()) is not None:
+        sizes = together.shape[::-1]
         tables = (trees[name].ctypes.data for name in ("feature", "threshold", "value"))
-        functions.trees_add(together.ctypes.data, len(scores), *tables, count, depth, scores.ctypes.data)
+        functions.trees_add(together.ctypes.data, *sizes, *tables, count, depth, scores.ctypes.data)
         return scores
     for asked, threshold, value in zip(trees["feature"], trees["threshold"], trees["value"], strict=True):
         bits = together[asked] > threshold[:, None]
@@ -231,8 +229,9 @@ def keep(page: Blocks) -> np.ndarray:
     if not page.texts:
         return np.zeros(0, bool)
     first_round, second_round = model()
-    columns = features(page)
-    more = score_features(page, apply(first_round, columns), columns[0])
+    found = layout(page)
+    columns = features(page, found)
+    more = score_features(page, found, apply(first_round, columns), columns[0])
     return clean(page, select(apply(second_round, columns, more), columns[0]))
 
 
