@@ -144,10 +144,10 @@ def draws(pages: list[Page]) -> list[np.ndarray]:
 
 def extractors() -> dict[str, Callable[[bytes], str]]:
     """Ours and the peers that are installed."""
-    from puna.corpus.readers.web.page import decode, page_text
+    from puna.corpus.readers.web.page import decode, read_page
 
     found: dict[str, Callable[[bytes], str]] = {
-        "puna": lambda html: page_text(html)[1],
+        "puna": lambda html: read_page(html).text,
         "resiliparse": resiliparse_text,
     }
     try:
@@ -213,7 +213,7 @@ def held_out(pages: list[Page], models: list[list[dict[str, list[float]]]]) -> l
         main_text.model = lambda rounds=rounds: main_text.arrays(rounds)
         for number, item in enumerate(pages):
             if item.fold == fold:
-                texts[number] = page.page_text(item.html)[1]
+                texts[number] = page.read_page(item.html).text
     return texts
 
 

@@ -254,7 +254,9 @@ class Trainer:
     ) -> None:
         self.pages = pages
         self.label, self.weight = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        self.of_pages = [main_text.features(blocks) for blocks in pages]
+        self.layouts = [main_text.layout(blocks) for blocks in pages]
+        pairs_of_pages = zip(pages, self.layouts, strict=True)
+        self.of_pages = [main_text.features(blocks, found) for blocks, found in pairs_of_pages]
         self.matrix = np.concatenate(self.of_pages, 1)
         self.binned = Binned.of(self.matrix)
         counts = [len(blocks.texts) for blocks in pages]
@@ -280,8 +282,10 @@ class Trainer:
         for number in range(FOLDS):
             own = self.fold == number
             scores[own] = main_text.apply(self.first(without | {number}), self.matrix[:, own])
-        rows = zip(self.pages, self.cut(scores), self.of_pages, strict=True)
-        more = [main_text.score_features(blocks, own, columns[0]) for blocks, own, columns in rows]
+        rows = zip(self.pages, self.layouts, self.cut(scores), self.of_pages, strict=True)
+        more = [
+            main_text.score_features(blocks, found, own, columns[0]) for blocks, found, own, columns in rows
+        ]
         further = np.concatenate(more, 1)
         binned = Binned.of(further)
         both = Binned(self.binned.edges + binned.edges, np.concatenate([self.binned.bins, binned.bins]))

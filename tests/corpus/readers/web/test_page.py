@@ -16,13 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.corpus.readers.web import blocks, charset, elements, main_text, page
-from puna.corpus.readers.web.page import page_text
+from puna.corpus.readers.web.page import read_page
 from tests.timing import within
 
 PROSE = (
     "The llama lives on the high plains, where it eats grass, walks far, "
     "and carries what people give it to carry. It is calm. "
 )
+
+
+def page_text(source: bytes, content_type: str = "") -> tuple[str, str]:
+    """Return title and main text of a page."""
+    found = read_page(source, content_type)
+    return found.title, found.text
 
 
 def whole(source: str) -> str:
@@ -201,8 +207,9 @@ def test_oblivious_trees_against_walking_them(is_compiled: bool, monkeypatch: py
 
 def test_the_model_uses_features_that_exist() -> None:
     found = blocks.split(f"<p>{PROSE}<p>{PROSE}")
-    columns = main_text.features(found)
-    more = main_text.score_features(found, np.array([5, -5]), columns[0])
+    layout = main_text.layout(found)
+    columns = main_text.features(found, layout)
+    more = main_text.score_features(found, layout, np.array([5, -5]), columns[0])
     assert columns.shape[1] == more.shape[1] == 2 and np.isfinite(columns).all() and np.isfinite(more).all()
     first, second = main_text.model()
     assert first["feature"].max() < len(columns) <= second["feature"].max() < len(columns) + len(more)
@@ -232,16 +239,16 @@ def test_a_tiny_page_is_its_text() -> None:
 def test_rows_of_a_list_are_siblings_of_one_name() -> None:
     row = "<div class=row><h3>A</h3><p>B</div>"
     found = blocks.split(f"<section>{row * 3}<div class=other><p>C</div></section><p>D")
-    _, siblings = main_text._siblings(found)
-    rows = main_text._innermost(siblings >= 3, found.parents)[found.nodes]
+    _, siblings, rows, heading, following = main_text.layout(found)
     assert (rows > 0).tolist() == [True] * 6 + [False] * 2
     assert siblings[rows].tolist()[:6] == [3] * 6 and len(set(rows[:6].tolist())) == 3
+    assert heading.tolist() == [0, 0, 2, 2, 4, 4, 4, 4] and following.tolist() == [2, 2, 4, 4, 8, 8, 8, 8]
 
 
 def test_same_text_whatever_the_hash_seed() -> None:
     paragraphs = [f"<p class='x{number} side text'>{PROSE * (number % 3)}" for number in range(30)]
     source = "<div class='b a post content nav c'>" + "".join(paragraphs)
-    program = f"from puna.corpus.readers.web.page import page_text; print(page_text({source.encode()!r}))"
+    program = f"from puna.corpus.readers.web.page import read_page; print(read_page({source.encode()!r}))"
     outputs = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
