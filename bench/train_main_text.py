@@ -320,8 +320,9 @@ def main() -> None:
             models.append([trainer.first(frozenset((fold,))), grown])
             for number, item in enumerate(items):
                 if item.fold == fold:
-                    size = trainer.of_pages[number][0]
-                    kept[number] = main_text.clean(pages[number], main_text.select(scores[number], size))
+                    kept[number] = main_text.clean(
+                        pages[number], main_text.select(pages[number], scores[number])
+                    )
         report("held-out folds", items, pages, kept)
         arguments.folds.write_text(json.dumps([as_lists(rounds) for rounds in models]))
     if arguments.write:

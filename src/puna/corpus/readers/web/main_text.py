@@ -32,6 +32,7 @@ _NEAREST = """
 """
 NEAREST = [*map(GROUPS.index, names(_NEAREST))]
 MANAGER, DIALOG, CONSENT, UNSEEN = map(GROUPS.index, names("manager dialog consent unseen"))
+NAVIGATION = GROUPS.index("navigation")
 STORY = [GROUPS.index(name) for name in ("article", "main")]
 COOKIES = re.compile("cookie.*(?:cookie|consent)", re.IGNORECASE | re.DOTALL)
 ASKS = re.compile(
@@ -232,7 +233,7 @@ def keep(page: Blocks) -> np.ndarray:
     found = layout(page)
     columns = features(page, found)
     more = score_features(page, found, apply(first_round, columns), columns[0])
-    return clean(page, select(apply(second_round, columns, more), columns[0]))
+    return clean(page, select(page, apply(second_round, columns, more)))
 
 
 def clean(page: Blocks, kept: np.ndarray) -> np.ndarray:
@@ -269,16 +270,16 @@ def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
     return left if left.any() else kept
 
 
-def select(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
+def select(page: Blocks, scores: np.ndarray) -> np.ndarray:
     """Return the blocks that are more likely main text than not, bool [blocks].
 
     Where these hold less than MIN_CHARACTERS, blocks with odds above e^-1, about one to three, are added. A
-    page of less than TINY_PAGE characters has hardly anything but its text.
+    page of less than TINY_PAGE characters has hardly anything but its text, outside of navigation.
     """
-    if size.sum() < TINY_PAGE:
-        return scores > -4 * UNIT
+    if page.sizes.sum() < TINY_PAGE:
+        return page.nearest[:, NAVIGATION] < 0
     kept = scores > 0
-    return kept if size[kept].sum() >= MIN_CHARACTERS else scores > -UNIT
+    return kept if page.sizes[kept].sum() >= MIN_CHARACTERS else scores > -UNIT
 
 
 @cache
