@@ -1,7 +1,7 @@
 """Main text of web pages: how much of the gold text each extractor finds, how much else it takes along, and
 pages per CPU second.
 
-    python bench/extraction.py DATA [--side held-out|tuning] [--peers FOLDER] [--only puna,resiliparse]
+    python bench/extraction.py DATA --folds FILE [--peers FOLDER] [--only puna,resiliparse]
 
 DATA: the folder of real data, with raw/html_eval (pages as WARC, trafilatura's gold segments, readability's
 gold pages). Two measures:
@@ -10,8 +10,9 @@ gold pages). Two measures:
   are false negatives, its "without" segments found are false positives; summed over all pages.
 - words: F1 of the words (with their counts) against the gold page's, averaged over readability's pages.
 
-Whole sites belong to one side: the tuning pages, from which bench/train_main_text.py learns, or the held-out
-pages.
+Puna reads each page by trees that have not learned from its site: FILE holds those of five folds of whole
+sites, as bench/train_main_text.py writes them. Its rate is that of the trees it ships, which learned from all
+pages. Intervals of 95% are from sites drawn again, since pages of one site are alike.
 """
 
 import argparse
@@ -26,9 +27,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-SIDES = ("held-out", "tuning")
+import numpy as np
+
+FOLDS, DRAWS = 5, 1000
+MOODS = {"": {}, " fast": {"fast": True}, " precision": {"favor_precision": True}}  # of trafilatura
 SITE = re.compile(
     rb"""<(?:link[^>]*rel=["']?canonical["']?[^>]*href|meta[^>]*og:url["']?[^>]*content)=["']?(https?://[^"'\s>]+)""",
     re.IGNORECASE,
@@ -49,9 +54,9 @@ class Page:
     main: str | None = None
 
     @property
-    def side(self) -> str:
-        """Half of the sites each, by a hash of the site's name."""
-        return SIDES[hashlib.sha256(self.site.encode()).digest()[0] % 2]
+    def fold(self) -> int:
+        """A fifth of the sites each, by a hash of the site's name."""
+        return hashlib.sha256(self.site.encode()).digest()[1] % FOLDS
 
 
 def site_of(url: str) -> str:
@@ -101,45 +106,57 @@ def f1(true_positives: float, false_positives: float, false_negatives: float) ->
     return 2 * precision * recall / max(precision + recall, 1e-9), precision, recall
 
 
-def segment_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float]:
-    """F1, precision, recall over the segments of all pages that have them."""
-    right = wrong = missed = 0
-    for page, text in zip(pages, texts, strict=True):
-        right += (found := sum(segment in text for segment in page.present))
-        missed += len(page.present) - found
-        wrong += sum(segment in text for segment in page.absent)
-    return f1(right, wrong, missed)
+def segment_counts(page: Page, text: str) -> tuple[float, float, float]:
+    """Segments found, wrongly found and missed."""
+    found = sum(segment in text for segment in page.present)
+    return found, sum(segment in text for segment in page.absent), len(page.present) - found
 
 
-def word_score(pages: list[Page], texts: list[str]) -> tuple[float, float, float]:
-    """F1, precision, recall of words, each averaged over the pages that have gold text."""
-    found = []
-    for page, text in zip(pages, texts, strict=True):
-        if page.main is not None:
-            gold, ours = Counter(re.findall(r"\w+", page.main)), Counter(re.findall(r"\w+", text))
-            common = (gold & ours).total()
-            found.append(f1(common, ours.total() - common, gold.total() - common))
-    if not found:
-        return 0.0, 0.0, 0.0
-    score, precision, recall = (sum(column) / len(found) for column in zip(*found, strict=True))
-    return score, precision, recall
+def segment_score(counts: np.ndarray) -> np.ndarray:
+    """F1, precision, recall over the segments of all pages. counts: of `segment_counts`, [pages, 3]."""
+    return np.array(f1(*counts.sum(0)))
+
+
+def page_words(page: Page, text: str) -> tuple[float, float, float]:
+    """F1, precision, recall of a text's words against the gold text's."""
+    gold, ours = Counter(re.findall(r"\w+", page.main or "")), Counter(re.findall(r"\w+", text))
+    common = (gold & ours).total()
+    return f1(common, ours.total() - common, gold.total() - common)
+
+
+def word_score(of_pages: np.ndarray) -> np.ndarray:
+    """F1, precision, recall, each averaged over the pages. of_pages: of `page_words`, [pages, 3]."""
+    return of_pages.mean(0)
+
+
+def draws(pages: list[Page]) -> list[np.ndarray]:
+    """The numbers of the pages of as many sites as there are, drawn with replacement, DRAWS times."""
+    random = np.random.default_rng(0)
+    of_site: dict[str, list[int]] = {}
+    for number, page in enumerate(pages):
+        of_site.setdefault(page.site, []).append(number)
+    sites = list(of_site.values())
+    return [
+        np.concatenate([sites[drawn] for drawn in random.integers(0, len(sites), len(sites))])
+        for _ in range(DRAWS)
+    ]
 
 
 def extractors() -> dict[str, Callable[[bytes], str]]:
     """Ours and the peers that are installed."""
-    from puna.corpus.readers.web.page import decode, page_text
+    from puna.corpus.readers.web.page import decode, read_page
 
     found: dict[str, Callable[[bytes], str]] = {
-        "puna": lambda html: page_text(html)[1],
+        "puna": lambda html: read_page(html).text,
         "resiliparse": resiliparse_text,
     }
     try:
         import trafilatura
 
-        found["trafilatura"] = lambda html: trafilatura.extract(html, include_comments=False) or ""
-        found["trafilatura fast"] = lambda html: (
-            trafilatura.extract(html, include_comments=False, fast=True) or ""
-        )
+        for mood, settings in MOODS.items():
+            found[f"trafilatura{mood}"] = lambda html, settings=settings: (
+                trafilatura.extract(html, include_comments=False, **settings) or ""
+            )
     except ImportError:
         print("trafilatura is not installed")
     try:
@@ -187,12 +204,25 @@ def run(extract: Callable[[bytes], str], pages: list[Page]) -> tuple[list[str], 
     return texts, time.process_time() - started
 
 
+def held_out(pages: list[Page], models: list[list[dict[str, list[float]]]]) -> list[str]:
+    """Puna's texts, each by the trees of the fold that its site is in."""
+    from puna.corpus.readers.web import main_text, page
+
+    texts = [""] * len(pages)
+    for fold, rounds in enumerate(models):
+        main_text.model = lambda rounds=rounds: main_text.arrays(rounds)
+        for number, item in enumerate(pages):
+            if item.fold == fold:
+                texts[number] = page.read_page(item.html).text
+    return texts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--side", choices=SIDES, default="held-out")
+    parser.add_argument("--folds", type=Path, required=True, help="trees by fold, of train_main_text.py")
     parser.add_argument("--peers", type=Path, help="folder of further packages (pip install --target)")
     parser.add_argument("--only", default="", help="names of extractors, separated by commas")
     arguments = parser.parse_args()
@@ -200,38 +230,54 @@ def main() -> None:
         sys.path.append(str(arguments.peers))
     from table import Row, finish
 
-    pages = [page for page in load(arguments.data) if page.side == arguments.side]
-    by_segments, by_words = (
-        [page for page in pages if page.main is None],
-        [page for page in pages if page.main is not None],
-    )
-    print(f"{arguments.side}: {len(by_segments)} pages with segments, {len(by_words)} with gold text\n")
-    chosen = {
-        name: extract
-        for name, extract in extractors().items()
-        if not arguments.only or name in arguments.only.split(",")
+    pages = load(arguments.data)
+    kinds = {
+        "segments": ([page for page in pages if page.main is None], segment_counts, segment_score),
+        "words": ([page for page in pages if page.main is not None], page_words, word_score),
     }
+    for name, (chosen_pages, _, _) in kinds.items():
+        print(f"{name}: {len(chosen_pages)} pages of {len({page.site for page in chosen_pages})} sites")
+    wanted = arguments.only.split(",") if arguments.only else None
+    chosen = {name: extract for name, extract in extractors().items() if not wanted or name in wanted}
     rows: list[Row] = []
-    rates: dict[str, float] = {}
+    rates, texts = {}, {}
     for name, extract in chosen.items():
         run(extract, pages[:5])
-        texts, seconds = run(extract, by_segments)
-        for what, value in zip(("F1", "precision", "recall"), segment_score(by_segments, texts), strict=True):
-            rows.append(Row(f"segments {what}", name, value, ""))
-        rates[name] = len(texts) / seconds
-        texts, _ = run(extract, by_words)
-        for what, value in zip(("F1", "precision", "recall"), word_score(by_words, texts), strict=True):
-            rows.append(Row(f"words {what}", name, value, ""))
+        texts[name], seconds = run(extract, pages)
+        rates[name] = len(pages) / seconds
+    if "puna" in chosen:
+        texts["puna"] = held_out(pages, json.loads(arguments.folds.read_text()))
+    for kind, (of_kind, measure, score) in kinds.items():
+        drawn = draws(of_kind)
+        spread = {}
+        for name, found in texts.items():
+            own = np.array(
+                [
+                    measure(page, text)
+                    for page, text in zip(pages, found, strict=True)
+                    if (page.main is None) == (kind == "segments")
+                ]
+            )
+            spread[name] = np.array([score(own[numbers])[0] for numbers in drawn])
+            for what, value in zip(("F1", "precision", "recall"), score(own), strict=True):
+                rows.append(Row(f"{kind} {what}", name, float(value), ""))
+            rows += span(f"{kind} F1", name, spread[name])
+            if name != "puna" and "puna" in spread:
+                rows += span(f"{kind} F1 of puna less the peer's", name, spread["puna"] - spread[name])
     rows += [
         Row("rate", name, rate, "pages/CPU s", rate / rates["puna"] if "puna" in rates else None)
         for name, rate in rates.items()
     ]
-    peers = [
-        name
-        for name in ("resiliparse", "trafilatura", "justext", "readability-lxml")
-        if {name, f"{name} fast"} & set(chosen)
-    ]
-    finish(__file__, sorted(rows, key=lambda row: row.name), {name: version(name) for name in peers})
+    peers = {name.split()[0] for name in chosen} - {"puna"}
+    finish(__file__, sorted(rows, key=lambda row: row.name), {name: version(name) for name in sorted(peers)})
+
+
+def span(name: str, peer: str, values: np.ndarray) -> list[Any]:
+    """Rows of the ends of an interval of 95%."""
+    from table import Row
+
+    low, high = np.quantile(values, (0.025, 0.975))
+    return [Row(f"{name}, low", peer, float(low), ""), Row(f"{name}, high", peer, float(high), "")]
 
 
 if __name__ == "__main__":

@@ -1,41 +1,52 @@
-"""Learn which blocks of a page are main text, from the tuning pages of bench/extraction.py and some manuals;
-writes readers/main_text.json.
+"""Learn which blocks of a page are main text, from the pages of bench/extraction.py and some manuals.
 
-    python bench/train_main_text.py DATA [--peers FOLDER] [--write]
+    python bench/train_main_text.py DATA [--peers FOLDER] [--folds FILE] [--write]
 
-A block's label is the gold's where a segment or the gold page names it, else that of the extractor that
-agrees best with the page's own gold segments: the three moods of trafilatura (2.3.1 when last run),
+A block's label is the gold's where a segment or the gold page names it, else what the extractors say that
+agree best with the page's own gold segments: the three moods of trafilatura (2.3.1 when last run),
 resiliparse. Two rounds of boosted oblivious trees; the second sees the scores that a block's neighbours got
-from trees which did not learn from their site (five folds). The F1 printed is of pages left out in the same
-way.
+from trees which did not learn from their site (five folds).
+
+--folds writes five pairs of rounds, each of which never saw a fifth of the sites, for bench/extraction.py;
+--write the trees of all pages, readers/web/main_text.json.
 """
 
 import argparse
-import hashlib
 import json
 import re
 import sys
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from extraction import Page, load, resiliparse_text, segment_score, word_score
+from extraction import (
+    FOLDS,
+    Page,
+    load,
+    page_words,
+    resiliparse_text,
+    segment_counts,
+    segment_score,
+    word_score,
+)
 
 from puna.corpus.readers.web import main_text, page
 from puna.corpus.readers.web.blocks import Blocks, split
 from puna.corpus.readers.web.elements import HEADING
 
-FOLDS, BINS = 5, 64
-TREES, DEPTH, RATE = (100, 60), 4, 0.1  # of the two rounds
+BINS = 64
+QUANTILE_BLOCKS = 20_000  # whose features tell the bins
+TREES, DEPTH, RATE = (250, 120), 4, 0.1  # of the two rounds
 PENALTY = 4.0  # added to a leaf's curvature
-SAMPLE = 0.3  # share of the blocks that a tree sees, drawn by their weights
+SAMPLE, COLUMNS = (
+    0.5,
+    0.33,
+)  # shares of the blocks, drawn by their weights, and of the features that a tree sees
 GOLD = 6.0  # weight of a block that holds a gold segment
-# What the second round sees of the first's features.
-SECOND = """
-    size link free stops paragraph item level title_words copies since_h1 at page_size page_mass mass_before
-    mass_after negatives least_negative outside_0.6 behind_0.4 before_0.6 near_comment mass_comment
-    near_caption near_meta near_content
-"""
+RUN = 8  # words
+WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]|[^\W_\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+")
+TRUST = np.array([1, 1, 1, 0.7])  # in the teachers
 Trees = dict[str, np.ndarray]
 
 
@@ -55,29 +66,59 @@ def documentation(data: Path) -> list[Page]:
     return found
 
 
-def squeeze(text: str) -> str:
-    """Its letters and digits."""
-    return re.sub(r"[\W_]+", "", text.lower())
+def shares_of(texts: list[str], gold: str) -> np.ndarray:
+    """The share of each block's characters that a gold text holds, in the gold's order.
+
+    Runs of up to RUN words of the blocks are matched with equal runs of the gold; of the chains of matches in
+    which both go forward, the one of most characters counts (a Fenwick tree over the gold's words). A word of
+    a menu that the story also has finds its place taken.
+    """
+    words = WORD.findall(gold.lower())
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(words):
+        places.setdefault(word, []).append(place)
+    best = [(0.0, -1)] * (len(words) + 2)  # of chains that end at a word or before: characters, last match
+    matches: list[tuple[int, int, int, int]] = []  # block, characters, end in the gold, match before
+    sizes = np.ones(len(texts))
+    for block, text in enumerate(texts):
+        own = WORD.findall(text.lower())
+        sizes[block] = max(sum(map(len, own)), 1)
+        for start in range(0, len(own), RUN):
+            run = own[start : start + RUN]
+            found = []
+            rarest = min(range(len(run)), key=lambda number: len(places.get(run[number], ())))
+            for place in places.get(run[rarest], ()):
+                first = place - rarest
+                if first >= 0 and words[first : first + len(run)] == run:
+                    found.append((*chain_before(best, first), first + len(run)))
+            characters = sum(map(len, run))
+            for total, before, end in found:
+                follows = before >= 0 and matches[before][2] >= end - len(run) - 1
+                matches.append((block, characters, end, before))
+                extend(best, end, (total + characters + 0.5 * follows, len(matches) - 1))
+    covered = np.zeros(len(texts))
+    match = chain_before(best, len(words))[1]
+    while match >= 0:
+        block, characters, _, match = matches[match]
+        covered[block] += characters
+    return covered / sizes
 
 
-def labels_from(blocks: Blocks, teacher: str) -> np.ndarray:
-    """The share of each block that the teacher's text has, in the teacher's order where a block is short."""
-    whole = squeeze(teacher)
-    cursor = 0
-    found = np.zeros(len(blocks.texts))
-    for number, text in enumerate(blocks.texts):
-        own = squeeze(text)
-        if len(own) < 20:
-            at = whole.find(own, max(cursor - 200, 0), cursor + 400 + len(own)) if own else -1
-            found[number] = at >= 0
-        else:
-            pieces = [own[start : start + 40] for start in range(0, max(len(own) - 39, 1), 40)]
-            places = [whole.find(piece) for piece in pieces]
-            found[number] = sum(place >= 0 for place in places) / len(pieces)
-            at = max(places) if found[number] > 0.5 else -1
-        if at >= 0:
-            cursor = at + len(own)
+def chain_before(best: list[tuple[float, int]], end: int) -> tuple[float, int]:
+    """The best chain that ends at a word or before."""
+    found, at = (0.0, -1), end + 1
+    while at:
+        found = max(found, best[at])
+        at -= at & -at
     return found
+
+
+def extend(best: list[tuple[float, int]], end: int, chain: tuple[float, int]) -> None:
+    """Note a chain that ends at a word."""
+    at = end + 1
+    while at < len(best):
+        best[at] = max(best[at], chain)
+        at += at & -at
 
 
 def agreement(item: Page, text: str) -> float:
@@ -89,19 +130,19 @@ def agreement(item: Page, text: str) -> float:
 
 def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and weights of a page's blocks."""
-    size = blocks.sizes.astype(float)
-    weight = 0.3 + np.minimum(size, 400) / 200
+    weight = 0.3 + np.minimum(blocks.sizes.astype(float), 400) / 200
     if item.main is not None:
-        label = labels_from(blocks, item.main)
-        weight *= np.abs(label - 0.5) * 2
-        return (label > 0.5).astype(float), weight * min(1, 40 / weight.sum())
-    best = max(teachers, key=lambda text: agreement(item, text))
-    label = labels_from(blocks, best)
+        label = shares_of(blocks.texts, item.main)
+        weight *= np.where((label > 0.25) & (label < 0.6), 0.5, 1)
+        return (label > 0.4).astype(float), weight * min(1, 40 / weight.sum())
+    agreements = np.array([agreement(item, text) for text in teachers])
+    votes = TRUST * (agreements >= agreements.max() - 1)
+    label = votes @ [shares_of(blocks.texts, text) for text in teachers] / votes.sum()
     if not item.present:
         weight[blocks.kinds == HEADING] = (
             0  # the teacher drops those that repeat an entry of the table of contents
         )
-    weight *= np.abs(label - 0.5) * 2 * (1 if agreement(item, best) >= len(item.present) - 1 else 0.3)
+    weight *= np.abs(label - 0.5) * 2 * (1 if agreements.max() >= len(item.present) - 1 else 0.3)
     label, weight = (label > 0.5).astype(float), weight * min(1, 30 / max(weight.sum(), 1))
     for segments, value in ((item.absent, 0.0), (item.comments, 0.0), (item.present, 1.0)):
         for segment in segments:
@@ -112,94 +153,145 @@ def examples(item: Page, blocks: Blocks, teachers: list[str]) -> tuple[np.ndarra
     return label, weight
 
 
-def grow(
-    matrix: np.ndarray, label: np.ndarray, weight: np.ndarray, trees: int, seed: int, columns: np.ndarray
-) -> Trees:
-    """Boosted oblivious trees of logistic loss, by histograms; a third of the columns for each tree."""
+def histograms(
+    binned: np.ndarray, leaf: np.ndarray, slope: np.ndarray, curve: np.ndarray, leaves: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of slopes and of curvatures by column, leaf and bin, each [columns, leaves, BINS].
+
+    binned: [columns, rows]; leaf, slope, curve: [rows].
+    """
+    keys = [leaf * BINS + column for column in binned]
+    shape = (leaves, BINS)
+    return (
+        np.array([np.bincount(key, slope, leaves * BINS).reshape(shape) for key in keys]),
+        np.array([np.bincount(key, curve, leaves * BINS).reshape(shape) for key in keys]),
+    )
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Features in bins of about equal size. edges: of each feature, in order; bins: [features, blocks]."""
+
+    edges: list[np.ndarray]
+    bins: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "Binned":
+        """matrix: [features, blocks]."""
+        some = matrix[:, np.random.default_rng(0).permutation(matrix.shape[1])[:QUANTILE_BLOCKS]]
+        shares = np.linspace(0, 1, BINS + 1)[1:-1]
+        edges = [np.unique(np.quantile(column, shares, method="lower")) for column in some]
+        pairs = zip(edges, matrix, strict=True)
+        return cls(edges, np.array([np.searchsorted(edge, column) for edge, column in pairs], np.uint8))
+
+
+def grow(data: Binned, label: np.ndarray, weight: np.ndarray, trees: int, seed: int) -> Trees:
+    """Boosted oblivious trees of logistic loss, by histograms. Blocks of weight 0 take no part."""
     random = np.random.default_rng(seed)
-    edges = [
-        np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1], method="lower"))
-        for column in matrix.T
-    ]
-    binned = np.stack(
-        [np.searchsorted(edge, column, side="left") for edge, column in zip(edges, matrix.T, strict=True)]
-    ).astype(np.uint8)
-    sampled = np.clip(weight / weight.mean() * SAMPLE, 0.02, 1)
+    is_cut = np.arange(BINS - 1) < np.array([len(edge) for edge in data.edges])[:, None]
+    sampled = np.clip(weight / weight[weight > 0].mean() * SAMPLE, 0.02, 1) * (weight > 0)
     prior = float((label * weight).sum() / weight.sum())
-    bias = np.log(prior / (1 - prior))
-    score = np.full(len(label), bias)
+    bias = round(float(np.log(prior / (1 - prior))) * main_text.UNIT)
+    score = np.full(len(label), bias, float) / main_text.UNIT
     feature, threshold, value = [], [], []
     for _ in range(trees):
-        chance = 1 / (1 + np.exp(-score))
-        rows = np.flatnonzero(random.random(len(label)) < sampled)
+        rows = np.flatnonzero(random.random(len(label), np.float32) < sampled)
+        chance = 1 / (1 + np.exp(-score[rows]))
         drawn = weight[rows] / sampled[rows]
-        slope, curve = drawn * (label[rows] - chance[rows]), drawn * chance[rows] * (1 - chance[rows])
-        leaf = np.zeros(len(label), np.int64)
+        slope, curve = drawn * (label[rows] - chance), drawn * chance * (1 - chance)
+        leaf = np.zeros(len(label), np.uint8)
         asked, where = [], []
-        usable = [column for column in random.permutation(columns)[: len(columns) // 3] if len(edges[column])]
-        own = {column: binned[column][rows].astype(np.int64) for column in usable}
+        usable = random.permutation(len(data.bins))[: int(len(data.bins) * COLUMNS)]
+        own = np.array([data.bins[column].take(rows) for column in usable])
         for level in range(DEPTH):
-            best, cut = (-1.0, 0, 0), leaf[rows] * BINS
-            for column in usable:
-                key = cut + own[column]
-                sums = np.bincount(key, slope, BINS << level).reshape(-1, BINS).cumsum(1)
-                curves = np.bincount(key, curve, BINS << level).reshape(-1, BINS).cumsum(1)
-                left, left_curve = sums[:, :-1], curves[:, :-1]
-                right, right_curve = sums[:, -1:] - left, curves[:, -1:] - left_curve
-                gain = left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)
-                gain = gain.sum(0)[: len(edges[column])]
-                if gain.max() > best[0]:
-                    best = (float(gain.max()), int(column), int(gain.argmax()))
-            _, column, place = best
-            leaf += (binned[column] > place).astype(np.int64) << level
-            asked.append(column)
-            where.append(float(edges[column][place]))
-        sums, curves = np.bincount(leaf[rows], slope, 1 << DEPTH), np.bincount(leaf[rows], curve, 1 << DEPTH)
+            found = histograms(own, leaf[rows].astype(np.int64), slope, curve, 1 << level)
+            sums, curves = (values.cumsum(2) for values in found)
+            left, left_curve = sums[:, :, :-1], curves[:, :, :-1]
+            right, right_curve = sums[:, :, -1:] - left, curves[:, :, -1:] - left_curve
+            gain = left**2 / (left_curve + PENALTY) + right**2 / (right_curve + PENALTY)
+            gain = np.where(is_cut[usable], gain.sum(1), -1)
+            best, place = np.unravel_index(gain.argmax(), gain.shape)
+            column = usable[best]
+            leaf |= (data.bins[column] > place).view(np.uint8) << level
+            asked.append(int(column))
+            where.append(float(data.edges[column][place]))
+        inside = leaf[rows].astype(np.int64)
+        sums, curves = np.bincount(inside, slope, 1 << DEPTH), np.bincount(inside, curve, 1 << DEPTH)
         values = np.rint(RATE * sums / (curves + PENALTY) * main_text.UNIT).astype(np.int64)
-        score += values[leaf] / main_text.UNIT
+        score += (values / main_text.UNIT).take(leaf)
         feature.append(asked)
         threshold.append(where)
         value.append(values)
-    bias = np.array(round(bias * main_text.UNIT))
     return {
         "feature": np.array(feature),
         "threshold": np.array(threshold),
         "value": np.array(value),
-        "bias": bias,
+        "bias": np.array(bias),
     }
-
-
-def fold_of(site: str) -> int:
-    """Which fold a site is in."""
-    return hashlib.sha256(site.encode()).digest()[1] % FOLDS
-
-
-def cross(
-    matrix: np.ndarray,
-    label: np.ndarray,
-    weight: np.ndarray,
-    fold: np.ndarray,
-    trees: int,
-    columns: np.ndarray,
-) -> np.ndarray:
-    """Scores of every row by trees grown on the other folds."""
-    found = np.zeros(len(label), np.int64)
-    for number in range(FOLDS):
-        own = fold == number
-        found[own] = main_text.apply(
-            grow(matrix[~own], label[~own], weight[~own], trees, number, columns), matrix[own].T
-        )
-    return found
 
 
 def report(name: str, items: list[Page], pages: list[Blocks], kept: list[np.ndarray]) -> None:
     """Both measures."""
     texts = [page.render(blocks, keep) for blocks, keep in zip(pages, kept, strict=True)]
-    gold = [(item, text) for item, text in zip(items, texts, strict=True) if item.main is None]
-    by_segments = segment_score([item for item, _ in gold], [text for _, text in gold])
-    by_words = word_score(items, texts)
-    for what, (score, precision, recall) in (("segments", by_segments), ("words", by_words)):
-        print(f"{name}: {what} F1 {score:.4f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
+    for kind, measure, mean in (
+        ("segments", segment_counts, segment_score),
+        ("words", page_words, word_score),
+    ):
+        counts = [
+            measure(item, text)
+            for item, text in zip(items, texts, strict=True)
+            if (item.main is None) == (kind == "segments")
+        ]
+        score, precision, recall = mean(np.array(counts))
+        print(f"{name}: {kind} F1 {score:.4f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
+
+
+class Trainer:
+    """Trees of both rounds for the pages of some folds."""
+
+    def __init__(
+        self, items: list[Page], pages: list[Blocks], pairs: list[tuple[np.ndarray, np.ndarray]]
+    ) -> None:
+        self.pages = pages
+        self.label, self.weight = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        self.layouts = [main_text.layout(blocks) for blocks in pages]
+        pairs_of_pages = zip(pages, self.layouts, strict=True)
+        self.of_pages = [main_text.features(blocks, found) for blocks, found in pairs_of_pages]
+        self.matrix = np.concatenate(self.of_pages, 1)
+        self.binned = Binned.of(self.matrix)
+        counts = [len(blocks.texts) for blocks in pages]
+        self.bounds = np.cumsum([0, *counts])
+        self.fold = np.repeat([item.fold for item in items], counts)
+        self.firsts: dict[frozenset[int], Trees] = {}
+
+    def cut(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The rows of each page."""
+        return [rows[low:high] for low, high in pairwise(self.bounds)]
+
+    def first(self, without: frozenset[int]) -> Trees:
+        """Trees of the first round that have not learned from some folds."""
+        if without not in self.firsts:
+            weight = np.where(np.isin(self.fold, list(without)), 0, self.weight)
+            self.firsts[without] = grow(self.binned, self.label, weight, TREES[0], len(without))
+        return self.firsts[without]
+
+    def second(self, without: frozenset[int]) -> tuple[Trees, list[np.ndarray]]:
+        """Trees of the second round, and the scores that they give every page. What they learn from are
+        scores of a first round that knew neither the block's fold nor those left out."""
+        scores = np.zeros(len(self.label), np.int64)
+        for number in range(FOLDS):
+            own = self.fold == number
+            scores[own] = main_text.apply(self.first(without | {number}), self.matrix[:, own])
+        rows = zip(self.pages, self.layouts, self.cut(scores), self.of_pages, strict=True)
+        more = [
+            main_text.score_features(blocks, found, own, columns[0]) for blocks, found, own, columns in rows
+        ]
+        further = np.concatenate(more, 1)
+        binned = Binned.of(further)
+        both = Binned(self.binned.edges + binned.edges, np.concatenate([self.binned.bins, binned.bins]))
+        weight = np.where(np.isin(self.fold, list(without)), 0, self.weight)
+        grown = grow(both, self.label, weight, TREES[1], 0)
+        return grown, self.cut(main_text.apply(grown, self.matrix, further))
 
 
 def main() -> None:
@@ -208,62 +300,42 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--peers", type=Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--folds", type=Path, help="write the trees of each fold there")
+    parser.add_argument("--write", action="store_true", help="write the trees of all pages to MODEL")
     arguments = parser.parse_args()
     if arguments.peers:
         sys.path.append(str(arguments.peers))
-    items = [item for item in load(arguments.data) if item.side == "tuning"] + documentation(arguments.data)
+    items = load(arguments.data) + documentation(arguments.data)
     pages = [split(page.decode(item.html, "")) for item in items]
     filled = [number for number, blocks in enumerate(pages) if blocks.texts]
     items, pages = [items[number] for number in filled], [pages[number] for number in filled]
-    taught = [teach(item) for item in items]
-    pairs = [examples(item, blocks, texts) for item, blocks, texts in zip(items, pages, taught, strict=True)]
-    label, weight = (np.concatenate(column) for column in zip(*pairs, strict=True))
-    first = [main_text.features(blocks) for blocks in pages]
-    names = first[0][1]
-    matrix = np.concatenate([found.T for found, _ in first])
-    bounds = np.cumsum([0] + [len(blocks.texts) for blocks in pages])
-    fold = np.concatenate(
-        [np.full(len(blocks.texts), fold_of(item.site)) for item, blocks in zip(items, pages, strict=True)]
-    )
-    print(
-        f"{len(items)} pages, {len(label)} blocks, {matrix.shape[1]} features,",
-        f"{label.mean():.3f} of the blocks main text",
-        flush=True,
-    )
-
-    def cut(rows: np.ndarray) -> list[np.ndarray]:
-        return [rows[low:high] for low, high in pairwise(bounds)]
-
-    report("labels", items, pages, cut(label > 0.5))
-    every = np.arange(matrix.shape[1])
-    scores = cross(matrix, label, weight, fold, TREES[0], every)
-    report("round 1", items, pages, cut(scores > 0))
-    second = [
-        main_text.score_features(blocks, own, found[0])
-        for blocks, own, (found, _) in zip(pages, cut(scores), first, strict=True)
-    ]
-    both = np.concatenate([matrix, np.concatenate([found.T for found, _ in second])], axis=1)
-    columns = np.concatenate(
-        [[names.index(name) for name in SECOND.split()], np.arange(matrix.shape[1], both.shape[1])]
-    )
-    scores = cross(both, label, weight, fold, TREES[1], columns)
-    report(
-        "round 2",
-        items,
-        pages,
-        [main_text.select(own, found[0]) for own, (found, _) in zip(cut(scores), first, strict=True)],
-    )
+    pairs = [examples(item, blocks, teach(item)) for item, blocks in zip(items, pages, strict=True)]
+    trainer = Trainer(items, pages, pairs)
+    print(f"{len(items)} pages, {len(trainer.label)} blocks, {len(trainer.matrix)} features", flush=True)
+    report("labels", items, pages, [label > 0.5 for label, _ in pairs])
+    if arguments.folds:
+        kept, models = [np.zeros(0, bool)] * len(items), []
+        for fold in range(FOLDS):
+            grown, scores = trainer.second(frozenset((fold,)))
+            models.append([trainer.first(frozenset((fold,))), grown])
+            for number, item in enumerate(items):
+                if item.fold == fold:
+                    kept[number] = main_text.clean(
+                        pages[number], main_text.select(pages[number], scores[number])
+                    )
+        report("held-out folds", items, pages, kept)
+        arguments.folds.write_text(json.dumps([as_lists(rounds) for rounds in models]))
     if arguments.write:
-        rounds = [
-            grow(matrix, label, weight, TREES[0], 0, every),
-            grow(both, label, weight, TREES[1], 0, columns),
-        ]
+        grown, _ = trainer.second(frozenset())
         lines = [
-            json.dumps({name: values.tolist() for name, values in trees.items()}, separators=(",", ":"))
-            for trees in rounds
+            json.dumps(trees, separators=(",", ":"))
+            for trees in as_lists([trainer.first(frozenset()), grown])
         ]
         main_text.MODEL.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def as_lists(rounds: list[Trees]) -> list[dict[str, list[float]]]:
+    return [{name: values.tolist() for name, values in trees.items()} for trees in rounds]
 
 
 def teach(item: Page) -> list[str]:
@@ -272,7 +344,7 @@ def teach(item: Page) -> list[str]:
         return []
     import trafilatura
 
-    moods = ({}, {"favor_recall": True}, {"favor_precision": True})
+    moods: tuple[dict[str, bool], ...] = ({}, {"favor_recall": True}, {"favor_precision": True})
     return [trafilatura.extract(item.html, include_comments=False, **mood) or "" for mood in moods] + [
         resiliparse_text(item.html)
     ]

@@ -24,6 +24,7 @@ struct Node {
     Size parent, first, last;
     const Name* name;
     View attributes;
+    Size signature = 0;
 };
 
 struct Open {
@@ -397,16 +398,15 @@ struct Page {
         const size_t groups = tables.group_count;
         std::vector<int32_t> rows(groups, -1);  // [rows, groups]; a node without groups has its parent's row
         std::vector<size_t> row_of(nodes.size(), 0);
-        // The number of each node's name with hints, and how many nodes have it; names without hints come
-        // first.
-        std::vector<Size> number(nodes.size(), 0), times(tables.names.size(), 0);
+        // Numbers of names without hints, and of names with them.
+        std::vector<Size> number_of_name(tables.names.size(), -1);
         std::unordered_map<std::string, Size> numbers;
         std::string signature;
-        times[0] = 1;
+        Size known = 1;
         for (size_t i = 1; i < nodes.size(); i++) {
             const Node& own = nodes[i];
             row_of[i] = row_of[own.parent];
-            number[i] = own.name->number;
+            Size* number = &number_of_name[own.name->number];
             if (own.first < own.last) {
                 signature.assign(own.name->text);
                 hints_of(own.attributes, signature);
@@ -420,17 +420,15 @@ struct Page {
                     for (size_t group = 0; group < groups; group++)
                         if (found >> group & 1) rows[row_of[i] * groups + group] = static_cast<int32_t>(i);
                 }
-                if (signature.size() > own.name->text.size()) {
-                    number[i] = numbers.emplace(signature, times.size()).first->second;
-                    if (number[i] == static_cast<Size>(times.size())) times.push_back(0);
-                }
+                if (signature.size() > own.name->text.size())
+                    number = &numbers.emplace(signature, -1).first->second;
             }
-            times[number[i]]++;
+            if (*number < 0) *number = known++;
+            nodes[i].signature = *number;
         }
         near.resize(count * groups);
         for (Size i = 0; i < count; i++) {
             const Size place = blocks[i * COLUMNS + NODE];
-            blocks[i * COLUMNS + REPEATS] = times[number[place]];
             memcpy(near.data() + i * groups, rows.data() + row_of[place] * groups, groups * sizeof(int32_t));
         }
     }
@@ -540,7 +538,7 @@ extern "C" void* blocks_split(const void* tables, const char* source, Size size,
     return nullptr;
 }
 
-// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [3, nodes], near [blocks,
+// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [4, nodes], near [blocks,
 // groups].
 extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* nodes, int32_t* near) {
     const Page& page = *static_cast<const Page*>(found);
@@ -553,6 +551,7 @@ extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* n
     for (Size i = 0; i < node_count; i++) {
         const Node& node = page.nodes[i];
         nodes[i] = node.parent, nodes[node_count + i] = node.first, nodes[2 * node_count + i] = node.last;
+        nodes[3 * node_count + i] = node.signature;
     }
     std::copy(page.near.begin(), page.near.end(), near);
 }

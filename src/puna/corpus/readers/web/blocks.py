@@ -20,40 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from puna.corpus.readers.web import characters
+from puna.corpus.readers.web import characters, elements
 from puna.corpus.readers.web.characters import NOTE, NOTES, RAISED_MARKS
-from puna.corpus.readers.web.elements import (
-    BREAK,
-    CELL,
-    CLOSES,
-    CODE,
-    CONTAINER,
-    CONTENT,
-    CROSSING_SCOPES,
-    GROUP_INDEX,
-    GROUPS,
-    GROUPS_OF_TAG,
-    HEADING,
-    ITEM,
-    KINDS,
-    LINK,
-    MAX_BLOCKS,
-    MAX_CLOSED,
-    MAX_DEPTH,
-    MAX_NODES,
-    PARAGRAPH,
-    PATTERNS,
-    PRE,
-    PROSE,
-    RAISED,
-    ROW,
-    RULE,
-    SCOPE_BOUNDARIES,
-    SKIP,
-    TITLE,
-    WORDS,
-    names,
-)  # fmt: skip
 from puna.corpus.readers.web.rows import Row, cell_of_numbers, is_between_cells, number_inside
 from puna.run import compiled
 
@@ -74,17 +42,16 @@ TOKEN = re.compile(
     rf"(/?)([a-zA-Z][^\s/>]*+)({ATTRIBUTES})(?:>|\Z))"
 )
 HINT = re.compile(
-    r"""[\s"'/](class|id|role|itemprop|style|hidden)"""
+    r"""[\s"'/](class|id|role|itemprop|style|hidden|aria-hidden)"""
     r"""(?:\s*+=\s*+(?:"([^"]{0,300})|'([^']{0,300})|([^\s"'>]{1,300}))|(?![a-zA-Z0-9_\x80-\U0010ffff-]))"""
 )
-
-
+UNSEEN = re.compile(r"display:\s*none|visibility:\s*hidden")
 LETTERS = re.compile("[a-z]{2,30}")
 LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 FORMULAS, RIGHTS = 1, 2  # bits of Blocks.seen
 MAX_SHORT_LENGTH = 200  # characters of a block whose words are compared with the title's
-COLUMNS = names("""
-    kinds levels link_lengths nodes lengths sizes sentence_ends copies repeats title_words words
+COLUMNS = elements.names("""
+    kinds levels link_lengths nodes lengths sizes sentence_ends copies title_words words
 """)
 
 
@@ -95,10 +62,10 @@ class Blocks:
     Integers of blocks: kinds (values of KINDS), levels (of headings, else 0), link_lengths (characters inside
     links), nodes (the innermost node), lengths (in characters), sizes (lengths, doubled for scripts that
     write a word in two or three characters), sentence_ends (roughly), copies (blocks with the same text),
-    repeats (elements with the name and hints of the block's node), words (of a block of up to 200 characters,
-    else 0), title_words (how many different ones of these are in the title, ignoring case), nearest [blocks,
-    groups] (for each of GROUPS, the innermost node around the block that belongs to it, else -1). Integers of
-    nodes: parents (-1 for the page), first and last (the range of the blocks inside).
+    words (of a block of up to 200 characters, else 0), title_words (how many different ones of these are in
+    the title, ignoring case), nearest [blocks, groups] (for each of GROUPS, the innermost node around the
+    block that belongs to it, else -1). Integers of nodes: parents (-1 for the page), first and last (the
+    range of the blocks inside), signatures (a number for each name with its hints, from 0).
     seen: whether the page may hold formulas, or name a licence (bits FORMULAS, RIGHTS).
     Texts hold RAISED_MARKS around superscripts and subscripts.
     """
@@ -113,25 +80,25 @@ class Blocks:
     sizes: np.ndarray
     sentence_ends: np.ndarray
     copies: np.ndarray
-    repeats: np.ndarray
     title_words: np.ndarray
     words: np.ndarray
     nearest: np.ndarray
     parents: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    signatures: np.ndarray
     seen: int
 
 
 @lru_cache(16384)
 def _groups_of_word(word: str) -> int:
     """Return the groups that one word stands for, as bits."""
-    return sum(bit for bit, pattern in PATTERNS if pattern.search(word))
+    return sum(bit for bit, pattern in elements.PATTERNS if pattern.search(word))
 
 
 @lru_cache(4096)
 def _set_bits(bits: int) -> tuple[int, ...]:
-    return tuple(number for number in range(len(GROUPS)) if bits >> number & 1)
+    return tuple(number for number in range(len(elements.GROUPS)) if bits >> number & 1)
 
 
 @lru_cache(8192)
@@ -140,19 +107,19 @@ def _classify(name: str, attributes: str) -> tuple[str, tuple[int, ...]]:
     hints = ""
     for attribute, *values in HINT.findall(attributes):
         value = "".join(values).translate(LOWER)
-        if attribute == "hidden":
-            hints += " hidden"
-        elif attribute != "style":
+        if attribute == "hidden" or (attribute == "aria-hidden" and value == "true"):
+            hints += " hidden unseen"
+        elif attribute not in ("style", "aria-hidden"):
             hints += " " + value
-        elif "none" in value and re.search(r"display:\s*none", value):
-            hints += " hidden"
-    groups, content = GROUPS_OF_TAG.get(name, 0), 0
+        elif UNSEEN.search(value):
+            hints += " hidden unseen"
+    groups, content = elements.GROUPS_OF_TAG.get(name, 0), 0
     for word in set(LETTERS.findall(hints)):
         bits = _groups_of_word(word)
         groups |= bits
-        content += bits & CONTENT
-    if content > CONTENT:  # two words for content, as in "entry-content": the text itself
-        groups |= PROSE
+        content += bits & elements.CONTENT
+    if content > elements.CONTENT:  # two words for content, as in "entry-content": the text itself
+        groups |= elements.PROSE
     return name + hints, _set_bits(groups)
 
 
@@ -171,8 +138,8 @@ def split(source: str | bytes) -> Blocks:
         count, node_count, text_bytes, title_bytes, seen = sizes.tolist()
         letters = np.empty(text_bytes + title_bytes, np.uint8)
         columns = np.empty((len(COLUMNS), count), np.int64)
-        node_columns = np.empty((3, node_count), np.int64)
-        nearest = np.empty((count, len(GROUPS)), np.intc)
+        node_columns = np.empty((4, node_count), np.int64)
+        nearest = np.empty((count, len(elements.GROUPS)), np.intc)
         arrays = (letters, columns, node_columns, nearest)
         functions.blocks_read(page, *(array.ctypes.data for array in arrays))
     finally:
@@ -193,26 +160,28 @@ def library() -> tuple[Any, int]:
     functions = compiled.load(SOURCE, SIGNATURES)
     if functions is None:
         return None, 0
-    block_tags = [name for name, kind in KINDS.items() if 0 < kind <= SKIP or kind == CODE]
+    is_block = (*range(1, elements.SKIP + 1), elements.CODE)
+    block_tags = [name for name, kind in elements.KINDS.items() if kind in is_block]
     bits = {name: 1 << number for number, name in enumerate(block_tags)}
-    assert len(bits) <= 64 and len(GROUPS) <= 64
+    assert len(bits) <= 64 and len(elements.GROUPS) <= 64
 
     def bits_of(tags: Iterable[str]) -> int:
         return sum(bits[name] for name in tags)
 
     rows = [(0,) * 6]
-    for name, kind in KINDS.items():
-        closed, boundaries = map(bits_of, CLOSES.get(name, ((), ())))
+    for name, kind in elements.KINDS.items():
+        closed, boundaries = map(bits_of, elements.CLOSES.get(name, ((), ())))
         end_boundaries = bits_of(_end_boundaries(name))
-        groups_of_tag = GROUPS_OF_TAG.get(name, 0)
+        groups_of_tag = elements.GROUPS_OF_TAG.get(name, 0)
         rows.append((kind, bits.get(name, 0), closed, boundaries, end_boundaries, groups_of_tag))
     tags = np.array(rows, np.uint64)
     raw_tags = RAW.split("|")
     entities = {f"#{code}": html.unescape(f"&#{code};") for code in _special_code_points()} | html5
-    strings = ["", *KINDS, *raw_tags, *(text for pair in entities.items() for text in pair)]
+    strings = ["", *elements.KINDS, *raw_tags, *(text for pair in entities.items() for text in pair)]
     letters = "".join(text + "\0" for text in strings).encode()
     next_states, groups = _automaton()
-    limits = np.array([CONTENT, PROSE, len(GROUPS), MAX_DEPTH, MAX_NODES, MAX_BLOCKS, MAX_CLOSED], np.uint64)
+    numbers = (elements.CONTENT, elements.PROSE, len(elements.GROUPS), *elements.LIMITS)
+    limits = np.array(numbers, np.uint64)
     arrays = (tags, next_states, groups, limits)
     tags_at, next_at, groups_at, limits_at = (array.ctypes.data for array in arrays)
     tables = functions.blocks_open(
@@ -225,7 +194,7 @@ def library() -> tuple[Any, int]:
 
 def _end_boundaries(name: str) -> frozenset[str]:
     """Return the open elements outside of which an end tag closes nothing."""
-    return frozenset() if name in CROSSING_SCOPES else SCOPE_BOUNDARIES
+    return frozenset() if name in elements.CROSSING_SCOPES else elements.SCOPE_BOUNDARIES
 
 
 def _special_code_points() -> Iterator[int]:
@@ -242,7 +211,7 @@ def _automaton() -> tuple[np.ndarray, np.ndarray]:
     uint64 [states]. Letters are a to z, a word's start and its end.
     """
     next_states, groups = [[0] * 28], [0]
-    for name, words in WORDS.items():
+    for name, words in elements.WORDS.items():
         for word in words.split("|"):
             state = 0
             for letter in word:
@@ -252,7 +221,7 @@ def _automaton() -> tuple[np.ndarray, np.ndarray]:
                     next_states.append([0] * 28)
                     groups.append(0)
                 state = next_states[state][number]
-            groups[state] |= 1 << GROUP_INDEX[name]
+            groups[state] |= 1 << elements.GROUP_INDEX[name]
     # Breadth first. `suffix` is the state of the longest proper suffix of the letters that lead to `state`.
     queue = [(state, 0) for state in next_states[0] if state]
     for state, suffix in queue:
@@ -274,7 +243,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     link_lengths: list[int] = []
     nodes: list[int] = []
     first, last, parents = [0], [0], [-1]
-    elements = [("", "")]
+    opened = [("", "")]
     stack: list[tuple[str, int]] = [("", 0)]  # the open elements and their nodes
     open_count: Counter[str] = Counter()
     node = 0
@@ -297,14 +266,14 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             column = row.column
             for parts, length, row.column in cells:
                 if text := characters.clean(parts, False):
-                    add(text, length, ROW)
+                    add(text, length, elements.ROW)
             row.column = column
             cells = []
         elif buffer and (text := characters.clean(buffer, bool(pre))):
-            kind = KINDS.get(tag, 0)
-            if kind in (0, ITEM, CODE):  # an item's later blocks are no items
-                kind = CONTAINER
-            add(text, linked, PRE if pre else ITEM if bullet else kind)
+            kind = elements.KINDS.get(tag, 0)
+            if kind in (0, elements.ITEM, elements.CODE):  # an item's later blocks are no items
+                kind = elements.CONTAINER
+            add(text, linked, elements.PRE if pre else elements.ITEM if bullet else kind)
             bullet = False
         start_afresh()
         in_title = False
@@ -314,15 +283,15 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
         buffer, linked, link_start, cell_start = [], 0, -1, 0
 
     def add(text: str, link_length: int, kind: int) -> None:
-        if len(texts) < MAX_BLOCKS:
+        if len(texts) < elements.MAX_BLOCKS:
             texts.append(text)
             link_lengths.append(min(link_length, len(text)))
             kinds.append(kind)
-            levels.append(int(tag[1]) if kind == HEADING else 0)
+            levels.append(int(tag[1]) if kind == elements.HEADING else 0)
             nodes.append(node)
             if row.height:
                 row.columns.append(row.column)
-                row.plain = row.plain and kind not in (PRE, ITEM, HEADING)
+                row.plain = row.plain and kind not in (elements.PRE, elements.ITEM, elements.HEADING)
 
     def finish_row() -> None:
         """Make one block of the row's blocks, if they are one line."""
@@ -333,7 +302,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 del column[start:]
             texts.append(line)
             link_lengths.append(min(links, len(line)))
-            kinds.append(ROW)
+            kinds.append(elements.ROW)
             levels.append(0)
             nodes.append(own_node)
             for inside in range(row.first_node, len(parents)):
@@ -362,7 +331,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
 
     def height_of(wanted: tuple[str, ...], boundaries: tuple[str, ...] | frozenset[str]) -> int:
         """Return where one of the elements is open, 0 if a boundary comes first."""
-        for height in range(len(stack) - 1, max(len(stack) - MAX_CLOSED, 0), -1):
+        for height in range(len(stack) - 1, max(len(stack) - elements.MAX_CLOSED, 0), -1):
             name = stack[height][0]
             if name in wanted:
                 return height
@@ -437,33 +406,33 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
         _, closing, name, attributes = token.groups()
         if name is None:
             continue
-        kind = KINDS.get(name)
+        kind = elements.KINDS.get(name)
         if kind is None:
             name = name.lower()
-            kind = KINDS.get(name)
+            kind = elements.KINDS.get(name)
             if kind is None:
                 if name == "body":
                     flush()
                 continue
-        if kind == CODE and (open_count[name] if closing else characters.keeps_lines(attributes)):
-            kind = PRE
-        if kind in (0, CODE):
+        if kind == elements.CODE and (open_count[name] if closing else characters.keeps_lines(attributes)):
+            kind = elements.PRE
+        if kind in (0, elements.CODE):
             if pre and not closing and not skipping:
                 position = number_inside(source, position, attributes) or position
-        elif kind == LINK:
+        elif kind == elements.LINK:
             in_link = 0 if closing else len(stack)
             link_start = len(buffer)
             if not closing and ends_with(RAISED_MARKS["sup"][0]):
                 buffer.append(NOTE)
-        elif kind == RAISED:
+        elif kind == elements.RAISED:
             if not skipping:
                 raise_or_lower(name, closing, attributes)
-        elif kind > RAISED:
+        elif kind > elements.RAISED:
             continue
-        elif kind == BREAK:
+        elif kind == elements.BREAK:
             if buffer:
                 buffer.append(characters.NEW_LINE)
-        elif kind == TITLE:
+        elif kind == elements.TITLE:
             if closing and in_title:
                 title = title or " ".join(characters.clean(buffer, False).split())
                 start_afresh()
@@ -478,88 +447,85 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 height = height_of((name,), _end_boundaries(name))
             else:
                 height = 0
-                if kind == PARAGRAPH and not code_table:
+                if kind == elements.PARAGRAPH and not code_table:
                     flush()
             if height:
                 if code_table and height >= code_table:
-                    if kind == CELL:
+                    if kind == elements.CELL:
                         while len(buffer) > cell_start and ends_with("\n"):
                             drop_last()
-                    elif kind != SKIP and not is_between_cells(name):
+                    elif kind != elements.SKIP and not is_between_cells(name):
                         new_line()
-                elif kind == CELL:
+                elif kind == elements.CELL:
                     end_cell()
-                elif kind != SKIP and (buffer or cells):
+                elif kind != elements.SKIP and (buffer or cells):
                     flush()
                 close(height)
                 if name == "table":
                     row.begin_table()
-        elif kind == RULE:
+        elif kind == elements.RULE:
             flush()
-        elif kind == SKIP:
-            if len(stack) < MAX_DEPTH and attributes[-1:] != "/":
+        elif kind == elements.SKIP:
+            if len(stack) < elements.MAX_DEPTH and attributes[-1:] != "/":
                 stack.append((name, node))
                 open_count[name] += 1
                 skipping = skipping or len(stack)
         else:
             if code_table:
-                if kind == ROW:
+                if kind == elements.ROW:
                     if buffer:
                         buffer.append("\n")
                 elif not is_between_cells(name):
                     new_line()
-            elif kind == CELL and stack[-1][0] in ("tr", "td", "th"):
+            elif kind == elements.CELL and stack[-1][0] in ("tr", "td", "th"):
                 end_cell()
             elif buffer or cells:
                 flush()
             if stack[-1][0] == "p":
                 close(len(stack) - 1)
-            if name in CLOSES:
-                closed, boundaries = CLOSES[name]
+            if name in elements.CLOSES:
+                closed, boundaries = elements.CLOSES[name]
                 if stack[-1][0] not in boundaries and (height := height_of(closed, boundaries)):
                     close(height)
-            if kind == ROW or name == "table" or (kind == CELL and row.height != len(stack)):
+            if (
+                kind == elements.ROW
+                or name == "table"
+                or (kind == elements.CELL and row.height != len(stack))
+            ):
                 finish_row()
                 if name == "table":
                     row.begin_table()
-            if len(stack) < MAX_DEPTH and len(parents) < MAX_NODES:
+            if len(stack) < elements.MAX_DEPTH and len(parents) < elements.MAX_NODES:
                 node, tag = len(parents), name
                 parents.append(stack[-1][1])
                 first.append(len(texts))
                 last.append(0)
-                elements.append((name, attributes))
+                opened.append((name, attributes))
                 stack.append((name, node))
                 open_count[name] += 1
-                if kind == ITEM:
+                if kind == elements.ITEM:
                     bullet = name == "li"
-                elif kind == PRE:
+                elif kind == elements.PRE:
                     pre = pre or len(stack)
-                elif kind == CELL:
+                elif kind == elements.CELL:
                     begin_cell(attributes, position)
                     position = max(position, resume)
     flush()
     close(1)
     finish_row()
     last[0] = len(texts)
-    nearest_of_node, signatures = _classify_nodes(parents, first, last, elements)
-    text_counts, signature_counts = Counter(texts), Counter(signatures)
+    nearest_of_node, signatures = _classify_nodes(parents, first, last, opened)
+    text_counts, numbers = Counter(texts), {name: at for at, name in enumerate(dict.fromkeys(signatures))}
     words = [characters.words(text) if len(text) <= MAX_SHORT_LENGTH else [] for text in texts]
     words_of_title = set(characters.words(title))
-    columns = [
-        kinds,
-        levels,
-        link_lengths,
-        nodes,
-        [len(text) for text in texts],
-        [characters.size(text) for text in texts],
-        [characters.sentence_ends(text) for text in texts],
-        [text_counts[text] for text in texts],
-        [signature_counts[signatures[node]] for node in nodes],
-        [len(words_of_title.intersection(own)) for own in words],
-        [len(own) for own in words],
-    ]
-    node_columns = np.array([parents, first, last], np.int64)
-    nearest = np.array([nearest_of_node[node] for node in nodes], np.intc).reshape(len(texts), len(GROUPS))
+    counts = (len, characters.size, characters.sentence_ends, text_counts.__getitem__)
+    columns = [kinds, levels, link_lengths, nodes, *([count(text) for text in texts] for count in counts)]
+    columns.append([len(words_of_title.intersection(own)) for own in words])
+    columns.append([len(own) for own in words])
+    node_columns = np.array([parents, first, last, [numbers[name] for name in signatures]], np.int64)
+    nearest = np.array([nearest_of_node[node] for node in nodes], np.intc).reshape(
+        len(texts), len(elements.GROUPS)
+    )
     return _blocks(title, texts, np.array(columns, np.int64), node_columns, nearest, FORMULAS | RIGHTS)
 
 
@@ -571,24 +537,23 @@ def _blocks(
     nearest: np.ndarray,
     seen: int,
 ) -> Blocks:
-    """Make Blocks of COLUMNS, [columns, blocks], and of parents, first and last, [3, nodes]."""
-    parents, first, last = node_columns
-    by_name = dict(zip(COLUMNS, columns, strict=True))
-    return Blocks(
-        title, texts, nearest=nearest, parents=parents, first=first, last=last, seen=seen, **by_name
+    """Make Blocks of COLUMNS, [columns, blocks], and of parents, first, last and signatures, [4, nodes]."""
+    by_name = dict(
+        zip((*COLUMNS, "parents", "first", "last", "signatures"), (*columns, *node_columns), strict=True)
     )
+    return Blocks(title, texts, nearest=nearest, seen=seen, **by_name)
 
 
 def _classify_nodes(
-    parents: list[int], first: list[int], last: list[int], elements: list[tuple[str, str]]
+    parents: list[int], first: list[int], last: list[int], opened: list[tuple[str, str]]
 ) -> "tuple[list[array[int]], list[str]]":
     """Return for each node the innermost node of each group around it, and its signature: its name and hints.
 
     A node without blocks has those of its parent, and its name alone.
     """
-    nearest, signatures = [array("i", [-1]) * len(GROUPS)], [""]
+    nearest, signatures = [array("i", [-1]) * len(elements.GROUPS)], [""]
     for node in range(1, len(parents)):
-        own, (signature, attributes) = nearest[parents[node]], elements[node]
+        own, (signature, attributes) = nearest[parents[node]], opened[node]
         if first[node] < last[node]:
             signature, groups = _classify(signature, attributes[:1000])
             if groups:

@@ -188,8 +188,8 @@ inline void clean(const Entities& entities, View text, bool verbatim, std::strin
     }
 }
 
-// Appends what str.lower makes of a word; false where that takes Unicode's tables, and so gives no word of
-// ASCII.
+// Appends what str.lower makes of a word of ASCII, Latin-1 and general punctuation; false where that takes
+// Unicode's tables.
 inline bool lower_word(View word, std::string& out) {
     static constexpr View KELVIN = "\u212A";  // the one letter that str.lower makes an ASCII letter
     for (size_t i = 0; i < word.size(); i++) {
@@ -198,6 +198,14 @@ inline bool lower_word(View word, std::string& out) {
         } else if (word.compare(i, KELVIN.size(), KELVIN) == 0) {
             out += 'k';
             i += KELVIN.size() - 1;
+        } else if (word.compare(i, 2, "\xE2\x80") == 0 && i + 2 < word.size()) {
+            out += word.substr(i, 3);
+            i += 2;
+        } else if ((word[i] == '\xC2' || word[i] == '\xC3') && i + 1 < word.size()) {
+            const uint8_t c = word[i + 1];
+            out += word[i++];
+            const bool upper = word[i - 1] == '\xC3' && c <= 0x9E && c != 0x97;  // À to Þ, but not ×
+            out += static_cast<char>(upper ? c + 0x20 : c);
         } else {
             return false;
         }

@@ -51,6 +51,7 @@ CROSSING_SCOPES = frozenset(("table", "thead", "tbody", "tfoot", "tr", "td", "th
 # Limits of open elements, of nodes, of blocks; what is nested deeper or comes later is ignored.
 MAX_DEPTH, MAX_NODES, MAX_BLOCKS = 512, 200_000, 50_000
 MAX_CLOSED = 64  # open elements that one tag may close
+LIMITS = (MAX_DEPTH, MAX_NODES, MAX_BLOCKS, MAX_CLOSED)
 
 # Words of an element's class, id and role, found anywhere inside a word or (^, $) at its start or end.
 _LISTS = listed(__file__, "elements.json")

@@ -15,7 +15,7 @@ enum Kind : Size {
     MATH, ABOUT
 };
 enum Column {
-    KIND, LEVEL, LINK_LENGTH, NODE, LENGTH, SIZE, SENTENCE_ENDS, COPIES, REPEATS, TITLE_WORDS, WORDS, COLUMNS
+    KIND, LEVEL, LINK_LENGTH, NODE, LENGTH, SIZE, SENTENCE_ENDS, COPIES, TITLE_WORDS, WORDS, COLUMNS
 };
 constexpr int LETTERS = 28, START = 26, END = 27;  // of the automaton: a to z, a word's start, its end
 constexpr size_t MAX_NAME = 32;
@@ -43,9 +43,19 @@ struct Tables {
     Size group_count, depth, nodes, blocks, reach;
 };
 
+// Tells whether a style has a value behind one of its names and white space.
+bool says(View style, View name, View wanted) {
+    for (size_t place = 0; (place = style.find(name, place)) != View::npos;) {
+        place += name.size();
+        const char* value = skip_spaces(style.data() + place, style.data() + style.size());
+        if (style.substr(value - style.data()).substr(0, wanted.size()) == wanted) return true;
+    }
+    return false;
+}
+
 // Appends the hints of an element, the values of class, id, role, ... in lower case, a space before each.
 void hints_of(View attributes, std::string& out) {
-    static constexpr View WORDS[] = {"class", "id", "role", "itemprop", "style", "hidden"};
+    static constexpr View WORDS[] = {"class", "id", "role", "itemprop", "style", "hidden", "aria-hidden"};
     const char *at = attributes.data(), *end = characters_on(at, at + attributes.size(), MAX_ATTRIBUTES);
     while (at < end) {
         const int width = *at == '"' || *at == '\'' || *at == '/' ? 1 : space(at, end);
@@ -74,22 +84,14 @@ void hints_of(View attributes, std::string& out) {
             value = stop = after;
         }
         at = stop;
-        if (word == "hidden") {
-            out += " hidden";
-        } else if (word != "style") {
-            out += ' ';
-            for (; value < stop; value++) out += lower(*value);
-        } else {
-            std::string style;
-            for (; value < stop; value++) style += lower(*value);
-            const char* end_of_style = style.data() + style.size();
-            for (size_t place = 0; (place = style.find("display:", place)) != std::string::npos;) {
-                const char* shown = skip_spaces(style.data() + (place += 8), end_of_style);
-                if (end_of_style - shown < 4 || memcmp(shown, "none", 4) != 0) continue;
-                out += " hidden";
-                break;
-            }
-        }
+        std::string lowered;
+        for (; value < stop; value++) lowered += lower(*value);
+        bool unseen = word == "hidden";
+        if (word == "style")
+            unseen = says(lowered, "display:", "none") || says(lowered, "visibility:", "hidden");
+        else if (word == "aria-hidden") unseen = lowered == "true";
+        else if (!unseen) out += ' ' + lowered;
+        if (unseen) out += " hidden unseen";
     }
 }
 

@@ -8,25 +8,31 @@ machine.
 
 import json
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from puna.corpus.readers.web.blocks import Blocks
-from puna.corpus.readers.web.elements import GROUPS, ITEM, PARAGRAPH, PRE, names
+from puna.corpus.readers.web.elements import GROUPS, HEADING, ITEM, PARAGRAPH, PRE, names
+from puna.run import compiled
 
 MODEL = Path(__file__).with_name("main_text.json")
+SOURCE = Path(__file__).with_name("main_text.cpp")
+library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnnpppnnp"}))
 UNIT = 1000  # leaf values and scores are log-odds times this
-MIN_CHARACTERS = 800  # of main text; with less than these, uncertain blocks are kept too
-BATCH = 256  # blocks scored at once; each takes up to 8 kB meanwhile
+MIN_CHARACTERS = 400  # of main text; with less than these, uncertain blocks are kept too
+TINY_PAGE = 300
+MIN_SIBLINGS = 3  # alike, of a list
 # Groups for which the size of the nearest element, as a share of the page, is a feature.
-NEAREST = names("""
-    comment side navigation footer header related consent meta content caption list hidden form quote prose
-    article main li p
-""")
-NEAREST_INDEX = [GROUPS.index(name) for name in NEAREST]
-MANAGER, DIALOG, CONSENT = (GROUPS.index(name) for name in ("manager", "dialog", "consent"))
+_NEAREST = """
+    comment side navigation footer header related consent meta content caption list hidden unseen form quote
+    prose article main li p
+"""
+NEAREST = [*map(GROUPS.index, names(_NEAREST))]
+MANAGER, DIALOG, CONSENT, UNSEEN = map(GROUPS.index, names("manager dialog consent unseen"))
+NAVIGATION = GROUPS.index("navigation")
 STORY = [GROUPS.index(name) for name in ("article", "main")]
 COOKIES = re.compile("cookie.*(?:cookie|consent)", re.IGNORECASE | re.DOTALL)
 ASKS = re.compile(
@@ -35,12 +41,13 @@ ASKS = re.compile(
     re.IGNORECASE,
 )
 # Groups whose elements seldom hold main text.
-BOILERPLATE = names("comment side navigation footer share related consent nav aside advert")
-BOILERPLATE_INDEX = [GROUPS.index(name) for name in BOILERPLATE]
+BOILERPLATE = [
+    *map(GROUPS.index, names("comment footer side navigation share related consent nav aside advert"))
+]
 
 
-def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
-    """Return the features of the first round, [features, blocks], and their names. The page has blocks."""
+def features(page: Blocks, found: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return the features of the first round, [features, blocks]. The page has blocks; found: its layout."""
     count, index = len(page.texts), np.arange(len(page.texts))
     size, length, linked, sentences, level = np.array(
         [page.sizes, page.lengths, page.link_lengths, page.sentence_ends, page.levels], float
@@ -50,6 +57,9 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
 
     # What counts as running text: its mass finds the part of the page that holds the story.
     prose = (size >= 80) & (link < 0.4) & ((sentences > 0) | (kinds == PARAGRAPH) | (size > 160))
+    unseen = page.nearest[:, UNSEEN] >= 0
+    if 2 * size[unseen].sum() < size.sum():
+        prose &= ~unseen
     mass = np.where(prose | (kinds == PRE), np.floor(np.minimum(size, 1000) * (1 - link)), 0.0)
     sums = np.zeros((6, count + 1))
     np.cumsum([size, length, linked, sentences, mass, prose], axis=1, out=sums[:, 1:])
@@ -58,106 +68,140 @@ def features(page: Blocks) -> tuple[np.ndarray, list[str]]:
     node_sums = sums[:, last] - sums[:, first]  # [6, nodes]
     size_share, mass_share = node_sums[0] / page_size, node_sums[4] / page_mass
 
-    columns: dict[str, np.ndarray] = {
-        "size": size,
-        "link": link,
-        "free": size * (1 - link),
-        "stops": sentences,
-        "level": level,
-        "paragraph": kinds == PARAGRAPH,
-        "item": kinds == ITEM,
-        "copies": page.copies,
-        "title_words": page.title_words / np.maximum(page.words, 1),
-        "page_size": np.full(count, page_size),
-        "page_blocks": np.full(count, count),
-        "page_mass": np.full(count, sum_mass[-1]),
-        "page_prose": np.full(count, sums[5, -1] / count),
-        "at": sum_size[:-1] / page_size,
-        "mass_before": sum_mass[:-1] / page_mass,
-        "mass_after": (sum_mass[-1] - sum_mass[1:]) / page_mass,
-        "since_h1": _since(level == 1, index),
-        "to_prose": _since(prose[::-1], index)[::-1],
-    }
-    for width in (2, 12):
-        low, high = _window(index, width)
-        links_around = sum_link[high] - sum_link[low]
-        columns[f"link_around_{width}"] = links_around / (sum_length[high] - sum_length[low])
+    # The block; the page; where in it, and in its running text, the block stands.
+    columns = [size, link, size * (1 - link), sentences, level, kinds == PARAGRAPH, kinds == ITEM]
+    columns += [page.copies, page.title_words / np.maximum(page.words, 1)]
+    columns += [*np.outer((page_size, count, sum_mass[-1], sums[5, -1] / count), np.ones(count))]
+    mass_after = (sum_mass[-1] - sum_mass[1:]) / page_mass
+    columns += [sum_size[:-1] / page_size, sum_mass[:-1] / page_mass, mass_after]
+    columns += [_since(level == 1, index), _since(prose[::-1], index)[::-1]]
+    low, high = _window(index, 2)
+    columns += [(sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])]
 
     # The block's own element, its parent and its grandparent.
     children = np.bincount(parents[1:], minlength=len(parents))
     own, parent = page.nodes, parents[page.nodes]
-    columns["repeats"] = page.repeats
     for step, node in enumerate((own, parent, parents[parent])):
-        sums_here = node_sums.take(node, 1)
-        columns[f"node_size_{step}"] = sums_here[0]
-        columns[f"node_share_{step}"] = size_share[node]
-        columns[f"node_link_{step}"] = sums_here[2] / np.maximum(sums_here[1], 1)
+        here = node_sums.take(node, 1)
+        letters = np.maximum(here[1], 1)
+        columns += [here[0], size_share[node], here[2] / letters]
         if step:
-            columns[f"node_mass_{step}"] = mass_share[node]
-            columns[f"node_stops_{step}"] = sums_here[3] / np.maximum(sums_here[1], 1)
-            columns[f"node_prose_{step}"] = sums_here[5]
-            columns[f"children_{step}"] = children[node]
+            columns += [mass_share[node], here[3] / letters, here[5], children[node]]
 
     # The innermost element that holds most of the running text, and how far outside it a block lies.
     for share in (0.4, 0.6):
         top = int(np.flatnonzero(mass_share > share)[-1]) if sum_mass[-1] else 0
-        chain = _ancestors(parents, top)
-        around = (first[chain, None] <= index) & (index < last[chain, None])
-        columns[f"outside_{share}"] = len(chain) - around.sum(0)
-        columns[f"before_{share}"] = first[top] - index
-        columns[f"behind_{share}"] = index - last[top]
-        columns[f"top_size_{share}"] = np.full(count, size_share[top])
+        columns += [*_outside(page, top, index), np.full(count, size_share[top])]
 
-    nearest = page.nearest.T[NEAREST_INDEX]
-    shares = np.where(nearest >= 0, size_share.take(nearest), 2.0)
-    columns |= zip((f"near_{name}" for name in NEAREST), shares, strict=True)
-    nearest = page.nearest.T[BOILERPLATE_INDEX]
+    nearest = page.nearest.T[NEAREST]
+    columns += [*np.where(nearest >= 0, size_share.take(nearest), 2.0)]
+    nearest = page.nearest.T[BOILERPLATE]
     boilerplate = np.where(nearest >= 0, mass_share.take(nearest), 2.0)
-    columns["mass_comment"] = boilerplate[BOILERPLATE.index("comment")]
-    columns["mass_footer"] = boilerplate[BOILERPLATE.index("footer")]
-    columns["least_negative"] = boilerplate.min(0)
-    columns["negatives"] = (boilerplate < 0.3).sum(0)
+    columns += [*boilerplate[:2], boilerplate.min(0), (boilerplate < 0.3).sum(0)]
 
-    for name in ("size", "link", "free", "paragraph"):
-        columns |= zip((f"{name}_-1", f"{name}_+1"), _shifted(columns[name], (-1, 1)), strict=True)
-    return np.array(list(columns.values()), float), list(columns)
+    for column in (size, link, size * (1 - link), kinds == PARAGRAPH):
+        columns += _shifted(column, (-1, 1))
+    columns += _alike(page, found, node_sums, linked)
+    # The heading over the block, and what stands up to the next.
+    heading, following = found[3:]
+    columns += [index - heading, following - index]
+    columns += [np.where(heading >= 0, values[heading], -1) for values in (size, columns[8], link)]
+    return np.array([*columns, sum_size[following] - sum_size[1:]], float)
 
 
-def score_features(page: Blocks, scores: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return what the second round has besides the first's features, [features, blocks], and the names.
+def _alike(
+    page: Blocks, found: tuple[np.ndarray, ...], node_sums: np.ndarray, linked: np.ndarray
+) -> list[np.ndarray]:
+    """Return features of the elements that have the name and hints of a block's element, and of its row.
 
-    scores: integers of the first round; size: characters of each block.
+    node_sums: of sizes, lengths, characters in links ..., [6, nodes].
     """
-    count = len(scores)
+    own = page.signatures[page.nodes]
+    times, letters = np.bincount(own), np.bincount(own, page.lengths)
+    size_of_element = np.bincount(own, page.sizes) / np.maximum(times, 1)
+    link_of_element = np.bincount(own, linked) / np.maximum(letters, 1)
+    columns = [np.bincount(page.signatures)[own], times[own], size_of_element[own], link_of_element[own]]
+    numbers, siblings, row = found[:3]
+    links = _sums(page.link_lengths > 0.6 * page.lengths)
+    first, last = page.first[row], page.last[row]
+    columns += [siblings[row], last - first, links[last] - links[first], node_sums[0, row], node_sums[5, row]]
+    size = np.bincount(numbers, node_sums[0])[numbers[row]] * (row > 0)  # of the list
+    return [*columns, size / np.maximum(siblings[row], 1), size / node_sums[0, 0]]
+
+
+def layout(page: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what both rounds ask for.
+
+    For each node the number of its parent with its own name and hints, and how many children of the parent
+    have these (0 for nodes without blocks and for the page); for each block the innermost element around it
+    that is one of at least three siblings alike, a row of a list, whatever it is called (0 without one), the
+    heading at or before it (-1 before the first), and the next heading behind it.
+    """
+    key = page.parents * (page.signatures.max() + 1) + page.signatures
+    key[(page.last <= page.first) | (page.parents < 0)] = -1
+    numbers = np.unique(key, return_inverse=True)[1]
+    siblings = np.bincount(numbers)[numbers]
+    siblings[key < 0] = 0
+    row = _innermost(siblings >= MIN_SIBLINGS, page.parents)[page.nodes]
+    headings = np.flatnonzero(page.kinds == HEADING)
+    place = np.searchsorted(headings, np.arange(len(page.texts)), side="right")
+    return numbers, siblings, row, np.append(-1, headings)[place], np.append(headings, len(place))[place]
+
+
+def _innermost(hit: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Return for each node the innermost hit, itself or around it, 0 where there is none."""
+    at = np.where(hit, np.arange(len(parents)), np.maximum(parents, 0))
+    while True:
+        above = np.where(hit[at], at, at[at])
+        if (above == at).all():
+            return at
+        at = above
+
+
+def score_features(
+    page: Blocks, found: tuple[np.ndarray, ...], scores: np.ndarray, size: np.ndarray
+) -> np.ndarray:
+    """Return what the second round has besides the first's features, [features, blocks].
+
+    found: the page's layout; scores: integers of the first round; size: characters of each block.
+    """
+    count, index = len(scores), np.arange(len(scores))
     value = np.clip(scores, -5 * UNIT, 5 * UNIT).astype(float)
     weight = np.minimum(size, 500)
-    index = np.arange(count)
     parents, first, last, node = np.maximum(page.parents, 0), page.first, page.last, page.nodes
-    columns: dict[str, np.ndarray] = {"score": value}
-    steps = (-3, -2, -1, 1, 2, 3)
-    columns |= zip((f"score_{step:+}" for step in steps), _shifted(value, steps), strict=True)
+    columns = [value, *_shifted(value, (-2, -1, 1, 2))]
     sum_weight, sum_value = _sums(weight), _sums(weight * value)
     sum_kept = _sums(np.where(value > 0, weight, 0.0))
-    for width in (2, 5, 10):
+    for width in (2, 5):
         low, high = _window(index, width)
-        score_around = sum_value[high] - sum_value[low]
-        columns[f"score_around_{width}"] = score_around / (sum_weight[high] - sum_weight[low])
-    for step in range(4):
-        node_weight = np.maximum(sum_weight[last[node]] - sum_weight[first[node]], 1)
-        columns[f"score_node_{step}"] = (sum_value[last[node]] - sum_value[first[node]]) / node_weight
-        columns[f"kept_node_{step}"] = (sum_kept[last[node]] - sum_kept[first[node]]) / node_weight
+        columns.append((sum_value[high] - sum_value[low]) / (sum_weight[high] - sum_weight[low]))
+    for _ in range(3):
+        low, high = first[node], last[node]
+        node_weight = np.maximum(sum_weight[high] - sum_weight[low], 1)
+        columns += [(sums[high] - sums[low]) / node_weight for sums in (sum_value, sum_kept)]
         node = parents[node]
     kept = max(sum_kept[-1], 1.0)
-    columns["kept"] = np.full(count, sum_kept[-1])
-    columns["kept_share"] = np.full(count, sum_kept[-1] / sum_weight[-1])
-    columns["kept_before"] = sum_kept[:-1] / kept
-    columns["kept_after"] = (sum_kept[-1] - sum_kept[1:]) / kept
-    columns["best"] = np.full(count, value.max())
-    columns["since_kept"] = _since(value > 0, index)
-    columns["to_kept"] = _since(value[::-1] > 0, index)[::-1]
-    columns["since_sure"] = _since(value > UNIT, index)
-    columns["to_sure"] = _since(value[::-1] > UNIT, index)[::-1]
-    return np.array(list(columns.values())), list(columns)
+    share, best, all_kept = np.outer(
+        (sum_kept[-1] / sum_weight[-1], value.max(), sum_kept[-1]), np.ones(count)
+    )
+    columns += [all_kept, share, sum_kept[:-1] / kept, (all_kept - sum_kept[1:]) / kept, best]
+    for least in (0, UNIT):
+        columns += [_since(value > least, index), _since(value[::-1] > least, index)[::-1]]
+
+    # Blocks of the same kind of element, alone and with its parent; the list whose row the block is in.
+    own = page.signatures[page.nodes]
+    pair = own * (page.signatures.max() + 1) + page.signatures[parents[page.nodes]]
+    groups = (own, np.unique(pair, return_inverse=True)[1])
+    columns += [_mean(value, weight, group) for group in groups]
+    numbers, _, row, heading, following = found
+    columns.append(np.where(row, _mean(value, weight, numbers[row]), 0))
+    low = np.maximum(heading, 0)
+    of_section = (sum_value[following] - sum_value[low]) / (sum_weight[following] - sum_weight[low])
+    columns += [np.where(heading >= 0, value[heading], 0), of_section]
+    # How far outside the innermost element that holds most of what the first round keeps.
+    kept_share = (sum_kept[last] - sum_kept[first]) / kept
+    top = int(np.flatnonzero(kept_share > 0.8)[-1]) if sum_kept[-1] else 0
+    return np.array([*columns, *_outside(page, top, index)])
 
 
 def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
@@ -168,16 +212,16 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     follow each other.
     """
     count, depth = trees["feature"].shape
-    features, thresholds = trees["feature"].T.ravel(), trees["threshold"].T.reshape(-1, 1)
-    leaves, first_leaf = trees["value"].ravel(), (np.arange(count) << depth)[:, None]
-    scores = np.full(columns[0].shape[1], int(trees["bias"]))
-    for start in range(0, len(scores), BATCH):
-        batch = np.concatenate([part[:, start : start + BATCH] for part in columns])
-        bits = (batch.take(features, 0) > thresholds).view(np.uint8).reshape(depth, count, -1)
-        leaf = bits[0]
-        for level in range(1, depth):
-            leaf = leaf | (bits[level] << level)
-        scores[start : start + BATCH] += leaves.take(leaf + first_leaf).sum(0)
+    together = np.ascontiguousarray(np.concatenate(columns), float)
+    scores = np.full(together.shape[1], int(trees["bias"]))
+    if (functions := library()) is not None:
+        sizes = together.shape[::-1]
+        tables = (trees[name].ctypes.data for name in ("feature", "threshold", "value"))
+        functions.trees_add(together.ctypes.data, *sizes, *tables, count, depth, scores.ctypes.data)
+        return scores
+    for asked, threshold, value in zip(trees["feature"], trees["threshold"], trees["value"], strict=True):
+        bits = together[asked] > threshold[:, None]
+        scores += value[(1 << np.arange(depth)) @ bits]
     return scores
 
 
@@ -186,9 +230,22 @@ def keep(page: Blocks) -> np.ndarray:
     if not page.texts:
         return np.zeros(0, bool)
     first_round, second_round = model()
-    columns, _ = features(page)
-    more, _ = score_features(page, apply(first_round, columns), columns[0])
-    return without_dialogs(page, select(apply(second_round, columns, more), columns[0]))
+    found = layout(page)
+    columns = features(page, found)
+    more = score_features(page, found, apply(first_round, columns), columns[0])
+    return clean(page, select(page, apply(second_round, columns, more)))
+
+
+def clean(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out what no score decides: dialogs, and what is not shown."""
+    return without_unseen(page, without_dialogs(page, kept))
+
+
+def without_unseen(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out what a browser does not show, unless that is three quarters of the text or more: then a
+    script shows it."""
+    unseen = kept & (page.nearest[:, UNSEEN] >= 0)
+    return kept & ~unseen if 4 * page.sizes[unseen].sum() < 3 * page.sizes[kept].sum() else kept
 
 
 def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
@@ -213,23 +270,30 @@ def without_dialogs(page: Blocks, kept: np.ndarray) -> np.ndarray:
     return left if left.any() else kept
 
 
-def select(scores: np.ndarray, size: np.ndarray) -> np.ndarray:
+def select(page: Blocks, scores: np.ndarray) -> np.ndarray:
     """Return the blocks that are more likely main text than not, bool [blocks].
 
-    Where these hold less than MIN_CHARACTERS, blocks with odds above e^-1, about one to three, are added.
+    Where these hold less than MIN_CHARACTERS, blocks with odds above e^-1, about one to three, are added. A
+    page of less than TINY_PAGE characters has hardly anything but its text, outside of navigation.
     """
+    if page.sizes.sum() < TINY_PAGE:
+        return page.nearest[:, NAVIGATION] < 0
     kept = scores > 0
-    return kept if size[kept].sum() >= MIN_CHARACTERS else scores > -UNIT
+    return kept if page.sizes[kept].sum() >= MIN_CHARACTERS else scores > -UNIT
 
 
 @cache
 def model() -> list[dict[str, np.ndarray]]:
-    """Load the trees of both rounds: feature, threshold [trees, depth], value [trees, leaves], bias.
+    """Load the trees of both rounds, which bench/train_main_text.py trains."""
+    return arrays(json.loads(MODEL.read_text()))
 
-    bench/train_main_text.py trains them.
-    """
-    rounds = json.loads(MODEL.read_text())
-    return [{name: np.array(values) for name, values in trees.items()} for trees in rounds]
+
+def arrays(rounds: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
+    """Return trees as arrays: feature, threshold [trees, depth], value [trees, leaves], bias."""
+    return [
+        {name: np.array(values, float if name == "threshold" else np.int64) for name, values in trees.items()}
+        for trees in rounds
+    ]
 
 
 def _window(index: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +302,7 @@ def _window(index: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(values)])
+    return np.concatenate([[0.0], np.cumsum(values, dtype=float)])
 
 
 def _shifted(values: np.ndarray, steps: tuple[int, ...]) -> list[np.ndarray]:
@@ -253,6 +317,19 @@ def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Return the number of blocks since the last hit, 0 on it and 9999 before the first."""
     latest = np.maximum.accumulate(np.where(hit, index, -1))
     return np.where(latest >= 0, index - latest, 9999).astype(float)
+
+
+def _mean(values: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of each block's group."""
+    return (np.bincount(group, values * weight) / np.maximum(np.bincount(group, weight), 1))[group]
+
+
+def _outside(page: Blocks, node: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many of a node and its ancestors a block lies outside of, and how many blocks it lies before
+    the node's first and behind its last."""
+    chain = _ancestors(page.parents, node)
+    around = (page.first[chain, None] <= index) & (index < page.last[chain, None])
+    return len(chain) - around.sum(0), page.first[node] - index, index - page.last[node]
 
 
 def _ancestors(parents: np.ndarray, node: int) -> np.ndarray:
