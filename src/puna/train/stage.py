@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
-VERSIONS = {"train": 8}
+VERSIONS = {"train": 9}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
@@ -105,6 +105,7 @@ def train(
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
+    machine.check_precision(settings.train.precision, context.execution.device)
     threads = torch.get_num_threads()
     shards, config, execution = inputs["tokens"], settings.model, context.execution
     torch.set_num_threads(execution.threads or threads)
