@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -29,11 +30,16 @@ class Row:
 
 
 def alternate(cases: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median of each case's measurements, the cases taking turns, after one round that does not count."""
+    """Median of each case's measurements, the cases taking turns, after one round that does not count.
+
+    In another order each round, so that none always follows the same one.
+    """
     found: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(repeats + 1):
-        for name, measure in cases.items():
-            value = measure()
+        order = list(cases)
+        random.Random(turn).shuffle(order)
+        for name in order:
+            value = cases[name]()
             if turn:
                 found[name].append(value)
     return {name: statistics.median(values) for name, values in found.items()}

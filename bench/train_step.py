@@ -1,7 +1,8 @@
 """One training step against other codebases on identical work: the same shape, tokens, AdamW and clipping,
 taking turns in one run.
 
-    python bench/train_step.py [--shape S|M|1B|all] [--rounds 7] [--without-compiled] [--without-memory]
+    python bench/train_step.py [--shape S|M|1B|all] [--precision float32|bfloat16] [--rounds 7]
+        [--without-compiled] [--without-memory]
 
 Peers: transformers (of the test extra), litgpt and llama2.c's model.py, which are taken where `peers/` has
 them:
@@ -17,9 +18,14 @@ beside it that of one large product. A share counts the products' operations alo
 backward are measured in processes of their own. On a machine with CUDA everyone runs there, in bfloat16 with
 weights in float32, and a step has 16,384 tokens in place of 4,096; 1B is for such a machine alone, and no
 part of all.
+
+--precision bfloat16 is for processors that have units for it: ours with that precision, peers under
+torch.autocast, and ours in float32 beside them. There is one file of results a shape, precision and
+processor.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -34,7 +40,7 @@ import torch.nn.functional as F
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.loss import CHUNK_FLOATS
+from puna.model.loss import CHUNK_BYTES
 from puna.run import machine
 from puna.tokens.batches import Batch
 from puna.train.metrics import peak_memory_bytes
@@ -53,7 +59,7 @@ SHAPES = {
     },
 }  # fmt: skip
 ALL = ("S", "M")
-OURS = ("puna", "puna none", "puna full", "puna compiled")
+OURS = ("puna", "puna none", "puna full", "puna compiled", "puna float32")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOKENS = 16_384 if DEVICE == "cuda" else 4096
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # of activations and products
@@ -73,19 +79,21 @@ def batch_of(config: LlamaConfig) -> Batch:
 
 
 def ours(config: LlamaConfig, policy: str) -> Step:
+    """Our step: a policy, "compiled", or "float32" for `llama` in that whatever the others compute in."""
     model, batch = Llama.empty(config, DEVICE), batch_of(config)
     model.init_weights(1)
     rows, length = batch.tokens.shape
-    precision_of_device = "float32" if DEVICE == "cpu" else "bfloat16"
+    rounds = torch.bfloat16 == DTYPE and policy != "float32"
     settings = TrainSettings(
         steps=10_000,
         batch_sequences=rows,
         sequence_length=length,
         warmup_steps=0,
-        precision=precision_of_device,
+        precision="bfloat16" if rounds else "float32",
     )
     optimizer = build(model, settings)
-    objective = NextToken("llama" if policy == "compiled" else policy, dtype=precision(settings))
+    remat = "llama" if policy in ("compiled", "float32") else policy
+    objective = NextToken(remat, dtype=precision(settings))
     if policy == "compiled":
         for layer in model.layers:
             layer.compile(dynamic=False)
@@ -117,7 +125,7 @@ def theirs(
     run = torch.compile(model) if compiled else model
 
     def step() -> float:
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=torch.bfloat16 == DTYPE):
             loss = loss_of(run, tokens, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -219,7 +227,7 @@ BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
 def products(config: LlamaConfig) -> Step:
     """All matrix products of a step, forward and backward, without anything between them."""
     d, f, v = config.dim, config.ffn_dim, config.vocab_size
-    rows = min(TOKENS, CHUNK_FLOATS // v)
+    rows = min(TOKENS, CHUNK_BYTES // (v * DTYPE.itemsize))
     shapes = ((TOKENS, d), (TOKENS, f), (d, d), (f, d), (d, f), (v, d), (rows, v), (v, d))
     x, wide, square, up, down, head, logits, slope = (
         torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes
@@ -236,7 +244,10 @@ def products(config: LlamaConfig) -> Step:
             part = x[start : start + rows]
             room = torch.mm(part, head.t(), out=logits[: len(part)])
             torch.mm(room, head)
-            slope.addmm_(room.t(), part)
+            if torch.float32 == DTYPE:
+                slope.addmm_(room.t(), part)
+            else:  # torch adds none to a sum in float32
+                torch.mm(room.t(), part, out=slope)
         return 0.0
 
     return step
@@ -301,12 +312,16 @@ def speed(shape: str, names: list[str], rounds: int) -> list[table.Row]:
     return found
 
 
+def precision_name() -> str:
+    return str(DTYPE).removeprefix("torch.")
+
+
 def memory(shape: str, names: list[str]) -> list[table.Row]:
     """Peak bytes of a peer's process over three steps, and the bytes that its forward pass keeps for the
     backward."""
     peaks, kept = {}, {}
     for name in names:
-        command = [sys.executable, __file__, "--one", name, "--shape", shape]
+        command = [sys.executable, __file__, "--one", name, "--shape", shape, "--precision", precision_name()]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[name], kept[name] = map(float, result.stdout.split()[-2:])
     found = table.rows(f"{shape}: peak memory of the process", "bytes", peaks)
@@ -334,6 +349,12 @@ def one(name: str, shape: str) -> None:
     print(peak, sum(held.values()))
 
 
+def machine_tag() -> str:
+    """The GPU's or the processor's kind as part of a file's name."""
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else machine.generation() or machine.processor()
+    return re.sub("[^a-z0-9]+", "-" if DEVICE == "cuda" else "", name.lower())
+
+
 def there(name: str) -> bool:
     sys.path[:0] = [] if str(PEERS) in sys.path else [str(PEERS)]
     package = {"transformers": "transformers", "litgpt": "litgpt.model", "llama2.c": "llama2c_model"}.get(
@@ -348,13 +369,19 @@ def there(name: str) -> bool:
 
 
 def main() -> None:
+    global DTYPE
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default=precision_name())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--without-compiled", action="store_true")
     parser.add_argument("--without-memory", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    DTYPE = getattr(torch, options.precision)
+    if DEVICE == "cpu" and torch.bfloat16 == DTYPE and not machine.multiplies_bfloat16():
+        print(f"{machine.processor()} has no units for bfloat16: nothing to measure")
+        return
     if options.one:
         there(options.one)
         one(options.one, options.shape)
@@ -363,20 +390,22 @@ def main() -> None:
     names = [
         name
         for name in BUILDERS
-        if there(name) and not (options.without_compiled and name.endswith("compiled"))
+        if there(name)
+        and not (options.without_compiled and name.endswith("compiled"))
+        and (name != "puna float32" or torch.bfloat16 == DTYPE)
     ]
-    found = []
-    for shape in ALL if options.shape == "all" else [options.shape]:
-        found += speed(shape, names, options.rounds)
-        if not options.without_memory:
-            found += memory(shape, [name for name in names if not name.endswith("compiled")])
     versions = {"llama2.c": "model.py of its public repository"}
     for package in ("transformers", "litgpt"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    table.finish(f"train_step_{options.shape}.py" if options.shape != "all" else __file__, found, versions)
+    kind = "" if torch.float32 == DTYPE else f"_{precision_name()}"
+    for shape in ALL if options.shape == "all" else [options.shape]:
+        found = speed(shape, names, options.rounds)
+        if not options.without_memory:
+            found += memory(shape, [name for name in names if not name.endswith("compiled")])
+        table.finish(f"train_step_{shape}{kind}.{machine_tag()}.py", found, versions)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Kernels against torch's operations in float64, over odd shapes: grouped queries, any length, any width of a
 head."""
 
+import ast
 import inspect
 import itertools
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +227,110 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         "cross_entropy",
     }
     assert printed[1] == printed[0] and printed[2] == printed[0]
+
+
+def near(ours: torch.Tensor, exact: torch.Tensor, tolerance: float = 4e-3) -> None:
+    """Assert bfloat16, and an error in Euclidean norm that rounding to it (2^-9 at most) explains."""
+    assert ours.dtype == torch.bfloat16 and ours.shape == exact.shape
+    assert (ours.double() - exact).norm() <= tolerance * exact.norm() + 1e-3
+
+
+@compiled
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.integers(0, 1000))
+def test_attention_in_bfloat16(
+    shape: tuple[int, int, tuple[int, int], int], probability: float, seed: int
+) -> None:
+    rows, length, (heads, kv_heads), width = shape
+    torch.manual_seed(seed)
+    starts = random_document_starts(rows, length, probability) if probability else None
+    q, gradient = torch.randn(2, rows, length, heads, width).bfloat16()
+    k, v = torch.randn(2, rows, length, kv_heads, width).bfloat16()
+    ours = [x.clone().requires_grad_() for x in (q, k, v)]
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    out, reference = kernels.attention(*ours, starts), kernels.attention(*exact, starts)
+    assert "Attention" in type(out.grad_fn).__name__
+    near(out, reference)
+    found = torch.autograd.grad(out, ours, gradient)
+    expected = torch.autograd.grad(reference, exact, gradient.double())
+    scale = gradient.double().norm().item()  # where each attends to one alone, gradients of q, k cancel out
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert (mine.double() - theirs).norm() <= 1e-2 * theirs.norm() + 5e-3 * scale
+
+
+@compiled
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 150), st.integers(0, 1000))
+@torch.no_grad()
+def test_element_wise_parts_in_bfloat16(rows: int, width: int, seed: int) -> None:
+    """Rounded once, at the end: sums are of float32."""
+    torch.manual_seed(seed)
+    x, gradient, residual = (torch.randn(3, rows, 2 * width) * 4).bfloat16()
+    weight = torch.rand(2 * width) + 0.5
+    wide, wide_gradient, wide_residual = x.double(), gradient.double(), residual.double()
+    near(kernels.rms_norm(x, weight, 1e-5), kernels.rms_norm(wide, weight.double(), 1e-5))
+    dx, dweight = kernels.rms_norm_backward(x, weight, gradient, residual, 1e-5)
+    exact = kernels.rms_norm_backward(wide, weight.double(), wide_gradient, wide_residual, 1e-5)
+    near(dx, exact[0])
+    close(dweight, exact[1], 1e-5, 10.0)
+    near(kernels.swiglu(x, gradient), kernels.swiglu(wide, wide_gradient))
+    expected = kernels.swiglu_backward(wide, wide_residual, wide_gradient)
+    for ours, theirs in zip(kernels.swiglu_backward(x, residual, gradient.clone()), expected, strict=True):
+        near(ours, theirs)
+    angles = torch.randn(1, rows, 1, width)
+    heads = x.view(1, rows, 1, -1)
+    turned = kernels.apply_rotary(heads, angles.cos(), angles.sin())
+    near(turned, kernels.apply_rotary(heads.double(), angles.cos().double(), angles.sin().double()))
+    targets = torch.randint(0, 2 * width, (rows,))
+    loss, slope = kernels.cross_entropy(x.clone(), targets, None, 1e-3, True)
+    exact_loss, exact_slope = kernels.cross_entropy(wide, targets, None, 1e-3, True)
+    assert loss.item() == pytest.approx(exact_loss.item(), rel=1e-5, abs=1e-5)
+    near(slope, exact_slope, 6e-3)
+    total = torch.randn(rows, 2 * width)
+    summed = total + x.float()
+    kernels.accumulate(total, x)
+    assert torch.equal(total, summed)
+
+
+@compiled
+@torch.no_grad()
+def test_rounding_to_bfloat16_is_torchs() -> None:
+    """Ties to even, infinities, what is not a number: the weights of a norm of ones."""
+    values = torch.tensor(
+        [1 + 2**-8, 1 + 3 * 2**-8, 3e38, 3.4e38, math.inf, -math.inf, math.nan, -0.0, 1e-40]
+    )
+    factors = values.repeat_interleave(2)
+    ones = torch.ones(1, 1, 1, len(factors)).bfloat16()
+    weight = factors.clone()
+    found = kernels.rms_norm(ones.view(1, -1), weight, 0.0)
+    assert torch.equal(
+        found[0].view(torch.int16)[~factors.isnan()], factors.bfloat16().view(torch.int16)[~factors.isnan()]
+    )
+    assert found[0][factors.isnan()].isnan().all()
+
+
+@compiled
+def test_without_units_for_bfloat16_the_numbers_are_the_same(tmp_path: Path) -> None:
+    """Attention as a processor without them computes it, compiled for that."""
+    script = """
+import torch
+from puna.model import kernels
+torch.manual_seed(0)
+q, k, v = torch.randn(3, 2, 100, 3, 20).bfloat16()
+tensors = [x.requires_grad_() for x in (q, k, v)]
+out = kernels.attention(*tensors, None)
+found = [out, *torch.autograd.grad(out.float().square().sum(), tensors)]
+print([x.double().norm().item() for x in found], [x.double().sum().item() for x in found])
+"""
+    without = {"CXX": "g++ -U__AVX512BF16__", "XDG_CACHE_HOME": str(tmp_path)}
+    printed = []
+    for changed in ({}, without):
+        command, environment = [sys.executable, "-c", script], {**os.environ, **changed}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        printed.append(torch.tensor(ast.literal_eval(run.stdout.replace("] [", "], ["))))
+    torch.testing.assert_close(printed[0][0], printed[1][0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(printed[0][1], printed[1][1], rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("takes_groups", [True, False], ids=["torch 2.12", "torch 2.11"])

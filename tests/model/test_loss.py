@@ -39,7 +39,7 @@ def test_loss_against_plain_torch(
     chunk: int, weighted: bool, policy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One position, seven, or all in a chunk."""
-    monkeypatch.setattr(loss_module, "CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 8 * chunk)
     tokens, targets, weights = batch()
     given = weights if weighted else None
     exact, ours = made(dtype=torch.float64), made(dtype=torch.float64)

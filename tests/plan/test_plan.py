@@ -17,6 +17,7 @@ from puna.run.settings import ExecutionSettings
 from puna.tokens.batches import Batch
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
+from puna.train.pretraining import precision
 from puna.train.settings import TrainSettings
 
 
@@ -36,7 +37,7 @@ def one_step(
     batch = Batch(tokens, tokens, tokens * 0 + (torch.arange(256) > 100).long().numpy())
 
     def step() -> None:
-        loss_and_gradients(model, batch, micro, NextToken(execution.remat))
+        loss_and_gradients(model, batch, micro, NextToken(execution.remat, dtype=precision(settings)))
         update(model, optimizer, 0, settings)
 
     step()
@@ -66,15 +67,19 @@ SHAPES = [
     kernels.library() is None, reason="no C++ compiler here: torch's operations hold more for a moment"
 )
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("adamw", "float32"), ("muon", "float32"), ("adamw", "bfloat16")]
+)
 @pytest.mark.parametrize("policy", ["llama", "full"])
 @pytest.mark.parametrize(("size", "micro"), SHAPES)
 def test_the_formula_counts_every_tensor(
-    size: dict[str, int], micro: int, policy: str, optimizer: str
+    size: dict[str, int], micro: int, policy: str, optimizer: str, precision: str
 ) -> None:
     """Against what torch's profiler sees allocated and freed within a step, beside weights, gradients and the
     optimizer's state."""
-    config, settings, execution, step = one_step(size, micro, remat=policy, optimizer=optimizer)
+    config, settings, execution, step = one_step(
+        size, micro, remat=policy, optimizer=optimizer, precision=precision
+    )
     matrices = config.matrix_parameters() - config.dim * config.vocab_size
     always = 16 * config.parameters() - (4 * matrices if optimizer == "muon" else 0)
     with torch.profiler.profile(

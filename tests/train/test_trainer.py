@@ -498,6 +498,15 @@ def test_compiled_blocks_give_the_same_curve(tmp_path: Path, monkeypatch: pytest
     assert any((tmp_path / "cache").rglob("*.so"))
 
 
+def test_bfloat16_gives_the_same_bits_again_stopped_or_recomputed(tmp_path: Path) -> None:
+    whole, expected = run(tmp_path / "whole", precision="bfloat16")
+    again, _ = run(tmp_path / "again", precision="bfloat16", remat="full")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", precision="bfloat16", should_stop=stop_after(7))
+    resumed, lines = run(tmp_path / "cut", precision="bfloat16")
+    assert equal(whole, again) and equal(whole, resumed) and lines == expected
+
+
 def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
     _, exact = run(tmp_path / "a", steps=40, precision="float32")
     _, rounded = run(tmp_path / "b", steps=40, precision="bfloat16")

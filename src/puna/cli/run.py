@@ -90,6 +90,7 @@ def _check_memory(recipe: "Recipe") -> None:
     from puna.plan import memory
     from puna.run import machine
 
+    machine.check_precision(recipe.train.precision, recipe.execution.device)
     available = machine.available_bytes(recipe.execution.device)
     allowed = min(recipe.execution.memory_bytes or available, available)
     memory.check(recipe.llama_config(), recipe.train, recipe.execution, allowed)

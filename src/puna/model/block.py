@@ -38,7 +38,9 @@ Shapes: b rows, t positions, n = b t tokens, d width, h heads, k heads of keys a
 of the SwiGLU.
 """
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -65,12 +67,37 @@ def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
     return saved + (2 * config.dim if policy == "none" else 0)
 
 
+_rounded_weights: dict[int, Tensor] | None = None  # by the id of the weight
+
+
+@contextlib.contextmanager
+def rounded_once() -> Iterator[None]:
+    """While this lasts, round each weight on a processor at its first use alone; none may change."""
+    global _rounded_weights
+    outer, _rounded_weights = _rounded_weights, {}
+    try:
+        yield
+    finally:
+        _rounded_weights = outer
+
+
+def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weight in the precision of activations."""
+    kept = _rounded_weights
+    on_cpu = type(weight) is nn.Parameter and weight.device.type == "cpu"
+    if weight.dtype == dtype or kept is None or not on_cpu or torch.compiler.is_compiling():
+        return weight.to(dtype)
+    if id(weight) not in kept:
+        kept[id(weight)] = weight.detach().to(dtype)
+    return kept[id(weight)]
+
+
 def weight_gradient(gradient: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """gradient' x, the gradient of a linear layer's weight, in the weight's dtype; on CUDA bfloat16 products
-    are summed in it."""
+    """gradient' x, the gradient of a linear layer's weight: on CUDA in the weight's dtype, in which bfloat16
+    products are summed there; else in that of x, with sums in float32 that are rounded at their end."""
     if gradient.dtype != dtype and gradient.device.type == "cuda":
         return torch.mm(gradient.t(), x, out_dtype=dtype)
-    return torch.mm(gradient.t(), x).to(dtype)
+    return torch.mm(gradient.t(), x)
 
 
 def accumulate_weight_gradient(
@@ -86,7 +113,7 @@ def accumulate_weight_gradient(
         return None
     total = gradient_of(weight)
     if total is None:
-        return weight_gradient(gradient, x, weight.dtype)
+        return weight_gradient(gradient, x, weight.dtype).to(weight.dtype)
     add_weight_gradient(total, gradient, x)
     return None
 
@@ -103,17 +130,17 @@ def add_weight_gradient(total: Tensor, gradient: Tensor, x: Tensor) -> None:
     if gradient.dtype == total.dtype:
         total.addmm_(gradient.t(), x)
     else:
-        total += weight_gradient(gradient, x, total.dtype)
+        kernels.accumulate(total, weight_gradient(gradient, x, total.dtype))
 
 
 def linear(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     """x weight' + addend, in the precision of x."""
-    return kernels.linear(x, weight.to(x.dtype), addend)
+    return kernels.linear(x, rounded(weight, x.dtype), addend)
 
 
 def input_gradient(gradient: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     """gradient weight + addend: the gradient of a linear layer's input."""
-    return kernels.linear(gradient, weight.to(gradient.dtype).t(), addend)
+    return kernels.linear(gradient, rounded(weight, gradient.dtype).t(), addend)
 
 
 def row_parallel_linear(
@@ -180,8 +207,9 @@ class Cache(Protocol):
 class AttentionLayout:
     """Positions and documents of the tokens of one forward pass: computed once, used by every layer.
 
-    rows: b. tensor_parallel: the processes that share the model, None where there is one. positions: [b or 1,
-    t], from 0 in each document. cos, sin: of the rotary angles at these positions. document_starts: None
+    rows: b. tensor_parallel: the processes that share the model, None where there is one. dtype: of
+    activations. positions: [b or 1, t], from 0 in each document. cos, sin: of the rotary angles at these
+    positions, in float32 or better. document_starts: None
     where every row is one document, else int32 [b, t], where each position's document begins. cu_seqlens: the
     same for devices with flash attention. All on `device`; which rows hold several documents is decided where
     `document_ids` is.
@@ -198,7 +226,7 @@ class AttentionLayout:
         device: torch.device,
         tensor_parallel: TensorParallelGroup | None,
     ) -> None:
-        self.rows, self.tensor_parallel = len(tokens), tensor_parallel
+        self.rows, self.tensor_parallel, self.dtype = len(tokens), tensor_parallel, dtype
         steps = torch.arange(tokens.shape[1], device=device)
         self.positions = steps[None]
         self.document_starts: Tensor | None = None
@@ -216,7 +244,9 @@ class AttentionLayout:
             document_starts = kernels.to_device(document_starts, device)
             self.positions = steps - document_starts
             self.document_starts = document_starts.int()
-        self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, config.rope_theta, dtype)
+        # Rounded to bfloat16 they would be no rotation any more.
+        angles_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, config.rope_theta, angles_dtype)
 
 
 class Attention(nn.Module):

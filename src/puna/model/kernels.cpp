@@ -1,31 +1,20 @@
-// Kernels of the decoder for CPUs, in float32: the parts between the matrix products, and causal attention
-// inside documents.
+// Kernels of the decoder for CPUs: the parts between the matrix products, and causal attention inside
+// documents. Each takes arrays of float32, and as NAME_bf16 arrays of bfloat16; all is computed and summed in
+// float32, but for the products inside attention, whose operands are rounded to bfloat16 there.
 //
 // Every function takes plain arrays, splits its work over OpenMP's threads (torch's own, since the library is
 // already loaded) and writes each result from exactly one thread. Sums over rows are taken in pieces of a
 // fixed size and then over the pieces in order, so no result depends on timing or on the number of threads.
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16, COLUMNS = 4;
-#elif defined(__AVX__)
-constexpr int WIDTH = 8, COLUMNS = 2;
-#else
-constexpr int WIDTH = 4, COLUMNS = 2;
-#endif
-constexpr int ROWS = 6;     // a tile of ROWS x COLUMNS vectors of a product's result is held in registers
-constexpr int BLOCK = 64;   // queries and keys computed together: scores of 16 KB stay in the L1 cache
-typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4)));
+#include "products.h"
+
 constexpr int PART = 4096;  // elements of a long array that a thread takes at once
 constexpr int PIECE = 64;   // rows that are summed together, as PIECE_ROWS of kernels.py
 constexpr int STRIP = 64;   // columns of the pieces' sums that a thread adds up at once
-typedef int64_t Size;
 
 namespace {
 
@@ -51,7 +40,7 @@ thread_local std::vector<float> Room::kept;
 // exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes'
 // polynomial). x is clamped to [-60, 60]: 9e-27 vanishes beside 1 in float32, while subnormal numbers would
 // cost a hundred times the time.
-inline float exponential(float x) {
+INLINE float exponential(float x) {
     x = x < -60.0f ? -60.0f : x;
     x = x > 60.0f ? 60.0f : x;
     const float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
@@ -67,141 +56,51 @@ inline float exponential(float x) {
     return p * __builtin_bit_cast(float, (static_cast<int32_t>(whole) + 127) << 23);
 }
 
-// One tile of c [R, C * WIDTH] (+)= a [R, depth] b [depth, C * WIDTH]; element (i, k) of a is
-// a[i * ai + k * ak].
-template <int R, int C>
-inline void tile(Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c, Size ci,
-        bool add) {
-    Vector sums[R][C] = {};
-    for (Size k = 0; k < depth; ++k) {
-        Vector row[C];
-        for (int j = 0; j < C; ++j) row[j] = *reinterpret_cast<const Vector*>(b + k * bk + j * WIDTH);
-        for (int i = 0; i < R; ++i) {
-            const float factor = a[i * ai + k * ak];
-            for (int j = 0; j < C; ++j) sums[i][j] += factor * row[j];
-        }
-    }
-    for (int i = 0; i < R; ++i)
-        for (int j = 0; j < C; ++j) {
-            Vector* to = reinterpret_cast<Vector*>(c + i * ci + j * WIDTH);
-            *to = add ? *to + sums[i][j] : sums[i][j];
-        }
-}
-
-template <int C>
-inline void columns(Size m, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk, float* c,
-        Size ci, bool add) {
-    Size i = 0;
-    for (; i + ROWS <= m; i += ROWS) tile<ROWS, C>(depth, a + i * ai, ai, ak, b, bk, c + i * ci, ci, add);
-    a += i * ai, c += i * ci;
-    switch (m - i) {
-        case 5: tile<5, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
-        case 4: tile<4, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
-        case 3: tile<3, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
-        case 2: tile<2, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
-        case 1: tile<1, C>(depth, a, ai, ak, b, bk, c, ci, add); break;
-    }
-}
-
-// c [m, n] (+)= a [m, depth] b [depth, n], n a multiple of WIDTH.
-inline void product(Size m, Size n, Size depth, const float* a, Size ai, Size ak, const float* b, Size bk,
-        float* c, Size ci, bool add) {
-    Size j = 0;
-    for (; j + COLUMNS * WIDTH <= n; j += COLUMNS * WIDTH)
-        columns<COLUMNS>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
-    const Size left = (n - j) / WIDTH;
-    if (left == 3) columns<3>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
-    if (left == 2) columns<2>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
-    if (left == 1) columns<1>(m, depth, a, ai, ak, b + j, bk, c + j, ci, add);
-}
-
-inline Size padded(Size width) { return (width + WIDTH - 1) / WIDTH * WIDTH; }
-
-// The same where one operand is a block of scores on the diagonal, of which only column <= row counts.
-enum Triangle {
-    NONE,
-    RESULT,  // c is the block: columns beyond the last row of a tile are not computed (nor written)
-    ROW,     // a is the block: columns beyond the last row of a tile are not read
-    COLUMN,  // a is the block transposed: rows before the first of a tile are not read
-};
-
-inline void product(Triangle triangle, Size m, Size n, Size depth, const float* a, Size ai, Size ak,
-        const float* b, Size bk, float* c, Size ci, bool add) {
-    if (triangle == NONE) return product(m, n, depth, a, ai, ak, b, bk, c, ci, add);
-    for (Size i = 0; i < m; i += ROWS) {
-        const Size rows = std::min<Size>(ROWS, m - i), end = i + rows, before = triangle == COLUMN ? i : 0;
-        product(rows, triangle == RESULT ? std::min(n, padded(end)) : n,
-            (triangle == ROW ? std::min(depth, end) : depth) - before, a + i * ai + before * ak, ai, ak,
-            b + before * bk, bk, c + i * ci, ci, add);
-    }
-}
-
-// Copy the rows of one head, padded with zeros: out [length, padded(width)].
-void pack(const float* x, Size stride, Size length, Size width, float* out) {
-    const Size wide = padded(width);
-    for (Size t = 0; t < length; ++t) {
-        std::memcpy(out + t * wide, x + t * stride, width * sizeof(float));
-        std::fill(out + t * wide + width, out + (t + 1) * wide, 0.0f);
-    }
-}
-
-// The same, transposed block by block: out [blocks, width, BLOCK], zeros after the last row.
-void pack_transposed(const float* x, Size stride, Size length, Size width, float* out) {
-    const Size blocks = (length + BLOCK - 1) / BLOCK;
-    for (Size block = 0; block < blocks; ++block) {
-        float* to = out + block * width * BLOCK;
-        const Size count = std::min<Size>(BLOCK, length - block * BLOCK);
-        if (count < BLOCK) std::fill(to, to + width * BLOCK, 0.0f);
-        for (Size t = 0; t < count; ++t) {
-            const float* from = x + (block * BLOCK + t) * stride;
-            for (Size i = 0; i < width; ++i) to[i * BLOCK + t] = from[i];
-        }
-    }
-}
-
 // One thread's part of a long array; __restrict says that the arrays do not overlap.
-void swiglu_part(const float* __restrict gate, const float* __restrict up, float* __restrict out,
-        Size count) {
-#pragma omp simd
-    for (Size i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
-}
-
-void swiglu_backward_part(const float* __restrict gate, const float* __restrict up,
-        float* __restrict gradient, float* __restrict gradient_gate, float* __restrict gradient_up,
-        Size count) {
+template <class E>
+void swiglu_part(const E* __restrict gate, const E* __restrict up, E* __restrict out, Size count) {
 #pragma omp simd
     for (Size i = 0; i < count; ++i) {
-        const float sigmoid = 1.0f / (1.0f + exponential(-gate[i])), silu = gate[i] * sigmoid,
-            given = gradient[i], above = up[i];
-        gradient[i] = silu * above;
-        gradient_gate[i] = given * above * (sigmoid + silu * (1.0f - sigmoid));
-        gradient_up[i] = given * silu;
+        const float a = widen(gate[i]);
+        store(out[i], a / (1.0f + exponential(-a)) * widen(up[i]));
     }
 }
 
-}  // namespace
+template <class E>
+void swiglu_backward_part(const E* __restrict gate, const E* __restrict up, E* __restrict gradient,
+        E* __restrict gradient_gate, E* __restrict gradient_up, Size count) {
+#pragma omp simd
+    for (Size i = 0; i < count; ++i) {
+        const float a = widen(gate[i]), sigmoid = 1.0f / (1.0f + exponential(-a)), silu = a * sigmoid,
+            given = widen(gradient[i]), above = widen(up[i]);
+        store(gradient[i], silu * above);
+        store(gradient_gate[i], given * above * (sigmoid + silu * (1.0f - sigmoid)));
+        store(gradient_up[i], given * silu);
+    }
+}
 
-extern "C" {
 
 // out = x / sqrt(mean(x^2) + eps) * weight, row by row.
-void rms_norm(const float* x, const float* weight, float* out, Size rows, Size width, float eps) {
+template <class E>
+void rms_norm(const E* x, const float* weight, E* out, Size rows, Size width, float eps) {
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
-        const float* from = x + r * width;
-        float* to = out + r * width;
+        const E* from = x + r * width;
+        E* to = out + r * width;
         float squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
-        for (Size i = 0; i < width; ++i) squares += from[i] * from[i];
+        for (Size i = 0; i < width; ++i) squares += widen(from[i]) * widen(from[i]);
         const float scale = 1.0f / std::sqrt(squares / width + eps);
 #pragma omp simd
-        for (Size i = 0; i < width; ++i) to[i] = from[i] * scale * weight[i];
+        for (Size i = 0; i < width; ++i) store(to[i], widen(from[i]) * scale * weight[i]);
     }
 }
 
 // gradient_x = residual (null: none) + d rms_norm / dx . gradient; gradient_weight [width].
 // pieces: [ceil(rows / PIECE), width] of scratch.
-void rms_norm_backward(const float* x, const float* weight, const float* gradient, const float* residual,
-        float* gradient_x, float* gradient_weight, float* pieces, Size rows, Size width, float eps) {
+template <class E>
+void rms_norm_backward(const E* x, const float* weight, const E* gradient, const E* residual, E* gradient_x,
+        float* gradient_weight, float* pieces, Size rows, Size width, float eps) {
     const Size count = (rows + PIECE - 1) / PIECE;
 #pragma omp parallel
     {
@@ -210,25 +109,24 @@ void rms_norm_backward(const float* x, const float* weight, const float* gradien
             float* sums = pieces + piece * width;
             std::fill(sums, sums + width, 0.0f);
             for (Size r = piece * PIECE; r < std::min<Size>((piece + 1) * PIECE, rows); ++r) {
-                const float *from = x + r * width, *given = gradient + r * width,
+                const E *from = x + r * width, *given = gradient + r * width,
                     *beside = residual ? residual + r * width : nullptr;
-                float* to = gradient_x + r * width;
+                E* to = gradient_x + r * width;
                 float squares = 0.0f, along = 0.0f;
 #pragma omp simd reduction(+ : squares, along)
                 for (Size i = 0; i < width; ++i) {
-                    squares += from[i] * from[i];
-                    along += from[i] * given[i] * weight[i];
+                    squares += widen(from[i]) * widen(from[i]);
+                    along += widen(from[i]) * widen(given[i]) * weight[i];
                 }
                 const float scale = 1.0f / std::sqrt(squares / width + eps),
                     back = along * scale * scale * scale / width;
 #pragma omp simd
                 for (Size i = 0; i < width; ++i) {
-                    sums[i] += given[i] * from[i] * scale;
-                    to[i] = given[i] * weight[i] * scale - from[i] * back;
+                    const float value = widen(from[i]), slope = widen(given[i]);
+                    sums[i] += slope * value * scale;
+                    const float own = slope * weight[i] * scale - value * back;
+                    store(to[i], beside ? own + widen(beside[i]) : own);
                 }
-                if (!beside) continue;
-#pragma omp simd
-                for (Size i = 0; i < width; ++i) to[i] += beside[i];
             }
         }
 #pragma omp for schedule(static)
@@ -243,15 +141,16 @@ void rms_norm_backward(const float* x, const float* weight, const float* gradien
 }
 
 // out = silu(gate) * up, where silu(a) = a / (1 + exp(-a)).
-void swiglu(const float* gate, const float* up, float* out, Size count) {
+template <class E>
+void swiglu(const E* gate, const E* up, E* out, Size count) {
 #pragma omp parallel for schedule(static)
     for (Size begin = 0; begin < count; begin += PART)
         swiglu_part(gate + begin, up + begin, out + begin, std::min<Size>(PART, count - begin));
 }
 
 // silu(gate) * up again, in the memory of its gradient, and the gradients of gate and up.
-void swiglu_backward(const float* gate, const float* up, float* gradient, float* gradient_gate,
-        float* gradient_up, Size count) {
+template <class E>
+void swiglu_backward(const E* gate, const E* up, E* gradient, E* gradient_gate, E* gradient_up, Size count) {
 #pragma omp parallel for schedule(static)
     for (Size begin = 0; begin < count; begin += PART)
         swiglu_backward_part(gate + begin, up + begin, gradient + begin, gradient_gate + begin,
@@ -260,19 +159,26 @@ void swiglu_backward(const float* gate, const float* up, float* gradient, float*
 
 // Rotate neighbouring pairs of x [tokens, heads, width] by the angles of cosine, sine [positions, width / 2],
 // where token i has position i % positions; direction -1 rotates by the negative angle. out may be x.
-void rotate(const float* x, const float* cosine, const float* sine, float* out, Size tokens, Size positions,
+template <class E>
+void rotate(const E* x, const float* cosine, const float* sine, E* out, Size tokens, Size positions,
         Size heads, Size width, float direction) {
 #pragma omp parallel for schedule(static)
     for (Size t = 0; t < tokens; ++t) {
         const float *c = cosine + t % positions * (width / 2), *s = sine + t % positions * (width / 2);
         for (Size h = 0; h < heads; ++h) {
-            const float* pair = x + (t * heads + h) * width;
-            float* to = out + (t * heads + h) * width;
+            const E* pair = x + (t * heads + h) * width;
+            E* to = out + (t * heads + h) * width;
 #pragma omp simd
             for (Size i = 0; i < width / 2; ++i) {
-                const float even = pair[2 * i], odd = pair[2 * i + 1], turn = s[i] * direction;
-                to[2 * i] = even * c[i] - odd * turn;
-                to[2 * i + 1] = even * turn + odd * c[i];
+                const float turn = s[i] * direction;
+                if constexpr (PER_WORD<E> == 1) {
+                    const float even = pair[2 * i], odd = pair[2 * i + 1];
+                    to[2 * i] = even * c[i] - odd * turn;
+                    to[2 * i + 1] = even * turn + odd * c[i];
+                } else {
+                    const float even = lower(words(pair)[i]), odd = upper(words(pair)[i]);
+                    words(to)[i] = both(even * c[i] - odd * turn, even * turn + odd * c[i]);
+                }
             }
         }
     }
@@ -282,15 +188,17 @@ void rotate(const float* x, const float* cosine, const float* sine, float* out, 
 // width]; log_sums: [rows, heads, length]. start [rows, length]: the first position that a position attends
 // to, never decreasing along a row. Blocks of scores that no position attends to are not computed, and no
 // scores are kept (Dao et al. 2022, algorithm 1).
-void attention(const float* q, const float* k, const float* v, const int32_t* start, float* out,
-        float* log_sums, Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) {
+template <class E>
+void attention(const E* q, const E* k, const E* v, const int32_t* start, E* out, float* log_sums, Size rows,
+        Size length, Size heads, Size kv_heads, Size width, float scale) {
     const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
-        Room room(blocks * width * BLOCK + length * wide + BLOCK * BLOCK + BLOCK * wide + 2 * BLOCK);
-        float *keys = room.take(blocks * width * BLOCK), *values = room.take(length * wide),
-            *scores = room.take(BLOCK * BLOCK);
+        const Size depth = words<E>(width), turned = blocks * depth * BLOCK, packed = words<E>(length) * wide;
+        Room room(turned + packed + 2 * BLOCK * BLOCK + BLOCK * wide + 2 * BLOCK);
+        float *keys = room.take(turned), *values = room.take(packed), *scores = room.take(BLOCK * BLOCK),
+            *narrow = room.take(BLOCK * BLOCK);
         float *sums = room.take(BLOCK * wide), *highest = room.take(BLOCK), *total = room.take(BLOCK);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
@@ -304,12 +212,12 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                     std::fill(highest, highest + BLOCK, -INFINITY);
                     std::fill(total, total + BLOCK, 0.0f);
                     std::fill(sums, sums + BLOCK * wide, 0.0f);
-                    const float* queries = q + (row * length + first) * q_stride + head * width;
+                    const Word* queries = words(q + (row * length + first) * q_stride + head * width);
                     for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
                         const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                         const bool diagonal = base == first;
-                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries, q_stride, 1,
-                            keys + block * width * BLOCK, BLOCK, scores, BLOCK, false);
+                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, queries,
+                            words<E>(q_stride), 1, keys + block * depth * BLOCK, BLOCK, scores, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float* score = scores + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0),
@@ -339,14 +247,15 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
                             }
                             total[i] += sum;
                         }
-                        product(diagonal ? ROW : NONE, count, wide, seen, scores, BLOCK, 1,
-                            values + base * wide, wide, sums, wide, true);
+                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
+                            along_rows<E>(scores, count, narrow), words<E>(BLOCK), 1,
+                            values + words<E>(base) * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
-                        float* to = out + (row * length + first + i) * q_stride + head * width;
+                        E* to = out + (row * length + first + i) * q_stride + head * width;
                         const float share = 1.0f / total[i];
 #pragma omp simd
-                        for (Size j = 0; j < width; ++j) to[j] = sums[i * wide + j] * share;
+                        for (Size j = 0; j < width; ++j) store(to[j], sums[i * wide + j] * share);
                         log_sums[(row * heads + head) * length + first + i] = highest[i] + std::log(total[i]);
                     }
                 }
@@ -356,20 +265,23 @@ void attention(const float* q, const float* k, const float* v, const int32_t* st
 
 // Gradients of `attention`: the scores are computed again block by block from the saved log-sums (Dao et al.
 // 2022, algorithm 4).
-void attention_backward(const float* gradient, const float* q, const float* k, const float* v,
-        const float* out, const float* log_sums, const int32_t* start, float* gradient_q, float* gradient_k,
-        float* gradient_v, Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) {
+template <class E>
+void attention_backward(const E* gradient, const E* q, const E* k, const E* v, const E* out,
+        const float* log_sums, const int32_t* start, E* gradient_q, E* gradient_k, E* gradient_v, Size rows,
+        Size length, Size heads, Size kv_heads, Size width, float scale) {
     const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
 #pragma omp parallel
     {
-        const Size turned = blocks * width * BLOCK, packed = length * wide, square = BLOCK * BLOCK;
-        Room room(2 * turned + 6 * packed + length + 2 * square);
+        const Size depth = words<E>(width), turned = blocks * depth * BLOCK,
+            packed = words<E>(length) * wide, results = length * wide, square = BLOCK * BLOCK;
+        Room room(2 * turned + 3 * packed + 3 * results + length + 3 * square);
         float *keys_t = room.take(turned), *values_t = room.take(turned), *keys = room.take(packed),
             *queries = room.take(packed);
-        float *given = room.take(packed), *to_q = room.take(packed), *to_k = room.take(packed),
-            *to_v = room.take(packed);
-        float *chances = room.take(square), *slopes = room.take(square), *along = room.take(length);
+        float *given = room.take(packed), *to_q = room.take(results), *to_k = room.take(results),
+            *to_v = room.take(results);
+        float *chances = room.take(square), *slopes = room.take(square), *narrow = room.take(square),
+            *along = room.take(length);
 #pragma omp for schedule(dynamic, 1)
         for (Size task = 0; task < rows * kv_heads; ++task) {
             const Size row = task / kv_heads, kv_head = task % kv_heads,
@@ -378,30 +290,33 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
             pack_transposed(k + kv_at, kv_stride, length, width, keys_t);
             pack_transposed(v + kv_at, kv_stride, length, width, values_t);
             pack(k + kv_at, kv_stride, length, width, keys);
-            std::fill(to_k, to_k + packed, 0.0f);
-            std::fill(to_v, to_v + packed, 0.0f);
+            std::fill(to_k, to_k + results, 0.0f);
+            std::fill(to_v, to_v + results, 0.0f);
             for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head) {
                 const Size q_at = row * length * q_stride + head * width;
                 const float* sums = log_sums + (row * heads + head) * length;
                 pack(q + q_at, q_stride, length, width, queries);
                 pack(gradient + q_at, q_stride, length, width, given);
                 for (Size t = 0; t < length; ++t) {
-                    const float *result = out + q_at + t * q_stride, *slope = given + t * wide;
+                    const E *result = out + q_at + t * q_stride, *slope = gradient + q_at + t * q_stride;
                     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-                    for (Size j = 0; j < width; ++j) sum += result[j] * slope[j];
+                    for (Size j = 0; j < width; ++j) sum += widen(result[j]) * widen(slope[j]);
                     along[t] = sum;
                 }
-                std::fill(to_q, to_q + packed, 0.0f);
+                std::fill(to_q, to_q + results, 0.0f);
                 for (Size block = 0; block < blocks; ++block) {
                     const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
                         const Size count = std::min<Size>(BLOCK, length - first);
                         const bool diagonal = base == first;
-                        product(diagonal ? RESULT : NONE, count, BLOCK, width, queries + first * wide, wide,
-                            1, keys_t + block * width * BLOCK, BLOCK, chances, BLOCK, false);
-                        product(diagonal ? RESULT : NONE, count, BLOCK, width, given + first * wide, wide, 1,
-                                values_t + block * width * BLOCK, BLOCK, slopes, BLOCK, false);
+                        const Size at = q_at + first * q_stride;
+                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, words(q + at),
+                            words<E>(q_stride), 1, keys_t + block * depth * BLOCK, BLOCK, chances, BLOCK,
+                            false);
+                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, words(gradient + at),
+                            words<E>(q_stride), 1, values_t + block * depth * BLOCK, BLOCK, slopes, BLOCK,
+                            false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
                             const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
@@ -417,39 +332,52 @@ void attention_backward(const float* gradient, const float* q, const float* k, c
                             for (Size j = 0; j < known; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
                             for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
                         }
-                        product(diagonal ? COLUMN : NONE, seen, wide, count, chances, 1, BLOCK,
-                            given + first * wide, wide, to_v + base * wide, wide, true);
-                        product(diagonal ? COLUMN : NONE, seen, wide, count, slopes, 1, BLOCK,
-                            queries + first * wide, wide, to_k + base * wide, wide, true);
-                        product(diagonal ? ROW : NONE, count, wide, seen, slopes, BLOCK, 1,
-                            keys + base * wide, wide, to_q + first * wide, wide, true);
+                        const Size later = words<E>(first) * wide;
+                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
+                            down_columns<E>(chances, count, narrow), 1, BLOCK, given + later, wide,
+                            to_v + base * wide, wide, true);
+                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
+                            down_columns<E>(slopes, count, narrow), 1, BLOCK, queries + later, wide,
+                            to_k + base * wide, wide, true);
+                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
+                            along_rows<E>(slopes, count, narrow), words<E>(BLOCK), 1,
+                            keys + words<E>(base) * wide, wide, to_q + first * wide, wide, true);
                     }
                 }
                 for (Size t = 0; t < length; ++t)
-                    std::memcpy(gradient_q + q_at + t * q_stride, to_q + t * wide, width * sizeof(float));
+                    for (Size j = 0; j < width; ++j)
+                        store(gradient_q[q_at + t * q_stride + j], to_q[t * wide + j]);
             }
-            for (Size t = 0; t < length; ++t) {
-                std::memcpy(gradient_k + kv_at + t * kv_stride, to_k + t * wide, width * sizeof(float));
-                std::memcpy(gradient_v + kv_at + t * kv_stride, to_v + t * wide, width * sizeof(float));
-            }
+            for (Size t = 0; t < length; ++t)
+                for (Size j = 0; j < width; ++j) {
+                    store(gradient_k[kv_at + t * kv_stride + j], to_k[t * wide + j]);
+                    store(gradient_v[kv_at + t * kv_stride + j], to_v[t * wide + j]);
+                }
         }
     }
 }
 
 // total = sum over the rows of weight * (lse - logit of the target + z * lse^2), weights null for 1. With
 // want_gradient the logits are overwritten by its gradient.
-void cross_entropy(float* logits, const int64_t* targets, const float* weights, double* total, Size rows,
+template <class E>
+void cross_entropy(E* logits, const int64_t* targets, const float* weights, double* total, Size rows,
         Size vocabulary, float z, int want_gradient) {
     std::vector<double> losses(rows);
 #pragma omp parallel for schedule(static)
     for (Size r = 0; r < rows; ++r) {
-        float* row = logits + r * vocabulary;
+        E* row = logits + r * vocabulary;
+        float* exponentials;
+        if constexpr (PER_WORD<E> == 1) {
+            exponentials = row;
+        } else {
+            exponentials = Room(vocabulary).take(vocabulary);
+        }
         const int64_t target = targets[r];
         const float weight = weights ? weights[r] : 1.0f;
-        float top = row[0];
+        float top = widen(row[0]);
 #pragma omp simd reduction(max : top)
-        for (Size i = 0; i < vocabulary; ++i) top = std::max(top, row[i]);
-        const double chosen = row[target];
+        for (Size i = 0; i < vocabulary; ++i) top = std::max(top, widen(row[i]));
+        const double chosen = widen(row[target]);
         double sum = 0.0;
         // Partial sums keep float32 exact enough for any vocabulary.
         for (Size begin = 0; begin < vocabulary; begin += 1024) {
@@ -457,10 +385,11 @@ void cross_entropy(float* logits, const int64_t* targets, const float* weights, 
             float part = 0.0f;
             if (want_gradient) {
 #pragma omp simd reduction(+ : part)
-                for (Size i = begin; i < end; ++i) part += row[i] = exponential(row[i] - top);
+                for (Size i = begin; i < end; ++i)
+                    part += exponentials[i] = exponential(widen(row[i]) - top);
             } else {
 #pragma omp simd reduction(+ : part)
-                for (Size i = begin; i < end; ++i) part += exponential(row[i] - top);
+                for (Size i = begin; i < end; ++i) part += exponential(widen(row[i]) - top);
             }
             sum += part;
         }
@@ -469,11 +398,68 @@ void cross_entropy(float* logits, const int64_t* targets, const float* weights, 
         if (want_gradient) {
             const float factor = static_cast<float>(weight * (1.0 + 2.0 * z * log_sum) / sum);
 #pragma omp simd
-            for (Size i = 0; i < vocabulary; ++i) row[i] *= factor;
-            row[target] -= weight;
+            for (Size i = 0; i < vocabulary; ++i) store(row[i], exponentials[i] * factor);
+            // Before it is rounded: beside a chance of nearly 1 the rest would be lost.
+            if constexpr (PER_WORD<E> == 1) {
+                row[target] -= weight;
+            } else {
+                store(row[target], exponentials[target] * factor - weight);
+            }
         }
     }
     *total = std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
-}  // extern "C"
+// total += addend.
+template <class E>
+void accumulate(const E* __restrict addend, float* __restrict total, Size count) {
+#pragma omp parallel for schedule(static)
+    for (Size begin = 0; begin < count; begin += PART)
+#pragma omp simd
+        for (Size i = begin; i < std::min<Size>(begin + PART, count); ++i) total[i] += widen(addend[i]);
+}
+
+}  // namespace
+
+#define EXPORT(E, SUFFIX) \
+    void rms_norm##SUFFIX(const E* x, const float* weight, E* out, Size rows, Size width, float eps) { \
+        rms_norm<E>(x, weight, out, rows, width, eps); \
+    } \
+    void rms_norm_backward##SUFFIX(const E* x, const float* weight, const E* gradient, const E* residual, \
+            E* gradient_x, float* gradient_weight, float* pieces, Size rows, Size width, float eps) { \
+        rms_norm_backward<E>(x, weight, gradient, residual, gradient_x, gradient_weight, pieces, \
+            rows, width, eps); \
+    } \
+    void swiglu##SUFFIX(const E* gate, const E* up, E* out, Size count) { \
+        swiglu<E>(gate, up, out, count); \
+    } \
+    void swiglu_backward##SUFFIX(const E* gate, const E* up, E* gradient, E* gradient_gate, \
+            E* gradient_up, Size count) { \
+        swiglu_backward<E>(gate, up, gradient, gradient_gate, gradient_up, count); \
+    } \
+    void rotate##SUFFIX(const E* x, const float* cosine, const float* sine, E* out, Size tokens, \
+            Size positions, Size heads, Size width, float direction) { \
+        rotate<E>(x, cosine, sine, out, tokens, positions, heads, width, direction); \
+    } \
+    void attention##SUFFIX(const E* q, const E* k, const E* v, const int32_t* start, E* out, \
+            float* log_sums, Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) { \
+        attention<E>(q, k, v, start, out, log_sums, rows, length, heads, kv_heads, width, scale); \
+    } \
+    void attention_backward##SUFFIX(const E* gradient, const E* q, const E* k, const E* v, const E* out, \
+            const float* log_sums, const int32_t* start, E* gradient_q, E* gradient_k, E* gradient_v, \
+            Size rows, Size length, Size heads, Size kv_heads, Size width, float scale) { \
+        attention_backward<E>(gradient, q, k, v, out, log_sums, start, gradient_q, gradient_k, \
+            gradient_v, rows, length, heads, kv_heads, width, scale); \
+    } \
+    void cross_entropy##SUFFIX(E* logits, const int64_t* targets, const float* weights, double* total, \
+            Size rows, Size vocabulary, float z, int want_gradient) { \
+        cross_entropy<E>(logits, targets, weights, total, rows, vocabulary, z, want_gradient); \
+    } \
+    void accumulate##SUFFIX(const E* addend, float* total, Size count) { \
+        accumulate<E>(addend, total, count); \
+    }
+
+extern "C" {
+EXPORT(float, )
+EXPORT(Bfloat16, _bf16)
+}

@@ -1,10 +1,11 @@
 """The parts of the decoder between its matrix products, each in two forms: torch's operations, and on CPUs a
 C++ kernel.
 
-The kernels (`kernels.cpp`) are compiled once by the machine's own C++ compiler and kept in the user's cache
-folder. Where there is no compiler, on other devices and in other precisions, torch's operations compute the
-same. Arguments are contiguous; shapes are b rows, t positions, h heads, k heads of keys and values, e = width
-of a head, n tokens, d width, f width of the SwiGLU.
+The kernels (`kernels.cpp`), for float32 and bfloat16, are compiled once by the machine's own C++ compiler and
+kept in the user's cache folder. Where there is no compiler, on other devices and in other precisions, torch's
+operations compute the same. Beside bfloat16, weights of norms and rotary angles are float32. Arguments are
+contiguous; shapes are b rows, t positions, h heads, k heads of keys and values, e = width of a head, n
+tokens, d width, f width of the SwiGLU.
 """
 
 import functools
@@ -18,7 +19,7 @@ from torch import Tensor
 from puna.model import KERNELS
 from puna.run import compiled
 
-SIGNATURES = {
+_KERNELS = {
     "rms_norm": "pppnnf",
     "rms_norm_backward": "pppppppnnf",
     "swiglu": "pppn",
@@ -27,9 +28,12 @@ SIGNATURES = {
     "attention": "ppppppnnnnnf",
     "attention_backward": "ppppppppppnnnnnf",
     "cross_entropy": "ppppnnfi",
+    "accumulate": "ppn",
 }
 # Whether flash attention over documents repeats the heads of keys itself: from torch 2.12 on.
 VARLEN_TAKES_GROUPS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
+SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}  # of a kernel's name, by what its arrays hold
+SIGNATURES = {name + suffix: kinds for name, kinds in _KERNELS.items() for suffix in SUFFIXES.values()}
 PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
 
 
@@ -39,20 +43,20 @@ def library() -> Any:
     return compiled.load(KERNELS, SIGNATURES)
 
 
-def _has_kernel(*tensors: Tensor) -> bool:
-    """Whether a kernel takes these: plain float32 on a CPU, neither recorded by autograd nor compiled."""
+def _has_kernel(x: Tensor, *float32: Tensor) -> bool:
+    """Whether a kernel takes x, in float32 or bfloat16, and other tensors, in float32: plain ones on a CPU,
+    neither recorded by autograd nor compiled."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return library() is not None and all(
-        x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, torch.nn.Parameter)
-        for x in tensors
-    )
+    if library() is None or x.dtype not in SUFFIXES or any(y.dtype != torch.float32 for y in float32):
+        return False
+    return all(y.device.type == "cpu" and type(y) in (Tensor, torch.nn.Parameter) for y in (x, *float32))
 
 
-def _call(name: str, *arguments: Any) -> None:
-    """Call a kernel; tensors are passed as pointers, None as a null pointer."""
-    function = getattr(library(), name)
-    function(*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+def _call(name: str, x: Tensor, *arguments: Any) -> None:
+    """Call a kernel for arrays of x's precision; tensors are passed as pointers, None as a null pointer."""
+    function = getattr(library(), name + SUFFIXES[x.dtype])
+    function(*(y.data_ptr() if isinstance(y, Tensor) else y for y in (x, *arguments)))
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -87,6 +91,14 @@ def linear(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     return torch.mm(x, weight.t()) if addend is None else torch.addmm(addend, x, weight.t())
 
 
+def accumulate(total: Tensor, addend: Tensor) -> None:
+    """Add to a sum in float32, in place; addend of any precision."""
+    if _has_kernel(addend, total) and addend.is_contiguous() and total.is_contiguous():
+        _call("accumulate", addend, total, total.numel())
+    else:
+        total += addend
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm: x / sqrt(mean(x^2) + eps) * weight, x [n, d] (Zhang and Sennrich 2019)."""
     if _has_kernel(x, weight):
@@ -109,7 +121,7 @@ def rms_norm_backward(
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         width = x.shape[-1]
         rows = x.numel() // width
-        pieces = torch.empty(-(-rows // PIECE_ROWS), width)
+        pieces = weight.new_empty(-(-rows // PIECE_ROWS), width)
         _call("rms_norm_backward", x, weight, gradient, residual, dx, dweight, pieces, rows, width, eps)
         return dx, dweight
     wide, wide_gradient = upcast(x), upcast(gradient)
@@ -151,7 +163,7 @@ def apply_rotary(
 
     cos, sin: [b or 1, t, 1, e / 2]. backward: rotate by the negative angle. in_place: x may be overwritten.
     """
-    if _has_kernel(x):
+    if _has_kernel(x, cos, sin):
         out = x if in_place else torch.empty_like(x)
         rows, length, heads, width = x.shape
         direction = -1.0 if backward else 1.0
@@ -160,7 +172,7 @@ def apply_rotary(
     if backward:
         sin = -sin
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
 class Attention(torch.autograd.Function):
@@ -174,7 +186,7 @@ class Attention(torch.autograd.Function):
         """q [b, t, h, e], k and v [b, t, k, e], document_starts int32 [b, t]: the first position that each
         position attends to."""
         rows, length, heads, width = q.shape
-        out, log_sums = torch.empty_like(q), q.new_empty(rows, heads, length)
+        out, log_sums = torch.empty_like(q), torch.empty(rows, heads, length)
         sizes = (rows, length, heads, k.shape[2], width, width**-0.5)
         _call("attention", q, k, v, document_starts, out, log_sums, *sizes)
         ctx.save_for_backward(q, k, v, out, log_sums, document_starts)
@@ -199,18 +211,19 @@ def attention(
     document_starts: int32 [b, t], None where every row is one document; position i attends to
     document_starts[i] .. i. cu_seqlens: the same as `cu_seqlens_of`, on devices with flash attention.
     """
+    groups = q.shape[2] // k.shape[2]
+    if cu_seqlens is not None and q.dtype in (torch.bfloat16, torch.float16):
+        if groups > 1 and not VARLEN_TAKES_GROUPS:
+            k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+        return _varlen_attention(q, k, v, cu_seqlens)
     with torch.no_grad():
-        has_kernel = _has_kernel(q)
+        has_kernel = _has_kernel(q) and q.shape[-1] % 2 == 0
     if has_kernel:
         if document_starts is None:
             document_starts = torch.zeros(q.shape[:2], dtype=torch.int32)
         return Attention.apply(q.contiguous(), k.contiguous(), v.contiguous(), document_starts)
-    by_varlen = cu_seqlens is not None and q.dtype in (torch.bfloat16, torch.float16)
-    groups = q.shape[2] // k.shape[2]
-    if groups > 1 and not (by_varlen and VARLEN_TAKES_GROUPS):
+    if groups > 1:
         k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
-    if by_varlen and cu_seqlens is not None:
-        return _varlen_attention(q, k, v, cu_seqlens)
     mask = None
     if document_starts is not None:
         positions = torch.arange(q.shape[1], device=q.device)

@@ -111,7 +111,7 @@ class Llama(nn.Module):
         """[b, t, d] without a policy, else [b t, d] or this process's [b t / p, d]: no view of another
         tensor, after which FSDP2 could not hang its hooks."""
         table, group = local(self.tok_embeddings.weight), self.tensor_parallel
-        x = Embedding.apply(tokens if remat is None else tokens.flatten(), table, layout.cos.dtype, group)
+        x = Embedding.apply(tokens if remat is None else tokens.flatten(), table, layout.dtype, group)
         for layer in self.layers:
             x = layer(x, layout, cache, remat)
         if remat is None:

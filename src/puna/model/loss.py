@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
-from puna.model.block import add_weight_gradient, gradient_of
+from puna.model.block import add_weight_gradient, gradient_of, rounded
 from puna.model.kernels import to_device
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_scatter
 
-CHUNK_FLOATS = 1 << 24  # logits of 64 MB in float32 at once
+CHUNK_BYTES = 1 << 26  # of logits at once
 
 
 class HeadTargets(NamedTuple):
@@ -67,8 +67,9 @@ class HeadLoss(torch.autograd.Function):
         needs_gradient: bool,
         group: TensorParallelGroup | None,
     ) -> Tensor:
-        hidden, matrix = all_gather(hidden, group), weight.to(hidden.dtype)
-        rows, count = max(1, CHUNK_FLOATS // len(weight)), len(selected.targets)
+        hidden, matrix = all_gather(hidden, group), rounded(weight, hidden.dtype)
+        rows = max(1, CHUNK_BYTES // (hidden.element_size() * len(weight)))
+        count = len(selected.targets)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         dhidden = dweight = None
         if needs_gradient and ctx.needs_input_grad[0]:

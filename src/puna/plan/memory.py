@@ -3,7 +3,7 @@
 from puna.errors import UserError
 from puna.model.block import saved_floats
 from puna.model.config import LlamaConfig
-from puna.model.loss import CHUNK_FLOATS
+from puna.model.loss import CHUNK_BYTES
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.train.settings import TrainSettings
 
@@ -27,20 +27,24 @@ def tensor_bytes(
                             L d, what one block holds under `none`, d and 3 f, and new gradients of w1, w3
 
     for each of n tokens of a micro-batch, with `saved_floats` a layer; and at the head a new gradient of it,
-    which on GPUs waits for the embedding's where they are tied. Activations take 2 bytes on GPUs, else 4.
+    which on GPUs waits for the embedding's where they are tied. Activations take 2 bytes in bfloat16, else 4.
+    On processors bfloat16 adds 2 bytes for each weight of a matrix, which is rounded once a step, and for the
+    product that is added to the head's gradient.
     """
     tokens, d, f = settings.micro_batch(execution) * settings.sequence_length, config.dim, config.ffn_dim
     held, head = config.n_layers * saved_floats(config, execution.remat), config.vocab_size * d
-    width = 2 if execution.device == "cuda" and settings.precision == "bfloat16" else FLOAT
-    logits = min(tokens * config.vocab_size, max(CHUNK_FLOATS, config.vocab_size))
-    at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head
+    width = 2 if settings.precision == "bfloat16" else FLOAT
+    on_cpu = width < FLOAT and execution.device == "cpu"
+    rounded = width * config.matrix_parameters() if on_cpu else 0
+    logits = min(tokens * config.vocab_size, max(CHUNK_BYTES // width, config.vocab_size))
+    at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head + width * head * on_cpu
     new = 2 * d * f if execution.remat == "full" else 0
     again = saved_floats(config, "none") if execution.remat == "full" else 0
     if config.tie_embeddings and execution.device == "cuda":
         new += head
     in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * new
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
-    return FLOAT * (4 * config.parameters() - muon) + max(at_the_head, in_the_block)
+    return FLOAT * (4 * config.parameters() - muon) + rounded + max(at_the_head, in_the_block)
 
 
 def training_bytes(
@@ -60,7 +64,8 @@ def training_bytes(
     unused = 0.16 * tokens * config.n_layers * saved_floats(config, execution.remat)
     if execution.remat == "full":
         unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
-    return tensor_bytes(config, settings, execution) + PROCESS + int(FLOAT * unused)
+    width = 2 if settings.precision == "bfloat16" else FLOAT
+    return tensor_bytes(config, settings, execution) + PROCESS + int(width * unused)
 
 
 def check(config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings, available: int) -> None:

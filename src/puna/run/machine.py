@@ -11,7 +11,18 @@ from typing import Any
 
 from puna.errors import UserError
 
-MEMINFO, CONTROL_GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+CPUINFO, MEMINFO, CONTROL_GROUP = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+# Flags of Linux for instructions that multiply bfloat16, on x86 and ARM.
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+AMD = {0x17: "Zen 2", 0x19: "Zen 3", 0x1A: "Zen 5"}  # generations by family
+INTEL = {  # and by model, of family 6
+    0x4F: "Broadwell",
+    0x55: "Skylake",
+    0x6A: "Ice Lake",
+    0x8F: "Sapphire Rapids",
+    0xCF: "Emerald Rapids",
+    0xAD: "Granite Rapids",
+}
 
 
 def cores() -> int:
@@ -19,19 +30,67 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _cpuinfo() -> dict[str, str]:
+    """What Linux tells of the first processor; {} where it tells nothing."""
+    try:
+        first = CPUINFO.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def generation() -> str:
+    """The processor's generation, as in Zen 4; "" where family and model are not in the tables above.
+
+    The same family is Zen 1 to 2, and 3 to 4: those are told apart by what the later one has.
+    """
+    told = _cpuinfo()
+    family, model = (int(told.get(name) or 0) for name in ("cpu family", "model"))
+    flags = told.get("flags", "").split()
+    if told.get("vendor_id") == "GenuineIntel" and family == 6:
+        found = INTEL.get(model, "")
+        return "Cascade Lake" if found == "Skylake" and "avx512_vnni" in flags else found
+    if told.get("vendor_id") != "AuthenticAMD":
+        return ""
+    if family == 0x19 and "avx512f" in flags:
+        return "Zen 4"
+    return "Zen" if family == 0x17 and model < 0x30 else AMD.get(family, "")
+
+
+def processor() -> str:
+    """The processor's name, its generation and the widest units that it has for vectors and bfloat16."""
+    told = _cpuinfo()
+    name = told.get("model name") or platform.processor() or platform.machine()
+    flags = (told.get("flags") or told.get("Features") or "").split()
+    wide = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+    units = [unit for flag, unit in wide.items() if flag in flags]
+    if "avx512f" in flags:
+        units.remove("AVX2")
+    details = ", ".join([part for part in [generation()] if part] + units[::-1])
+    return f"{name} ({details})" if details else name
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has units for products in bfloat16."""
+    told = _cpuinfo()
+    flags = (told.get("flags") or told.get("Features") or "").split()
+    return any(flag in flags for flag in BFLOAT16_FLAGS)
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises UserError where products in this precision have no units on a processor."""
+    if precision == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
+        raise UserError(
+            f"train.precision is bfloat16, and this processor, {processor()}, has no units for it (AMX-BF16 "
+            "or AVX512-BF16), so it would be slower than float32; leave it out or set it to float32"
+        )
+
+
 def describe() -> dict[str, Any]:
     """Processor name, cores this process may use, memory in bytes."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = names[0] if names else name
     return {
-        "cpu": name,
+        "cpu": processor(),
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from puna.model.block import rounded_once
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
 from puna.train.parallel import Parallel
@@ -72,11 +73,12 @@ def loss_and_gradients(
     device = next(model.parameters()).device
     total = parallel.total(torch.tensor(batch.weight, dtype=torch.float64, device=device))
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for rows in batch.micro_batches(micro_batch):
-        summed, _ = objective(model, rows)
-        mean = summed / total
-        mean.backward()
-        loss += mean.detach()
+    with rounded_once():
+        for rows in batch.micro_batches(micro_batch):
+            summed, _ = objective(model, rows)
+            mean = summed / total
+            mean.backward()
+            loss += mean.detach()
     return parallel.total(loss).item()
 
 
@@ -86,7 +88,8 @@ def mean_loss(
 ) -> float:
     """Mean loss over a batch, without gradients, in nats per token."""
     loss, weight = torch.zeros((), dtype=torch.float64), 0.0
-    for rows in batch.micro_batches(micro_batch):
-        summed, counted = objective(model, rows)
-        loss, weight = loss + summed.cpu(), weight + counted
+    with rounded_once():
+        for rows in batch.micro_batches(micro_batch):
+            summed, counted = objective(model, rows)
+            loss, weight = loss + summed.cpu(), weight + counted
     return loss.item() / weight

@@ -116,6 +116,7 @@ def train(
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
+    machine.check_precision(settings.train.precision, context.execution.device)
     threads = torch.get_num_threads()
     shards, config, execution = inputs["tokens"], settings.model, context.execution
     torch.set_num_threads(execution.threads or threads)
