@@ -23,8 +23,8 @@ MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 KINDS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 _NAMES = {form.code: name for name, form in FORMATS.items()}
-# The largest vocabulary in use has 262,144 tokens and twice as many merges.
-MOST_STRINGS, MOST_NUMBERS, MOST_ENTRIES, LONGEST_STRING = 1_000_000, 4_000_000, 100_000, 4_000_000
+# Llama 3 has 128,256 tokens and 280,147 merges; the largest vocabulary in use has twice as many.
+MOST_STRINGS, MOST_NUMBERS, MOST_ENTRIES, LONGEST_STRING = 900_000, 4_000_000, 100_000, 4_000_000
 
 
 class Value(NamedTuple):
@@ -63,16 +63,19 @@ class _Reader:
         return value
 
     def string(self) -> str | bytes:
-        self.strings += 1
-        length = self.take("Q")
-        if length > LONGEST_STRING or length > len(self.raw) - self.at:
-            raise self.fail(f"a string of {length:,} bytes")
-        raw = self.raw[self.at : self.at + length]
-        self.at += length
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw
+        return self.list_of_strings(1)[0]
+
+    def list_of_strings(self, count: int) -> list[str | bytes]:
+        raw, at, size, found = self.raw, self.at, len(self.raw), []
+        for _ in range(count):
+            length = int.from_bytes(raw[at : at + 8], "little")
+            at += 8
+            if length > LONGEST_STRING or length > size - at:
+                raise self.fail(f"a string of {length:,} bytes")
+            found.append(_text(raw[at : at + length]))
+            at += length
+        self.at, self.strings = at, self.strings + count
+        return found
 
     def name(self) -> str:
         if not isinstance(name := self.string(), str) or len(name) > 1000:
@@ -91,7 +94,7 @@ class _Reader:
         if item == STRING:
             if count > min(MOST_STRINGS - self.strings, (len(self.raw) - self.at) // 8):
                 raise self.fail(f"{name} has {count:,} strings")
-            return Value(kind, [self.string() for _ in range(count)], item)
+            return Value(kind, self.list_of_strings(count), item)
         if item not in KINDS:
             raise self.fail(f"{name} is an array of the kind {item}; arrays hold numbers or strings")
         dtype = np.dtype("<" + KINDS[item])
@@ -115,6 +118,13 @@ class _Reader:
             raise self.fail(f"{name} has rows of {shape[0]} numbers in {_NAMES[code]}")
         size = math.prod(shape) // form.numbers * form.size
         return name, TensorInfo(shape[::-1], _NAMES[code], start, size)
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def read(path: Path) -> tuple[dict[str, Value], dict[str, TensorInfo]]:
