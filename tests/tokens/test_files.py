@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,9 +25,19 @@ SPECIAL = "</s> <|im_end|> <|eot_id|> \u00a0 \u3000\t\t\r\n\n   x   \U0001f999\U
 SPECIAL += " ñé e\u0301 12345 ١٢ Ⅷ ½"
 
 
+ALPHABETS = ["ab \n", "=-_ #", "0123456789 .", "éñüßçà ", "\u4e00\u4e8c\u4e09 ", "\U0001f999\U0001f468\u200d ",
+             "\t\r\n  x", "".join(map(chr, range(1, 0x250))), "aeiou tnsr"]  # fmt: skip
+
+
+def generated(count: int) -> list[str]:
+    chance = np.random.default_rng(0)
+    letters = [list(ALPHABETS[number % len(ALPHABETS)]) for number in range(count)]
+    return ["".join(chance.choice(some, chance.integers(0, 40))) for some in letters]
+
+
 @functools.cache
 def lines() -> list[str]:
-    """10,000 lines of the standard library, of many kinds."""
+    """10,000 lines of the standard library, of many kinds, and 900 generated texts."""
     found: list[str] = []
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
         try:
@@ -35,7 +46,7 @@ def lines() -> list[str]:
             continue
         if len(found) > 10_000:
             break
-    return [*found[:10_000], SPECIAL]
+    return [*found[:10_000], *generated(900), SPECIAL]
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -99,7 +110,7 @@ def test_some_of_the_whole_is_given_and_some_scored(small: Tokenizer, context: s
     assert [1, *small.encode(context)][: len(given_ids)] == given_ids
 
 
-def test_llama_goes_through_every_file_with_equal_ids(llama: Tokenizer, tmp_path: Path) -> None:
+def test_llama_goes_through_every_file_with_equal_ids(llama: Tokenizer, tmp_path: Path, data: Path) -> None:
     """tokenizer.model -> GGUF and tokenizer.json -> back; and what the library makes of the latter."""
     from transformers import AutoTokenizer
 
@@ -119,6 +130,10 @@ def test_llama_goes_through_every_file_with_equal_ids(llama: Tokenizer, tmp_path
         assert expected == [1, *ids], text
     assert theirs.decode(llama.encode(lines()[50])) == lines()[50]
     assert llama.encode(SPECIAL) == gguf.encode(SPECIAL) == folder.encode(SPECIAL)
+    cases = data / "models" / "llama-tokenizer" / "ggml-vocab-llama-spm.gguf.inp"
+    published = cases.with_suffix(".out").read_text().split("\n")
+    for text, ids in zip(cases.read_text().split("\n__ggml_vocab_test__\n"), published, strict=False):
+        assert gguf.encode(text) == folder.encode(text) == [int(token) for token in ids.split()]
 
 
 @given(st.lists(st.text("ab= \n12ñ\U0001f999", max_size=20)))
