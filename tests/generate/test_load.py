@@ -169,7 +169,6 @@ def test_transformers_computes_what_smollm2_does_here(tmp_path: Path) -> None:
     text = Path(tempfile.__file__).read_text()[:2000]
     ids = model.tokenizer.encode(text)
     assert tokenizer(text)["input_ids"] == ids and model.tokenizer.bos == []
-    assert AutoTokenizer.from_pretrained(smollm2().parent, gguf_file=smollm2().name)(text)["input_ids"] == ids
     read = torch.tensor([ids[:256]])
     with torch.inference_mode():
         ours, reference = model.model(read), theirs(read).logits
