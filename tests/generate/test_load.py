@@ -172,23 +172,27 @@ def test_transformers_computes_what_smollm2_does_here(tmp_path: Path) -> None:
     read = torch.tensor([ids[:256]])
     with torch.inference_mode():
         ours, reference = model.model(read), theirs(read).logits
-    assert read.shape == (1, 256) and (ours - reference).abs().max() < 1e-4
+        exact = model.model.double()(read)
+    # Transformers rounds rotary angles to float32: most of the difference is theirs.
+    assert read.shape == (1, 256) and exact.abs().max() > 30
+    assert (ours - exact).abs().max() < 1e-4 and (ours - reference).abs().max() < 2e-4
 
 
 PEAK = """
-import resource, sys, time
+import re, sys
 from pathlib import Path
 from puna.generate.load import load
 model = load(Path(sys.argv[1])).model
 weights = sum(parameter.nbytes for parameter in model.parameters())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, weights, time.process_time())
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(1024 * int(peak[1]), weights)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss in KiB")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_loading_takes_little_more_than_the_model(tmp_path: Path) -> None:
     load.save(load.load(smollm2()), tmp_path / "meta", "meta")
     for path in (smollm2(), tmp_path / "meta"):
         printed = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True)
-        peak, weights, _ = map(float, printed.stdout.split())
+        peak, weights = map(float, printed.stdout.split())
         assert weights > 500e6 and peak < 1.6 * weights + 300e6
