@@ -174,7 +174,7 @@ def test_transformers_computes_what_smollm2_does_here(tmp_path: Path) -> None:
         ours, reference = model.model(read), theirs(read).logits
         exact = model.model.double()(read)
     # Transformers rounds rotary angles to float32: most of the difference is theirs.
-    assert read.shape == (1, 256) and exact.abs().max() > 30
+    assert read.shape == (1, 256) and exact.abs().max() > 10
     assert (ours - exact).abs().max() < 1e-4 and (ours - reference).abs().max() < 2e-4
 
 
