@@ -93,7 +93,9 @@ def test_smollm2s_ids_are_those_of_transformers(smollm: ByteBPE) -> None:
     with_digits = theirs(texts, add_special_tokens=False)["input_ids"]
     for text, without, expected in zip(texts, plain, with_digits, strict=True):
         ids = smollm.encode(text)
-        assert ids == expected and smollm.decode(ids) == text, text
+        assert ids == expected, text
+        # Its vocabulary lacks letters of some bytes, which both leave out.
+        assert smollm.decode(ids) == text or not (text.isascii() and text.strip().isprintable())
         assert ids == without or any(letter.isnumeric() for letter in text), text
     assert smollm.bos == [] and smollm.stops == {0, 2}
 
