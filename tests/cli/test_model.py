@@ -102,3 +102,26 @@ def test_a_long_text_is_decoded_once_and_printed_in_whole_characters(
     cli.generate(run, "Once:", top_p=0.9)
     assert "".join(printed) == f"Once:\n{text}\n" and "\ufffd" not in "".join(printed)
     assert len(printed) > len(text) / 20 and characters < 5 * len(text)
+
+
+def test_a_run_is_exported_imported_and_generates_the_same(finished: Path, tmp_path: Path) -> None:
+    run = finished / "out" / "small"
+    arguments = ("The old llama", "--tokens", 5, "--seed", 7, "--json")
+    expected = puna("generate", run, *arguments).stdout
+    for form in ("hf", "gguf", "meta"):
+        told = json.loads(puna("export", form, run, tmp_path / form, "--json").stdout)
+        assert (told["from"], told["to"], told["begin token"], told["stop tokens"]) == (
+            "native",
+            form,
+            1,
+            [2],
+        )
+        assert "padding rows           0" in puna("import", tmp_path / form, tmp_path / f"from-{form}").stdout
+        assert puna("generate", tmp_path / f"from-{form}", *arguments).stdout == expected
+        assert puna("generate", tmp_path / form, *arguments).stdout == expected
+        assert "exists" in puna("export", form, run, tmp_path / form, code=2).stderr
+    refused = puna("export", "hf", run, tmp_path / "q", "--type", "Q8_0", code=2).stderr
+    assert "hf holds weights as F32, F16, BF16, not as Q8_0" in refused and not (tmp_path / "q").exists()
+    assert "no such file or folder" in puna("import", "/nope", tmp_path / "q", code=2).stderr
+    (tmp_path / "text").write_text("no model")
+    assert "holds no model" in puna("import", tmp_path / "text", tmp_path / "q", code=2).stderr

@@ -48,6 +48,14 @@ def test_a_row_ends_at_the_end_token(model: Llama) -> None:
     assert ended == [row[: row.index(end)] if end in row else row for row in free]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_rows_of_padding_are_never_drawn(model: Llama, temperature: float) -> None:
+    free = generate(model, PROMPTS, max_new_tokens=30, temperature=temperature)
+    assert max(map(max, free)) >= 30
+    bounded = generate(model, PROMPTS, max_new_tokens=30, temperature=temperature, vocab_size=30)
+    assert max(map(max, bounded)) < 30
+
+
 def test_prompts_that_do_not_fit_are_refused(model: Llama) -> None:
     with pytest.raises(UserError, match="prompt 2 is empty"):
         generate(model, [[1], []], max_new_tokens=1)

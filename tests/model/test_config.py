@@ -1,12 +1,15 @@
 """The table of sizes, against the paper and against models built of it."""
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from puna.errors import UserError
-from puna.model.config import SIZES, config
+from puna.model.config import SIZES, LlamaConfig, config
 from puna.model.llama import Llama
+from puna.run.artifact import fingerprint
 
 PAPER = {"7b": 6_738_415_616, "13b": 13_015_864_320, "33b": 32_528_943_616, "65b": 65_285_660_672}
 
@@ -77,3 +80,36 @@ def test_an_unknown_size_names_the_nearest() -> None:
 def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         config("tiny", 512, **change)
+
+
+def test_fields_that_came_later_change_no_fingerprint_where_they_are_not_set() -> None:
+    """Trainings of before are found again."""
+    assert fingerprint(config("tiny")) == "c127068f1d7e"
+    shape = config("tiny").model_dump()
+    assert fingerprint(LlamaConfig(**{**shape, "explicit_head_dim": 16})) == "c127068f1d7e"  # 64 / 4
+    changed = [{"explicit_head_dim": 8}, {"rope_scaling": {}}, {"rope_scaling": {"factor": 32.0}}]
+    prints = {fingerprint(LlamaConfig(**{**shape, **change})) for change in changed}
+    assert len(prints | {"c127068f1d7e"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"explicit_head_dim": 7}, "explicit_head_dim = 7 is odd"),
+        (
+            {"rope_scaling": {"low_freq_factor": 4}},
+            "high_freq_factor .* is not above",
+        ),
+        ({"rope_scaling": {"kind": "yarn"}}, "kind"),
+    ],
+)
+def test_heads_and_scalings_that_are_none(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        LlamaConfig(**{**config("tiny").model_dump(), **change})
+
+
+def test_parameters_with_heads_of_their_own_width_are_those_of_the_built_model() -> None:
+    shape = LlamaConfig(**{**config("260k").model_dump(), "explicit_head_dim": 24})
+    with torch.device("meta"):
+        built = sum(parameter.numel() for parameter in Llama(shape).parameters())
+    assert shape.parameters() == built and shape.q_dim == 8 * 24

@@ -48,3 +48,10 @@ RunArgument = Annotated[
         help="folder of a finished run, such as out/laptop", show_default=False, callback=existing_folder
     ),
 ]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="folder of a finished run, such as out/laptop; folder or file of weights, such as model.gguf",
+        show_default=False,
+    ),
+]

@@ -30,8 +30,10 @@ for panel, command in (
     (LOOK, run.verify),
     (LOOK, keys.keys),
     (USE, model.generate),
+    (USE, model.export),
 ):
     app.command(rich_help_panel=panel)(command)
+app.command("import", rich_help_panel=USE)(model.import_model)
 app.add_typer(corpus, name="corpus", rich_help_panel=MAKE)
 
 

@@ -1,17 +1,17 @@
-"""puna generate and trace: a run's model, and where its training batches come from."""
+"""puna generate, import, export and trace: a run's model, and where its training batches come from."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from puna.cli import output
-from puna.cli.arguments import JsonOption, RunArgument
+from puna.cli.arguments import JsonOption, ModelArgument, RunArgument
 from puna.errors import UserError
 
 
 def generate(
-    run: RunArgument,
+    run: ModelArgument,
     prompt: Annotated[str, typer.Argument(help="text to go on from")],
     tokens: Annotated[int, typer.Option(min=1, help="most new tokens")] = 100,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token")] = 0.8,
@@ -27,18 +27,16 @@ def generate(
     seed: Annotated[int, typer.Option(help="the same seed gives the same text")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a text with a run's model."""
+    """Continue a text with the model of a run, of a folder of weights or of a GGUF file."""
     from puna.generate import engine
-    from puna.model.weights import native
-    from puna.tokens.tokenizer import TextStream, load
+    from puna.generate.load import load
 
-    folder = _weights_folder(run)
-    model, tokenizer = native.load(folder), load(folder / "tokenizer.model")
-    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    model, tokenizer, *_ = load(_weights(run))
+    ids = [*tokenizer.bos, *tokenizer.encode(prompt)]
     context = model.config.max_seq_len
     if len(ids) >= context:
         raise UserError(f"the prompt has {len(ids)} tokens; the model reads {context}: give a shorter one")
-    stream = TextStream(tokenizer)
+    stream = tokenizer.stream()
     continuation: list[str] = []
 
     def show(text: str) -> None:
@@ -59,6 +57,7 @@ def generate(
         top_k=top_k,
         seed=seed,
         eos_id=tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
         on_token=show_token,
     )
     continuation.append(stream.end())
@@ -68,17 +67,76 @@ def generate(
         output.print_line({**result, "seed": seed, "temperature": temperature})
 
 
-def _weights_folder(run: Path) -> Path:
-    """The folder of a run's weights, or `run` itself where it is one of weights.
+def import_model(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of Meta's or Hugging Face's, a .gguf file, a llama2.c .bin")
+    ],
+    out: Annotated[Path, typer.Argument(help="folder to write; it must not exist")],
+    as_json: JsonOption = False,
+) -> None:
+    """Turn someone's LLaMA weights into a folder of ours, with their tokenizer."""
+    _convert(source, out, "native", "F32", as_json)
+
+
+def export(
+    form: Annotated[
+        Literal["hf", "gguf", "meta"],
+        typer.Argument(help="hf: for transformers and vLLM; gguf: for llama.cpp; meta: as Meta released"),
+    ],
+    source: ModelArgument,
+    out: Annotated[Path, typer.Argument(help="folder or .gguf file to write; it must not exist")],
+    kind: Annotated[
+        Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "as-read"],
+        typer.Option(
+            "--type", help="of the weights; Q8_0, Q4_1 for gguf alone; as-read: as the GGUF file has them"
+        ),
+    ] = "F32",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model for other programs, with its tokenizer and chat template."""
+    _convert(source, out, form, kind, as_json)
+
+
+def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> None:
+    from puna.generate import load
+
+    if out.exists():
+        raise UserError(f"{out} exists: name another place, or remove it")
+    loaded = load.load(_weights(source))
+    load.save(loaded, out, form, kind)
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    told = {
+        "from": loaded.origin.format,
+        "to": form,
+        "parameters": config.parameters(),
+        "tokens": tokenizer.vocab_size,
+        "padding rows": config.vocab_size - tokenizer.vocab_size,
+        "begin token": tokenizer.bos_id if tokenizer.adds_bos else None,
+        "stop tokens": sorted(loaded.stop_ids),
+        "chat template": loaded.chat_template is not None,
+    }
+    if as_json:
+        output.print_json(told)
+        return
+    for key, value in told.items():
+        print(f"{key:<22} {value:,}" if type(value) is int and value > 9999 else f"{key:<22} {value}")
+
+
+def _weights(run: Path) -> Path:
+    """The folder of a run's weights, or `run` itself where it is a folder or a file of weights.
 
     Every digest is taken again. Raises UserError where one is not that of the manifest; weights that other
     programs wrote have none.
     """
-    from puna.model.weights import native
+    from puna.generate.load import FORMATS
     from puna.report import summary
     from puna.run import artifact
 
-    bare = (run / native.PARAMS).is_file()
+    if not run.exists():
+        raise UserError(f"{run}: no such file or folder; name a run's folder, such as out/laptop")
+    if run.is_file():
+        return run
+    bare = any(recognises(run) for recognises, _ in FORMATS.values())
     folder = run if bare else summary.stage_folder(run, "train")
     if not bare or (folder / artifact.MANIFEST).is_file():
         artifact.load(folder).verify()

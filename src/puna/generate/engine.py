@@ -26,14 +26,16 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     eos_id: int | None = None,
+    vocab_size: int | None = None,
     on_token: Callable[[int, int], None] = lambda row, token: None,
 ) -> list[list[int]]:
     """Generate the tokens that follow each prompt, up to `eos_id`, without the prompt and `eos_id`.
 
     A row's tokens depend on its prompt, the seed and its row number alone, not on the other prompts. On a CPU
     it computes on the cores that other programs leave, and looks again while it runs.
-    on_token(row, token) is called for each new token. Raises UserError for an empty prompt and for one that
-    does not fit the model's context.
+    vocab_size: tokens from this one on are never drawn; default: the model's, which may hold rows that no
+    token of its tokenizer has. on_token(row, token) is called for each new token. Raises UserError for an
+    empty prompt and for one that does not fit the model's context.
     """
     longest = model.config.max_seq_len
     for number, prompt in enumerate(prompts):
@@ -62,6 +64,8 @@ def generate(
         running = set(range(len(prompts)))
         for turn in range(max_new_tokens):
             threads.choose()
+            if vocab_size is not None:
+                logits[:, vocab_size:] = -torch.inf
             chosen = sample(logits, temperature, top_p, top_k, generators)
             for row in sorted(running):
                 token = int(chosen[row])

@@ -34,12 +34,13 @@ on GPUs): they are rounded where they are multiplied, and their gradients come o
 and sequence parallelism (`tensor_parallel`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3
 n2 its heads and columns of all tokens.
 
-Shapes: b rows, t positions, n = b t tokens, d width, h heads, k heads of keys and values, e = d / h, f width
-of the SwiGLU.
+Shapes: b rows, t positions, n = b t tokens, d width, h heads, k heads of keys and values, e width of a head
+(d / h where no other is named), f width of the SwiGLU.
 """
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -49,7 +50,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from puna.model import kernels
-from puna.model.config import LlamaConfig
+from puna.model.config import LlamaConfig, RopeScaling
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, all_reduce, local, reduce_scatter
 
 T = TypeVar(
@@ -63,7 +64,8 @@ def saved_floats(config: LlamaConfig, policy: str = "llama") -> int:
     """Floats that a block saves per token for backward; llama: 6 d + 2 f + heads without grouped queries."""
     if policy == "full":
         return config.dim
-    saved = 4 * config.dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.ffn_dim + config.n_heads
+    heads = 2 * config.q_dim + 2 * config.n_kv_heads * config.head_dim  # q, out, k, v
+    saved = 2 * config.dim + heads + 2 * config.ffn_dim + config.n_heads
     return saved + (2 * config.dim if policy == "none" else 0)
 
 
@@ -181,12 +183,36 @@ class Norm(torch.autograd.Function):
         return dx if needs_dx else None, all_reduce(dweight, ctx.group) if needs_dweight else None, None, None
 
 
+def rotary_divisors(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """What Llama 3.1 divides rotary frequencies by, [e / 2]: high ones by 1, low ones by `factor`."""
+    wavelengths = 2 * math.pi / frequencies
+    waves = scaling.original_max_position_embeddings / wavelengths  # in a context of the first training
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((waves - low) / (high - low)).clamp(0, 1)
+    return 1 / ((1 - kept) / scaling.factor + kept)
+
+
+def rotary_frequencies(
+    head_dim: int,
+    theta: float,
+    scaling: RopeScaling | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """theta^(-2i / e), scaled where there is a scaling: radians a position, float64 [e / 2]."""
+    even = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
+    frequencies = theta ** (-even / head_dim)
+    return frequencies if scaling is None else frequencies / rotary_divisors(frequencies, scaling)
+
+
 def rotary_cos_sin(
-    positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype
+    positions: Tensor,
+    head_dim: int,
+    theta: float,
+    dtype: torch.dtype,
+    scaling: RopeScaling | None = None,
 ) -> tuple[Tensor, Tensor]:
     """cos and sin of position * theta^(-2i / e), each [*positions.shape, 1, e / 2]; angles in float64."""
-    even = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device)
-    frequencies = theta ** (-even / head_dim)
+    frequencies = rotary_frequencies(head_dim, theta, scaling, positions.device)
     angles = positions.double()[..., None, None] * frequencies
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -245,8 +271,9 @@ class AttentionLayout:
             self.positions = steps - document_starts
             self.document_starts = document_starts.int()
         # Rounded to bfloat16 they would be no rotation any more.
-        angles_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, config.rope_theta, angles_dtype)
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        theta, scaling = config.rope_theta, config.rope_scaling
+        self.cos, self.sin = rotary_cos_sin(self.positions, config.head_dim, theta, exact, scaling)
 
 
 class Attention(nn.Module):
@@ -255,10 +282,10 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         kv_dim = config.n_kv_heads * config.head_dim
-        self.wq = nn.Linear(config.dim, config.dim, bias=False)
+        self.wq = nn.Linear(config.dim, config.q_dim, bias=False)
         self.wk = nn.Linear(config.dim, kv_dim, bias=False)
         self.wv = nn.Linear(config.dim, kv_dim, bias=False)
-        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        self.wo = nn.Linear(config.q_dim, config.dim, bias=False)
 
 
 class FeedForward(nn.Module):

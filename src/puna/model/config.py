@@ -7,6 +7,32 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from puna.errors import UserError
 
+# Left out of a fingerprint where it is None, so that models without have the fingerprints they had before.
+IF_SET: dict[str, Any] = {"hashed": "if set"}
+
+
+class RopeScaling(BaseModel):
+    """Llama 3.1's change of rotary frequencies for long contexts; names are those of Hugging Face's config.
+
+    A frequency whose wave is longer than original_max_position_embeddings / low_freq_factor is divided by
+    factor, one whose wave is shorter than original_max_position_embeddings / high_freq_factor stays, and
+    between them the two are mixed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    factor: float = Field(8.0, ge=1)
+    low_freq_factor: float = Field(1.0, gt=0)
+    high_freq_factor: float = Field(4.0, gt=0)
+    original_max_position_embeddings: int = Field(8192, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RopeScaling":
+        if self.high_freq_factor <= self.low_freq_factor:
+            low, high = self.low_freq_factor, self.high_freq_factor
+            raise ValueError(f"high_freq_factor {high} is not above low_freq_factor {low}")
+        return self
+
 
 class LlamaConfig(BaseModel):
     """Everything that decides what the decoder computes. Names are those of Meta's release."""
@@ -25,25 +51,41 @@ class LlamaConfig(BaseModel):
     norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)
     tie_embeddings: bool = False
+    explicit_head_dim: int | None = Field(
+        None, ge=2, json_schema_extra=IF_SET, description="width of a head where it is not dim / n_heads"
+    )
+    rope_scaling: RopeScaling | None = Field(None, json_schema_extra=IF_SET)
 
     @property
     def head_dim(self) -> int:
-        return self.dim // self.n_heads
+        """Width of a head."""
+        return self.explicit_head_dim or self.dim // self.n_heads
+
+    @property
+    def q_dim(self) -> int:
+        """Width of all query heads together; dim where none is explicit."""
+        return self.n_heads * self.head_dim
 
     @model_validator(mode="before")
     @classmethod
     def _plain_attention(cls, values: Any) -> Any:
-        """Set n_kv_heads to n_heads where it is missing: every head has its own keys and values."""
+        """Set n_kv_heads to n_heads where it is missing: every head has its own keys and values. Forget a
+        head's width that is dim / n_heads: equal models have equal configs."""
         if isinstance(values, dict) and values.get("n_kv_heads") is None:
             values = {**values, "n_kv_heads": values.get("n_heads")}
+        if isinstance(values, dict) and (width := values.get("explicit_head_dim")) is not None:
+            dim, heads = values.get("dim"), values.get("n_heads")
+            if all(isinstance(value, int) for value in (width, dim, heads)) and width * heads == dim:
+                values = {**values, "explicit_head_dim": None}
         return values
 
     @model_validator(mode="after")
     def _divides(self) -> "LlamaConfig":
-        if self.dim % self.n_heads:
+        if self.explicit_head_dim is None and self.dim % self.n_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of n_heads {self.n_heads}")
         if self.head_dim % 2:
-            raise ValueError(f"dim / n_heads = {self.head_dim} is odd; rotary embedding turns pairs")
+            name = "explicit_head_dim" if self.explicit_head_dim else "dim / n_heads"
+            raise ValueError(f"{name} = {self.head_dim} is odd; rotary embedding turns pairs")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         return self
@@ -53,7 +95,7 @@ class LlamaConfig(BaseModel):
 
         The embedding, which is a look-up, and the norms do not count.
         """
-        attention = 2 * self.dim * self.dim + 2 * self.dim * self.n_kv_heads * self.head_dim
+        attention = 2 * self.dim * (self.q_dim + self.n_kv_heads * self.head_dim)
         return self.n_layers * (attention + 3 * self.dim * self.ffn_dim) + self.dim * self.vocab_size
 
     def parameters(self) -> int:
@@ -64,10 +106,10 @@ class LlamaConfig(BaseModel):
     def flops_per_token(self, sequence_length: int) -> float:
         """Floating-point operations to train on one token.
 
-        6 a matrix weight, and 6 dim per layer and position attended to, of which a causal sequence has
+        6 a matrix weight, and 6 q_dim per layer and position attended to, of which a causal sequence has
         (sequence_length + 1) / 2 on average, for scores and again for the weighted sum.
         """
-        attention = 12 * self.n_layers * self.dim * (sequence_length + 1) / 2
+        attention = 12 * self.n_layers * self.q_dim * (sequence_length + 1) / 2
         return 6.0 * self.matrix_parameters() + attention
 
 

@@ -27,10 +27,10 @@ def weight_shape(config: LlamaConfig, name: str) -> tuple[int, ...]:
     """
     kv_dim = config.n_kv_heads * config.head_dim
     in_layer = {
-        "attention.wq": (config.dim, config.dim),
+        "attention.wq": (config.q_dim, config.dim),
         "attention.wk": (kv_dim, config.dim),
         "attention.wv": (kv_dim, config.dim),
-        "attention.wo": (config.dim, config.dim),
+        "attention.wo": (config.dim, config.q_dim),
         "feed_forward.w1": (config.ffn_dim, config.dim),
         "feed_forward.w2": (config.dim, config.ffn_dim),
         "feed_forward.w3": (config.ffn_dim, config.dim),

@@ -31,7 +31,10 @@ def canonical(value: Any) -> Any:
     """`value` as plain JSON types in a fixed form. Raises TypeError for what cannot be hashed by its content
     (never guesses)."""
     if isinstance(value, BaseModel):
-        return {name: canonical(getattr(value, name)) for name in _hashed_fields(type(value))}
+        fields = {name: getattr(value, name) for name in _hashed_fields(type(value))}
+        return {
+            name: canonical(item) for name, item in fields.items() if item is not None or _always(value, name)
+        }
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -44,6 +47,12 @@ def canonical(value: Any) -> Any:
 def _hashed_fields(model: type[BaseModel]) -> list[str]:
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return [name for name, extra in extras.items() if not isinstance(extra, dict) or extra.get(HASHED, True)]
+
+
+def _always(value: BaseModel, name: str) -> bool:
+    """Whether a field is hashed where it is None, too: all but those that came later, marked "if set"."""
+    extra = type(value).model_fields[name].json_schema_extra
+    return not isinstance(extra, dict) or extra.get(HASHED) != "if set"
 
 
 def fingerprint(value: Any) -> str:

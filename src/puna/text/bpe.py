@@ -121,16 +121,16 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
     types: list[int] = []
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
-    for number, value in _fields(model_proto):
+    for number, value in fields(model_proto):
         if number == 1:
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             pieces.append(entry[1])
             scores.append(entry.get(2, 0.0))
             types.append(entry.get(3, NORMAL))
         elif number == 2:
-            trainer.update(_fields(value))
+            trainer.update(fields(value))
         elif number == 3:
-            normalizer.update(_fields(value))
+            normalizer.update(fields(value))
     model_type, suffix = trainer.get(3, 1), trainer.get(24, 0)
     charsmap, prefix = normalizer.get(2, b""), normalizer.get(3, 1)
     trimmed, escaped = normalizer.get(4, 1), normalizer.get(5, 1)
@@ -157,7 +157,7 @@ def _is_plain(piece: bytes) -> bool:
         return False
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+def fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Yield number and value (int, float or bytes) of each field of a protobuf message known to be valid."""
     at = 0
 

@@ -31,18 +31,32 @@ Array = np.ndarray[Any, Any]
 
 
 class Tokenizer:
-    """A SentencePiece model: LLaMA's own `tokenizer.model` or one trained by `train`."""
+    """A SentencePiece model: LLaMA's own `tokenizer.model` or one trained by `train`.
 
-    def __init__(self, model: bytes) -> None:
-        """Raises RuntimeError when the bytes are not a SentencePiece model; `load` names the file."""
+    It has the attributes and methods of `puna.tokens.text_tokenizer.TextTokenizer`.
+    """
+
+    def __init__(self, model: bytes, *, adds_bos: bool = True, stops: Iterable[int] = ()) -> None:
+        """Raises RuntimeError when the bytes are not a SentencePiece model; `load` names the file.
+
+        adds_bos: whether a text begins with the begin token. stops: what ends a text beside the end token.
+        """
         self._encoder = Encoder(model)
+        self.model = model
         self._processor = self._encoder.processor
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
+        self.adds_bos = adds_bos and self.bos_id >= 0
+        self.stops = frozenset(token for token in (self.eos_id, *stops) if 0 <= token < self.vocab_size)
         self._space_bytes = np.array(
             [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()], np.int32
         )
+
+    @property
+    def bos(self) -> list[int]:
+        """The ids before every text: the begin token, or none."""
+        return [self.bos_id] if self.adds_bos else []
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without begin and end tokens."""
@@ -88,6 +102,10 @@ class Tokenizer:
         if not self._processor.is_byte(token):
             return b""
         return bytes([int(self._processor.id_to_piece(token)[3:5], 16)])
+
+    def stream(self) -> "TextStream":
+        """A new stream of ids to text."""
+        return TextStream(self)
 
 
 class TextStream:

@@ -6,18 +6,21 @@ and then 1, 3, 5, ...
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.weights.native import fill
+from puna.model.weights import safetensors_file
+from puna.model.weights.source import Entry, Source, config_of, read_json, require
 
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _LAYER = {
     "attention.wq": "self_attn.q_proj",
     "attention.wk": "self_attn.k_proj",
@@ -30,6 +33,7 @@ _LAYER = {
     "ffn_norm": "post_attention_layernorm",
 }
 _TOP = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
+_OURS = {theirs: ours for ours, theirs in (_LAYER | _TOP).items()}
 _KEYS = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -40,7 +44,29 @@ _KEYS = {
     "max_seq_len": "max_position_embeddings",
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
+    "explicit_head_dim": "head_dim",
 }
+_ALLOWED = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "partial_rotary_factor": 1.0,
+    "is_encoder_decoder": False,
+}
+# What changes nothing of what the decoder computes, or is said elsewhere, too.
+_HARMLESS = {
+    "torch_dtype", "dtype", "transformers_version", "use_cache", "bos_token_id", "eos_token_id",
+    "pad_token_id", "unk_token_id", "initializer_range", "pretraining_tp", "attention_dropout", "rope_theta",
+    "rope_scaling", "rope_parameters", "_name_or_path", "is_llama_config", "transformers.js_config",
+    "unsloth_version", "unsloth_fixed", "return_dict", "chunk_size_feed_forward", "id2label", "label2id",
+    "max_length", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
+    "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty", "problem_type",
+    "max_sequence_length",
+}  # fmt: skip
+_ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+_COMPUTED = ".self_attn.rotary_emb.inv_freq"  # old folders hold what is computed from the config
 
 
 def their_name(name: str) -> str:
@@ -52,8 +78,18 @@ def their_name(name: str) -> str:
     return f"model.layers.{layer}.{_LAYER[module]}.weight"
 
 
-def _reorder(weight: Tensor, heads: int, to_theirs: bool) -> Tensor:
-    """Return wq or wk [heads * e, d] with its rows in the other order."""
+def _our_name(name: str) -> str | None:
+    """The other way; None for a name that has none of ours."""
+    stem, _, kind = name.rpartition(".")
+    start, _, rest = stem.removeprefix("model.layers.").partition(".")
+    ours = _OURS.get(rest if stem.startswith("model.layers.") else stem)
+    if ours is None or kind != "weight":
+        return None
+    return f"layers.{start}.{ours}.weight" if ours in _LAYER else f"{ours}.weight"
+
+
+def reorder_rows(weight: Tensor, heads: int, to_theirs: bool) -> Tensor:
+    """Return wq or wk [heads * e, d] with its rows in the other order: neighbours to halves, or back."""
     halves = (-1, 2) if to_theirs else (2, -1)
     return weight.unflatten(0, (heads, *halves)).transpose(1, 2).flatten(0, 2)
 
@@ -64,67 +100,136 @@ def _heads(config: LlamaConfig, name: str) -> int | None:
     return config.n_kv_heads if name.endswith("wk.weight") else None
 
 
-def export(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (config.json, state dict) as transformers reads them."""
+def export(model: Llama, dtype: torch.dtype | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return (config.json, state dict) as transformers reads them. dtype: of weights; default: as it is."""
     config = model.config
     described: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
-    described |= {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_act": "silu",
-        "attention_bias": False,
+    described |= _ALLOWED | {
         "rope_theta": config.rope_theta,
         "head_dim": config.head_dim,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
+    del described["partial_rotary_factor"], described["is_encoder_decoder"]
+    if config.rope_scaling is not None:
+        described["rope_scaling"] = {"rope_type": "llama3", **config.rope_scaling.model_dump()}
     tensors = {}
     for name, parameter in model.named_parameters():
         heads = _heads(config, name)
-        weight = parameter.detach()
-        tensors[their_name(name)] = (_reorder(weight, heads, True) if heads else weight).contiguous()
+        weight = parameter.detach().to(dtype or parameter.dtype)
+        tensors[their_name(name)] = (reorder_rows(weight, heads, True) if heads else weight).contiguous()
     return described, tensors
 
 
-def convert(
-    described: dict[str, Any], tensors: dict[str, Tensor], where: str, dtype: torch.dtype, device: str = "cpu"
-) -> Llama:
-    """Build a model from transformers' config and state dict.
-
-    Raises UserError for an architecture that is not supported, and for weights that do not fit the config.
-    """
-    scaling = described.get("rope_scaling") or described.get("rope_parameters") or {}
-    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
-        raise UserError(f"{where}: rope scaling {scaling} is not supported")
-    if described.get("model_type") != "llama" or described.get("attention_bias") or described.get("mlp_bias"):
-        raise UserError(f"{where}: only LLaMA models without biases can be read")
+def read_config(described: Mapping[str, Any], where: str) -> LlamaConfig:
+    """The model's shape by transformers' config. Raises UserError for what is not supported, by its name."""
+    if described.get("model_type") != "llama":
+        raise UserError(
+            f"{where}: model_type = {described.get('model_type')!r:.100}; only 'llama' is supported"
+        )
+    require(described, _ALLOWED, {*_KEYS.values(), *_HARMLESS}, where)
     values = {ours: described[theirs] for ours, theirs in _KEYS.items() if theirs in described}
-    values["rope_theta"] = described.get("rope_theta") or scaling.get("rope_theta") or 10_000.0
-    config = LlamaConfig.model_validate(values)
-    with torch.device("meta"):
-        names = [name for name, _ in Llama(config).named_parameters()]
-    ours = {}
-    for name in names:
-        if (weight := tensors.get(their_name(name))) is not None:
-            heads = _heads(config, name)
-            ours[name] = _reorder(weight, heads, False) if heads else weight
-    return fill(config, ours, where, device, dtype)
+    values = {name: value for name, value in values.items() if value is not None}
+    if missing := [_KEYS[name] for name in ("dim", "n_layers", "n_heads", "ffn_dim", "vocab_size")
+                   if name not in values]:  # fmt: skip
+        raise UserError(f"{where}: {', '.join(missing)} missing")
+    rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError(f"{where}: rope_scaling = {rope!r:.100} is no table of settings")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    require(rope, {"partial_rotary_factor": 1.0}, known | set(_ROPE if kind == "llama3" else ()), where)
+    if kind == "llama3":
+        if missing := [name for name in _ROPE if name not in rope]:
+            raise UserError(f"{where}: rope_scaling of type llama3 lacks {', '.join(missing)}")
+        values["rope_scaling"] = {name: rope[name] for name in _ROPE}
+    elif kind != "default":
+        raise UserError(f"{where}: rope scaling of type {kind!r:.40} is not supported; llama3 is")
+    values["rope_theta"] = rope.get("rope_theta") or described.get("rope_theta") or 10_000.0
+    return config_of(values, where)
 
 
-def save(model: Llama, folder: Path) -> None:
-    """Write config.json and model.safetensors for transformers, vLLM and others."""
+def weights_of(config: LlamaConfig, theirs: Mapping[str, Entry], where: str) -> dict[str, Entry]:
+    """Their tensors under our names, rows of wq and wk in our order. Raises UserError for unknown ones."""
+    ours: dict[str, Entry] = {}
+    for name, entry in theirs.items():
+        if name.endswith(_COMPUTED):
+            continue
+        if (known := _our_name(name)) is None:
+            raise UserError(f"{where}: {name[:200]} is not known: it is no weight of a LLaMA model")
+        heads = _heads(config, known)
+        ours[known] = entry if heads is None else _reordered(entry, heads)
+    if config.tie_embeddings and (head := ours.pop("output.weight", None)) is not None:
+        table = ours.get("tok_embeddings.weight")
+        if table is None or head.shape != table.shape or not torch.equal(head.read(), table.read()):
+            raise UserError(
+                f"{where}: lm_head.weight is another than model.embed_tokens.weight, "
+                "but the config says that they are tied (tie_word_embeddings)"
+            )
+    return ours
+
+
+def _reordered(entry: Entry, heads: int) -> Entry:
+    return Entry(entry.shape, lambda: reorder_rows(entry.read(), heads, False))
+
+
+def recognises(path: Path) -> bool:
+    return (path / CONFIG).is_file()
+
+
+def read(folder: Path) -> Source:
+    """Read the headers of a folder of safetensors files, one or several. Raises UserError."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no Hugging Face model: {CONFIG} is missing")
+    config = read_config(read_json(folder / CONFIG), str(folder / CONFIG))
+    tensors: dict[str, Entry] = {}
+    for file, promised in _files(folder).items():
+        found = safetensors_file.entries(file)
+        if problem := next((name for name in promised if name not in found), None):
+            raise UserError(f"{file}: {problem[:200]} is missing, which {INDEX} says is there")
+        if problem := next((name for name in found if name in tensors), None):
+            raise UserError(f"{file}: {problem[:200]} is in another file, too")
+        tensors |= found
+    return Source("hf", folder, config, weights_of(config, tensors, str(folder)))
+
+
+def _files(folder: Path) -> dict[Path, list[str]]:
+    """The files of a folder's weights, each with the tensors that an index promises of it."""
+    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        places = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+            raise UserError(f"{folder / INDEX}: weight_map is no table of files")
+        files: dict[Path, list[str]] = {}
+        for name, place in places.items():
+            if Path(place).name != place or "\0" in place:
+                raise UserError(f"{folder / INDEX}: {place!r:.100} is no file of this folder")
+            if (folder / place) not in files and not (folder / place).is_file():
+                raise UserError(f"{folder}: {place} is missing, which {INDEX} names")
+            files.setdefault(folder / place, []).append(name)
+        return files
+    single = folder / WEIGHTS
+    found = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if not found:
+        pickled = " (only pickled ones; save them as safetensors)" if any(folder.glob("*.bin")) else ""
+        raise UserError(f"{folder} holds no Hugging Face model: *.safetensors is missing{pickled}")
+    return {file: [] for file in found}
+
+
+def save(
+    model: Llama, folder: Path, dtype: torch.dtype | None = None, special: Mapping[str, Any] | None = None
+) -> None:
+    """Write config.json and model.safetensors for transformers, vLLM and others.
+
+    special: ids of the tokenizer's tokens, as `bos_token_id`; default: LLaMA's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    described, tensors = export(model)
+    described, tensors = export(model, dtype)
+    described |= special or {}
     described["torch_dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
     """Read a folder of safetensors files, one or several."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files or not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no Hugging Face model: config.json or *.safetensors is missing")
-    described = json.loads((folder / "config.json").read_bytes())
-    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    return convert(described, tensors, str(folder), dtype, device)
+    return read(folder).build(device, dtype)

@@ -1,6 +1,5 @@
 """Checkpoints and tokenizers of llama2.c (its first file format, without a magic number)."""
 
-import itertools
 import math
 import struct
 from pathlib import Path
@@ -9,116 +8,90 @@ import numpy as np
 import torch
 
 from puna.errors import UserError
-from puna.model.config import LlamaConfig
+from puna.model.initial_weights import weight_shape
 from puna.model.llama import Llama
-from puna.model.weights.native import fill
+from puna.model.weights.safetensors_file import read_bytes
+from puna.model.weights.source import IN_LAYER, Entry, Source, config_of
 
 HEADER_BYTES = 28
+LARGEST_TOKENIZER = 16_000_000
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
-    """Read a checkpoint: seven int32, then float32 weights.
+def recognises(path: Path) -> bool:
+    return path.suffix == ".bin" and path.is_file()
+
+
+def read(path: Path) -> Source:
+    """Read a checkpoint's header: seven int32, behind which stand float32 weights.
 
     The int32 are dim, ffn_dim, layers, heads, kv heads, vocabulary and context. A negative vocabulary says
     that the head is a matrix of its own. Raises UserError when the file's size does not fit its header.
     """
-    raw = path.read_bytes()
-    if len(raw) < HEADER_BYTES:
-        raise UserError(f"{path} is no llama2.c checkpoint: {len(raw)} bytes")
-    header = struct.unpack("<7i", raw[:HEADER_BYTES])
-    dim, ffn_dim, layers, heads, kv_heads, vocabulary, context = header
+    size = path.stat().st_size
+    if size < HEADER_BYTES:
+        raise UserError(f"{path} is no llama2.c checkpoint: {size} bytes")
+    header = struct.unpack("<7i", read_bytes(path, 0, HEADER_BYTES))
+    names = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
+    values = dict(zip(names, header, strict=True)) | {"norm_eps": 1e-5}
+    values |= {"tie_embeddings": header[5] > 0, "vocab_size": abs(header[5])}
     try:
-        config = LlamaConfig(
-            dim=dim,
-            n_layers=layers,
-            n_heads=heads,
-            n_kv_heads=kv_heads,
-            ffn_dim=ffn_dim,
-            vocab_size=abs(vocabulary),
-            max_seq_len=context,
-            norm_eps=1e-5,
-            tie_embeddings=vocabulary > 0,
-        )
-    except ValueError as error:
+        config = config_of(values, str(path))
+    except UserError as error:
         raise UserError(
             f"{path} is no llama2.c checkpoint: its header {header} is no model's shape"
         ) from error
-    kv_dim = kv_heads * config.head_dim
-    shapes = {
-        "attention_norm": (dim,),
-        "attention.wq": (dim, dim),
-        "attention.wk": (kv_dim, dim),
-        "attention.wv": (kv_dim, dim),
-        "attention.wo": (dim, dim),
-        "ffn_norm": (dim,),
-        "feed_forward.w1": (ffn_dim, dim),
-        "feed_forward.w2": (dim, ffn_dim),
-        "feed_forward.w3": (ffn_dim, dim),
-    }
-    rotary = context * config.head_dim  # tables of cos and sin, which we compute
+    rotary = config.max_seq_len * config.head_dim  # tables of cos and sin, which we compute
     expected = HEADER_BYTES + 4 * (config.parameters() + rotary)
-    if len(raw) != expected:
-        raise UserError(f"{path} has {len(raw)} bytes, its header asks for {expected}")
-    values = torch.from_numpy(np.frombuffer(raw, "<f4", offset=HEADER_BYTES).copy())
-    embedding = config.vocab_size * dim
-    head = 0 if config.tie_embeddings else embedding
-    stacked = [layers * math.prod(shape) for shape in shapes.values()]
-    table, *stacks, norm, _, output = values.split([embedding, *stacked, dim, rotary, head])
-    tensors = {"tok_embeddings.weight": table.view(-1, dim), "norm.weight": norm}
-    if head:
-        tensors["output.weight"] = output.view(-1, dim)
-    for (name, shape), stack in zip(shapes.items(), stacks, strict=True):
-        for number, weight in enumerate(stack.view(layers, *shape)):
-            tensors[f"layers.{number}.{name}.weight"] = weight
-    return fill(config, tensors, str(path), "cpu", dtype)
+    if size != expected:
+        raise UserError(f"{path} has {size} bytes, its header asks for {expected}")
+    weights: dict[str, Entry] = {}
+    offset = HEADER_BYTES
+
+    def place(name: str) -> None:
+        nonlocal offset
+        shape = weight_shape(config, name)
+        weights[name] = _entry(path, offset, shape)
+        offset += 4 * math.prod(shape)
+
+    place("tok_embeddings.weight")
+    for name in IN_LAYER:
+        for layer in range(config.n_layers):
+            place(f"layers.{layer}.{name}.weight")
+    place("norm.weight")
+    offset += 4 * rotary
+    if not config.tie_embeddings:
+        place("output.weight")
+    return Source("llama2c", path, config, weights)
 
 
-class Tokenizer:
-    """A llama2.c tokenizer.bin: pieces with scores; characters are merged by the best score."""
+def _entry(path: Path, offset: int, shape: tuple[int, ...]) -> Entry:
+    def read() -> torch.Tensor:
+        values = np.frombuffer(read_bytes(path, offset, 4 * math.prod(shape)), "<f4")
+        return torch.from_numpy(values).view(shape)
 
-    def __init__(self, path: Path, vocab_size: int) -> None:
-        raw = path.read_bytes()
-        offset = 4
-        self.pieces: list[bytes] = []
-        self.scores: list[float] = []
+    return Entry(shape, read)
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
+    """Read a checkpoint. Raises UserError when the file's size does not fit its header."""
+    return read(path).build(dtype=dtype)
+
+
+def pieces(path: Path, vocab_size: int) -> list[tuple[str, float]]:
+    """(text, score) of each token of a tokenizer.bin, which has as many as the model's vocabulary.
+
+    Raises UserError for a file of another length, and for pieces that are not UTF-8.
+    """
+    raw, offset, found = path.read_bytes() if path.stat().st_size < LARGEST_TOKENIZER else b"", 4, []
+    try:
         for _ in range(vocab_size):
             score, size = struct.unpack_from("<fi", raw, offset)
-            self.pieces.append(raw[offset + 8 : offset + 8 + size])
-            self.scores.append(score)
+            if not 0 <= size <= len(raw) - offset - 8:
+                raise ValueError(f"a piece of {size} bytes at byte {offset}")
+            found.append((raw[offset + 8 : offset + 8 + size].decode(), score))
             offset += 8 + size
-        self._ids = {piece: number for number, piece in reversed(list(enumerate(self.pieces)))}
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, the begin token (1) first.
-
-        Characters without a piece become their bytes (ids 3 to 258).
-        """
-        ids = [1]
-        for character in (" " + text) if text else "":
-            token = self._ids.get(character.encode())
-            ids += [token] if token is not None else [byte + 3 for byte in character.encode()]
-        while merges := self._merges(ids):
-            _, place, merged = max(merges)
-            ids[-place : -place + 2] = [merged]
-        return ids
-
-    def _merges(self, ids: list[int]) -> list[tuple[float, int, int]]:
-        """(score, minus the index of the left token, merged token) of each pair that has a piece."""
-        merges = []
-        for index, (left, right) in enumerate(itertools.pairwise(ids)):
-            merged = self._ids.get(self.pieces[left] + self.pieces[right])
-            if merged is not None:
-                merges.append((self.scores[merged], -index, merged))
-        return merges
-
-    def decode(self, ids: list[int]) -> str:
-        """Text of token ids, without the space before the first piece."""
-        out = b""
-        for previous, token in zip([0, *ids], ids, strict=False):
-            piece = self.pieces[token]
-            if token in (1, 2):
-                continue
-            if previous == 1 and piece.startswith(b" "):
-                piece = piece[1:]
-            out += bytes([int(piece[3:5], 16)]) if len(piece) == 6 and piece.startswith(b"<0x") else piece
-        return out.decode("utf-8", "replace")
+    except (struct.error, ValueError) as error:
+        raise UserError(f"{path} is no llama2.c tokenizer of {vocab_size} pieces: {error}") from error
+    if offset != len(raw):
+        raise UserError(f"{path} is no llama2.c tokenizer of {vocab_size} pieces: it holds more")
+    return found

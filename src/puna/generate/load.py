@@ -1,0 +1,135 @@
+"""Models of any format: weights, tokenizer, chat template and where they come from, and out again.
+
+model, tokenizer, chat_template, stop_ids, origin = load(Path("SmolLM2.gguf"))
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from puna.errors import UserError
+from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
+from puna.model.weights import gguf, hf, llama2c, meta, native
+from puna.model.weights.source import Source
+from puna.tokens import files
+from puna.tokens.text_tokenizer import TextTokenizer
+
+# Every adapter: what it is called, whether a path is its own, and how it is read. A new one is a line here.
+FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
+    "native": (native.recognises, native.read),
+    "hf": (hf.recognises, hf.read),
+    "meta": (meta.recognises, meta.read),
+    "gguf": (gguf.recognises, gguf.read),
+    "llama2c": (llama2c.recognises, llama2c.read),
+}
+WRITTEN = ("native", "hf", "gguf", "meta")
+
+
+class Origin(NamedTuple):
+    """Where a model comes from. metadata, types: of a GGUF file, as its adapter keeps them."""
+
+    format: str
+    path: Path
+    metadata: Mapping[str, Any]
+    types: Mapping[str, str]
+
+
+class Loaded(NamedTuple):
+    """A model that can be asked. stop_ids: tokens that end what it writes. Rows of the vocabulary behind the
+    tokenizer's last token are padding: a sampler must draw from the first `tokenizer.vocab_size` alone."""
+
+    model: Llama
+    tokenizer: TextTokenizer
+    chat_template: str | None
+    stop_ids: frozenset[int]
+    origin: Origin
+
+
+def open_source(path: Path) -> Source:
+    """Find the adapter of a path and read its headers. Raises UserError where there is none."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    for recognises, read in FORMATS.values():
+        if recognises(path):
+            return read(path)
+    raise UserError(
+        f"{path} holds no model: neither params.json with model.safetensors or consolidated.*.pth, nor "
+        "config.json with *.safetensors, nor is it a .gguf file or a llama2.c .bin"
+    )
+
+
+def load(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+    """Read a model with its tokenizer. Raises UserError for what is missing, damaged or not supported."""
+    source = open_source(path)
+    tokenizer, template = _tokenizer(source)
+    if tokenizer is None:
+        raise UserError(f"{path} holds weights but no tokenizer that is known here")
+    _check(tokenizer, source.config, path)
+    model = source.build(device, dtype)
+    origin = Origin(source.format, path, source.metadata, source.types)
+    return Loaded(model, tokenizer, template, tokenizer.stops, origin)
+
+
+def _tokenizer(source: Source) -> tuple[TextTokenizer | None, str | None]:
+    if source.format == "gguf":
+        plain = {name: value.data for name, value in source.metadata.items()}
+        return files.from_gguf(plain, str(source.path))
+    if source.format == "llama2c":
+        path = source.path.with_name("tokenizer.bin")
+        if not path.is_file():
+            return None, None
+        return files.of_llama2c(path, llama2c.pieces(path, source.config.vocab_size)), None
+    return files.from_folder(source.path)
+
+
+def _check(tokenizer: TextTokenizer, config: LlamaConfig, path: Path) -> None:
+    """Raises UserError where the tokenizer has tokens that the model has no rows for."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size} rows; "
+            "they do not belong together"
+        )
+
+
+def save(loaded: Loaded, path: Path, form: str, kind: str = "F32") -> None:
+    """Write a model with its tokenizer in a format of WRITTEN: a folder, or the file `path` for gguf.
+
+    kind: of the weights: F32, F16 or BF16, for gguf also Q8_0 and Q4_1, and "as-read", the types and the
+    metadata of the GGUF file that it comes from. Raises UserError for what does not go together, and where
+    `path` exists.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists: name another place, or remove it")
+    model, tokenizer, template, _, origin = loaded
+    if form == "gguf":
+        if kind == "as-read":
+            if not origin.types:
+                raise UserError(f"{origin.path} is no GGUF file: name a type, such as F16")
+            gguf.save(model, path, metadata=origin.metadata, types=origin.types)
+            return
+        told = files.to_gguf(tokenizer, template, model.config.vocab_size)
+        named = {"general.name": path.stem} if "general.name" not in origin.metadata else {}
+        kept = {
+            name: value for name, value in origin.metadata.items()
+            if name.startswith("general.") and name not in ("general.file_type", "general.alignment",
+                                                            "general.quantization_version")
+        }  # fmt: skip
+        gguf.save(model, path, kind, kept | named | told)
+        return
+    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    if kind not in dtypes:
+        raise UserError(f"{form} holds weights as {', '.join(dtypes)}, not as {kind}")
+    if form == "hf":
+        special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        told = {name: token if token >= 0 else None for name, token in special.items()}
+        hf.save(model, path, dtypes[kind], told)
+    elif form == "meta":
+        meta.save(model, path, dtype=dtypes[kind])
+    elif form == "native":
+        native.save(model, path, dtypes[kind])
+    else:
+        raise UserError(f"no format is called {form}; there are {', '.join(WRITTEN)}")
+    files.to_folder(tokenizer, path, template, model.config.max_seq_len)

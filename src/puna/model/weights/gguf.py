@@ -1,0 +1,212 @@
+"""GGUF files of models, in and out. llama.cpp rotates neighbours, as we do: rows of wq and wk stay."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from puna.errors import UserError
+from puna.model.block import rotary_divisors, rotary_frequencies
+from puna.model.config import LlamaConfig, RopeScaling
+from puna.model.llama import Llama
+from puna.model.weights import gguf_file
+from puna.model.weights.gguf_blocks import FORMATS, dequantise, quantise
+from puna.model.weights.gguf_file import TensorInfo
+from puna.model.weights.safetensors_file import read_bytes
+from puna.model.weights.source import Entry, Source, config_of, require
+
+_LAYER = {
+    "attention_norm": "attn_norm",
+    "attention.wq": "attn_q",
+    "attention.wk": "attn_k",
+    "attention.wv": "attn_v",
+    "attention.wo": "attn_output",
+    "ffn_norm": "ffn_norm",
+    "feed_forward.w1": "ffn_gate",
+    "feed_forward.w2": "ffn_down",
+    "feed_forward.w3": "ffn_up",
+}
+_TOP = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
+_OURS = {theirs: ours for ours, theirs in (_LAYER | _TOP).items()}
+_KEYS = {
+    "dim": "llama.embedding_length",
+    "n_layers": "llama.block_count",
+    "n_heads": "llama.attention.head_count",
+    "n_kv_heads": "llama.attention.head_count_kv",
+    "ffn_dim": "llama.feed_forward_length",
+    "max_seq_len": "llama.context_length",
+    "norm_eps": "llama.attention.layer_norm_rms_epsilon",
+    "rope_theta": "llama.rope.freq_base",
+    "explicit_head_dim": "llama.attention.key_length",
+}
+_REQUIRED = ("dim", "n_layers", "n_heads", "ffn_dim", "max_seq_len", "norm_eps")
+_ALLOWED = {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 1.0}
+_HARMLESS = {"llama.vocab_size", "llama.rope.dimension_count", "llama.attention.value_length",
+             "llama.tensor_data_layout"}  # fmt: skip
+_SCALING, _DIVISORS = "puna.rope_scaling", "rope_freqs.weight"
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32}  # llama.cpp's
+
+
+def their_name(name: str) -> str:
+    """Translate `layers.3.attention.wq.weight` to `blk.3.attn_q.weight`, for example."""
+    stem = name.removesuffix(".weight")
+    if stem in _TOP:
+        return _TOP[stem] + ".weight"
+    _, layer, module = stem.split(".", 2)
+    return f"blk.{layer}.{_LAYER[module]}.weight"
+
+
+def _our_name(name: str, where: str) -> str:
+    stem, _, kind = name.rpartition(".")
+    layer, _, rest = stem.removeprefix("blk.").partition(".")
+    ours = _OURS.get(rest if stem.startswith("blk.") else stem)
+    if ours is None or kind != "weight":
+        raise UserError(f"{where}: the tensor {name} is not known: it is no weight of a LLaMA model")
+    return f"layers.{layer}.{ours}.weight" if ours in _LAYER else f"{ours}.weight"
+
+
+def recognises(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == gguf_file.MAGIC
+
+
+def read(path: Path) -> Source:
+    """Read the metadata and the list of tensors. Raises UserError for what is not supported, by its name."""
+    metadata, tensors = gguf_file.read(path)
+    where, plain = str(path), {name: value.data for name, value in metadata.items()}
+    if (architecture := plain.get("general.architecture")) != "llama":
+        raise UserError(f"{where}: general.architecture = {architecture!r:.40}; only 'llama' is supported")
+    if plain.get("split.count", 1) != 1:
+        raise UserError(f"{where} is one of {plain['split.count']} files: join them with llama-gguf-split")
+    config = _config(plain, tensors, path)
+    weights, types = {}, {}
+    for name, info in tensors.items():
+        if name != _DIVISORS:
+            ours = _our_name(name, where)
+            weights[ours], types[ours] = Entry(info.shape, _reader(path, info)), info.type
+    return Source("gguf", path, config, weights, metadata, types)
+
+
+def _reader(path: Path, info: TensorInfo) -> Any:
+    def read() -> torch.Tensor:
+        numbers = dequantise(read_bytes(path, info.start, info.size), info.type)
+        return torch.from_numpy(numbers).view(info.shape)
+
+    return read
+
+
+def _config(plain: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path) -> LlamaConfig:
+    where = str(path)
+    described = {name: item for name, item in plain.items() if name.startswith("llama.")}
+    require(described, _ALLOWED, {*_KEYS.values(), *_HARMLESS}, where)
+    if missing := [_KEYS[name] for name in _REQUIRED if _KEYS[name] not in plain]:
+        raise UserError(f"{where}: {', '.join(missing)} missing")
+    for name, item in described.items():
+        if not isinstance(item, int | float | str):
+            raise UserError(f"{where}: {name} has a value for each layer, which is not supported")
+    if "token_embd.weight" not in tensors:
+        raise UserError(f"{where}: the tensor token_embd.weight is missing")
+    values = {ours: plain[theirs] for ours, theirs in _KEYS.items() if theirs in plain}
+    values["norm_eps"] = _shortest(values["norm_eps"])
+    values["rope_theta"] = _shortest(values.get("rope_theta", 10_000.0))
+    values["vocab_size"] = tensors["token_embd.weight"].shape[0]
+    values["tie_embeddings"] = "output.weight" not in tensors
+    config = config_of(values, where)
+    widths = dict.fromkeys(("llama.rope.dimension_count", "llama.attention.value_length"), config.head_dim)
+    widths["llama.vocab_size"] = config.vocab_size
+    require({name: plain[name] for name in widths if name in plain}, widths, set(), where)
+    if _DIVISORS in tensors:
+        scaling = _scaling(plain, tensors[_DIVISORS], config, path)
+        config = config.model_copy(update={"rope_scaling": scaling})
+    return config
+
+
+def _shortest(number: Any) -> float:
+    """The shortest decimal that is this float32: 1e-5 and not 9.999999747378752e-06."""
+    return float(str(torch.tensor(number).numpy().astype("<f4")[()])) if isinstance(number, float) else number
+
+
+def _scaling(plain: Mapping[str, Any], info: TensorInfo, config: LlamaConfig, path: Path) -> RopeScaling:
+    """The scaling whose divisors of frequencies a file holds: the one that it names, if Puna wrote it, or
+    Llama 3.1's with the largest divisor as its factor. Raises UserError where it is another."""
+    if info.shape != (config.head_dim // 2,):
+        raise UserError(f"{path}: {_DIVISORS} has shape {info.shape} instead of ({config.head_dim // 2},)")
+    divisors = torch.from_numpy(dequantise(read_bytes(path, info.start, info.size), info.type)).double()
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta)
+    named = plain.get(_SCALING)
+    try:
+        told = json.loads(named) if isinstance(named, str) else {"factor": round(float(divisors.max()), 4)}
+        scaling = RopeScaling.model_validate(told)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {_SCALING} and {_DIVISORS} name no scaling: {str(error)[:200]}") from error
+    if not torch.allclose(divisors, rotary_divisors(frequencies, scaling), rtol=1e-5, atol=0):
+        raise UserError(f"{path}: the divisors of {_DIVISORS} are not those of Llama 3's rope scaling")
+    return scaling
+
+
+def save(
+    model: Llama,
+    path: Path,
+    kind: str = "F32",
+    metadata: Mapping[str, Any] | None = None,
+    types: Mapping[str, str] | None = None,
+) -> None:
+    """Write a file. kind: of all matrices; norms are F32, and a matrix whose rows no block divides is F16.
+
+    metadata: of the tokenizer and of where the model comes from; what the model's shape says comes before it.
+    types: instead of kind, that of each weight by our names, in the order of the file; then metadata is
+    written as it is. Raises UserError for a format that Puna does not write.
+    """
+    parameters = dict(model.named_parameters())
+    listed = (
+        [(name, _kind(parameters[name], kind)) for name in parameters] if types is None else [*types.items()]
+    )
+    described = dict(metadata or {})
+    tensors = [(their_name(name), tuple(parameters[name].shape), form) for name, form in listed]
+    for form in {kind, *(form for _, form in listed)}:
+        quantise(torch.zeros(0).numpy(), form)  # refuses what is not written before the file is begun
+    ours = {their_name(name): (name, form) for name, form in listed}
+    scaling, divisors = model.config.rope_scaling, None
+    if scaling is not None:
+        frequencies = rotary_frequencies(model.config.head_dim, model.config.rope_theta)
+        divisors = rotary_divisors(frequencies, scaling).float().numpy()
+        tensors.append((_DIVISORS, divisors.shape, "F32"))
+    if types is None:
+        described = _described(model.config, kind) | described
+
+    def data(name: str) -> Any:
+        if name == _DIVISORS:
+            return divisors.tobytes() if divisors is not None else b""
+        known, form = ours[name]
+        return quantise(parameters[known].detach().float().cpu().numpy(), form).data
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gguf_file.write(path, described, tensors, data)
+
+
+def _kind(parameter: torch.Tensor, kind: str) -> str:
+    if parameter.dim() == 1:
+        return "F32"
+    form = FORMATS.get(kind)
+    return "F16" if form is not None and parameter.shape[-1] % form.numbers else kind
+
+
+def _described(config: LlamaConfig, kind: str) -> dict[str, Any]:
+    described: dict[str, Any] = {"general.architecture": "llama", "general.type": "model"}
+    described |= {
+        theirs: getattr(config, ours) for ours, theirs in _KEYS.items() if ours != "explicit_head_dim"
+    }
+    described |= {"llama.vocab_size": config.vocab_size, "llama.rope.dimension_count": config.head_dim}
+    if config.explicit_head_dim is not None:
+        described["llama.attention.key_length"] = config.head_dim
+        described["llama.attention.value_length"] = config.head_dim
+    if config.rope_scaling is not None:
+        described[_SCALING] = json.dumps(config.rope_scaling.model_dump())
+    described["general.file_type"] = FILE_TYPES[kind]
+    if kind.startswith("Q"):
+        described["general.quantization_version"] = 2
+    return described

@@ -1,0 +1,179 @@
+"""SentencePiece models as lists of pieces: from and to the library's files, and tokenizers' JSON.
+
+A model file is a protocol buffer, `sentencepiece_model.proto`; of its fields those that BPE needs are written
+here by hand: no more of the format is needed, and the library for it is a large one.
+"""
+
+import json
+import struct
+from typing import Any, NamedTuple
+
+from puna.errors import UserError
+from puna.text.bpe import fields
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of pieces; GGUF's, too
+_BPE = 2  # a type of model
+SPACE = "\u2581"
+
+
+class Pieces(NamedTuple):
+    """A vocabulary of the kind BPE: of each piece its text with U+2581 for spaces, score and type.
+
+    bos_id, eos_id: -1 where there is none. space_prefix: a space goes before every text.
+    """
+
+    texts: list[str]
+    scores: list[float]
+    types: list[int]
+    bos_id: int
+    eos_id: int
+    space_prefix: bool = True
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    number &= (1 << 64) - 1  # -1 has 64 bits there
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def to_model(pieces: Pieces) -> bytes:
+    """A model file of these pieces, which normalises nothing; equal pieces give equal bytes."""
+    parts = []
+    for text, score, kind in zip(pieces.texts, pieces.scores, pieces.types, strict=True):
+        described = _bytes(1, text.encode()) + b"\x15" + struct.pack("<f", score)
+        parts.append(_bytes(1, described if kind == NORMAL else described + _number(3, kind)))
+    unknown = pieces.types.index(UNKNOWN)
+    trainer = _number(3, _BPE) + _number(4, len(pieces.texts)) + _number(35, BYTE in pieces.types)
+    trainer += _number(40, unknown) + _number(41, pieces.bos_id) + _number(42, pieces.eos_id)
+    trainer += _number(43, -1) + _bytes(45, pieces.texts[unknown].encode())
+    for field, token in ((46, pieces.bos_id), (47, pieces.eos_id)):
+        trainer += _bytes(field, pieces.texts[token].encode()) if token >= 0 else b""
+    normalizer = _bytes(1, b"identity") + _number(3, pieces.space_prefix) + _number(4, 0) + _number(5, 1)
+    return b"".join(parts) + _bytes(2, trainer) + _bytes(3, normalizer)
+
+
+def of_model(model: bytes) -> Pieces:
+    """The pieces of a model file. Raises UserError for one of another kind than BPE, or that normalises text:
+    its pieces alone do not say how a text is encoded."""
+    texts, scores, types = [], [], []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
+    for number, value in fields(model):
+        if number == 1:
+            piece = dict(fields(value))
+            texts.append(piece[1].decode())
+            scores.append(piece.get(2, 0.0))
+            types.append(piece.get(3, NORMAL))
+        elif number in (2, 3):
+            (trainer if number == 2 else normalizer).update(fields(value))
+    if trainer.get(3, 1) != _BPE or normalizer.get(2) or normalizer.get(4, 1):
+        raise UserError(
+            "this tokenizer is no plain BPE of SentencePiece; only such ones are written elsewhere"
+        )
+    ids = [trainer.get(field, default) for field, default in ((41, 1), (42, 2))]
+    bos_id, eos_id = (number if number < len(texts) else -1 for number in ids)
+    return Pieces(texts, scores, types, bos_id, eos_id, bool(normalizer.get(3, 1)))
+
+
+def to_json(pieces: Pieces, adds_bos: bool) -> str:
+    """A tokenizer.json that transformers reads: as its own conversion of such a model does."""
+    vocabulary = {text: number for number, text in enumerate(pieces.texts)}
+    added = [
+        {"id": number, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False, "special": kind in (CONTROL, UNKNOWN)}
+        for number, (text, kind) in enumerate(zip(pieces.texts, pieces.types, strict=True))
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
+    ]  # fmt: skip
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if pieces.space_prefix else []
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if pieces.space_prefix else []
+    decoders: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
+    decoders += [{"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
+    return json.dumps({
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
+        "pre_tokenizer": None,
+        "post_processor": begin_with(pieces.texts[pieces.bos_id], pieces.bos_id) if adds_bos else None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": pieces.texts[pieces.types.index(UNKNOWN)],
+            "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
+            "byte_fallback": True, "ignore_merges": False, "vocab": vocabulary, "merges": _merges(pieces),
+        },
+    }, ensure_ascii=False)  # fmt: skip
+
+
+def begin_with(text: str, token: int) -> dict[str, Any]:
+    """The post-processor of a tokenizer.json that puts a begin token before every text."""
+    special = {"SpecialToken": {"id": text, "type_id": 0}}
+    one, two = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+    known = {text: {"id": text, "ids": [token], "tokens": [text]}}
+    other = {"SpecialToken": {"id": text, "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [special, one],
+        "pair": [special, one, other, two],
+        "special_tokens": known,
+    }
+
+
+def _merges(pieces: Pieces) -> list[tuple[str, str]]:
+    """Pairs of pieces that make another, those that SentencePiece makes first before others."""
+    zipped = zip(pieces.texts, pieces.scores, pieces.types, strict=True)
+    scores = {text: score for text, score, kind in zipped if kind in (NORMAL, USER_DEFINED)}
+    found = [
+        (-score, text, cut)
+        for text, score in scores.items()
+        for cut in range(1, len(text))
+        if text[:cut] in scores and text[cut:] in scores
+    ]
+    found.sort(key=lambda merge: merge[0])
+    return [(text[:cut], text[cut:]) for _, text, cut in found]
+
+
+def of_json(described: dict[str, Any], bos_id: int, eos_id: int) -> Pieces:
+    """The pieces of a tokenizer.json that was made of a SentencePiece model.
+
+    A piece's score is minus the rank of its first merge. Raises UserError where ids have gaps.
+    """
+    model, steps = described["model"], str(described.get("normalizer"))
+    texts = [""] * len(model["vocab"])
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge if isinstance(merge, list) else merge.split(" ")
+        ranks.setdefault(left + right, rank)
+    special = {token["id"]: token for token in described.get("added_tokens", [])}
+    numbered = {number: text for text, number in model["vocab"].items()}
+    numbered |= {number: token["content"] for number, token in special.items()}
+    if sorted(numbered) != list(range(len(numbered))):
+        raise UserError("the tokenizer's ids have gaps")
+    texts = [numbered[number] for number in range(len(numbered))]
+    types = []
+    for number, text in enumerate(texts):
+        if text == model.get("unk_token"):
+            types.append(UNKNOWN)
+        elif number in special:
+            types.append(CONTROL if special[number]["special"] else USER_DEFINED)
+        else:
+            types.append(BYTE if len(text) == 6 and text.startswith("<0x") else NORMAL)
+    if UNKNOWN not in types:
+        raise UserError("the tokenizer has no unknown token")
+    last = len(ranks)
+    scores = [float(-ranks.get(text, last)) if kind == NORMAL else 0.0
+              for text, kind in zip(texts, types, strict=True)]  # fmt: skip
+    prefix = "Prepend" in steps or "add_prefix_space" in str(described.get("pre_tokenizer"))
+    return Pieces(texts, scores, types, bos_id, eos_id, prefix)
