@@ -82,10 +82,12 @@ def finish(script: str, found: list[Row], versions: dict[str, str] | None = None
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
-    # A result names no folder of one machine.
+    # A result names no folder of one machine: of other paths than raw files the last part alone.
     raw = os.path.join(os.environ.get("PUNA_DATA") or "PUNA_DATA", "raw")
+    words = [word.replace(raw, "RAW") for word in sys.argv[1:]]
+    words = [Path(word).name if word.startswith("/") else word for word in words]
     result = {
-        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]).replace(raw, "RAW"),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *words]),
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": {**machine.versions(), **(versions or {})},

@@ -33,6 +33,25 @@ def test_trace_leads_to_the_document(finished: Path) -> None:
     assert "step 21 is outside this run: it has steps 1 to 20" in refused
 
 
+def test_trace_of_short_sequences_and_of_the_long_ones_behind_them(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    run = tmp_path / "copy" / "out" / "small"
+    recipe = ("run", tmp_path / "copy" / "small.toml", "--out", run.parent)
+    puna(*recipe, "-s", "train.short_length=16", "-s", "train.short_steps=12")
+    for step, row, position in ((1, 7, 3), (12, 4, 15), (13, 3, 31), (20, 0, 20)):
+        origin = json.loads(puna("trace", run, step, row, position, "--json").stdout)
+        assert origin["token"].strip() in origin["around"] or origin["token"].startswith("<")
+    for step, row, position, told in (
+        (12, 8, 0, "row 8 is outside step 12: it has rows 0 to 7"),
+        (12, 0, 16, "position 16 is outside step 12: it has positions 0 to 15"),
+        (13, 4, 0, "row 4 is outside step 13: it has rows 0 to 3"),
+        (21, 0, 0, "step 21 is outside this run: it has steps 1 to 20"),
+    ):
+        assert told in puna("trace", run, step, row, position, code=2).stderr
+    told = puna(*recipe, "-s", "train.short_length=16", "-s", "train.short_steps=20")
+    assert "all 20 steps have short sequences" in told.stdout + told.stderr
+
+
 def test_a_run_whose_batches_were_drawn_otherwise_is_not_traced(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "out" / "small", tmp_path / "small")
     (path,) = tmp_path.glob("small/train-*/batches.json")

@@ -169,6 +169,26 @@ def test_the_funnel_of_a_whole_corpus(whole: Any, village: Any) -> None:
             ) > tail - 0.1
 
 
+def test_a_source_without_documents_needs_no_thresholds_of_perplexity(village: Any, tmp_path: Path) -> None:
+    _, files, settings = village
+    short = write(
+        tmp_path / "short.jsonl", [json.dumps({"text": f"Too short, {number}."}) for number in range(3)]
+    )
+    funnel, out = run(job(tmp_path, "one", {"good": files["good"][:1], "pages": [short]}, **settings))
+    assert list(funnel["empty"]) == ["pages"] and "1 too short" in funnel["empty"]["pages"]
+    assert funnel["learnt"]["perplexity"] == {}
+    assert funnel["sources"]["good"]["kept"]["documents"] == 20
+    assert "perplexity (" not in (out / "data_card.md").read_text()
+
+
+def test_nothing_to_learn_perplexity_from_is_told_with_the_source(village: Any, tmp_path: Path) -> None:
+    _, files, settings = village
+    short = write(tmp_path / "short.txt", ["Too short."])
+    process = start(job(tmp_path, "one", {"good": [short], "pages": files["pages"][:1]}, **settings))
+    _, told = process.communicate(timeout=200)
+    assert process.returncode and "corpus.perplexity.train_on: no document of good came through" in told
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_give_the_same_bytes(whole: Any, village: Any, workers: int) -> None:
     folder, files, settings = village

@@ -3,6 +3,7 @@
 import lzma
 import math
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -121,3 +122,12 @@ def test_intervals_hold_the_ratio_of_the_whole_as_often_as_they_say() -> None:
     same = np.array([3.0, 1.0, 7.0])
     assert bits.interval(2 * same, same) == pytest.approx((2.0, 2.0))
     assert bits.interval(same, np.ones(3)) == bits.interval(same, np.ones(3))
+
+
+def test_intervals_over_many_documents_take_little_memory() -> None:
+    sizes = np.random.default_rng(6).lognormal(0, 0.5, 2000)
+    tracemalloc.start()
+    low, high = bits.interval(1.5 * sizes, sizes)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert low == pytest.approx(1.5) == high and most < 20 * sizes.nbytes

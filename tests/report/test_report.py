@@ -228,6 +228,7 @@ def test_a_comparison_that_other_documents_might_turn_is_told_to_be_open() -> No
     text = page.render({**DATA, "intervals": intervals})
     checked(text)
     assert "\N{MINUS SIGN}10.0 to \N{MINUS SIGN}1.0%" in text and told in text
+    assert "lies between the bounds with 95%" in text
 
 
 def test_a_baseline_that_learned_from_a_part_says_so_and_one_that_was_left_out_has_no_column() -> None:

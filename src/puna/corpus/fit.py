@@ -22,8 +22,8 @@ from puna.errors import UserError
 class Thresholds:
     """Limits of the quality filters, learnt from the corpus at hand.
 
-    perplexity: of each source that is filtered by it, the perplexities at the two percentiles. reference:
-    scores below it are dropped.
+    perplexity: of each source that is filtered by it and has documents to filter, the perplexities at the two
+    percentiles. reference: scores below it are dropped.
     """
 
     perplexity: dict[str, tuple[float, float]]
@@ -57,6 +57,12 @@ def train_models(
 def _train_perplexity(settings: PerplexitySettings, groups: list[Group], exact: bool, folder: Path) -> None:
     good = [group for group in groups if group.source.name in settings.train_on]
     texts = _Texts(good, settings.training_bytes)
+    if next(iter(texts), None) is None:
+        raise UserError(
+            f"corpus.perplexity.train_on: no document of {', '.join(settings.train_on)} came through the "
+            "filters, so there is nothing to learn from; name another source, loosen the filters, or leave "
+            "perplexity out of the sources"
+        )
     model = perplexity.train(texts, vocab_size=settings.vocab_size, order=settings.order, ccnet=exact)
     model.save(folder)
 
@@ -118,10 +124,9 @@ def thresholds(settings: CorpusSettings, scored: list[Group], folder: Path) -> T
     by_source: dict[str, tuple[float, float]] = {}
     if settings.perplexity:
         for source in dict.fromkeys(group.source for group in scored if group.source.perplexity):
-            values = [_perplexities(group) for group in scored if group.source == source]
-            by_source[source.name] = perplexity.thresholds(
-                np.concatenate(values), settings.perplexity.percentiles
-            )
+            values = np.concatenate([_perplexities(group) for group in scored if group.source == source])
+            if len(values):
+                by_source[source.name] = perplexity.thresholds(values, settings.perplexity.percentiles)
     classified = any(group.source.reference for group in scored)
     return Thresholds(by_source, reference.model_in(folder / "reference").threshold if classified else 0.0)
 

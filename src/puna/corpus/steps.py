@@ -94,8 +94,10 @@ def merging(
 ) -> list[Step]:
     """Of all groups, one after the other: a document is compared with all that came before."""
     kept = settings.perplexity.keep if settings.perplexity else ()
+    # None, too, where no document of the source is left to filter.
+    bounds = thresholds.perplexity.get(source.name) if source.perplexity else None
     return _on(
-        Buckets(thresholds.perplexity[source.name], kept) if source.perplexity else None,
+        Buckets(bounds, kept) if bounds else None,
         LikeCitedPages(thresholds.reference) if source.reference else None,
         RepeatedSentences(seen.sentences, MINIMUM_SENTENCES) if source.c4 and seen.sentences else None,
         Heuristics(settings.minimum_characters),  # of what has lost sentences

@@ -109,9 +109,13 @@ def interval(numerator: Array, denominator: Array) -> tuple[float, float]:
 
     With few documents it is too narrow: with 8 of them it holds about nine times in ten.
     """
-    chance = np.random.default_rng(len(numerator))
-    drawn = chance.integers(len(numerator), size=(DRAWS, len(numerator)))
-    low, high = np.percentile(numerator[drawn].sum(1) / denominator[drawn].sum(1), [2.5, 97.5])
+    documents = len(numerator)
+    chance = np.random.default_rng(documents)
+    ratios = np.empty(DRAWS)
+    for number in range(DRAWS):  # one after the other, since all together are DRAWS times the documents
+        drawn = chance.integers(documents, size=documents)
+        ratios[number] = numerator[drawn].sum() / denominator[drawn].sum()
+    low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
 
 

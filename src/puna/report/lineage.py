@@ -25,10 +25,10 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     if known.get("version") != PLAN_VERSION:
         raise UserError(f"{run} was trained by another version of Puna; run its recipe again to trace it")
     phases = known["phases"]
-    _inside("step", step, 1, sum(phase["steps"] for phase in phases))
+    _inside("this run", "step", step, 1, sum(phase["steps"] for phase in phases))
     phase = phases[0] if step <= phases[0]["steps"] else phases[1]
-    _inside("row", row, 0, phase["batch_sequences"] - 1)
-    _inside("position", position, 0, phase["sequence_length"] - 1)
+    _inside(f"step {step}", "row", row, 0, phase["batch_sequences"] - 1)
+    _inside(f"step {step}", "position", position, 0, phase["sequence_length"] - 1)
     tokens, vocab_size = summary.stage_folder(run, "tokens"), known["vocab_size"]
     batches = planned(known, lambda source: load(tokens, source, "train", vocab_size))
     found = batches.trace(step - 1, row, position)
@@ -46,9 +46,9 @@ def trace(run: Path, step: int, row: int, position: int) -> dict[str, Any]:
     raise UserError(f"{run}: the documents of {source} do not fit its tokens; verify the folder")
 
 
-def _inside(name: str, value: int, first: int, last: int) -> None:
+def _inside(where: str, name: str, value: int, first: int, last: int) -> None:
     if not first <= value <= last:
-        raise UserError(f"{name} {value} is outside this run: it has {name}s {first} to {last}")
+        raise UserError(f"{name} {value} is outside {where}: it has {name}s {first} to {last}")
 
 
 def _here(run: Path, batches: Batches | Phases, step: int, row: int, position: int) -> dict[str, str]:

@@ -172,12 +172,15 @@ def scores(data: Mapping[str, Any]) -> Html:
         source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
     }
     note = unsure(data.get("mixture") or {}, data.get("intervals"))
+    bounds = ""
+    if "five_gram" in present:
+        bounds = "The comparison with the 5-gram lies between the bounds with 95%, by drawing the held-out "
+        bounds += "documents again. "
     return join(
         '<p class="soft">What each method needs to send the held-out documents and where each ends, over '
         "their size; lower is better, the best of a row is bold. All but xz learned from the training "
         "documents and begin each document anew; xz sees nothing but the documents it packs, one after the "
-        "other, a byte behind each. Between these bounds the comparison lies with 95%, by drawing the "
-        f"held-out documents again. {escape(five_gram_note(data))}</p>",
+        f"other, a byte behind each. {bounds}{escape(five_gram_note(data))}</p>",
         table(
             "Bits per byte of held-out documents",
             [

@@ -3,6 +3,7 @@ from it."""
 
 import json
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ def peak_memory_bytes() -> int:
 
 
 class Metrics:
-    """Writes a run's lines. flops_per_token, peak_flops: for the share of the matrix-product peak."""
+    """Writes a run's lines. flops_per_token: of a step, which counts from 1; with peak_flops for the share of
+    the matrix-product peak."""
 
-    def __init__(self, path: Path, flops_per_token: float, peak_flops: float) -> None:
+    def __init__(self, path: Path, flops_per_token: Callable[[int], float], peak_flops: float) -> None:
         self.path, self.flops_per_token, self.peak_flops = path, flops_per_token, peak_flops
         self._begun = False
 
@@ -47,7 +49,7 @@ class Metrics:
                 "seconds": event.seconds,
                 "tokens_per_second": speed,
                 "peak_flops": self.peak_flops,
-                "matmul_peak_share": speed * self.flops_per_token / self.peak_flops,
+                "matmul_peak_share": speed * self.flops_per_token(event.step) / self.peak_flops,
                 "peak_memory_bytes": peak_memory_bytes(),
             }
         elif isinstance(event, SkippedStepEvent):

@@ -95,11 +95,17 @@ class TrainSettings(OptimizerSettings):
     def _short_first(self) -> "TrainSettings":
         if (self.short_length > 0) != (self.short_steps > 0):
             raise ValueError("short_length and short_steps go together: give both, or neither")
+        if self.short_length == 1:
+            raise ValueError("short_length 1 leaves nothing to look back at: a sequence has 2 tokens or more")
         if self.short_length and self.sequence_length % self.short_length:
             raise ValueError(
                 f"short_length {self.short_length} does not divide sequence_length {self.sequence_length}"
             )
         return self
+
+    def length_of(self, step: int) -> int:
+        """Tokens a sequence of a step, which counts from 1."""
+        return self.short_length if step <= self.short_steps else self.sequence_length
 
     def micro_batch(self, execution: ExecutionSettings) -> int:
         """Sequences in memory at once."""

@@ -123,14 +123,23 @@ def train(
     if problem := compiled.problem(KERNELS):
         context.reporter.note(f"without Puna's kernels ({problem}), training runs on torch's operations")
     batches = batches_of(settings, shards)
+    if (train := settings.train).short_steps >= train.steps:
+        context.reporter.note(
+            f"all {train.steps:,} steps have short sequences, by train.short_steps = {train.short_steps:,}: "
+            f"the model learns nothing of what is over {train.short_length:,} tokens away, and is scored on "
+            f"sequences of {train.sequence_length:,}"
+        )
     held_out = {}
     for name in sources_in(shards, settings.sources):
         shard = load(shards.folder, name, "held_out", config.vocab_size)
         rows = rows_of(shard.sample(settings.train.validation_tokens), settings.train.sequence_length)
         held_out[name] = rows
     peak = machine.matmul_peak(execution.device, precision(settings.train))
-    flops = config.flops_per_token(settings.train.sequence_length)
-    log = metrics.Metrics(context.logs / "metrics.jsonl", flops, peak)
+    log = metrics.Metrics(
+        context.logs / "metrics.jsonl",
+        lambda step: config.flops_per_token(settings.train.length_of(step)),
+        peak,
+    )
     before_decay = _before_decay(settings, inputs, context)
     if settings.train.schedule == "wsd":
         metrics.inherit(log.path, before_decay / log.path.name)

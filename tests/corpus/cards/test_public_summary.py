@@ -150,6 +150,12 @@ def test_a_source_stands_where_its_origin_says_and_nowhere_else(number: int, ori
     assert yes == [sections[cards.ORIGINS.index(origin)]]
 
 
+def test_data_of_users_leave_open_which_of_both_kinds_they_are() -> None:
+    text = summary(settings({"reader": "lines", "origin": "user"}))
+    told = f"Yes, to this or the other of these two questions; {cards.OPEN}: to which*"
+    assert text.count(told) == 2 and told not in summary(settings({"reader": "warc"}))
+
+
 def test_dates_sizes_and_hosts_come_from_the_run() -> None:
     made = settings({"reader": "warc"}, {"reader": "wikipedia"}, {"reader": "wikipedia"})
     pages = [
@@ -159,7 +165,7 @@ def test_dates_sizes_and_hosts_come_from_the_run() -> None:
     others = [("s1", {"date": "2024-03-01", "size": 97_000}), ("s2", {"size": 2_900, "date": "2001-01-01"})]
     text = summary(made, *pages, *others)
     assert "| Text | less than 1 billion tokens (100,090 bytes, 22 documents) |" in text
-    assert "03/2024, of s0, s1, s2" in text
+    assert "03/2024 (latest capture or change), of s0, s1, s2" in text
     assert "**Period of data collection:** 01/2023 to 09/2023\n" in text
     assert "| h19.example | 19 |\n| h18.example | 18 |\n\n" in text and "h17.example" not in text
     large, small = (

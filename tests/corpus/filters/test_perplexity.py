@@ -200,5 +200,3 @@ def test_buckets() -> None:
         found
     )
     assert perplexity.bucket(bounds[0], bounds) == "middle" and perplexity.bucket(bounds[1], bounds) == "tail"
-    with pytest.raises(UserError, match="at least one"):
-        perplexity.thresholds(np.empty(0))

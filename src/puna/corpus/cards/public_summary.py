@@ -36,6 +36,8 @@ def public_summary(settings: CorpusSettings, counts: dict[str, Any]) -> str:
     for origin, what in asked.items():
         if by_origin[origin]:
             values[origin] += f"\n\n{OPEN}: {what}*"
+    if by_origin["user"]:
+        values["user_used"] = f"Yes, to this or the other of these two questions; {OPEN}: to which*"
     if by_origin["other"]:
         values["other"] += " Of sources of your own, the key `origin` of a recipe says where they belong."
     return filled(
@@ -66,7 +68,7 @@ def _general(settings: CorpusSettings, counts: dict[str, Any]) -> dict[str, str]
     dated = [source.name for source in settings.sources if counts["months"][source.name]]
     others = [source.name for source in settings.sources if source.name not in dated]
     latest = max((month for name in dated for month in counts["months"][name]), default="")
-    told = [f"{_month(latest)}, of {', '.join(dated)}"] if latest else []
+    told = [f"{_month(latest)} (latest capture or change), of {', '.join(dated)}"] if latest else []
     told += [f"{OPEN}: of {', '.join(others)}*"] if others else []
     return {
         "modalities": table(["Modality", "Training data size", "Types of content"], rows),

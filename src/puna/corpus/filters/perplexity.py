@@ -273,12 +273,8 @@ def _lines(texts: Iterable[str], ccnet: bool, characters: int) -> Iterator[str]:
 
 
 def thresholds(perplexities: Array, percentiles: tuple[float, float] = (30, 60)) -> tuple[float, float]:
-    """Compute the upper bounds of head and middle: percentiles of perplexity over documents of one language.
-
-    Raises UserError where there is no document.
-    """
-    if not len(perplexities):
-        raise UserError("percentiles of perplexity need at least one document")
+    """Compute the upper bounds of head and middle: percentiles of perplexity over documents of one language,
+    of which there is one or more."""
     head, middle = np.percentile(perplexities, percentiles)
     return float(head), float(middle)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 import tarfile
 from functools import partial
 from pathlib import Path
@@ -404,6 +405,25 @@ def test_what_is_too_long_for_a_paper_has_a_row(
     texts = [item for item in items if isinstance(item, RawDocument)]
     assert reasons == [arxiv.TOO_LONG] and len(texts) == (form != "single")
     assert all(text.whole > len(text.text) and text.cut for text in texts)
+
+
+def test_large_pictures_and_a_damaged_paper_cost_a_bulk_archive_no_other_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arxiv, "LONGEST", 20_000)
+    monkeypatch.setattr(arxiv, "READ_AT_ONCE", 700)
+    noise = random.Random(1).randbytes(50_000)
+    figures = gzip.compress(tar(a_dot_eps=bytes(90_000), b_dot_png=noise, main_dot_tex=PAPER.encode()))
+    bulk = {
+        "2401.00001_dot_gz": figures,
+        "2401.00002_dot_gz": figures[: len(figures) // 2],
+        "2401.00003_dot_gz": figures,
+        "2401.00004_dot_pdf": b"%PDF" + noise,
+    }
+    items = read(tmp_path / "p.tar", tar(**bulk))
+    assert items[1] == SkippedRecord("damaged gzip member", "https://arxiv.org/abs/2401.00002", 1)
+    assert items[3] == SkippedRecord("PDF without source", "https://arxiv.org/abs/2401.00004", 3)
+    assert [item.text for item in items if isinstance(item, RawDocument)] == [r"\section{One}They graze."] * 2
 
 
 def test_files_that_go_beyond_a_paper_or_lie_too_deep_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ that say something else. What a paper reads in and does not bring is reported, a
 out. arXiv's own bulk archives, tar files of packed papers, are read paper by paper.
 """
 
+import functools
 import io
 import re
 import tarfile
@@ -93,6 +94,7 @@ NOT_SOURCE = {
 }
 DEEPEST, LONGEST = 20, 20_000_000  # files inside files; characters, and bytes, of a paper
 TOO_LONG = "paper over 20 MB"
+READ_AT_ONCE = 1 << 20
 CUT = "preamble, title page and bibliography"
 
 
@@ -200,15 +202,11 @@ def _papers(path: Path) -> Iterator[_Paper]:
 
 def _single(name: str, content: bytes) -> _Paper:
     """Return a paper that came as one file, or the reason to skip it where that is not its source."""
-    if len(content) > LONGEST:
-        return _paper(name, {}, TOO_LONG)
-    if content[257:262] == b"ustar":
-        return next(_from_tar(name, _Reader(iter([content]))), _paper(name, {}))
     start = content.lstrip()
     for magic, reason in NOT_SOURCE.items():
         if start.startswith(magic):
             return _paper(name, {}, reason)
-    return _paper(name, {name: content})
+    return _paper(name, {}, TOO_LONG) if len(content) > LONGEST else _paper(name, {name: content})
 
 
 def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
@@ -224,7 +222,8 @@ def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
                     continue
                 if inside.suffix.lower() in (".gz", ".pdf") and IDENTITY.fullmatch(inside.stem):
                     papers += 1
-                    yield _packed_paper(inside.name, opened.read(LONGEST + 1))
+                    pieces = iter(functools.partial(opened.read, READ_AT_ONCE), b"")
+                    yield _packed_paper(inside.name, _Reader(pieces))
                 elif inside.suffix.lower() in ENDINGS and size + item.size > LONGEST:
                     too_long.append(inside.as_posix())
                 elif inside.suffix.lower() in ENDINGS:
@@ -238,15 +237,31 @@ def _from_tar(name: str, unpacked: "_Reader") -> Iterator[_Paper]:
         yield _paper(name, raw, too_long=too_long)
 
 
-def _packed_paper(name: str, content: bytes) -> _Paper:
-    if content[:2] != b"\x1f\x8b":
-        return _single(name.removesuffix(".pdf"), content)
+def _packed_paper(name: str, packed: "_Reader") -> _Paper:
+    if packed.peek(2) != b"\x1f\x8b":
+        return _tar_or_single(name.removesuffix(".pdf"), packed)
     import zlib
 
     try:
-        return _single(name, zlib.decompressobj(31).decompress(content, LONGEST + 1))
-    except zlib.error:
+        return _tar_or_single(name, _Reader(_unpacked(packed)))
+    except (zlib.error, UserError):
         return _paper(name, {}, "damaged gzip member")
+
+
+def _tar_or_single(name: str, unpacked: "_Reader") -> _Paper:
+    if unpacked.peek(512)[257:262] == b"ustar":
+        return next(_from_tar(name, unpacked), _paper(name, {}))
+    return _single(name, unpacked.read(LONGEST + 1))
+
+
+def _unpacked(packed: "_Reader") -> Iterator[bytes]:
+    """Unpack a gzip member piece by piece: its pictures may be any size, and only TeX files are kept."""
+    import zlib
+
+    unpacker = zlib.decompressobj(31)
+    while not unpacker.eof and (piece := unpacker.unconsumed_tail or packed.read(READ_AT_ONCE)):
+        if made := unpacker.decompress(piece, READ_AT_ONCE):
+            yield made
 
 
 class _Reader(io.RawIOBase):
