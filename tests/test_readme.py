@@ -217,7 +217,7 @@ def test_the_picture_of_the_house_is_the_tree() -> None:
         elif found := re.match(r"\| (\w+/) \|", line):
             folder = f"{section}/{found[1]}"
         elif line.startswith("| `"):
-            named = re.findall(r"`([\w/.]+\.(?:py|cpp|json|css))`", line.split("|")[1])
+            named = re.findall(r"`([\w/.]+\.(?:py|cpp|h|json|md|css))`", line.split("|")[1])
             family = folder + named[0].rpartition("/")[0] if "/" in named[0] else folder.rstrip("/")
             for name in named:
                 whole = f"{family}/{name.rpartition('/')[2]}" if family else name
