@@ -90,7 +90,10 @@ MISTAKES = {
     "--verison": "no option --verison; did you mean --version?",
     "--steps 3": "no option --steps; see puna --help",
     "rnu": "no command rnu; did you mean run?",
-    "laptop": "no command laptop; the commands are run, show, report, trace, verify, keys, generate, corpus",
+    "laptop": (
+        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, import, "
+        "corpus"
+    ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
     "generate .": "missing argument prompt (text to go on from); see puna generate --help",
@@ -104,7 +107,7 @@ MISTAKES = {
     "verify /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "report /dev/null": "/dev/null: a file, not a folder; name a run's folder, such as out/laptop",
     "keys trian": "no key has trian in it; did you mean train?",
-    "show lptop": "no recipe named lptop; shipped recipes: laptop, seven-sources; "
+    "show lptop": "no recipe named lptop; shipped recipes: laptop, laptop-paper, seven-sources; "
     "or give the path of a .toml file",
 }
 
@@ -133,7 +136,7 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("typed", "completions"),
     [
-        ("puna run ", ["laptop", "seven-sources"]),
+        ("puna run ", ["laptop", "laptop-paper", "seven-sources"]),
         ("puna show se", ["seven-sources"]),
         ("puna ge", ["generate"]),
         ("puna run ./ours", []),  # the shell goes on with names of files

@@ -29,7 +29,7 @@ def tensor_bytes(
     for each of n tokens of a micro-batch, with `saved_floats` a layer; and at the head a new gradient of it,
     which on GPUs waits for the embedding's where they are tied. Activations take 2 bytes in bfloat16, else 4.
     On processors bfloat16 adds 2 bytes for each weight of a matrix, which is rounded once a step, and for the
-    product that is added to the head's gradient.
+    products that are added to the gradients of the head, or of w1 and w3 under `full`.
     """
     tokens, d, f = settings.micro_batch(execution) * settings.sequence_length, config.dim, config.ffn_dim
     held, head = config.n_layers * saved_floats(config, execution.remat), config.vocab_size * d
@@ -42,7 +42,7 @@ def tensor_bytes(
     again = saved_floats(config, "none") if execution.remat == "full" else 0
     if config.tie_embeddings and execution.device == "cuda":
         new += head
-    in_the_block = width * tokens * (held + again + d + 3 * f) + FLOAT * new
+    in_the_block = width * tokens * (held + again + d + 3 * f) + (FLOAT + width * on_cpu) * new
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
     return FLOAT * (4 * config.parameters() - muon) + rounded + max(at_the_head, in_the_block)
 
