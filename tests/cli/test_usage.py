@@ -91,8 +91,8 @@ MISTAKES = {
     "--steps 3": "no option --steps; see puna --help",
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
-        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, import, "
-        "corpus"
+        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, "
+        "import, corpus"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
