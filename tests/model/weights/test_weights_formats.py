@@ -198,7 +198,7 @@ def test_the_gguf_library_reads_what_is_written(tmp_path: Path, kind: str) -> No
     assert theirs.fields["llama.attention.head_count_kv"].contents() == 2
     read = gguf.read(tmp_path / "a.gguf")
     assert read.config == before.config
-    found = {gguf.their_name(name): entry for name, entry in read.weights.items()}
+    found = {gguf.NAMES.theirs(name): entry for name, entry in read.weights.items()}
     assert [tensor.name for tensor in theirs.tensors] == list(found)
     for tensor in theirs.tensors:
         values = dequantize(tensor.data, tensor.tensor_type)

@@ -15,21 +15,23 @@ from puna.model.weights import gguf_file
 from puna.model.weights.gguf_blocks import FORMATS, dequantise, quantise
 from puna.model.weights.gguf_file import TensorInfo
 from puna.model.weights.safetensors_file import read_bytes
-from puna.model.weights.source import Entry, Source, config_of, require
+from puna.model.weights.source import Entry, Names, Source, config_of, require
 
-_LAYER = {
-    "attention_norm": "attn_norm",
-    "attention.wq": "attn_q",
-    "attention.wk": "attn_k",
-    "attention.wv": "attn_v",
-    "attention.wo": "attn_output",
-    "ffn_norm": "ffn_norm",
-    "feed_forward.w1": "ffn_gate",
-    "feed_forward.w2": "ffn_down",
-    "feed_forward.w3": "ffn_up",
-}
-_TOP = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"}
-_OURS = {theirs: ours for ours, theirs in (_LAYER | _TOP).items()}
+NAMES = Names(
+    "blk.",
+    {
+        "attention_norm": "attn_norm",
+        "attention.wq": "attn_q",
+        "attention.wk": "attn_k",
+        "attention.wv": "attn_v",
+        "attention.wo": "attn_output",
+        "ffn_norm": "ffn_norm",
+        "feed_forward.w1": "ffn_gate",
+        "feed_forward.w2": "ffn_down",
+        "feed_forward.w3": "ffn_up",
+    },
+    {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"},
+)
 _KEYS = {
     "dim": "llama.embedding_length",
     "n_layers": "llama.block_count",
@@ -47,24 +49,6 @@ _HARMLESS = {"llama.vocab_size", "llama.rope.dimension_count", "llama.attention.
              "llama.tensor_data_layout"}  # fmt: skip
 _SCALING, _DIVISORS = "puna.rope_scaling", "rope_freqs.weight"
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32}  # llama.cpp's
-
-
-def their_name(name: str) -> str:
-    """Translate `layers.3.attention.wq.weight` to `blk.3.attn_q.weight`, for example."""
-    stem = name.removesuffix(".weight")
-    if stem in _TOP:
-        return _TOP[stem] + ".weight"
-    _, layer, module = stem.split(".", 2)
-    return f"blk.{layer}.{_LAYER[module]}.weight"
-
-
-def _our_name(name: str, where: str) -> str:
-    stem, _, kind = name.rpartition(".")
-    layer, _, rest = stem.removeprefix("blk.").partition(".")
-    ours = _OURS.get(rest if stem.startswith("blk.") else stem)
-    if ours is None or kind != "weight":
-        raise UserError(f"{where}: the tensor {name} is not known: it is no weight of a LLaMA model")
-    return f"layers.{layer}.{ours}.weight" if ours in _LAYER else f"{ours}.weight"
 
 
 def recognises(path: Path) -> bool:
@@ -86,7 +70,8 @@ def read(path: Path) -> Source:
     weights, types = {}, {}
     for name, info in tensors.items():
         if name != _DIVISORS:
-            ours = _our_name(name, where)
+            if (ours := NAMES.ours(name)) is None:
+                raise UserError(f"{where}: the tensor {name} is not known: it is no weight of a LLaMA model")
             weights[ours], types[ours] = Entry(info.shape, _reader(path, info)), info.type
     return Source("gguf", path, config, weights, metadata, types)
 
@@ -166,10 +151,10 @@ def save(
         [(name, _kind(parameters[name], kind)) for name in parameters] if types is None else [*types.items()]
     )
     described = dict(metadata or {})
-    tensors = [(their_name(name), tuple(parameters[name].shape), form) for name, form in listed]
+    tensors = [(NAMES.theirs(name), tuple(parameters[name].shape), form) for name, form in listed]
     for form in {kind, *(form for _, form in listed)}:
         quantise(torch.zeros(0).numpy(), form)  # refuses what is not written before the file is begun
-    ours = {their_name(name): (name, form) for name, form in listed}
+    ours = {NAMES.theirs(name): (name, form) for name, form in listed}
     scaling, divisors = model.config.rope_scaling, None
     if scaling is not None:
         frequencies = rotary_frequencies(model.config.head_dim, model.config.rope_theta)

@@ -18,22 +18,24 @@ from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.weights import safetensors_file
-from puna.model.weights.source import Entry, Source, config_of, read_json, require
+from puna.model.weights.source import Entry, Names, Source, config_of, read_json, require
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_LAYER = {
-    "attention.wq": "self_attn.q_proj",
-    "attention.wk": "self_attn.k_proj",
-    "attention.wv": "self_attn.v_proj",
-    "attention.wo": "self_attn.o_proj",
-    "feed_forward.w1": "mlp.gate_proj",
-    "feed_forward.w2": "mlp.down_proj",
-    "feed_forward.w3": "mlp.up_proj",
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-}
-_TOP = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
-_OURS = {theirs: ours for ours, theirs in (_LAYER | _TOP).items()}
+NAMES = Names(
+    "model.layers.",
+    {
+        "attention.wq": "self_attn.q_proj",
+        "attention.wk": "self_attn.k_proj",
+        "attention.wv": "self_attn.v_proj",
+        "attention.wo": "self_attn.o_proj",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    },
+    {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"},
+)
 _KEYS = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -69,25 +71,6 @@ _ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position
 _COMPUTED = ".self_attn.rotary_emb.inv_freq"  # old folders hold what is computed from the config
 
 
-def their_name(name: str) -> str:
-    """Translate `layers.3.attention.wq.weight` to `model.layers.3.self_attn.q_proj.weight`, for example."""
-    stem = name.removesuffix(".weight")
-    if stem in _TOP:
-        return _TOP[stem] + ".weight"
-    _, layer, module = stem.split(".", 2)
-    return f"model.layers.{layer}.{_LAYER[module]}.weight"
-
-
-def _our_name(name: str) -> str | None:
-    """The other way; None for a name that has none of ours."""
-    stem, _, kind = name.rpartition(".")
-    start, _, rest = stem.removeprefix("model.layers.").partition(".")
-    ours = _OURS.get(rest if stem.startswith("model.layers.") else stem)
-    if ours is None or kind != "weight":
-        return None
-    return f"layers.{start}.{ours}.weight" if ours in _LAYER else f"{ours}.weight"
-
-
 def reorder_rows(weight: Tensor, heads: int, to_theirs: bool) -> Tensor:
     """Return wq or wk [heads * e, d] with its rows in the other order: neighbours to halves, or back."""
     halves = (-1, 2) if to_theirs else (2, -1)
@@ -117,7 +100,7 @@ def export(model: Llama, dtype: torch.dtype | None = None) -> tuple[dict[str, An
     for name, parameter in model.named_parameters():
         heads = _heads(config, name)
         weight = parameter.detach().to(dtype or parameter.dtype)
-        tensors[their_name(name)] = (reorder_rows(weight, heads, True) if heads else weight).contiguous()
+        tensors[NAMES.theirs(name)] = (reorder_rows(weight, heads, True) if heads else weight).contiguous()
     return described, tensors
 
 
@@ -155,7 +138,7 @@ def weights_of(config: LlamaConfig, theirs: Mapping[str, Entry], where: str) -> 
     for name, entry in theirs.items():
         if name.endswith(_COMPUTED):
             continue
-        if (known := _our_name(name)) is None:
+        if (known := NAMES.ours(name)) is None:
             raise UserError(f"{where}: {name[:200]} is not known: it is no weight of a LLaMA model")
         heads = _heads(config, known)
         ours[known] = entry if heads is None else _reordered(entry, heads)

@@ -88,6 +88,38 @@ IN_LAYER = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Names:
+    """Another format's words for Meta's names of weights.
+
+    layers: what stands before the number of a layer. in_layer, outside: their names by ours, without
+    ".weight".
+    """
+
+    layers: str
+    in_layer: Mapping[str, str]
+    outside: Mapping[str, str]
+
+    def theirs(self, name: str) -> str:
+        """Translate `layers.3.attention.wq.weight`, for example to `blk.3.attn_q.weight`."""
+        stem = name.removesuffix(".weight")
+        if stem in self.outside:
+            return f"{self.outside[stem]}.weight"
+        _, layer, module = stem.split(".", 2)
+        return f"{self.layers}{layer}.{self.in_layer[module]}.weight"
+
+    def ours(self, name: str) -> str | None:
+        """The other way; None for a name that has none of ours."""
+        stem, _, kind = name.rpartition(".")
+        inside = stem.startswith(self.layers)
+        layer, _, module = stem.removeprefix(self.layers).partition(".")
+        known, wanted = (self.in_layer, module) if inside else (self.outside, stem)
+        found = next((ours for ours, theirs in known.items() if theirs == wanted), None)
+        if found is None or kind != "weight":
+            return None
+        return f"layers.{layer}.{found}.weight" if inside else f"{found}.weight"
+
+
 def config_of(values: Mapping[str, Any], where: str) -> LlamaConfig:
     """Make a config. Raises UserError naming the file and the values that make none."""
     for name, value in values.items():
