@@ -1,7 +1,9 @@
 """puna eval: scores of a model on tasks, their prompts, and two models item by item."""
 
 import json
+import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +34,8 @@ Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, fro
 TooLong = Annotated[
     Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
 ]
+Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
+Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
 Folder = Annotated[Path, typer.Argument(help="folder of results")]
 
 
@@ -51,9 +55,8 @@ def run(
     limit: Limit = 0,
     seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
     on_too_long: TooLong = "drop-shots",
-    out: Annotated[
-        Path | None, typer.Option(help="folder of results; default: eval/ and the model's")
-    ] = None,
+    corpus: Corpus = True,
+    out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on tasks; what was stopped goes on from the last item."""
@@ -68,6 +71,7 @@ def run(
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / model.stem
     about = (loaded, Engine(loaded), options, folder, identify(loaded))
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
+    how["documents"] = _documents(model) if corpus else None
     try:
         results = [runner.run(each, *about, **how) for each in chosen]
     except KeyboardInterrupt:
@@ -79,6 +83,19 @@ def run(
     head = ("task", "shots", "score", "%", "±", "n", "of")
     output.print_table(head, [row for result in results for row in _rows(result)])
     print(f"items: {folder}/*.items.jsonl")
+
+
+def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
+    """What reads the texts that a run's model was trained on; None for other models."""
+    from puna.report import summary
+    from puna.run import artifact
+    from puna.tokens.stage import documents_of
+
+    if not (run / summary.SUMMARY).is_file():
+        return None
+    documents = artifact.load(summary.stage_folder(run, "documents"))
+    sources = documents.metrics["sources"]
+    return lambda: (text for source in sources for _, text in documents_of(documents, source))
 
 
 def _tell(text: str) -> None:
@@ -95,9 +112,12 @@ def _rows(result: dict[str, Any]) -> list[list[Any]]:
     shown = [
         (name, every, score, "; ".join(told)) for score in sorted(every, key=lambda score: score != main)
     ]
+    if known := result.get("in_corpus"):
+        label = f"without {len(known['items'])} in its corpus"
+        shown.insert(1, (label, known["scores_without"], main, partial.strip()))
     shown += [(group, scores, main, partial.strip()) for group, scores in result["groups"].items()]
     for label, scores, score, last in shown:
-        value, error, count = scores[score].values()
+        value, error, count = scores[score].values() if score in scores else (math.nan, None, 0)
         percent = "" if error is None else f"{100 * error:.2f}"
         rows.append([label, result["shots"], score, f"{100 * value:.2f}", percent, count, last])
     return rows or [[name, result["shots"], "", "", "", result["n"], "; ".join(told)]]
