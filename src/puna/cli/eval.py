@@ -14,7 +14,7 @@ from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
 
-LISTED = 10
+ENDING, LISTED = ".items.jsonl", 10
 
 
 class _RunFirst(usage.Implied):
@@ -82,7 +82,7 @@ def run(
         return
     head = ("task", "shots", "score", "%", "±", "n", "of")
     output.print_table(head, [row for result in results for row in _rows(result)])
-    print(f"items: {folder}/*.items.jsonl")
+    print(f"items: {folder}/*{ENDING}")
 
 
 def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
@@ -165,25 +165,26 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
     """Compare two models item by item: what one got right and the other did not, by McNemar's exact test."""
     from puna.evaluate.scoring import mcnemar
 
-    names = [{path.name.removesuffix(".items.jsonl") for path in folder.glob("*.items.jsonl")}
-             for folder in (first, second)]  # fmt: skip
+    folders, told = (first, second), {}
+    names = [{path.name.removesuffix(ENDING) for path in folder.glob(f"*{ENDING}")} for folder in folders]
     if not names[0] & names[1]:
         raise UserError(f"{first} and {second} have no task in common")
-    told: dict[str, dict[str, Any]] = {}
     for name in sorted(names[0] & names[1]):
-        one, other = _right(first, name), _right(second, name)
+        one, other = (_right(folder, name) for folder in folders)
         both = [key for key in one if key in other]
         flips = {key[0]: "first" if one[key] else "second" for key in both if one[key] != other[key]}
         only = [list(flips.values()).count(which) for which in ("first", "second")]
         counts = {"items": len(both), "only first right": only[0], "only second right": only[1]}
-        rest = {"p": mcnemar(*only), "asked otherwise": len(one.keys() ^ other.keys())}
+        rest = {
+            "p": round(mcnemar(*only), 6),
+            "asked otherwise": len({key[0] for key in one.keys() ^ other.keys()}),
+        }
         told[name] = {**counts, **rest, "flips": flips}
     if as_json:
         output.print_json(told)
         return
-    rows = [[name, *(f"{v:.4g}" if k == "p" else v for k, v in each.items() if k != "flips")]
-            for name, each in told.items()]  # fmt: skip
-    output.print_table(("task", *list(next(iter(told.values())))[:-1]), rows)
+    heads = [key for key in next(iter(told.values())) if key != "flips"]
+    output.print_table(("task", *heads), [[name, *map(each.get, heads)] for name, each in told.items()])
     for name, each in told.items():
         for item, which in each["flips"].items():
             print(f"{name} {item}: only the {which} is right")
@@ -192,6 +193,6 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
 def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
     """Whether a model was right on each item and prompt, by the score that counts: at least half of it."""
     main = json.loads((folder / f"{name}.json").read_text())["main"]
-    with (folder / f"{name}.items.jsonl").open(encoding="utf-8") as file:
+    with (folder / f"{name}{ENDING}").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return {(line["item"], line["prompt"]): line["scores"].get(main, 0) >= 0.5 for line in lines}
