@@ -51,7 +51,7 @@ def generate(
         pass
     if as_json:
         new = len(writing.new_tokens)
-        result = {"prompt": prompt, "text": prompt + writing.text, "tokens": new}
+        result = {"prompt": prompt, "text": writing.text, "tokens": new}
         output.print_line({**result, "seed": seed, "temperature": temperature})
     else:
         print()
