@@ -24,7 +24,7 @@ struct Node {
     Size parent, first, last;
     const Name* name;
     View attributes;
-    Size signature = 0;
+    Size signature = 0, turns = 0;
 };
 
 struct Open {
@@ -329,6 +329,7 @@ struct Page {
                 link_start = buffer.size() - begin;
                 if (!closing && ends_with(SUPERSCRIPT)) buffer += NOTE;
                 if (!closing && names_rights(attributes, false)) seen |= RIGHTS;
+                if (!closing && turns_page(attributes)) nodes[node].turns++;
                 return;
             case BREAK:
                 if (filled()) buffer += NEW_LINE;
@@ -538,7 +539,7 @@ extern "C" void* blocks_split(const void* tables, const char* source, Size size,
     return nullptr;
 }
 
-// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [4, nodes], near [blocks,
+// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [5, nodes], near [blocks,
 // groups].
 extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* nodes, int32_t* near) {
     const Page& page = *static_cast<const Page*>(found);
@@ -551,7 +552,7 @@ extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* n
     for (Size i = 0; i < node_count; i++) {
         const Node& node = page.nodes[i];
         nodes[i] = node.parent, nodes[node_count + i] = node.first, nodes[2 * node_count + i] = node.last;
-        nodes[3 * node_count + i] = node.signature;
+        nodes[3 * node_count + i] = node.signature, nodes[4 * node_count + i] = node.turns;
     }
     std::copy(page.near.begin(), page.near.end(), near);
 }

@@ -68,3 +68,10 @@ CONTENT, PROSE = 1 << GROUP_INDEX["content"], 1 << GROUP_INDEX["prose"]
 GROUPS_OF_TAG = {name: 1 << GROUP_INDEX[name] for name in TAG_GROUPS}
 for _name, _group in TAGS.items():
     GROUPS_OF_TAG[_name] = GROUPS_OF_TAG.get(_name, 0) | 1 << GROUP_INDEX[_group]
+# Inside the tag of a link to the page before, the page after or the one above.
+_TURNS = re.compile("""rel=["']?(?:prev|next)|accesskey=["']?[pnuPNU]""")
+
+
+def turns_page(attributes: str) -> bool:
+    """Tell whether a link leads from one page of a book or manual to its neighbours."""
+    return bool(_TURNS.search(attributes))
