@@ -79,7 +79,6 @@ void swiglu_backward_part(const E* __restrict gate, const E* __restrict up, E* _
     }
 }
 
-
 // out = x / sqrt(mean(x^2) + eps) * weight, row by row.
 template <class E>
 void rms_norm(const E* x, const float* weight, E* out, Size rows, Size width, float eps) {

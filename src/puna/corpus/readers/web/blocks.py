@@ -258,12 +258,13 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     link_start = -1  # parts of the buffer before the link
     # As in_link: 0, or the height of the stack at the element; code_table: of a table with line numbers.
     skipping = pre = code_table = 0
+    blank_lines = 0  # elements without text among those that are lines of code
     in_title = bullet = False
     tag = ""
     resume = cell_start = 0
 
     def flush() -> None:
-        nonlocal cells, bullet, in_title
+        nonlocal cells, bullet, in_title, blank_lines
         if cells:
             cells.append((buffer, linked, row.column))
             column = row.column
@@ -276,6 +277,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             kind = elements.KINDS.get(tag, 0)
             if kind in (0, elements.ITEM, elements.CODE):  # an item's later blocks are no items
                 kind = elements.CONTAINER
+            text, blank_lines = "\n" * blank_lines + text, 0
             add(text, linked, elements.PRE if pre else elements.ITEM if bullet else kind)
             bullet = False
         start_afresh()
@@ -314,19 +316,26 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 first[number] = start + 1
 
     def close(height: int) -> None:
-        nonlocal node, skipping, pre, in_link, bullet, tag, code_table
+        nonlocal node, skipping, pre, in_link, bullet, tag, code_table, blank_lines
         while len(stack) > height:
             if len(stack) == row.height:
                 finish_row()
             name, number = stack.pop()
             open_count[name] -= 1
             last[number] = len(texts)
+            is_line = 0 < pre <= len(stack) and not code_table and elements.KINDS[name] in elements.LINES
+            if (
+                is_line
+                and number == len(parents) - 1
+                and first[stack[pre - 1][1]] < first[number] == len(texts)
+            ):
+                blank_lines += 1
         tag, node = stack[-1]
         bullet = False
         if skipping > height:
             skipping = 0
         if pre > height:
-            pre = 0
+            pre = blank_lines = 0
         if in_link > height:
             in_link = 0
         if code_table > height:

@@ -13,6 +13,7 @@ def names(text: str) -> tuple[str, ...]:
 # Kinds of elements and blocks; 0 is an inline element, which makes no block.
 CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
 RAISED, CODE, MATH, ABOUT = range(13, 17)
+LINES = (CONTAINER, PARAGRAPH, ITEM)  # of code, inside <pre>
 CONTAINERS = names("""
     div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir
     blockquote figure figcaption caption fieldset details summary address center dialog hgroup search legend
