@@ -396,7 +396,8 @@ def test_rows_as_parquet(tmp_path: Path) -> None:
 
 
 def test_tables_of_a_readme_keep_their_rows(tmp_path: Path) -> None:
-    readme = "# Herd\n\nWhat an animal weighs.\n\n| Kind | kg |\n|:-----|---:|\n| llama | 130 |\n| | |\n\n    | a |\n"
+    table = "| Kind | kg |\n|:-----|---:|\n| llama | 130 |\n| | |\n"
+    readme = f"# Herd\n\nWhat an animal weighs.\n\n{table}\n    | a |\n"
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"content": readme, "path": "README.md", "repo": "r/r", "license": "mit"}))
     (found,) = found_in(list(github.read(path)))
