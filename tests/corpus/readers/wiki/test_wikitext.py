@@ -10,6 +10,7 @@ from tests.timing import cpu_seconds, within
 LONG = "1" * 5000  # digits, more than Python parses
 BLOGS = "* [http://a.b C]\n=== Blogs ===\n* [http://a.b D]\n"
 CASES = {
+    "({{OldStyleDate|May 2|1905|April 19}} – 1982)": "(May 2 [O.S. April 19] 1905 – 1982)",
     # bold, links, files, categories
     "'''Puna''' is a ''high'' grassland.": "Puna is a high grassland.",
     "See [[Andes|the mountains]] and [[Lake Titicaca]].": "See the mountains and Lake Titicaca.",
