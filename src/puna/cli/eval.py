@@ -34,6 +34,9 @@ Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, fro
 TooLong = Annotated[
     Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
 ]
+Mode = Annotated[
+    Literal["float32", "bfloat16", "int8"], typer.Option(help="of the products; scores are others in each")
+]
 Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
 Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
 Folder = Annotated[Path, typer.Argument(help="folder of results")]
@@ -55,6 +58,7 @@ def run(
     limit: Limit = 0,
     seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
     on_too_long: TooLong = "drop-shots",
+    mode: Mode = "float32",
     corpus: Corpus = True,
     out: Out = None,
     as_json: JsonOption = False,
@@ -69,7 +73,8 @@ def run(
     loaded = load(weights_of(model))
     _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / model.stem
-    about = (loaded, Engine(loaded), options, folder, identify(loaded))
+    engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
+    about = (loaded, engine, options, folder, identify(loaded, mode))
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
     how["documents"] = _documents(model) if corpus else None
     try:
