@@ -24,10 +24,14 @@ from subprocess import PIPE, STDOUT
 from typing import NamedTuple
 
 from puna.errors import UserError
+from puna.text.lists import listed
 
 WALL_SECONDS, CPU_SECONDS, MEMORY_BYTES = 10.0, 5, 1 << 29
 MOST_OUTPUT = 4096  # bytes: the word for the end, or an error's message
 STARTED = b"started\n"
+OPTIONS = """--unshare-all --unshare-user --uid 65534 --gid 65534 --cap-drop ALL --die-with-parent
+ --new-session --clearenv --setenv PYTHONHASHSEED 0 --ro-bind /usr /usr"""
+END = "--dir /dev --dev-bind /dev/null /dev/null --remount-ro / --chdir /"
 ADVICE = "install it with `pip install puna[eval]`, or the system's package `bubblewrap`"
 
 # The sandbox's one process, in this Python. Its arguments are limits, its input the word and the program.
@@ -48,19 +52,6 @@ except BaseException as error:
 os.write(report, word)
 os._exit(0)
 """
-
-# Refused system calls, by their numbers on x86-64 and ARM64: new processes and threads; namespaces; other
-# processes; memory outside the process (memfd, System V, keys, io_uring); large parts of the kernel.
-MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-REFUSED = {
-    **{"clone": (56, 220), "clone3": (435, 435), "fork": (57, None), "vfork": (58, None)},
-    **{"unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "pivot_root": (155, 41)},
-    **{"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},
-    **{"memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186)},
-    **{"semget": (64, 190), "mq_open": (240, 180), "io_uring_setup": (425, 425), "add_key": (248, 217)},
-    **{"request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280), "userfaultfd": (323, 282)},
-    **{"perf_event_open": (298, 241)},
-}
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # of classic BPF
 ALLOW, NOT_PERMITTED, KILL = 0x7FFF0000, 0x00050001, 0x80000000
 FOREIGN_CALLS = 0x40000000  # from here on system calls of another convention, x32
@@ -99,14 +90,9 @@ def run(program: str, *, wall_seconds: float = WALL_SECONDS, cpu_seconds: int = 
     command = [bwrap, "--seccomp", str(calls), *_confinement(), INSIDE, *arguments]
     try:
         process = subprocess.Popen(
-            command,
-            stdin=source,
-            stdout=PIPE,
-            stderr=STDOUT,
-            pass_fds=[calls],
-            env={},
-            start_new_session=True,
-        )
+            command, stdin=source, stdout=PIPE, stderr=STDOUT,
+            pass_fds=[calls], env={}, start_new_session=True,
+        )  # fmt: skip
     finally:
         os.close(source)
         os.close(calls)
@@ -143,33 +129,25 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, boo
 
 def _confinement() -> list[str]:
     """Return bubblewrap's options, and the Python to run."""
-    options = "--unshare-all --unshare-user --uid 65534 --gid 65534 --cap-drop ALL --die-with-parent"
-    options += " --new-session --clearenv --setenv PYTHONHASHSEED 0 --ro-bind /usr /usr"
-    for name in ("/lib", "/lib64", "/bin"):
-        if (path := Path(name)).is_dir():
-            options += (
-                f" --symlink {path.readlink()} {name}" if path.is_symlink() else f" --ro-bind {name} {name}"
-            )
-    prefix = Path(sys.base_prefix).resolve()
-    own = [] if prefix.is_relative_to("/usr") else ["--ro-bind", str(prefix), str(prefix)]
-    python = [str(Path(sys.executable).resolve()), "-S", "-s", "-P", "-B", "-c"]
-    end = " --dir /dev --dev-bind /dev/null /dev/null --remount-ro / --chdir /"
-    return [*options.split(), *own, *end.split(), *python]
+    options = OPTIONS.split()
+    for path in map(Path, ("/lib", "/lib64", "/bin")):
+        if path.is_dir():
+            options += ["--symlink", str(path.readlink())] if path.is_symlink() else ["--ro-bind", str(path)]
+            options.append(str(path))
+    prefix, python = str(Path(sys.base_prefix).resolve()), str(Path(sys.executable).resolve())
+    options += [] if Path(prefix).is_relative_to("/usr") else ["--ro-bind", prefix, prefix]
+    return [*options, *END.split(), python, "-S", "-s", "-P", "-B", "-c"]
 
 
 def _filter() -> bytes:
-    """Return the seccomp filter as the kernel reads it: struct sock_filter[]."""
-    try:
-        column, architecture = MACHINES[platform.machine()]
-    except KeyError as error:
-        raise UserError(
-            f"the sandbox knows the system calls of {', '.join(MACHINES)}, not of {platform.machine()}"
-        ) from error
-    steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    steps += [(AT_LEAST, 0, 1, FOREIGN_CALLS), (RETURN, 0, 0, KILL)]
-    for numbers in REFUSED.values():
-        if (number := numbers[column]) is not None:
-            steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, NOT_PERMITTED)]
+    """Return the seccomp filter of this machine as the kernel reads it: struct sock_filter[]."""
+    machine, known = platform.machine(), listed(__file__, "system_calls.json")["machines"]
+    if machine not in known:
+        raise UserError(f"the sandbox knows the system calls of {', '.join(known)}, not of {machine}")
+    steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, known[machine]["architecture"]), (RETURN, 0, 0, KILL)]
+    steps += [(LOAD, 0, 0, 0), (AT_LEAST, 0, 1, FOREIGN_CALLS), (RETURN, 0, 0, KILL)]
+    for call in known[machine]["refused"].values():
+        steps += [(EQUAL, 0, 1, call), (RETURN, 0, 0, NOT_PERMITTED)]
     return b"".join(struct.pack("HBBI", *step) for step in [*steps, (RETURN, 0, 0, ALLOW)])
 
 
