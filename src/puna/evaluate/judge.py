@@ -127,8 +127,8 @@ class Quality(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{'usable' if self.usable else 'NOT USABLE'}: accuracy {self.accuracy:.3f} "
-            f"({self.interval[0]:.3f} to {self.interval[1]:.3f}), AUC {self.area:.3f} on {self.texts:,} texts "
-            f"of questions it has not seen; the more frequent label {self.majority:.3f}, lengths alone "
+            f"({self.interval[0]:.3f} to {self.interval[1]:.3f}), AUC {self.area:.3f} on {self.texts:,} "
+            f"texts of questions it has not seen; the more frequent label {self.majority:.3f}, lengths alone "
             f"{self.length_accuracy:.3f}, AUC {self.length_area:.3f}"
         )
 
