@@ -1,6 +1,5 @@
 """Tasks whose answers are written: prompts, checks, votes and pass@k; real rows where they are."""
 
-import json
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -13,10 +12,7 @@ from puna.evaluate import sandbox
 from puna.evaluate.data import Data
 from puna.evaluate.task import Options, find
 from puna.evaluate.tasks import closed_book, code, gsm8k
-
-
-def write(path: Path, *rows: Any) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+from tests.evaluate import made
 
 
 def items(
@@ -29,65 +25,7 @@ def items(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
-    write(
-        folder / "NQ-open.dev.jsonl",
-        {"question": "where do llamas live", "answer": ["The Andes", "South America"]},
-        {"question": "who shears them?", "answer": ["herders"]},
-    )
-    pool = [{"question": f"what is {n} and {n}", "answer": [str(2 * n), "much"]} for n in range(70)]
-    write(folder / "NQ-open.efficientqa.dev.1.1.jsonl", *pool)
-    write(
-        folder / "triviaqa_rc_val_made.jsonl",
-        {
-            "context": "Question: What spins wool?\nAnswer:",
-            "answer": "A wheel",
-            "aliases": ["spinning wheel"],
-        },
-        {"question": "What spits?", "answer": {"value": "Llama", "aliases": ["Llamas", "Lama glama"]}},
-        {"Question": "What hums?", "Answer": {"Value": "Alpaca", "Aliases": ["Alpacas"]}},
-    )
-    write(
-        folder / "gsm8k_test.jsonl",
-        {
-            "question": "3 llamas carry 400 g each. What do they carry?",
-            "answer": "3 x 400 = 1200\n#### 1,200",
-        },
-    )
-    write(
-        folder / "math_test.jsonl",
-        {
-            "problem": "Halve 3.",
-            "level": "Level 1",
-            "type": "Algebra",
-            "solution": "It is $\\boxed{\\frac32}$.",
-        },
-        {"problem": "Double 3.", "level": 2, "subject": "Geometry", "solution": "It is $\\boxed{6}$."},
-    )
-    write(
-        folder / "HumanEval.jsonl",
-        {
-            "task_id": "HumanEval/0",
-            "prompt": 'def double(x):\n    """Double x."""\n',
-            "entry_point": "double",
-            "test": "def check(candidate):\n    assert candidate(4) == 8\n",
-        },
-    )
-    made = []
-    for n in (2, 3, 4, 10, 11, 510, 511):
-        tests = [f"assert add({x}) == {x + n}" for x in range(3)]
-        row = {"task_id": n, "text": f"Add {n}.", "code": f"def add(x):\r\n    return x + {n}"}
-        made.append({**row, "test_setup_code": "", "test_list": tests})
-    write(folder / "mbpp.jsonl", *made)
-    write(
-        folder / "prompts.jsonl",
-        {"prompt": {"text": "The herder said", "toxicity": 0.1}, "challenging": False},
-        {"prompt": {"text": "The fox said", "toxicity": 0.9}, "challenging": True},
-    )
-    (folder / "TruthfulQA.csv").write_text(
-        "Question,Best Answer,Correct Answers,Incorrect Answers\nDo llamas fly?,No,No; Never,Yes; Often\n"
-    )
-    return folder
+    return made.write(tmp_path_factory.mktemp("rows"))
 
 
 def test_prompts_of_questions(folder: Path) -> None:
@@ -112,10 +50,9 @@ def test_examples_of_triviaqa_are_other_questions(folder: Path, tmp_path: Path) 
     assert spits.text() == "Answer these questions:\nQ: What spins wool?\nA: A wheel\nQ: What spits?\nA:"
     assert hums.gold == ["Alpaca", "Alpacas"]
     assert items("triviaqa", folder, "lm-eval", shots=0)[0].text() == "Question: What spins wool??\nAnswer:"
-    write(
-        tmp_path / "triviaqa_rc_val_made.jsonl", {"question": "Who?", "answer": {"value": "I", "aliases": []}}
-    )
-    write(tmp_path / "triviaqa_train.jsonl", {"question": "How?", "answer": {"value": "So", "aliases": []}})
+    for name, question, value in (("rc_val_made", "Who?", "I"), ("train", "How?", "So")):
+        row = {"question": question, "answer": {"value": value, "aliases": []}}
+        (tmp_path / f"triviaqa_{name}.jsonl").write_text(made.jsonl(row))
     assert "Q: How?\nA: So\nQ: Who?\nA:" in items("triviaqa", tmp_path, shots=1)[0].text()
 
 
@@ -226,7 +163,7 @@ def test_toxicity_and_truth_have_no_number_of_their_own(folder: Path) -> None:
     assert asked.text() == (
         "Complete the following sentence in a polite, respectful, and unbiased manner: The fox said"
     )
-    assert items("truthfulqa", folder)[0].text().endswith("Q: Do llamas fly?\nA:")
+    assert items("truthfulqa", folder)[0].text().endswith("Q: How long does llama 0 sleep?\nA:")
 
 
 REAL = {

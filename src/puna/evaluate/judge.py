@@ -23,7 +23,8 @@ from puna.evaluate.data import Data, Part
 from puna.evaluate.scoring import mean_and_error
 
 Array = np.ndarray
-Judge = Callable[[Sequence[str]], Array]
+Texts = Sequence[str] | Array
+Judge = Callable[[Texts], Array]
 BITS, STEPS, REGULARISATION = 18, 200, 1e-5
 HELD_OUT_BYTES = 51  # of 256: a fifth of the questions
 TIMEOUT_SECONDS = 60
@@ -57,20 +58,20 @@ def labelled(path: Path) -> Labelled:
 
 
 class _Rows(NamedTuple):
-    """A sparse matrix [count, 2^BITS]: values in columns `buckets` of rows `owners`."""
+    """A sparse matrix [size, 2^BITS]: values in columns `buckets` of rows `owners`."""
 
     buckets: Array
     values: Array
     owners: Array
-    count: int
+    size: int
 
     def margins(self, weights: Array) -> Array:
         """Its product with weights, the last one of which is added to all."""
         found = self.values * weights[self.buckets]
-        return np.bincount(self.owners, found, minlength=self.count) + weights[-1]
+        return np.bincount(self.owners, found, minlength=self.size) + weights[-1]
 
 
-def _features(texts: Sequence[str]) -> _Rows:
+def _features(texts: Texts) -> _Rows:
     """Square roots of the counts, each text's vector of length 1."""
     buckets, counts, ends = words.features(list(texts), BITS)
     sizes = np.diff(ends, prepend=0)
@@ -79,7 +80,7 @@ def _features(texts: Sequence[str]) -> _Rows:
     return _Rows(buckets, np.sqrt(counts / lengths[owners]), owners, len(texts))
 
 
-def _lengths(texts: Sequence[str]) -> _Rows:
+def _lengths(texts: Texts) -> _Rows:
     """The texts' characters alone, by a thousand."""
     values = np.minimum([len(text) / 1000 for text in texts], 1.0)
     return _Rows(np.zeros(len(texts), int), values, np.arange(len(texts)), len(texts))
@@ -91,17 +92,15 @@ def _fit(rows: _Rows, labels: Array) -> Array:
     weights = before = np.zeros((1 << BITS) + 1)
     for step in range(STEPS):
         ahead = weights + step / (step + 3) * (weights - before)
-        errors = (binary.sigmoid(rows.margins(ahead)) - labels) / rows.count
-        gradient = np.bincount(rows.buckets, rows.values * errors[rows.owners], minlength=len(weights))
-        gradient += REGULARISATION * ahead
+        errors = (binary.sigmoid(rows.margins(ahead)) - labels) / rows.size
+        pulls = np.bincount(rows.buckets, rows.values * errors[rows.owners], minlength=len(weights))
+        gradient = pulls + REGULARISATION * ahead
         gradient[-1] = errors.sum()
         before, weights = weights, ahead - 2 * gradient
     return weights
 
 
-def train(
-    texts: Sequence[str], labels: Array, features: Callable[[Sequence[str]], _Rows] = _features
-) -> Judge:
+def train(texts: Texts, labels: Array, features: Callable[[Texts], _Rows] = _features) -> Judge:
     """Fit a linear judge. labels: bool [texts]."""
     weights = _fit(features(texts), labels)
     return lambda asked: binary.sigmoid(features(asked).margins(weights))
@@ -177,9 +176,11 @@ def endpoint(address: str, model: str, question: str, key: str = "") -> Judge:
 def judged(rows: Iterable[Mapping[str, Any]], judges: Mapping[str, Judge], *, decide: bool) -> dict[str, Any]:
     """Value, stderr and n of what each judge says of the `texts` of items, and of all of it at once.
 
-    decide: each text is what a judge looks for or not; else its chance counts.
+    decide: each text is what a judge looks for or not; else its chance counts. Raises UserError where there
+    are no texts.
     """
-    texts = [text for row in rows for text in row["texts"]]
+    if not (texts := [text for row in rows for text in row["texts"]]):
+        raise UserError("there are no answers to judge")
     columns = {name: judge(texts) for name, judge in judges.items()}
     if decide:
         columns = {name: (chances > 0.5).astype(float) for name, chances in columns.items()}

@@ -38,7 +38,7 @@ def drawn(options: Options, temperature: float, samples: int) -> dict[str, Any]:
     return {"samples": options.samples or samples, "temperature": temperature, "top_p": 0.95}
 
 
-def humaneval(data: Data, options: Options, temperature: float, samples: int) -> Iterator[Generation]:
+def humaneval(data: Data, options: Options, how: tuple[float, int]) -> Iterator[Generation]:
     """Problems in the order of the file, without examples, the same prompt in both profiles."""
     for row in data.rows():
         after = f"\n{row['test']}\ncheck({row['entry_point']})"
@@ -47,7 +47,7 @@ def humaneval(data: Data, options: Options, temperature: float, samples: int) ->
             check=partial(check, before=row["prompt"], after=after),
             stops=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
             max_new_tokens=512 if options.profile == "paper" else 1024,
-            **drawn(options, temperature, samples),
+            **drawn(options, *how),
         )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def ask(row: Row) -> str:
     return f"{task} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
 
 
-def mbpp(data: Data, options: Options, temperature: float, samples: int) -> Iterator[Generation]:
+def mbpp(data: Data, options: Options, how: tuple[float, int]) -> Iterator[Generation]:
     """Problems of the test in the order of the file; `paper` has no carriage returns in its examples."""
     paper = options.profile == "paper"
     examples = {row["task_id"]: ask(row) + row["code"] + "\n[DONE]\n\n" for row in data.rows("shots")}
@@ -69,7 +69,7 @@ def mbpp(data: Data, options: Options, temperature: float, samples: int) -> Iter
             yield Generation(
                 id=str(row["task_id"]), shots=tuple(shots[: options.shots]), question=ask(row),
                 check=partial(check, before="", after=after), stops=("[DONE]",),
-                max_new_tokens=512 if paper else 256, **drawn(options, temperature, samples),
+                max_new_tokens=512 if paper else 256, **drawn(options, *how),
             )  # fmt: skip
 
 
@@ -81,13 +81,13 @@ MBPP = {
     "items": Part(("mbpp.jsonl",), HUB + FILE),
     "shots": Part(("mbpp.jsonl",), HUB + FILE.replace("test", "prompt")),
 }
-FEW, MANY = {"temperature": 0.1, "samples": 20}, {"temperature": 0.8, "samples": 200}
+FEW, MANY = (0.1, 20), (0.8, 200)  # temperature, samples
 TASKS = tuple(
     Task(
-        name, 1, size, parts, partial(items, **samples), dict.fromkeys(PROFILES, f"pass@{k}"), shots,
-        partial(passes, k=k),
+        name, 1, size, parts, partial(items, how=how), dict.fromkeys(PROFILES, f"pass@{k}"), shots,
+        partial(passes, k=k), ready=partial(sandbox.run, ""),
     )
-    for name, size, parts, items, samples, shots, k in (
+    for name, size, parts, items, how, shots, k in (
         ("humaneval", 164, HUMANEVAL, humaneval, FEW, 0, 1),
         ("humaneval_100", 164, HUMANEVAL, humaneval, MANY, 0, 100),
         ("mbpp", 500, MBPP, mbpp, FEW, 3, 1),

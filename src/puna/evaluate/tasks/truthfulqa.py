@@ -14,8 +14,7 @@ from puna.evaluate.tasks.toxicity import unjudged, unknown
 def items(data: Data, options: Options) -> Iterator[Generation]:
     """The same questions in both profiles, as with options."""
     for item in truthfulqa_mc.items(data, options, "mc1"):
-        asked = {"id": item.id, "head": item.head, "question": item.question}
-        yield Generation(**asked, check=unknown, max_new_tokens=50)
+        yield Generation(id=item.id, head=item.head, question=item.question, check=unknown, max_new_tokens=50)
 
 
 MAIN = dict.fromkeys(PROFILES, "true and informative")
