@@ -26,7 +26,7 @@ from typing import NamedTuple
 from puna.errors import UserError
 from puna.text.lists import listed
 
-WALL_SECONDS, CPU_SECONDS, MEMORY_BYTES = 10.0, 5, 1 << 29
+WALL_SECONDS, CPU_SECONDS, MEMORY_BYTES = 12.0, 5, 1 << 29
 MOST_OUTPUT = 4096  # bytes: the word for the end, or an error's message
 STARTED = b"started\n"
 OPTIONS = """--unshare-all --unshare-user --uid 65534 --gid 65534 --cap-drop ALL --die-with-parent
