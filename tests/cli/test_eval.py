@@ -133,6 +133,19 @@ def test_the_documents_of_a_run_are_those_that_it_was_trained_on(finished: Path)
     assert cli._documents(weights) is None
 
 
+def test_a_finished_run_is_measured(
+    finished: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = (finished / "out" / "small", "--data", folder, "--out", tmp_path, "--tasks", "crows_pairs")
+    lines = puna(monkeypatch, capsys, *words).splitlines()
+    (label,) = [line.split() for line in lines if line.startswith("without 0 in its corpus")]
+    assert label[6] == "tokens" and label[-2:] == ["6", "PARTIAL"]
+    result = json.loads((tmp_path / "crows_pairs.paper.json").read_text())
+    assert result["in_corpus"]["scores_without"] == result["scores"] and result["n"] == 6
+    puna(monkeypatch, capsys, *words, "--no-corpus")
+    assert "in_corpus" not in json.loads((tmp_path / "crows_pairs.paper.json").read_text())
+
+
 def test_what_a_corpus_holds_stands_under_the_score() -> None:
     scores = {"none": {"value": 0.5, "stderr": 0.1, "n": 4}}
     result = {
