@@ -80,7 +80,7 @@ INLINE Bits add_pairs(Bits sum, const char* bytes, Word pair) {
 }
 
 // Rows of operands as products want them: tiles of TALL rows one after the other, the last one lower, each as
-// [words of the depth][rows]. Of 16-bit integers with scales [rows] and sums of groups, [groups][rows] a tile.
+// [words of the depth][rows]. Of 16-bit integers with scales [rows] and sums of groups [groups][rows].
 template <class E>
 struct Rows {
     Word* data;

@@ -95,21 +95,24 @@ class CompiledDecoder:
         config, self.library, self.mode = model.config, library, mode
         self.panel = library.panel_columns()
         self.config, self.blocks = config, blocks
-        vector = self.panel // 2
-        wide = -(-config.head_dim // vector) * vector
-        shape = (config.n_layers, blocks, config.n_kv_heads)
-        # Memory is the system's until it is written to.
-        self.keys = torch.zeros(*shape, config.head_dim, BLOCK)
-        self.values = torch.zeros(*shape, BLOCK, wide)
+        self._empty_store()
         positions = torch.arange(config.max_seq_len)
         angles = (config.head_dim, config.rope_theta, torch.float32, config.rope_scaling)
         self.cosine, self.sine = (part[:, 0].contiguous() for part in rotary_cos_sin(positions, *angles))
         self._pack_all(model)
 
     def load(self, model: Llama) -> None:
-        self.keys.zero_()
-        self.values.zero_()
+        self._empty_store()
         self._pack_all(model)
+
+    def _empty_store(self) -> None:
+        """Keys [layers, blocks, k, e, BLOCK] and values [layers, blocks, k, BLOCK, e in whole vectors]."""
+        config, vector = self.config, self.panel // 2
+        shape = (config.n_layers, self.blocks, config.n_kv_heads)
+        wide = -(-config.head_dim // vector) * vector
+        # numpy's zeros are the system's memory until they are written to; torch writes its own at once.
+        self.keys = torch.from_numpy(np.zeros((*shape, config.head_dim, BLOCK), dtype=np.float32))
+        self.values = torch.from_numpy(np.zeros((*shape, BLOCK, wide), dtype=np.float32))
 
     @torch.no_grad()
     def _pack_all(self, model: Llama) -> None:
