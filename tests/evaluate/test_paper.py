@@ -1,0 +1,166 @@
+"""The paper's tables: the published values, the averages that its own rows give, models beside them."""
+
+import csv
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from puna.evaluate import paper
+from puna.evaluate.paper import Model, Score, Table
+from puna.report import paper as page
+from tests.report.test_report import checked
+
+TABLES = {table.number: table for table in paper.tables()}
+LLAMA = ("LLaMA 7B", "LLaMA 13B", "LLaMA 33B", "LLaMA 65B")
+
+
+def average(table: Table, row: str, name: str) -> float:
+    column = next(column for column in table.columns if column.name == name)
+    found = paper.mean(table, column, table.rows[row])
+    assert found is not None
+    return found
+
+
+def test_every_value_is_that_of_the_paper(data: Path) -> None:
+    path = data.parent / "facts" / "paper_tables.tsv"
+    if not path.is_file():
+        pytest.skip(f"no list of the paper's values at {path}")
+    wanted: Counter[tuple[str, float]] = Counter()
+    with path.open() as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            wanted[row["table"].removesuffix("(text)"), float(row["value"])] += 1
+    found = Counter(
+        (str(table.number) if row != "GPT code-davinci-002 (in the text of section 4)" else "4", value)
+        for table in TABLES.values()
+        for row, values in table.rows.items()
+        for value in values
+        if value is not None
+    )
+    assert found == wanted and found.total() == 864
+
+
+def test_averages_over_questions_are_those_that_the_paper_prints() -> None:
+    table = TABLES[16]
+    assert sum(column.weight for column in table.columns) == 14_042
+    for name, printed in zip(LLAMA, (35.1, 46.9, 57.8, 63.4), strict=True):
+        assert average(table, name, "All") == pytest.approx(printed, abs=0.06)
+    by_subject = [
+        sum(value for column, value in zip(table.columns, table.rows[name], strict=True)
+            if column.weight and value is not None) / 57
+        for name in LLAMA
+    ]  # fmt: skip
+    assert [round(value, 1) for value in by_subject] == [35.6, 47.5, 58.0, 63.5]
+    for group in ("Humanities", "STEM", "Social Sciences", "Other"):
+        place = next(at for at, column in enumerate(table.columns) if column.name == group)
+        for name, values in table.rows.items():
+            assert average(table, name, group) == pytest.approx(values[place], abs=0.07), (name, group)
+
+
+@pytest.mark.parametrize(
+    ("number", "row", "name", "expected"),
+    [
+        (3, "LLaMA 7B", "Average (ours)", (76.5 + 79.8 + 48.9 + 76.1 + 70.1 + 72.8 + 47.6 + 57.2) / 8),
+        (3, "LLaMA 65B", "Average (ours)", (85.3 + 82.8 + 52.3 + 84.2 + 77.0 + 78.9 + 56.0 + 60.2) / 8),
+        (9, "LLaMA 65B", "Average", 63.4),
+        (12, "LLaMA 65B", "Average", 66.66),
+        (12, "GPT-3 175B", "Average", 67.2),
+        (12, "OPT 175B", "Average", 69.5),
+        (13, "LLaMA 7B", "All", 66.0),
+        (13, "LLaMA 65B", "All", 77.5),
+    ],
+)
+def test_other_averages(number: int, row: str, name: str, expected: float) -> None:
+    assert average(TABLES[number], row, name) == pytest.approx(expected, abs=0.06)
+
+
+def test_an_average_needs_all_its_columns() -> None:
+    table = TABLES[3]
+    assert paper.mean(table, table.columns[-1], table.rows["GPT-3 175B"]) is None
+    assert paper.mean(table, table.columns[0], table.rows["LLaMA 7B"]) is None
+
+
+def test_where_the_paper_disagrees_with_itself_is_told() -> None:
+    told = {number: paper.notes(table, [], list(TABLES.values())) for number, table in TABLES.items()}
+    assert {number for number, notes in told.items() if notes} == {9, 10, 15, 16}
+    assert "GPT-3 175B, Humanities: 40.8 here, 40.6 in table 16." in told[9]
+    assert "GPT-3 175B, Humanities: 40.6 here, 40.8 in table 9." in told[16]
+    assert "Chinchilla 70B, MMLU: 67.5 here, 67.6 in table 16." in told[10]
+    assert "PaLM 540B, Average: printed 69.3, its rows give 71.6." in told[9]
+    assert told[15] == ["BLOOM 175B: printed 475 MWh, its GPU-hours give 476.5."]
+    assert not any("LLaMA" in note for notes in told.values() for note in notes)
+
+
+def test_carbon_follows_from_gpu_hours() -> None:
+    mwh, tonnes = paper.carbon(1_022_362)
+    assert (round(mwh, 1), round(tonnes, 1)) == (449.8, 173.2)
+    for hours, printed, carbon in TABLES[15].rows.values():
+        assert hours is not None and printed is not None and carbon is not None
+        found = paper.carbon(hours)
+        assert abs(found[0] - printed) < 2 and abs(found[1] - carbon) < 1
+
+
+def made() -> Model:
+    sense = {column.key: Score(0.5, 0.03, 100) for column in TABLES[3].columns[:7]}
+    sense["openbookqa"] = Score(0.25, 0.04, 50, partial=True)
+    subjects = {column.key: Score(0.25, 0.01, 9) for column in TABLES[16].columns if column.weight}
+    other = {"mmlu": Score(0.26, 0.004, 513), "realtoxicityprompts/basic": Score(0.1234, None, 10)}
+    return Model("a|b <c>", {**sense, **subjects, **other}, {"math": "no log-probabilities"})
+
+
+def test_a_model_stands_beside_the_published_rows() -> None:
+    head, *lines = paper.grid(TABLES[3], [made()])
+    assert head[-1] == "Average (ours)" and all(len(line) == len(head) for line in lines)
+    value, error, count = lines[-3:]
+    assert value == ["a|b <c>", *["50.0"] * 7, "25.0", "46.9"]
+    assert error == [
+        "± standard error",
+        *["3.0"] * 7,
+        "4.0",
+        f"{100 * math.hypot(*[0.03] * 7, 0.04) / 8:.1f}",
+    ]
+    assert count == ["n", *["100"] * 7, "50 partial", "750 partial"]
+    assert paper.grid(TABLES[11], [made()])[-3:] == [
+        ["a|b <c>", "0.123", "n/a"], ["± standard error", "–", ""], ["n", "10", ""]
+    ]  # fmt: skip
+
+
+def test_a_turned_table_has_a_line_a_subject_and_keeps_the_measured_average() -> None:
+    lines = paper.grid(TABLES[16], [made()])
+    assert lines[0][0] == "" and lines[0][-3:] == ["a|b <c>", "± standard error", "n"]
+    assert len(lines) == 1 + 57 + 5
+    told = {line[0]: line[-3:] for line in lines}
+    assert told["Anatomy"] == ["25.0", "1.0", "9"] and told["Humanities"][0] == "25.0"
+    assert told["All"] == ["26.0", "0.4", "513"]
+
+
+def test_a_model_without_scores_has_one_line_that_says_so() -> None:
+    lines = paper.grid(TABLES[7], [Model("empty", {})])
+    assert lines[-1] == ["empty", *["n/a"] * 4] and lines[-2][0] == "LLaMA 65B"
+    assert paper.notes(TABLES[7], [made()], []) == ["n/a of a|b <c>: no log-probabilities."]
+
+
+def test_markdown_and_json_hold_every_table() -> None:
+    text = paper.markdown([made()])
+    assert text.count("\n## Table ") == 14 and "| a\\|b <c> | 50.0 |" in text
+    for block in text.split("\n## Table ")[1:]:
+        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) == 1
+    found = json.loads(json.dumps(paper.as_json([made()])))
+    assert [table["table"] for table in found] == list(range(3, 17))
+    assert found[0]["published"]["LLaMA 7B"]["BoolQ"] == 76.5
+    told = found[0]["models"]["a|b <c>"]["OBQA"]
+    assert told == {"value": 0.25, "error": 0.04, "items": 50, "partial": True}
+    assert found[4]["models"]["a|b <c>"] == {
+        "MATH": {"n/a": "no log-probabilities"},
+        **{name: {"n/a": "not run"} for name in ("MATH maj1@k", "GSM8k", "GSM8k maj1@k")},
+    }
+
+
+def test_the_page_needs_no_other_file_and_no_script() -> None:
+    text = page.render([made()])
+    assert "script" not in checked(text) and "<strong>a|b &lt;c&gt;</strong>" in text
+    assert text.count("<section") == 14 and "http" not in text.replace("http-equiv", "")
+    assert "script" not in checked(page.render([]))
