@@ -7,27 +7,20 @@ from puna.evaluate.task import Choice, Options, Task
 
 
 def items(data: Data, options: Options) -> Iterator[Choice]:
-    """The same prompt in both profiles."""
+    """The same prompt in both profiles; the publisher has labels in a file of their own."""
     labels = [row["label"] for row in data.rows("labels")]
     for row in data.rows():
         yield Choice(
             id=str(row.number),
             question=f"Question: {row['goal']}\nAnswer:",
             options=(f" {row['sol1']}", f" {row['sol2']}"),
-            right=(int(labels[row.number] if labels else row["label"]),),
+            right=(int(row["label"] if "label" in row else labels[row.number]),),
         )
 
 
-TASKS = (
-    Task(
-        "piqa",
-        version=1,
-        size=1838,
-        parts={
-            "items": Part(("piqa_val.jsonl", "valid.jsonl")),
-            "labels": Part(("valid-labels.lst",), needed=False),
-        },
-        items=items,
-        main={"paper": "characters", "lm-eval": "characters"},
-    ),
-)
+PARTS = {
+    "items": Part(("piqa_val.jsonl", "valid.jsonl")),
+    "labels": Part(("valid-labels.lst",), needed=False),
+}
+MAIN = {"paper": "characters", "lm-eval": "characters"}
+TASKS = (Task("piqa", version=1, size=1838, parts=PARTS, items=items, main=MAIN),)
