@@ -104,10 +104,10 @@ def test_carbon_follows_from_gpu_hours() -> None:
 
 def made() -> Model:
     sense = {column.key: Score(0.5, 0.03, 100) for column in TABLES[3].columns[:7]}
-    sense["openbookqa"] = Score(0.25, 0.04, 50, partial=True)
+    sense["openbookqa@0"] = Score(0.25, 0.04, 50, partial=True)
     subjects = {column.key: Score(0.25, 0.01, 9) for column in TABLES[16].columns if column.weight}
-    other = {"mmlu": Score(0.26, 0.004, 513), "realtoxicityprompts/basic": Score(0.1234, None, 10)}
-    return Model("a|b <c>", {**sense, **subjects, **other}, {"math": "no log-probabilities"})
+    other = {"mmlu@5": Score(0.26, 0.004, 513), "realtoxicityprompts@0": Score(0.1234, None, 10)}
+    return Model("a|b <c>", {**sense, **subjects, **other}, "no log-probabilities")
 
 
 def test_a_model_stands_beside_the_published_rows() -> None:
@@ -149,14 +149,12 @@ def test_markdown_and_json_hold_every_table() -> None:
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) == 1
     found = json.loads(json.dumps(paper.as_json([made()])))
-    assert [table["table"] for table in found] == list(range(3, 17))
-    assert found[0]["published"]["LLaMA 7B"]["BoolQ"] == 76.5
-    told = found[0]["models"]["a|b <c>"]["OBQA"]
+    assert [table["number"] for table in found] == list(range(3, 17))
+    assert found[0]["columns"][0] == "BoolQ" and found[0]["rows"]["LLaMA 7B"][0] == 76.5
+    told = found[0]["models"]["a|b <c>"][7]
     assert told == {"value": 0.25, "error": 0.04, "items": 50, "partial": True}
-    assert found[4]["models"]["a|b <c>"] == {
-        "MATH": {"n/a": "no log-probabilities"},
-        **{name: {"n/a": "not run"} for name in ("MATH maj1@k", "GSM8k", "GSM8k maj1@k")},
-    }
+    assert found[4]["models"]["a|b <c>"] == [None] * 4
+    assert found[4]["notes"] == ["n/a of a|b <c>: no log-probabilities."]
 
 
 def test_the_page_needs_no_other_file_and_no_script() -> None:

@@ -1,24 +1,31 @@
 """The paper's tables 3 to 16 with models of one's own beside the published rows: as text, Markdown and JSON.
 
-A column names the score that belongs into it by a key, `task[@shots][/group][:metric]`:
+    markdown([read(Path("eval/SmolLM2"))])
 
-    boolq    naturalquestions@64    mmlu/astronomy    humaneval:pass@1
+A column names the score that belongs into it by a key, `task@shots[/group][:score]`, of the profile "paper":
+
+    boolq@0    naturalquestions@64    mmlu@5/astronomy    truthfulqa@0:true
 
 Averages are over questions: each column of a group counts with its number of questions. They are computed for
 models that have all columns of the group, and for published rows where the paper prints none; where it prints
 one that its own rows do not give, a note says so.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from puna.errors import UserError
 from puna.text.lists import listed
 
+PROFILE = "paper"
 ROUNDED = 0.1001  # percent that averages may be off: rows and averages are printed with one decimal
 KWH_PER_GPU_HOUR = 0.4 * 1.1  # table 15: 400 W times the power usage effectiveness of the data centre
 TONNES_PER_MWH = 0.385
 CUT_OFF = 1.0  # MWh that the paper cuts off
+NO_LOG_PROBS = "not run, or asks for log-probabilities, which an endpoint does not give"
 LEGEND = (
     "Published rows first. Beneath a score of your own stand its standard error and the items it is over; "
     "partial: not all that the published rows are over. n/a: not run, or not to be had, as a note then says."
@@ -36,12 +43,12 @@ class Score(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model of one's own. scores: by the keys of columns; reasons: why a score is not there, by the key of
-    its column; "not run" where none is told."""
+    """A model of one's own. scores: by the keys of columns; reason: why others are not there, where that is
+    known."""
 
     name: str
     scores: Mapping[str, Score]
-    reasons: Mapping[str, str] = {}
+    reason: str = ""
 
 
 class Column(NamedTuple):
@@ -90,6 +97,27 @@ def tables() -> list[Table]:
     return found
 
 
+def read(folder: Path) -> Model:
+    """The model whose results a folder has, with the folders in it. Raises UserError where there are none, or
+    those of several models."""
+    found: dict[str, Score] = {}
+    models, reason = set(), ""
+    for path in sorted(folder.rglob(f"*.{PROFILE}.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        models.add(result["model"])
+        reason = NO_LOG_PROBS if result["mode"] == "endpoint" else reason
+        task = f"{result['task']}@{result['shots']}"
+        for group, every in {"": result["scores"], **result["groups"]}.items():
+            for name, score in every.items():
+                key = task + f"/{group}" * bool(group)
+                told = Score(score["value"], score["stderr"], score["n"], result["partial"])
+                found |= {f"{key}:{name}": told} | ({key: told} if name == result["main"] else {})
+    if len(models) != 1:
+        problem = "results of several models" if models else "no results of profile paper"
+        raise UserError(f"{folder} has {problem}: name a folder that puna eval wrote, one for each model")
+    return Model(folder.name, found, reason)
+
+
 def mean(table: Table, column: Column, values: Sequence[float | None]) -> float | None:
     """The average of a row over questions; None where a value is missing, or `column` is no average."""
     parts = [(values[place], table.columns[place].weight) for place in table.members(column)]
@@ -104,11 +132,12 @@ def scores(table: Table, model: Model) -> list[Score | None]:
     for place, column in enumerate(table.columns):
         value = mean(table, column, [score and score.value for score in found])
         if found[place] is None and value is not None:
-            parts = [(table.columns[at].weight, found[at]) for at in table.members(column)]
-            spread = [weight * (score.error or 0.0) for weight, score in parts if score]
-            error = math.hypot(*spread) / sum(weight for weight, _ in parts)
-            items = sum(score.items for _, score in parts if score)
-            found[place] = Score(value, error, items, any(score.partial for _, score in parts if score))
+            members = table.members(column)
+            parts = [score for at in members if (score := found[at])]
+            weights = [table.columns[at].weight for at in members]
+            spread = math.hypot(*(w * (part.error or 0.0) for w, part in zip(weights, parts, strict=True)))
+            items, partial = sum(part.items for part in parts), any(part.partial for part in parts)
+            found[place] = Score(value, spread / sum(weights), items, partial)
     return found
 
 
@@ -117,10 +146,8 @@ def grid(table: Table, models: Sequence[Model]) -> list[list[str]]:
     standard errors and the items behind them. Turned as the paper prints it."""
     lines = [["", *(column.name for column in table.columns)]]
     for name, values in table.rows.items():
-        filled = (
-            mean(table, column, values) if value is None else value
-            for column, value in zip(table.columns, values, strict=True)
-        )
+        pairs = zip(table.columns, values, strict=True)
+        filled = (mean(table, column, values) if value is None else value for column, value in pairs)
         lines.append([name, *("–" if value is None else f"{value:,.{table.digits}f}" for value in filled)])
     for model in models:
         found = scores(table, model)
@@ -138,15 +165,11 @@ def _told(score: Score | None, value: float | None, table: Table) -> str:
 
 def notes(table: Table, models: Sequence[Model], everything: Sequence[Table]) -> list[str]:
     """Why scores of models are missing, and where the paper's figures do not agree with each other."""
-    found = []
-    for model in models:
-        missing = (
-            model.reasons.get(column.key)
-            for column, score in zip(table.columns, scores(table, model), strict=True)
-            if score is None
-        )
-        told = dict.fromkeys(reason for reason in missing if reason)
-        found += [f"n/a of {model.name}: {'; '.join(told)}."] if told else []
+    found = [
+        f"n/a of {model.name}: {model.reason}."
+        for model in models
+        if model.reason and None in scores(table, model)
+    ]
     return found + list(_disagreements(table, everything))
 
 
@@ -196,24 +219,15 @@ def markdown(models: Sequence[Model]) -> str:
 
 
 def as_json(models: Sequence[Model]) -> list[dict[str, Any]]:
-    """All tables as values for JSON. Scores of models are shares of one, with their standard error and n."""
+    """All tables as values for JSON. Scores of models are shares of one, by column, None where there is
+    none."""
     everything = tables()
     return [
-        {
-            "table": table.number,
-            "title": table.title,
-            "published": {
-                name: dict(zip((column.name for column in table.columns), values, strict=True))
-                for name, values in table.rows.items()
-            },
+        table._asdict()
+        | {
+            "columns": [column.name for column in table.columns],
             "models": {
-                model.name: {
-                    column.name: score._asdict()
-                    if score
-                    else {"n/a": model.reasons.get(column.key, "not run")}
-                    for column, score in zip(table.columns, scores(table, model), strict=True)
-                }
-                for model in models
+                model.name: [score and score._asdict() for score in scores(table, model)] for model in models
             },
             "notes": notes(table, models, everything),
         }
