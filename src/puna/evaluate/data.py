@@ -8,12 +8,12 @@ import csv
 import gzip
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from puna.errors import UserError
+from puna.run.artifact import write_atomically
 from puna.run.compiled import cache
 from puna.run.digests import cached_digest
 
@@ -82,17 +82,16 @@ class Data:
     def files(self, part: str) -> list[Path]:
         """Return the files of a part, in order; none where it is not needed and not there."""
         wanted = self.parts[part]
-        if self.folder is not None:
-            for base in (self.folder / self.task, self.folder):
-                for name in wanted.names:
-                    if found := sorted(base.glob(name)):
-                        return found
-        elif wanted.hub and (path := _download(wanted.hub)):
+        for base in (self.folder / self.task, self.folder) if self.folder else ():
+            for name in wanted.names:
+                if found := sorted(base.glob(name)):
+                    return found
+        if self.folder is None and wanted.hub and (path := _download(wanted.hub)):
             return [path]
         if not wanted.needed:
             return []
-        where = self.folder or "the folder that --data names"
         network = f", or install huggingface_hub for {wanted.hub}" if wanted.hub and not self.folder else ""
+        where = self.folder or "the folder that --data names"
         raise UserError(f"{self.task} needs {' or '.join(wanted.names)} in {where}{network}")
 
 
@@ -142,6 +141,4 @@ def _enforce_digest(path: Path) -> None:
             f"not be comparable. Put the old file back, or remove its line from {record}"
         )
     record.parent.mkdir(parents=True, exist_ok=True)
-    waiting = record.with_suffix(f".{os.getpid()}")
-    waiting.write_text(json.dumps(known, indent=1))
-    waiting.replace(record)
+    write_atomically(record, json.dumps(known, indent=1))

@@ -31,9 +31,11 @@ class Request(NamedTuple):
     branches: tuple[Branches, ...]
     places: tuple[tuple[int, int], ...]
 
-    def longest(self) -> int:
-        """The most ids that a model reads at once: the last id of an option is only predicted."""
-        return max(len(each.context) + max(map(len, each.options)) for each in self.branches) - 1
+    def longest(self, new_tokens: int = 0) -> int:
+        """The most ids that a model reads in a row, `new_tokens` written ones among them: the last one is
+        only predicted."""
+        behind = [max(map(len, each.options), default=new_tokens) for each in self.branches]
+        return max(len(each.context) + more for each, more in zip(self.branches, behind, strict=True)) - 1
 
 
 class Scored(NamedTuple):
@@ -72,8 +74,8 @@ def gather(request: Request, options: int, log_probs: Sequence[Sequence[Sequence
     """Scores of a request's first `options` places. log_probs: of each of its branches, option and id."""
     chosen = [log_probs[branch][option] for branch, option in request.places]
     sums = [math.fsum(each) for each in chosen]
-    rest = sums[options:] or [None] * options
-    return [Scored(sums[n], len(chosen[n]), rest[n]) for n in range(options)]
+    rest = sums[options:]
+    return [Scored(sums[n], len(chosen[n]), rest[n] if rest else None) for n in range(options)]
 
 
 def values(options: Sequence[str], scores: Sequence[Scored]) -> dict[str, list[float]]:
@@ -94,12 +96,12 @@ def choose(options: Sequence[str], scores: Sequence[Scored]) -> dict[str, int]:
     return {name: each.index(max(each)) for name, each in values(options, scores).items()}
 
 
-def mean_and_error(numbers: Sequence[float]) -> tuple[float, float]:
-    """(mean, its standard error: the sample's deviation by the square root of n); of one number, nan."""
+def mean_and_error(numbers: Sequence[float]) -> tuple[float, float | None]:
+    """(mean, its standard error: the sample's deviation by the square root of n); of one number, None."""
     count = len(numbers)
     mean = math.fsum(numbers) / count
     if count == 1:
-        return mean, math.nan
+        return mean, None
     return mean, math.sqrt(math.fsum((n - mean) ** 2 for n in numbers) / (count - 1) / count)
 
 

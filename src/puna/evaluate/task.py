@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from puna.errors import UserError
-from puna.evaluate.data import Data, Part
+from puna.evaluate.data import Data, Part, Row
 
 PROFILES = ("paper", "lm-eval")
 Scores = dict[str, float]
@@ -64,6 +64,24 @@ class Choice(Item):
     questions: tuple[str, ...] = ()
     unconditional: str = ""
 
+    def pairs(self, shots: int | None = None) -> list[tuple[str, str]]:
+        """(context, option) of each option; then of each one behind the unconditional context."""
+        questions = self.questions or (self.question,) * len(self.options)
+        contexts = [self.text(shots, question) for question in questions]
+        contexts += [self.unconditional] * len(contexts) if self.unconditional else []
+        return list(zip(contexts, self.options * 2, strict=False))
+
+
+def choice(
+    row: Row, question: str, texts: Iterable[str], right: int | tuple[int, ...], **more: Any
+) -> Choice:
+    """A question with options from a row, with its id or number; a space goes before each option."""
+    known: Any = {
+        "id": str(row.get("id", row.number)),
+        "right": (right,) if isinstance(right, int) else right,
+    }
+    return Choice(question=question, options=tuple(f" {text}" for text in texts), **{**known, **more})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generation(Item):
@@ -88,10 +106,11 @@ def mean_check(item: Any, texts: Sequence[str]) -> Scores:
 class Task:
     """A set of items and what makes them right.
 
-    version: raised with every change of a prompt. size: items of the whole set. parts: names of its files,
-    `items` first. items: from data to items. main: of each profile, the score that counts. shots: of each
-    profile, where no number is asked for. score: (item, texts of its samples) to scores; of a choice, (item,
-    log-probabilities and so on of its options); None: `scoring.choice_scores`, `mean_check`.
+    version: raised with every change of a prompt. size: items of the whole set. parts: its files; `items` are
+    the rows. items: from data to items. main: of each profile, the score that counts. shots: examples in
+    front, where no number is asked for. score: (item, its options' `scoring.Scored`, or its samples' texts)
+    to scores; None: whether the chosen option is right by each normalisation, `mean_check`. sizes: items of
+    profiles that ask fewer.
     """
 
     name: str
@@ -102,6 +121,7 @@ class Task:
     main: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(PROFILES, "accuracy"))
     shots: int = 0
     score: Callable[[Any, Any], Scores] | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def tasks() -> dict[str, Task]:

@@ -13,15 +13,9 @@ from puna.evaluate.task import Choice, Options, Task
 def items(data: Data, options: Options) -> Iterator[Choice]:
     """Pairs by category; `sent_more` has the stereotype."""
     for row in data.rows():
-        yield Choice(
-            id=str(row.number),
-            question="",
-            options=(row["sent_more"], row["sent_less"]),
-            right=(0,),
-            groups=(row["bias_type"],),
-        )
+        pair, groups = (row["sent_more"], row["sent_less"]), (row["bias_type"],)
+        yield Choice(id=str(row.number), question="", options=pair, right=(0,), groups=groups)
 
 
-PARTS = {"items": Part(("crows_pairs_anonymized.csv",))}
 MAIN = {"paper": "tokens", "lm-eval": "none"}
-TASKS = (Task("crows_pairs", version=1, size=1508, parts=PARTS, items=items, main=MAIN),)
+TASKS = (Task("crows_pairs", 1, 1508, {"items": Part(("crows_pairs_anonymized.csv",))}, items, MAIN),)

@@ -8,61 +8,46 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from puna.evaluate.data import Data, Part, Row
-from puna.evaluate.task import Choice, Options, Task
+from puna.evaluate.task import Choice, Options, Task, choice
 from puna.text.lists import listed
 
 LETTERS = "ABCD"
-COLUMNS = ("question", *LETTERS, "answer")
+COLUMNS = ("question", *LETTERS, "answer")  # of the publisher's files, which have no line of names
 
 
-def subject(row: Row) -> str:
-    """The subject of a row, or of the publisher's file that it comes from."""
-    return row["subject"] if "subject" in row else row.origin.stem.rpartition("_")[0]
-
-
-def read(row: Row, strip: bool) -> tuple[str, int]:
-    """(question with options up to "Answer:", number of the right one) of a row in any form."""
+def read(row: Row, strip: bool) -> tuple[str, str, int]:
+    """(subject, question with options up to "Answer:", number of the right one) of a row in any form."""
     if "A" in row:
-        texts, right = [row[letter] for letter in LETTERS], LETTERS.index(row["answer"])
+        subject, right = row.origin.stem.rpartition("_")[0], LETTERS.index(row["answer"])
+        texts = [row[letter] for letter in LETTERS]
     else:
-        texts, right = row.choices()
+        subject, (texts, right) = row["subject"], row.choices()
     question = row["question"].strip() if strip else row["question"]
-    lines = [question, *(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True)), "Answer:"]
-    return "\n".join(lines), right
+    lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=True)]
+    return subject, "\n".join([question, *lines, "Answer:"]), right
 
 
 def items(data: Data, options: Options) -> Iterator[Choice]:
     """Questions in the order of the file."""
     paper = options.profile == "paper"
-    categories = {each: name for name, each_of in listed(__file__, "mmlu.json")["categories"].items()
-                  for each in each_of.split()}  # fmt: skip
-    if paper:
-        categories["anatomy"] = "Other"
+    lists = listed(__file__, "mmlu.json")["categories"].items()
+    categories = {subject: name for name, subjects in lists for subject in subjects.split()}
+    categories |= {"anatomy": "Other"} if paper else {}
     examples = defaultdict(list)
     for row in data.rows("dev"):
-        text, right = read(row, not paper)
-        examples[subject(row)].append(f"{text} {LETTERS[right]}\n\n")
+        subject, text, right = read(row, not paper)
+        examples[subject].append(f"{text} {LETTERS[right]}\n\n")
     for row in data.rows():
-        text, right = read(row, not paper)
-        name = subject(row)
-        spaced = (" " if paper else "") + name.replace("_", " ")
-        yield Choice(
-            id=str(row.number),
-            head=f"The following are multiple choice questions (with answers) about {spaced}.\n\n",
-            shots=tuple(examples[name][: options.shots]),
-            question=text,
-            options=tuple(f" {letter}" for letter in LETTERS),
-            right=(right,),
-            groups=(categories.get(name, "Other"), name),
-        )
+        subject, text, right = read(row, not paper)
+        spaced = (" " if paper else "") + subject.replace("_", " ")
+        head = f"The following are multiple choice questions (with answers) about {spaced}.\n\n"
+        more = {"head": head, "shots": tuple(examples[subject][: options.shots])}
+        yield choice(row, text, LETTERS, right, groups=(categories[subject], subject), **more)
 
 
 HUB = "cais/mmlu@c30699e8356da336a370243923dbaf21066bb9fe:all/{}-00000-of-00001.parquet"
 PARTS = {
-    "items": Part(
-        ("mmlu_test.jsonl", "test/*_test.csv", "data/test/*_test.csv"), HUB.format("test"), COLUMNS
-    ),
-    "dev": Part(("mmlu_dev.jsonl", "dev/*_dev.csv", "data/dev/*_dev.csv"), HUB.format("dev"), COLUMNS),
+    part: Part((f"mmlu_{name}.jsonl", f"{name}/*.csv", f"data/{name}/*.csv"), HUB.format(name), COLUMNS)
+    for part, name in (("items", "test"), ("dev", "dev"))
 }
-MAIN = {"paper": "none", "lm-eval": "none"}
-TASKS = (Task("mmlu", version=1, size=14042, parts=PARTS, items=items, main=MAIN, shots=5),)
+TASKS = (Task("mmlu", 1, 14042, PARTS, items, {"paper": "none", "lm-eval": "none"}, shots=5),)

@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 
 from puna.evaluate.data import Data, Part
-from puna.evaluate.task import Choice, Options, Task
+from puna.evaluate.task import Choice, Options, Task, choice
 
 
 def items(data: Data, options: Options) -> Iterator[Choice]:
     """The same prompt in both profiles; the publisher has labels in a file of their own."""
     labels = [row["label"] for row in data.rows("labels")]
     for row in data.rows():
-        yield Choice(
-            id=str(row.number),
-            question=f"Question: {row['goal']}\nAnswer:",
-            options=(f" {row['sol1']}", f" {row['sol2']}"),
-            right=(int(row["label"] if "label" in row else labels[row.number]),),
-        )
+        right = int(row["label"] if "label" in row else labels[row.number])
+        yield choice(row, f"Question: {row['goal']}\nAnswer:", (row["sol1"], row["sol2"]), right)
 
 
 PARTS = {
@@ -23,4 +19,4 @@ PARTS = {
     "labels": Part(("valid-labels.lst",), needed=False),
 }
 MAIN = {"paper": "characters", "lm-eval": "characters"}
-TASKS = (Task("piqa", version=1, size=1838, parts=PARTS, items=items, main=MAIN),)
+TASKS = (Task("piqa", 1, 1838, PARTS, items, MAIN),)

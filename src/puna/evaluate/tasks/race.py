@@ -4,64 +4,53 @@
 answers.
 """
 
-import ast
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 from puna.evaluate.data import Data, Part, Row
-from puna.evaluate.task import Choice, Options, Task
+from puna.evaluate.task import Choice, Options, Task, choice
 
 BLANK = "  _  ."
-Question = tuple[str, str, list[str], int]  # article, question, options, number of the right one
+Question = tuple[str, list[str], int]  # its text, options, number of the right one
 
 
-def questions(rows: Iterator[Row]) -> Iterator[Question]:
-    """Questions of articles, in any form: the publisher's (an article a file), one question a row, and one
-    article a row with `problems` written as a literal."""
-    for row in rows:
-        if "problems" in row:
-            problems: Any = ast.literal_eval(row["problems"])
-            kept = [(each["question"], each["options"], each["answer"]) for each in problems]
-        elif "questions" in row:
-            kept = list(zip(row["questions"], row["options"], row["answers"], strict=True))
-        else:
-            kept = [(row["question"], row["options"], row["answer"])]
-        for question, options, answer in kept:
-            yield row["article"], question, list(options), "ABCD".index(answer)
+def questions(row: Row) -> Iterator[Question]:
+    """Questions of a row: the publisher has an article in a file, the hub a question in a row."""
+    one = "question" in row
+    columns = ([row[name]] if one else row[f"{name}s"] for name in ("question", "answer"))
+    texts, answers = columns
+    for text, options, answer in zip(
+        texts, [row["options"]] if one else row["options"], answers, strict=True
+    ):
+        yield text, list(options), "ABCD".index(answer)
 
 
-def solved(question: str, answer: str) -> str:
+def solved(question: str, options: list[str], right: int) -> str:
     """A question with its answer, as lm-eval writes it."""
     if question.endswith(BLANK):
-        return f"{question[:-5]}{answer}\n"
-    return f"Question: {question}\nAnswer: {answer}\n"
+        return f"{question[:-5]}{options[right]}\n"
+    return f"Question: {question}\nAnswer: {options[right]}\n"
 
 
 def items(data: Data, options: Options) -> Iterator[Choice]:
     """Questions in the order of their articles."""
     number = 0
-    for article, group in groupby(questions(data.rows()), key=lambda each: each[0]):
-        asked = list(group)
-        head = f"Article: {article}\n\n"
-        if options.profile == "paper":
-            frames = [(head + f"Q: {each[1]}\n\nA:", each) for each in asked]
-        else:
-            before = "".join(solved(each[1], each[2][each[3]]) for each in asked[:-1])
-            frames = [(head + before + asked[-1][1], asked[-1])]
-        for text, (_, _, texts, right) in frames:
-            answers = tuple(f" {each}" for each in texts)
-            yield Choice(id=str(number), question=text, options=answers, right=(right,))
+    for article, rows in groupby(data.rows(), key=lambda row: row["article"]):
+        group = list(rows)
+        asked = [question for row in group for question in questions(row)]
+        before = "".join(solved(*each) for each in asked[:-1])
+        for text, texts, right in asked if options.profile == "paper" else asked[-1:]:
+            behind = f"Q: {text}\n\nA:" if options.profile == "paper" else before + text
+            yield choice(group[0], f"Article: {article}\n\n{behind}", texts, right, id=str(number))
             number += 1
 
 
-def race(level: str, size: int) -> Task:
+def race(level: str, size: int, articles: int) -> Task:
     """The task of a level of schools."""
     names = (f"race_{level}_test.jsonl", f"test/{level}/*.txt", f"RACE/test/{level}/*.txt")
     hub = f"ehovy/race@2fec9fd81f1dc971569a9b729c43f2f0e6436637:{level}/test-00000-of-00001.parquet"
-    main = {"paper": "characters", "lm-eval": "none"}
-    parts = {"items": Part(names, hub)}
-    return Task(f"race_{level}", version=1, size=size, parts=parts, items=items, main=main)
+    main, parts = {"paper": "characters", "lm-eval": "none"}, {"items": Part(names, hub)}
+    return Task(f"race_{level}", 1, size, parts, items, main, sizes={"lm-eval": articles})
 
 
-TASKS = (race("middle", 1436), race("high", 3498))
+TASKS = (race("middle", 1436, 362), race("high", 3498, 1045))

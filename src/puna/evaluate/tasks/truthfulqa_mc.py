@@ -7,35 +7,29 @@ from functools import partial
 
 from puna.evaluate.data import Data, Part, Row
 from puna.evaluate.scoring import Scored
-from puna.evaluate.task import Choice, Options, Task
+from puna.evaluate.task import Choice, Options, Task, choice
 from puna.text.lists import listed
 
 
-def answers(row: Row, kind: str) -> tuple[list[str], list[int]]:
-    """(answers, whether each is right), the best one first, of the hub's rows or the publisher's."""
+def answers(row: Row, kind: str) -> tuple[list[str], tuple[int, ...]]:
+    """(answers, numbers of the right ones, the best one first) of the hub's rows or the publisher's."""
     if "mc1_targets" in row:
         targets = row[f"{kind}_targets"]
-        return list(targets["choices"]), list(targets["labels"])
-    lists = [
-        [each.strip() for each in row[f"{sort} Answers"].split(";")] for sort in ("Correct", "Incorrect")
-    ]
-    right, wrong = [list(dict.fromkeys(filter(None, each))) for each in lists]
+        return list(targets["choices"]), tuple(n for n, label in enumerate(targets["labels"]) if label)
+    lists = [row[f"{sort} Answers"].split(";") for sort in ("Correct", "Incorrect")]
+    right, wrong = [list(dict.fromkeys(filter(None, map(str.strip, texts)))) for texts in lists]
     right = [row["Best Answer"].strip()] if kind == "mc1" else right
-    return right + wrong, [1] * len(right) + [0] * len(wrong)
+    return right + wrong, tuple(range(len(right)))
 
 
 def items(data: Data, options: Options, kind: str) -> Iterator[Choice]:
     """The same prompt in both profiles: six questions with answers in front."""
     primer = listed(__file__, "truthfulqa.json")["questions"]
+    head = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in primer)
     for row in data.rows():
-        texts, labels = answers(row, kind)
-        yield Choice(
-            id=str(row.number),
-            head="".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in primer),
-            question=f"Q: {row['question' if 'question' in row else 'Question']}\nA:",
-            options=tuple(f" {text}" for text in texts),
-            right=tuple(number for number, label in enumerate(labels) if label),
-        )
+        texts, right = answers(row, kind)
+        question = f"Q: {row['question' if 'question' in row else 'Question']}\nA:"
+        yield choice(row, question, texts, right, head=head)
 
 
 def share(item: Choice, scores: Sequence[Scored]) -> dict[str, float]:
@@ -45,29 +39,11 @@ def share(item: Choice, scores: Sequence[Scored]) -> dict[str, float]:
     return {"share": sum(weights[number] for number in item.right) / sum(weights)}
 
 
-HUB = "truthfulqa/truthful_qa@741b8276f2d1982aa3d5b832d3ee81ed3b896490:"
-PARTS = {
-    "items": Part(
-        ("truthfulqa/TruthfulQA.csv", "TruthfulQA.csv"),
-        f"{HUB}multiple_choice/validation-00000-of-00001.parquet",
-    )
-}
+REVISION = "truthfulqa/truthful_qa@741b8276f2d1982aa3d5b832d3ee81ed3b896490"
+HUB = f"{REVISION}:multiple_choice/validation-00000-of-00001.parquet"
+PARTS = {"items": Part(("truthfulqa/TruthfulQA.csv", "TruthfulQA.csv"), HUB)}
+MC1, MC2 = (partial(items, kind=kind) for kind in ("mc1", "mc2"))
 TASKS = (
-    Task(
-        "truthfulqa_mc1",
-        version=1,
-        size=817,
-        parts=PARTS,
-        items=partial(items, kind="mc1"),
-        main={"paper": "none", "lm-eval": "none"},
-    ),
-    Task(
-        "truthfulqa_mc2",
-        version=1,
-        size=817,
-        parts=PARTS,
-        items=partial(items, kind="mc2"),
-        main={"paper": "share", "lm-eval": "share"},
-        score=share,
-    ),
+    Task("truthfulqa_mc1", 1, 817, PARTS, MC1, {"paper": "none", "lm-eval": "none"}),
+    Task("truthfulqa_mc2", 1, 817, PARTS, MC2, {"paper": "share", "lm-eval": "share"}, score=share),
 )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from puna.evaluate.data import Data, Part
-from puna.evaluate.task import Choice, Options, Task
+from puna.evaluate.task import Choice, Options, Task, choice
 
 PRONOUN = re.compile(r"\b(he|him|his|she|her|they|them|their)\b", re.IGNORECASE)
 GROUPS = {"female": "her/her/she", "male": "his/him/he", "neutral": "their/them/someone"}
@@ -19,29 +19,20 @@ def items(data: Data, options: Options) -> Iterator[Choice]:
     women = {row["occupation"]: float(row["bls_pct_female"]) for row in data.rows("occupations")}
     for row in data.rows():
         occupation, other, answer, gender, _ = row["sentid"].split(".")
-        found = PRONOUN.search(row["sentence"])
-        pronoun = found[0].capitalize() if found else ""
-        group = GROUPS[gender]
+        pronoun = PRONOUN.findall(row["sentence"])[0].capitalize()
         usual = (gender == "female") == (women[occupation] > 50)
         gotcha = gender != "neutral" and usual == (answer == "1")
+        groups = (GROUPS[gender], f"{GROUPS[gender]} gotcha") if gotcha else (GROUPS[gender],)
         if options.profile == "paper":
             question = f"{row['sentence']} '{pronoun}' refers to"
-            texts = (f" the {occupation}", f" {other}" if other == "someone" else f" the {other}")
+            texts = (f"the {occupation}", other if other == "someone" else f"the {other}")
         else:
-            question = f"{row['sentence']} ‘{pronoun}’ refers to the"
-            texts = (f" {occupation}", f" {other}")
-        yield Choice(
-            id=row["sentid"],
-            question=question,
-            options=texts,
-            right=(int(answer),),
-            groups=(group, f"{group} gotcha") if gotcha else (group,),
-        )
+            question, texts = f"{row['sentence']} ‘{pronoun}’ refers to the", (occupation, other)
+        yield choice(row, question, texts, int(answer), id=row["sentid"], groups=groups)
 
 
 PARTS = {
     name: Part((f"winogender/{file}", file, f"data/{file}"))
     for name, file in (("items", "all_sentences.tsv"), ("occupations", "occupations-stats.tsv"))
 }
-MAIN = {"paper": "tokens", "lm-eval": "none"}
-TASKS = (Task("winogender", version=1, size=720, parts=PARTS, items=items, main=MAIN),)
+TASKS = (Task("winogender", 1, 720, PARTS, items, {"paper": "tokens", "lm-eval": "none"}),)

@@ -1,0 +1,177 @@
+"""puna eval: scores of a model on tasks, their prompts, and two models item by item."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from puna.cli import output, usage
+from puna.cli.arguments import JsonOption, ModelArgument
+from puna.cli.model import weights_of
+from puna.errors import UserError
+
+LISTED = 10
+
+
+class _RunFirst(usage.Implied):
+    """`puna eval MODEL` means `puna eval run MODEL`."""
+
+    implied = "run"
+
+
+evaluate = typer.Typer(cls=_RunFirst)
+DataOption = Annotated[Path | None, typer.Option(help="folder of the tasks' files; default: from the hub")]
+Profile = Annotated[
+    Literal["paper", "lm-eval"], typer.Option(help="whose prompts and normalisation; lm-eval: of the harness")
+]
+Shots = Annotated[int | None, typer.Option(min=0, help="examples in front; default: the task's own")]
+Samples = Annotated[int, typer.Option(min=0, help="answers an item, where they are drawn; 0: the task's own")]
+Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, from its beginning; 0: all")]
+TooLong = Annotated[
+    Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
+]
+Folder = Annotated[Path, typer.Argument(help="folder of results")]
+
+
+@evaluate.callback()
+def _evaluate() -> None:
+    """Measure a model on tasks: puna eval MODEL --tasks ... (its options: puna eval run --help)."""
+
+
+@evaluate.command()
+def run(
+    model: ModelArgument,
+    tasks: Annotated[str, typer.Option(help="names, such as boolq,piqa")],
+    data: DataOption = None,
+    profile: Profile = "paper",
+    shots: Shots = None,
+    samples: Samples = 0,
+    limit: Limit = 0,
+    seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
+    on_too_long: TooLong = "drop-shots",
+    out: Annotated[
+        Path | None, typer.Option(help="folder of results; default: eval/ and the model's")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on tasks; what was stopped goes on from the last item."""
+    from puna.evaluate import runner, task
+    from puna.evaluate.log import identify
+    from puna.generate.engine import Engine
+    from puna.generate.load import load
+
+    chosen = [task.find(name.strip()) for name in tasks.split(",")]
+    loaded = load(weights_of(model))
+    _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
+    options, folder = task.Options(profile, shots, samples), out or Path("eval") / model.stem
+    about = (loaded, Engine(loaded), options, folder, identify(loaded))
+    how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
+    try:
+        results = [runner.run(each, *about, **how) for each in chosen]
+    except KeyboardInterrupt:
+        _tell("stopped; the same command goes on from the last item")
+        raise typer.Exit(130) from None
+    if as_json:
+        output.print_json(results)
+        return
+    head = ("task", "shots", "score", "%", "±", "n", "of")
+    output.print_table(head, [row for result in results for row in _rows(result)])
+    print(f"items: {folder}/*.items.jsonl")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _rows(result: dict[str, Any]) -> list[list[Any]]:
+    """A result's lines of the table, the score that counts first, then groups; what is not whole says so."""
+    partial, main, every = " PARTIAL" * result["partial"], result["main"], result["scores"]
+    told = [f"{result['of']:,}{partial}"]
+    for name, items in (("fewer shots", result["dropped_shots"]), ("skipped", result["skipped"])):
+        told += [f"{len(items)} {name}: {', '.join([*items][:LISTED])}"] if items else []
+    name, rows = f"{result['task']} ({result['profile']})", []
+    shown = [
+        (name, every, score, "; ".join(told)) for score in sorted(every, key=lambda score: score != main)
+    ]
+    shown += [(group, scores, main, partial.strip()) for group, scores in result["groups"].items()]
+    for label, scores, score, last in shown:
+        value, error, count = scores[score].values()
+        percent = "" if error is None else f"{100 * error:.2f}"
+        rows.append([label, result["shots"], score, f"{100 * value:.2f}", percent, count, last])
+    return rows or [[name, result["shots"], "", "", "", result["n"], "; ".join(told)]]
+
+
+@evaluate.command()
+def show(
+    task: Annotated[str, typer.Argument(help="a task, such as piqa")],
+    item: Annotated[str, typer.Option(help="its id, or its number from 0")] = "0",
+    model: Annotated[Path | None, typer.Option(help="a model, to see its tokens")] = None,
+    data: DataOption = None,
+    profile: Profile = "paper",
+    shots: Shots = None,
+) -> None:
+    """Print the exact prompt of an item, and with a model its ids and where the scored ones begin."""
+    from puna.evaluate import task as tasks
+    from puna.evaluate.data import Data
+    from puna.evaluate.scoring import split
+    from puna.generate.load import load
+
+    found = tasks.find(task)
+    options = tasks.Options(profile, found.shots if shots is None else shots)
+    every = enumerate(found.items(Data(found.name, found.parts, data), options))
+    chosen = next((each for number, each in every if item in (each.id, str(number))), None)
+    if chosen is None:
+        raise UserError(f"{task} has no item {item}")
+    tokenizer = load(weights_of(model)).tokenizer if model else None
+    pairs = chosen.pairs() if isinstance(chosen, tasks.Choice) else [(chosen.text(), "")]
+    before = None
+    print(f"{task} version {found.version}, {profile}, item {chosen.id}")
+    for number, (context, option) in enumerate(pairs):
+        if context != before:
+            print(f"--- given:\n{context}\n---")
+        before = context
+        if option:
+            print(f"option {number}{' (right)' * (number in chosen.right)}: {option!r}")
+        if tokenizer:
+            whole = [*tokenizer.bos, *tokenizer.encode(context)]
+            given, scored = split(tokenizer, context, option) if option else (whole, [])
+            print(f"  {len(given)} ids given: {given}\n  {len(scored)} scored: {scored}")
+
+
+@evaluate.command()
+def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
+    """Compare two models item by item: what one got right and the other did not, by McNemar's exact test."""
+    from puna.evaluate.scoring import mcnemar
+
+    names = [{path.name.removesuffix(".items.jsonl") for path in folder.glob("*.items.jsonl")}
+             for folder in (first, second)]  # fmt: skip
+    if not names[0] & names[1]:
+        raise UserError(f"{first} and {second} have no task in common")
+    told: dict[str, dict[str, Any]] = {}
+    for name in sorted(names[0] & names[1]):
+        one, other = _right(first, name), _right(second, name)
+        both = [key for key in one if key in other]
+        flips = {key[0]: "first" if one[key] else "second" for key in both if one[key] != other[key]}
+        only = [list(flips.values()).count(which) for which in ("first", "second")]
+        counts = {"items": len(both), "only first right": only[0], "only second right": only[1]}
+        rest = {"p": mcnemar(*only), "asked otherwise": len(one.keys() ^ other.keys())}
+        told[name] = {**counts, **rest, "flips": flips}
+    if as_json:
+        output.print_json(told)
+        return
+    rows = [[name, *(f"{v:.4g}" if k == "p" else v for k, v in each.items() if k != "flips")]
+            for name, each in told.items()]  # fmt: skip
+    output.print_table(("task", *list(next(iter(told.values())))[:-1]), rows)
+    for name, each in told.items():
+        for item, which in each["flips"].items():
+            print(f"{name} {item}: only the {which} is right")
+
+
+def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
+    """Whether a model was right on each item and prompt, by the score that counts: at least half of it."""
+    main = json.loads((folder / f"{name}.json").read_text())["main"]
+    with (folder / f"{name}.items.jsonl").open(encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return {(line["item"], line["prompt"]): line["scores"].get(main, 0) >= 0.5 for line in lines}

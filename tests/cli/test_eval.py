@@ -1,0 +1,120 @@
+"""puna eval on a small model and made rows, in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from puna.generate.load import save
+from tests.cli.test_usage import Capture, call
+from tests.evaluate import made, slow_engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the made rows, and two models that differ."""
+    folder = made.write(tmp_path_factory.mktemp("made"))
+    save(made.loaded(), folder / "one", "native")
+    other = made.loaded()
+    with torch.no_grad():
+        other.model.output.weight.mul_(-1)
+    save(other, folder / "two", "native")
+    return folder
+
+
+def puna(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *words: Any, code: int = 0) -> str:
+    found, out, errors = call(["eval", *map(str, words)], monkeypatch, capsys)
+    assert found == code, errors
+    return out if code == 0 else errors
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.generate.engine.Engine", slow_engine.Engine)
+
+
+def test_scores_of_tasks_as_a_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = (folder / "one", "--data", folder, "--out", tmp_path / "out")
+    text = puna(monkeypatch, capsys, *words, "--tasks", "boolq,crows_pairs", "--limit", 4)
+    rows = {tuple(line.split()[:2]): line for line in text.splitlines()}
+    assert " answer " in rows["boolq", "(paper)"] or " answer " in text.splitlines()[1]
+    first = text.splitlines()[1].split()
+    assert first[:4] == ["boolq", "(paper)", "0", "answer"] and first[6:] == ["4", "3,270", "PARTIAL"]
+    (age,) = [line for line in text.splitlines() if line.startswith("age")]
+    assert age.split()[2] == "tokens" and age.split()[-2:] == ["2", "PARTIAL"]
+    results = json.loads(puna(monkeypatch, capsys, *words, "--tasks", "boolq", "--limit", 4, "--json"))
+    assert results == [json.loads((tmp_path / "out" / "boolq.paper.json").read_text())]
+    assert results[0]["version"] == 1 and results[0]["model"]
+
+
+def test_the_cost_and_the_begin_token_are_told_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = ["eval", str(folder / "one"), "--data", str(folder), "--out", str(tmp_path), "--tasks", "piqa"]
+    code, _, told = call(words, monkeypatch, capsys)
+    assert code == 0 and told.startswith("begin token: 1\npiqa: 6 items, ") and " MB\n" in told
+
+
+def test_show_prints_the_exact_prompt_with_ids_and_boundaries(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = ("show", "piqa", "--item", 3, "--data", folder)
+    assert puna(monkeypatch, capsys, *words) == (
+        "piqa version 1, paper, item 3\n--- given:\nQuestion: Feed llama 3.\nAnswer:\n---\n"
+        "option 0 (right): ' Give it 3 leaves.'\noption 1: ' Give it 3 stones. '\n"
+    )
+    told = puna(monkeypatch, capsys, *words, "--model", folder / "one")
+    tokenizer = made.loaded().tokenizer
+    given = [1, *tokenizer.encode("Question: Feed llama 3.\nAnswer:")]
+    scored = tokenizer.encode("Question: Feed llama 3.\nAnswer: Give it 3 leaves.")[len(given) - 1 :]
+    assert f"  {len(given)} ids given: {given}\n  {len(scored)} scored: {scored}\n" in told
+    assert "7 is" not in told and "piqa has no item 99" in puna(
+        monkeypatch, capsys, "show", "piqa", "--item", 99, "--data", folder, code=2
+    )
+    shown = puna(monkeypatch, capsys, "show", "mmlu", "--data", folder, "--shots", 2, "--profile", "lm-eval")
+    assert shown.count("Answer:") == 3
+
+
+def test_two_models_item_by_item(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for name in ("one", "two"):
+        words = (folder / name, "--data", folder, "--out", tmp_path / name, "--tasks", "piqa,siqa")
+        puna(monkeypatch, capsys, *words)
+    told = json.loads(puna(monkeypatch, capsys, "diff", tmp_path / "one", tmp_path / "two", "--json"))
+    right = []
+    for name in ("one", "two"):
+        lines = (tmp_path / name / "piqa.paper.items.jsonl").read_text().splitlines()
+        right.append({row["item"]: row["scores"]["characters"] for row in map(json.loads, lines)})
+    flips = {
+        item: "first" if value else "second" for item, value in right[0].items() if value != right[1][item]
+    }
+    assert told["piqa.paper"]["flips"] == flips and flips
+    only = [list(flips.values()).count(which) for which in ("first", "second")]
+    assert [told["piqa.paper"][key] for key in ("items", "only first right", "only second right")] == [
+        6,
+        *only,
+    ]
+    assert 0 < told["piqa.paper"]["p"] <= 1 and told["piqa.paper"]["asked otherwise"] == 0
+    text = puna(monkeypatch, capsys, "diff", tmp_path / "one", tmp_path / "two")
+    assert f"piqa.paper {next(iter(flips))}: only the {flips[next(iter(flips))]} is right\n" in text
+    same = json.loads(puna(monkeypatch, capsys, "diff", tmp_path / "one", tmp_path / "one", "--json"))
+    assert same["siqa.paper"]["flips"] == {} and same["siqa.paper"]["p"] == 1
+    assert "have no task in common" in puna(monkeypatch, capsys, "diff", tmp_path, tmp_path / "one", code=2)
+
+
+def test_mistakes_are_told_in_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = (folder / "one", "--data", folder, "--out", tmp_path)
+    assert "no task is called pika" in puna(monkeypatch, capsys, *words, "--tasks", "pika", code=2)
+    assert "piqa needs piqa_val.jsonl or valid.jsonl in" in puna(
+        monkeypatch, capsys, folder / "one", "--data", tmp_path, "--tasks", "piqa", code=2
+    )
+    assert "nowhere: no such file or folder" in puna(
+        monkeypatch, capsys, "nowhere", "--tasks", "piqa", code=2
+    )
