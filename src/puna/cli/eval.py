@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from puna.cli import output, usage
+from puna.cli import output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
@@ -22,6 +22,7 @@ class _RunFirst(usage.Implied):
 
 
 evaluate = typer.Typer(cls=_RunFirst)
+evaluate.command()(tables.paper)
 DataOption = Annotated[Path | None, typer.Option(help="folder of the tasks' files; default: from the hub")]
 Profile = Annotated[
     Literal["paper", "lm-eval"], typer.Option(help="whose prompts and normalisation; lm-eval: of the harness")
@@ -43,7 +44,7 @@ def _evaluate() -> None:
 @evaluate.command()
 def run(
     model: ModelArgument,
-    tasks: Annotated[str, typer.Option(help="names, such as boolq,piqa")],
+    tasks: Annotated[str, typer.Option(help="names, such as boolq,piqa")] = "",
     data: DataOption = None,
     profile: Profile = "paper",
     shots: Shots = None,
@@ -54,31 +55,57 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="folder of results; default: eval/ and the model's")
     ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="put all that is measured of it into the paper's tables")
+    ] = False,
+    harness: Annotated[
+        Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval needs puna[lm-eval]")
+    ] = "puna",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on tasks; what was stopped goes on from the last item."""
     from puna.evaluate import runner, task
-    from puna.evaluate.log import identify
-    from puna.generate.engine import Engine
     from puna.generate.load import load
 
-    chosen = [task.find(name.strip()) for name in tasks.split(",")]
-    loaded = load(weights_of(model))
-    _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
-    options, folder = task.Options(profile, shots, samples), out or Path("eval") / model.stem
-    about = (loaded, Engine(loaded), options, folder, identify(loaded))
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names and not paper:
+        raise UserError("name tasks, such as --tasks boolq,piqa")
+    if harness == "lm-eval":
+        return tables.with_harness(load(weights_of(model)), names, shots, limit, as_json)
+    chosen = [task.find(name) for name in names]
+    loaded, engine, identity, name = _opened(model)
+    options, folder = task.Options(profile, shots, samples), out or Path("eval") / name
+    about = (loaded, engine, options, folder, identity)
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
     try:
         results = [runner.run(each, *about, **how) for each in chosen]
     except KeyboardInterrupt:
         _tell("stopped; the same command goes on from the last item")
         raise typer.Exit(130) from None
+    if paper:
+        return tables.paper([folder], folder.with_name(f"{folder.name}-paper"), as_json)
     if as_json:
         output.print_json(results)
         return
     head = ("task", "shots", "score", "%", "±", "n", "of")
     output.print_table(head, [row for result in results for row in _rows(result)])
     print(f"items: {folder}/*.items.jsonl")
+
+
+def _opened(model: Path) -> tuple[Any, Any, dict[str, str], str]:
+    """(model, engine, identity, name) of what lies at a path or answers at an address."""
+    from puna.evaluate.endpoint import Endpoint
+    from puna.evaluate.log import identify
+    from puna.generate.engine import Engine
+    from puna.generate.load import load
+
+    told = str(model)
+    if told.startswith(("http:/", "https:/")):  # as a path it has one slash of the two
+        endpoint = Endpoint(told.replace(":/", "://", 1))
+        return endpoint, endpoint, endpoint.identity, Path(endpoint.name).name
+    loaded = load(weights_of(model))
+    _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
+    return loaded, Engine(loaded), identify(loaded), model.stem
 
 
 def _tell(text: str) -> None:

@@ -52,18 +52,16 @@ class Model(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table. group: whose average it counts in, with `weight` questions; "=STEM": it is that
-    group's average; "=*": the average of all columns with a weight."""
+    """A column of a table. parts: of an average, (place of a column, its number of questions) of each."""
 
     name: str
     key: str
-    group: str = ""
-    weight: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 class Table(NamedTuple):
-    """A table of the paper. turned: columns are printed as lines; digits: behind the point; rows: published
-    values by model, None where the paper has none."""
+    """A table of the paper. turned: columns are printed as lines; digits: behind the point, one where values
+    are percents; rows: published values by model, None where the paper has none."""
 
     number: int
     title: str
@@ -72,29 +70,23 @@ class Table(NamedTuple):
     columns: list[Column]
     rows: dict[str, list[float | None]]
 
-    @property
-    def scale(self) -> float:
-        """What a share of one is multiplied by: 100 in tables of percents."""
-        return 100.0 if self.digits == 1 else 1.0
-
-    def members(self, column: Column) -> list[int]:
-        """Places of the columns that an average is over; none where `column` is no average."""
-        if not column.group.startswith("="):
-            return []
-        wanted = column.group[1:]
-        return [
-            place for place, other in enumerate(self.columns) if other.weight and wanted in ("*", other.group)
-        ]
-
 
 def tables() -> list[Table]:
     """The published tables, in the paper's order."""
-    found = []
-    for table in listed(__file__, "paper_tables.json")["tables"]:
-        columns = [Column(*column) for column in table.pop("columns")]
-        rows = {name: values + [None] * (len(columns) - len(values)) for name, *values in table.pop("rows")}
-        found.append(Table(**table, columns=columns, rows=rows))
-    return found
+    return [_table(**table) for table in listed(__file__, "paper_tables.json")["tables"]]
+
+
+def _table(columns: list[list[Any]], rows: list[list[Any]], **more: Any) -> Table:
+    """A table of the file, where a column is (name, key), with (group, questions) where it counts in
+    averages, with "=group" or "=*" where it is one."""
+
+    def parts(average: str) -> tuple[tuple[int, int], ...]:
+        members = ((at, column) for at, column in enumerate(columns) if len(column) == 4)
+        return tuple((at, column[3]) for at, column in members if average in ("=*", f"={column[2]}"))
+
+    made = [Column(*column[:2], parts(column[2]) if len(column) == 3 else ()) for column in columns]
+    whole = {name: values + [None] * (len(columns) - len(values)) for name, *values in rows}
+    return Table(columns=made, rows=whole, **more)
 
 
 def read(folder: Path) -> Model:
@@ -118,26 +110,25 @@ def read(folder: Path) -> Model:
     return Model(folder.name, found, reason)
 
 
-def mean(table: Table, column: Column, values: Sequence[float | None]) -> float | None:
+def mean(column: Column, values: Sequence[float | None]) -> float | None:
     """The average of a row over questions; None where a value is missing, or `column` is no average."""
-    parts = [(values[place], table.columns[place].weight) for place in table.members(column)]
-    if not parts or any(value is None for value, _ in parts):
+    known = [(value, weight) for at, weight in column.parts if (value := values[at]) is not None]
+    if not known or len(known) < len(column.parts):
         return None
-    return sum((value or 0.0) * weight for value, weight in parts) / sum(weight for _, weight in parts)
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
 
 
 def scores(table: Table, model: Model) -> list[Score | None]:
     """A model's score in each column, its averages computed where they are not among the scores."""
     found = [model.scores.get(column.key) for column in table.columns]
     for place, column in enumerate(table.columns):
-        value = mean(table, column, [score and score.value for score in found])
+        value = mean(column, [score and score.value for score in found])
         if found[place] is None and value is not None:
-            members = table.members(column)
-            parts = [score for at in members if (score := found[at])]
-            weights = [table.columns[at].weight for at in members]
-            spread = math.hypot(*(w * (part.error or 0.0) for w, part in zip(weights, parts, strict=True)))
-            items, partial = sum(part.items for part in parts), any(part.partial for part in parts)
-            found[place] = Score(value, spread / sum(weights), items, partial)
+            parts = [(score, weight) for at, weight in column.parts if (score := found[at])]
+            spread = math.hypot(*(weight * (score.error or 0.0) for score, weight in parts))
+            error = spread / sum(weight for _, weight in parts)
+            items, partial = sum(score.items for score, _ in parts), any(score.partial for score, _ in parts)
+            found[place] = Score(value, error, items, partial)
     return found
 
 
@@ -147,7 +138,7 @@ def grid(table: Table, models: Sequence[Model]) -> list[list[str]]:
     lines = [["", *(column.name for column in table.columns)]]
     for name, values in table.rows.items():
         pairs = zip(table.columns, values, strict=True)
-        filled = (mean(table, column, values) if value is None else value for column, value in pairs)
+        filled = (mean(column, values) if value is None else value for column, value in pairs)
         lines.append([name, *("–" if value is None else f"{value:,.{table.digits}f}" for value in filled)])
     for model in models:
         found = scores(table, model)
@@ -160,7 +151,8 @@ def grid(table: Table, models: Sequence[Model]) -> list[list[str]]:
 
 
 def _told(score: Score | None, value: float | None, table: Table) -> str:
-    return "n/a" if score is None else "–" if value is None else f"{table.scale * value:.{table.digits}f}"
+    scale = 100 if table.digits == 1 else 1
+    return "n/a" if score is None else "–" if value is None else f"{scale * value:.{table.digits}f}"
 
 
 def notes(table: Table, models: Sequence[Model], everything: Sequence[Table]) -> list[str]:
@@ -182,11 +174,13 @@ def _disagreements(table: Table, everything: Sequence[Table]) -> Iterator[str]:
         for column, value in zip(other.columns, values, strict=True)
     }
     for name, values in table.rows.items():
-        if table.number == 15:
-            yield from _carbon(name, *values)
+        if table.number == 15 and values[0] and values[1]:
+            mwh, _ = carbon(values[0])
+            if abs(mwh - values[1]) > CUT_OFF:
+                yield f"{name}: printed {values[1]:.0f} MWh, its GPU-hours give {mwh:.1f}."
             continue
         for column, value in zip(table.columns, values, strict=True):
-            computed = mean(table, column, values)
+            computed = mean(column, values)
             if value is not None and computed is not None and abs(value - computed) > ROUNDED:
                 yield f"{name}, {column.name}: printed {value:.1f}, its rows give {computed:.1f}."
             other, number = elsewhere.get((name, column.key), (None, 0))
@@ -198,12 +192,6 @@ def carbon(gpu_hours: float) -> tuple[float, float]:
     """(MWh, tonnes of CO2) of a training by the formula of section 6 of the paper."""
     mwh = gpu_hours * KWH_PER_GPU_HOUR / 1000
     return mwh, mwh * TONNES_PER_MWH
-
-
-def _carbon(name: str, gpu_hours: float | None, mwh: float | None, tonnes: float | None) -> Iterator[str]:
-    computed, _ = carbon(gpu_hours or 0.0)
-    if mwh is not None and abs(computed - mwh) > CUT_OFF:
-        yield f"{name}: printed {mwh:.0f} MWh, its GPU-hours give {computed:.1f}."
 
 
 def markdown(models: Sequence[Model]) -> str:

@@ -92,6 +92,8 @@ def tokens_read(requests: Sequence[Request]) -> int:
 
 def cost(loaded: Loaded, engine: Engine, waiting: Sequence[Asked]) -> str:
     """Say what it takes to ask these items: tokens, minutes, memory. Times the model on a few tokens."""
+    if getattr(engine, "mode", "") == "endpoint":
+        return f"{len(waiting):,} items, for an endpoint"
     read = tokens_read([asked.request for asked in waiting])
     written = sum(a.repeats * a.item.max_new_tokens for a in waiting if isinstance(a.item, Generation))
     length = min(TIMED_TOKENS, loaded.model.config.max_seq_len - TIMED_SAMPLES)
