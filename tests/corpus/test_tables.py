@@ -1,6 +1,9 @@
 """Arrays and tables are written in pieces and appear once they are complete."""
 
+import contextlib
+import resource
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.corpus.record import Record, dropped_schema
-from puna.corpus.tables import Array, Rows, Writer, count_rows
+from puna.corpus.record import Record, dropped_schema, record_schema
+from puna.corpus.tables import Rows, count_rows, writing_array, writing_table
 
 
 @given(
@@ -23,7 +26,7 @@ def test_an_array_written_in_pieces_is_the_array(
 ) -> None:
     pieces = [np.arange(count * (width or (1,))[0]).astype(kind).reshape(count, *width) for count in counts]
     with tempfile.TemporaryDirectory() as folder:
-        with Array(Path(folder) / "a.npy") as array:
+        with writing_array(Path(folder) / "a.npy") as array:
             for piece in pieces:
                 array.add(piece)
         np.save(Path(folder) / "b.npy", np.concatenate(pieces))
@@ -31,10 +34,10 @@ def test_an_array_written_in_pieces_is_the_array(
 
 
 def test_an_array_that_is_not_whole_has_no_name(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Array(tmp_path / "a.npy") as array:
+    with pytest.raises(KeyboardInterrupt), writing_array(tmp_path / "a.npy") as array:
         array.add(np.zeros((1, 2)))
         raise KeyboardInterrupt
-    assert not (tmp_path / "a.npy").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def records(start: int, stop: int) -> list[Record]:
@@ -42,7 +45,7 @@ def records(start: int, stop: int) -> list[Record]:
 
 
 def test_rows_that_were_cut_back_go_on_and_are_the_table(tmp_path: Path) -> None:
-    with Writer(tmp_path / "a.parquet", dropped_schema()) as writer:
+    with writing_table(tmp_path / "a.parquet", dropped_schema()) as writer:
         for record in records(0, 5):
             writer.add(record)
         writer.flush()
@@ -70,3 +73,40 @@ def test_no_rows_are_an_empty_table(tmp_path: Path) -> None:
     Rows(tmp_path / "rows.bin", dropped_schema()).finish(tmp_path / "a.parquet")
     assert count_rows(tmp_path / "a.parquet") == 0
     assert pq.read_schema(tmp_path / "a.parquet").equals(dropped_schema())
+
+
+@contextlib.contextmanager
+def no_room(size: int) -> Iterator[None]:
+    """Let no file grow over a size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000, 150_000])  # at the first bytes, in the middle, near the end
+def test_on_a_full_disk_nothing_unfinished_stays(tmp_path: Path, size: int) -> None:
+    random = np.random.default_rng(0)
+    incompressible = ["".join(map(chr, random.integers(32, 2_000, 50_000))) for _ in range(3)]
+    rows = Rows(tmp_path / "rows.bin", record_schema())
+    for text in incompressible:
+        rows.add(Record(text=text))
+        rows.flush()
+    with (
+        no_room(size),
+        pytest.raises(OSError),
+        writing_table(tmp_path / "a.parquet", record_schema()) as table,
+    ):
+        for text in incompressible:
+            table.add(Record(text=text))
+            table.flush()
+    with no_room(size), pytest.raises(OSError):
+        rows.finish(tmp_path / "b.parquet")
+    with no_room(size), pytest.raises(OSError), writing_array(tmp_path / "c.npy") as array:
+        for _ in range(10):
+            array.add(np.zeros(2_500))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.bin"]
+    rows.finish(tmp_path / "b.parquet")  # there is room again
+    assert count_rows(tmp_path / "b.parquet") == 3

@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 
 from puna.errors import UserError
-from puna.evaluate import paper
+from puna.evaluate import paper, runner
 from puna.evaluate.endpoint import Endpoint
 from puna.evaluate.task import Generation, Options, Task, find
 from puna.generate.engine import Sampling
-from tests.evaluate import made, slow_engine  # the slow engine stands in for the real one
-
-from puna.evaluate import runner  # isort: skip
-
-assert slow_engine
+from tests.evaluate import made
 
 
 class Server(ThreadingHTTPServer):

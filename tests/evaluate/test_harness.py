@@ -45,8 +45,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def log_probs(loaded: Loaded, ids: list[int]) -> Any:
     """Of every next token after each of the ids, in float64."""
     with torch.inference_mode():
-        logits = loaded.model(torch.tensor([ids]))[0, :, : loaded.tokenizer.vocab_size]
-    return logits.double().log_softmax(-1)
+        return loaded.model(torch.tensor([ids]))[0].double().log_softmax(-1)
 
 
 def score(loaded: Loaded, given: list[int], option: list[int]) -> float:
@@ -59,7 +58,7 @@ def request(*arguments: Any) -> Any:
 
 
 def adapter(loaded: Loaded) -> Any:
-    return harness.adapter(loaded, Engine(loaded))
+    return harness.adapter(loaded, Engine(loaded.model, loaded.tokenizer))
 
 
 @pytest.mark.usefixtures("offline")
@@ -115,7 +114,7 @@ def test_texts_end_at_their_own_stops(loaded: Loaded) -> None:
         ids = [*loaded.tokenizer.bos, *loaded.tokenizer.encode(prompt)]
         start = len(ids)
         for _ in range(12):
-            ids.append(int(log_probs(loaded, ids)[-1].argmax()))
+            ids.append(int(log_probs(loaded, ids)[-1, : loaded.tokenizer.vocab_size].argmax()))
         assert text == loaded.tokenizer.decode(ids[start:])
     stop = whole[1][len(whole[1]) // 2 :]
     wanted = [{"until": [], "max_gen_toks": 12}, {"until": stop, "max_gen_toks": 12, "do_sample": False}]

@@ -221,3 +221,22 @@ def test_more_samples_keep_those_that_are_there(loaded: Loaded, tmp_path: Path) 
     assert measure(counting(4), loaded, tmp_path, tmp_path)[1] == 6
     more = {row["item"]: row["texts"] for row in lines(tmp_path, "counting.paper.items.jsonl")}
     assert {item: texts[:2] for item, texts in more.items()} == first
+
+
+def test_items_of_the_corpus_are_marked_with_the_score_without_them(
+    loaded: Loaded, tmp_path: Path, folder: Path
+) -> None:
+    passage = "the old llama that led the herd over the high plain was never seen again"
+    rows = [
+        {"passage": f"{n} {passage if n < 2 else 'x'}", "question": "is it so", "answer": n % 2 > 0}
+        for n in range(5)
+    ]
+    (tmp_path / "dev.jsonl").write_text(made.jsonl(*rows))
+    documents = ["Nothing.", f"They say {passage.upper()}!"]
+    result, _ = measure("boolq", loaded, tmp_path / "out", tmp_path, documents=lambda: documents)
+    told = lines(tmp_path / "out", "boolq.paper.items.jsonl")
+    assert [row["in_corpus"] for row in told] == [True, True, False, False, False]
+    assert result["in_corpus"]["items"] == ["0", "1"] and result["scores"]["none"]["n"] == 5
+    rest = result["in_corpus"]["scores_without"]["none"]
+    assert rest["n"] == 3 and rest["value"] == sum(row["scores"]["none"] for row in told[2:]) / 3
+    assert "in_corpus" not in measure("boolq", loaded, tmp_path / "out", tmp_path)[0]

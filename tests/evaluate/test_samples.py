@@ -21,7 +21,7 @@ def test_samples_are_published_on_the_way_and_at_no_other_step(monkeypatch: pyte
     monkeypatch.setattr(samples, "samples", written)
     published: list[SamplesEvent] = []
     subscribe = samples.while_trained(EvaluateSettings(), steps=80, length=16, seed=3)
-    tokenizer = SimpleNamespace(bos_id=1, encode=lambda text: [2] * len(text))
+    tokenizer = SimpleNamespace(bos=[1], encode=lambda text: [2] * len(text))
     listen = subscribe("model", tokenizer, published.append)
     for step in range(1, 81):
         figures = (step, step * 16, 3.0, 1e-3, 1.0, 0.1)
@@ -32,7 +32,7 @@ def test_samples_are_published_on_the_way_and_at_no_other_step(monkeypatch: pyte
 
 
 def test_a_prompt_without_room_is_told_before_the_first_step_and_no_prompt_is_no_sample() -> None:
-    tokenizer = SimpleNamespace(bos_id=1, encode=lambda text: [2] * len(text))
+    tokenizer = SimpleNamespace(bos=[1], encode=lambda text: [2] * len(text))
     long = samples.while_trained(EvaluateSettings(prompts=("a" * 15, "a" * 16)), steps=80, length=16, seed=3)
     with pytest.raises(UserError, match=r"evaluate\.prompts: prompt 1 has 16 tokens, the model reads 16"):
         long(None, tokenizer, lambda event: None)

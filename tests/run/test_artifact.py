@@ -132,12 +132,17 @@ def test_small_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.Monk
     artifact.write_atomically(path, "old")
 
     def full(part: Path, raw: bytes) -> int:
+        part.write_text("ne")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         artifact.write_atomically(path, "new")
-    assert path.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt), artifact.replacing(tmp_path / "folder") as folder:
+        folder.mkdir()
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_manifest_inside_an_artifact_is_a_file_of_it(tmp_path: Path) -> None:

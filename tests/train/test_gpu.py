@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from puna.errors import Stopped
-from puna.generate.engine import generate
+from puna.generate.engine import Engine, Sampling
 from puna.model import kernels
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
@@ -23,6 +23,7 @@ from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 from puna.train.pretraining import Pretraining
 from puna.train.trainer import train
+from tests.generate.letters import Letters
 
 from . import gradients
 from .small import batches, execution, held_out, settings
@@ -148,6 +149,11 @@ def test_fsdp2_on_one_device_equals_no_fsdp(
 
 def test_generation_is_the_cpus() -> None:
     prompts = [[1, 2, 3], [5], [7, 8]]
-    for options in ({"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.95, "seed": 3}):
-        expected = generate(model(torch.float64, "cpu"), prompts, max_new_tokens=8, **options)  # type: ignore[arg-type]
-        assert generate(model(torch.float64), prompts, max_new_tokens=8, **options) == expected  # type: ignore[arg-type]
+    for how in (Sampling(), Sampling(temperature=0.8, top_p=0.95)):
+        found = []
+        for where in ("cpu", DEVICE):
+            built = model(torch.float64, where)
+            engine = Engine(built, Letters(built.config.vocab_size), memory_bytes=1 << 24)
+            samples = engine.sample(prompts, max_new_tokens=8, sampling=how, seed=3)
+            found.append({place: sample.tokens for place, _, sample in samples})
+        assert found[0] == found[1] and len(found[0]) == 3

@@ -1,7 +1,9 @@
 """puna eval: scores of a model on tasks, their prompts, and two models item by item."""
 
 import json
+import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,7 @@ from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
 
-LISTED = 10
+ENDING, LISTED = ".items.jsonl", 10
 
 
 class _RunFirst(usage.Implied):
@@ -33,6 +35,11 @@ Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, fro
 TooLong = Annotated[
     Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
 ]
+Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
+Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
+Harness = Annotated[
+    Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval: pip install 'puna[lm-eval]'")
+]
 Folder = Annotated[Path, typer.Argument(help="folder of results")]
 
 
@@ -52,15 +59,10 @@ def run(
     limit: Limit = 0,
     seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
     on_too_long: TooLong = "drop-shots",
-    out: Annotated[
-        Path | None, typer.Option(help="folder of results; default: eval/ and the model's")
-    ] = None,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="put all that is measured of it into the paper's tables")
-    ] = False,
-    harness: Annotated[
-        Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval needs puna[lm-eval]")
-    ] = "puna",
+    corpus: Corpus = True,
+    out: Out = None,
+    paper: Annotated[bool, typer.Option("--paper", help="put it into the paper's tables")] = False,
+    harness: Harness = "puna",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on tasks; what was stopped goes on from the last item."""
@@ -77,6 +79,7 @@ def run(
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / name
     about = (loaded, engine, options, folder, identity)
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
+    how["documents"] = _documents(model) if corpus else None
     try:
         results = [runner.run(each, *about, **how) for each in chosen]
     except KeyboardInterrupt:
@@ -89,7 +92,20 @@ def run(
         return
     head = ("task", "shots", "score", "%", "±", "n", "of")
     output.print_table(head, [row for result in results for row in _rows(result)])
-    print(f"items: {folder}/*.items.jsonl")
+    print(f"items: {folder}/*{ENDING}")
+
+
+def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
+    """What reads the texts that a run's model was trained on; None for other models."""
+    from puna.report import summary
+    from puna.run import artifact
+    from puna.tokens.stage import documents_of
+
+    if not (run / summary.SUMMARY).is_file():
+        return None
+    documents = artifact.load(summary.stage_folder(run, "documents"))
+    sources = documents.metrics["sources"]
+    return lambda: (text for source in sources for _, text in documents_of(documents, source))
 
 
 def _opened(model: Path) -> tuple[Any, Any, dict[str, str], str]:
@@ -105,7 +121,7 @@ def _opened(model: Path) -> tuple[Any, Any, dict[str, str], str]:
         return endpoint, endpoint, endpoint.identity, Path(endpoint.name).name
     loaded = load(weights_of(model))
     _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
-    return loaded, Engine(loaded), identify(loaded), model.stem
+    return loaded, Engine(loaded.model, loaded.tokenizer), identify(loaded), model.stem
 
 
 def _tell(text: str) -> None:
@@ -122,9 +138,12 @@ def _rows(result: dict[str, Any]) -> list[list[Any]]:
     shown = [
         (name, every, score, "; ".join(told)) for score in sorted(every, key=lambda score: score != main)
     ]
+    if known := result.get("in_corpus"):
+        label = f"without {len(known['items'])} in its corpus"
+        shown.insert(1, (label, known["scores_without"], main, partial.strip()))
     shown += [(group, scores, main, partial.strip()) for group, scores in result["groups"].items()]
     for label, scores, score, last in shown:
-        value, error, count = scores[score].values()
+        value, error, count = scores[score].values() if score in scores else (math.nan, None, 0)
         percent = "" if error is None else f"{100 * error:.2f}"
         rows.append([label, result["shots"], score, f"{100 * value:.2f}", percent, count, last])
     return rows or [[name, result["shots"], "", "", "", result["n"], "; ".join(told)]]
@@ -172,25 +191,26 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
     """Compare two models item by item: what one got right and the other did not, by McNemar's exact test."""
     from puna.evaluate.scoring import mcnemar
 
-    names = [{path.name.removesuffix(".items.jsonl") for path in folder.glob("*.items.jsonl")}
-             for folder in (first, second)]  # fmt: skip
+    folders, told = (first, second), {}
+    names = [{path.name.removesuffix(ENDING) for path in folder.glob(f"*{ENDING}")} for folder in folders]
     if not names[0] & names[1]:
         raise UserError(f"{first} and {second} have no task in common")
-    told: dict[str, dict[str, Any]] = {}
     for name in sorted(names[0] & names[1]):
-        one, other = _right(first, name), _right(second, name)
+        one, other = (_right(folder, name) for folder in folders)
         both = [key for key in one if key in other]
         flips = {key[0]: "first" if one[key] else "second" for key in both if one[key] != other[key]}
         only = [list(flips.values()).count(which) for which in ("first", "second")]
         counts = {"items": len(both), "only first right": only[0], "only second right": only[1]}
-        rest = {"p": mcnemar(*only), "asked otherwise": len(one.keys() ^ other.keys())}
+        rest = {
+            "p": round(mcnemar(*only), 6),
+            "asked otherwise": len({key[0] for key in one.keys() ^ other.keys()}),
+        }
         told[name] = {**counts, **rest, "flips": flips}
     if as_json:
         output.print_json(told)
         return
-    rows = [[name, *(f"{v:.4g}" if k == "p" else v for k, v in each.items() if k != "flips")]
-            for name, each in told.items()]  # fmt: skip
-    output.print_table(("task", *list(next(iter(told.values())))[:-1]), rows)
+    heads = [key for key in next(iter(told.values())) if key != "flips"]
+    output.print_table(("task", *heads), [[name, *map(each.get, heads)] for name, each in told.items()])
     for name, each in told.items():
         for item, which in each["flips"].items():
             print(f"{name} {item}: only the {which} is right")
@@ -199,6 +219,6 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
 def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
     """Whether a model was right on each item and prompt, by the score that counts: at least half of it."""
     main = json.loads((folder / f"{name}.json").read_text())["main"]
-    with (folder / f"{name}.items.jsonl").open(encoding="utf-8") as file:
+    with (folder / f"{name}{ENDING}").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return {(line["item"], line["prompt"]): line["scores"].get(main, 0) >= 0.5 for line in lines}

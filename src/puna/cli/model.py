@@ -28,7 +28,7 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with the model of a run, of a folder of weights or of a GGUF file."""
-    from puna.generate import engine
+    from puna.generate.engine import Engine, Piece, Request, Sampling
     from puna.generate.load import load
 
     model, tokenizer, *_ = load(weights_of(run))
@@ -36,35 +36,25 @@ def generate(
     context = model.config.max_seq_len
     if len(ids) >= context:
         raise UserError(f"the prompt has {len(ids)} tokens; the model reads {context}: give a shorter one")
-    stream = tokenizer.stream()
-    continuation: list[str] = []
 
-    def show(text: str) -> None:
+    def show(piece: Piece) -> None:
         if not as_json:
-            print(text, end="", flush=True)
+            print(piece.text, end="", flush=True)
 
-    def show_token(row: int, token: int) -> None:
-        continuation.append(stream.add(token))
-        show(continuation[-1])
-
-    show("".join(map(stream.add, ids)))
-    (new,) = engine.generate(
-        model,
-        [ids],
-        max_new_tokens=min(tokens, context - len(ids)),
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        eos_id=tokenizer.eos_id,
-        vocab_size=tokenizer.vocab_size,
-        on_token=show_token,
-    )
-    continuation.append(stream.end())
-    show(continuation[-1] + "\n")
+    engine = Engine(model, tokenizer)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+    room = min(tokens, context - len(ids))
+    writing = engine.submit(Request(ids, room, sampling, seed=seed, on_piece=show))
+    if not as_json:
+        print(prompt, end="", flush=True)
+    while engine.step():
+        pass
     if as_json:
-        result = {"prompt": prompt, "text": "".join(continuation), "tokens": len(new)}
+        new = len(writing.new_tokens)
+        result = {"prompt": prompt, "text": writing.text, "tokens": new}
         output.print_line({**result, "seed": seed, "temperature": temperature})
+    else:
+        print()
 
 
 def import_model(

@@ -1,7 +1,6 @@
 """Groups of raw files: what a worker takes at once, and its own files between the passes."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -61,9 +60,8 @@ class Group:
         listed = [astuple(file) for file in files]
         content = [(name, sha256, size) for _source, name, _location, sha256, size in listed]
         group = replace(self, key=digest(json.dumps(content))[:12])
-        part = unfinished(group.path("files"))
-        part.write_text(json.dumps(listed))
-        os.replace(part, group.path("files"))
+        with unfinished(group.path("files")) as part:
+            part.write_text(json.dumps(listed))
         return group
 
 

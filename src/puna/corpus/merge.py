@@ -29,7 +29,7 @@ from puna.corpus.record import Record, document_schema, documents_folder, droppe
 from puna.corpus.saved import Saved
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.steps import Memory, merging, run
-from puna.corpus.tables import Array, Rows, characters_of, count_rows, link_or_copy
+from puna.corpus.tables import Rows, characters_of, count_rows, link_or_copy, writing_array
 from puna.run.artifact import fingerprint
 
 # Of text, between two points from which a killed merge goes on; the same for any size of groups, since the
@@ -60,7 +60,7 @@ def mark_lines(
         for number, (group, keep) in enumerate(zip(own, marks, strict=True)):
             progress(f"{source.name}: lines", number, len(own))
             found, removed = found + len(keep), removed + int((~keep).sum())
-            with Array(group.path("keep")) as file:
+            with writing_array(group.path("keep")) as file:
                 file.add(keep)
         scopes = seen.scopes if seen else math.ceil(found / lines.scope_lines(settings.remembered_bytes))
         counts[source.name] = {"found": found, "removed": removed, "scopes": scopes}

@@ -20,13 +20,13 @@ from puna.corpus.settings import CorpusSettings
 from puna.corpus.steps import Step, cleaning, filtering, run, scoring
 from puna.corpus.tables import (
     BATCH_CHARACTERS,
-    Array,
-    Writer,
     batches,
     characters_of,
     count_rows,
     read_records,
     rows_of,
+    writing_array,
+    writing_table,
 )
 from puna.errors import UserError
 
@@ -39,7 +39,10 @@ def read(group: Group) -> None:
     if source.ccnet == "off":
         _filter(group, records, [*steps, *filtering(source, settings, group.root)])
         return
-    with Writer(group.path("read"), record_schema(), "lz4") as writer, Array(group.path("lines")) as hashes:
+    with (
+        writing_table(group.path("read"), record_schema(), "lz4") as writer,
+        writing_array(group.path("lines")) as hashes,
+    ):
         hashes.add(np.zeros(0, np.uint64))
         for batch in _batches(records):
             run(steps, batch)
@@ -67,10 +70,10 @@ def _with_kept_lines(group: Group) -> Iterator[Record]:
 def _filter(group: Group, records: Iterable[Record], steps: list[Step]) -> None:
     """Write what comes through the steps, and the signatures. Signatures have their name first."""
     with contextlib.ExitStack() as opened:
-        writer = opened.enter_context(Writer(group.path("filtered"), record_schema(), "lz4"))
+        writer = opened.enter_context(writing_table(group.path("filtered"), record_schema(), "lz4"))
         signatures = None
         if group.settings.uses_minhash:
-            signatures = opened.enter_context(Array(group.path("minhash")))
+            signatures = opened.enter_context(writing_array(group.path("minhash")))
             signatures.add(near.signatures([]))
         for batch in _batches(records):
             run(steps, batch)
@@ -83,7 +86,7 @@ def _filter(group: Group, records: Iterable[Record], steps: list[Step]) -> None:
 def score(group: Group) -> None:
     """Documents -> the scores that their source asks for; those of dropped records are null."""
     steps = scoring(group.source, group.folder)
-    with Writer(group.path("scores"), score_schema(), "lz4") as writer:
+    with writing_table(group.path("scores"), score_schema(), "lz4") as writer:
         for batch in _batches(read_records(group.path("filtered"))):
             run(steps, batch)
             for record in batch:

@@ -23,7 +23,7 @@ from puna.run.digests import cached_digest
 from puna.run.settings import ExecutionSettings, not_hashed
 from puna.run.stage import Context, Metrics
 
-VERSIONS = {"fetch": 7, "documents": 15}
+VERSIONS = {"fetch": 7, "documents": 16}
 FOLDER_READERS = ("arxiv", "code")  # for them a folder is one paper, one package
 MERGE_BYTES, WORKER_BYTES = 300_000_000, 250_000_000  # of memory: the process that merges, and each worker
 

@@ -7,14 +7,15 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from puna.corpus.record import Record
-from puna.run.artifact import sync
+from puna.run.artifact import replacing
 from puna.run.machine import release_memory
 
 Item = TypeVar("Item")
@@ -75,35 +76,28 @@ class _Batches(ABC):
 
 
 class Writer(_Batches):
-    """A Parquet file of records that appears under its name when the block ends well.
+    """Records on their way to a Parquet file that is open. schema: its columns are attributes of Record."""
 
-    schema: its columns are attributes of Record. compression: zstd for files that stay, lz4 for those that
-    are read once more, and soon.
-    """
-
-    def __init__(self, path: Path, schema: Any, compression: str = "zstd") -> None:
+    def __init__(self, file: Any, schema: Any) -> None:
         super().__init__(schema)
-        self.path, self.compression = path, compression
-        self._unfinished = unfinished(path)
-        self._file: Any = None
-
-    def __enter__(self) -> "Writer":
-        import pyarrow.parquet as pq
-
-        self._file = pq.ParquetWriter(self._unfinished, self.schema, compression=self.compression)
-        return self
+        self._file = file
 
     def _write(self, rows: Any) -> None:
         self._file.write_table(rows)
 
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        try:
-            if kind is None:
-                self.flush()
-        finally:
-            self._file.close()
-        if kind is None:
-            finish(self._unfinished, self.path)
+
+@contextmanager
+def writing_table(path: Path, schema: Any, compression: str = "zstd") -> Iterator[Writer]:
+    """Write a Parquet file of records that appears under its name when the block ends well.
+
+    compression: zstd for files that stay, lz4 for those that are read once more, and soon.
+    """
+    import pyarrow.parquet as pq
+
+    with unfinished(path) as part, pq.ParquetWriter(part, schema, compression=compression) as file:
+        writer = Writer(file, schema)
+        yield writer
+        writer.flush()
 
 
 class Rows(_Batches):
@@ -131,8 +125,9 @@ class Rows(_Batches):
         import pyarrow.parquet as pq
 
         self.flush()
-        size, part = self.path.stat().st_size, unfinished(path)
+        size = self.path.stat().st_size
         with (
+            unfinished(path) as part,
             pa.OSFile(str(self.path)) as file,
             pq.ParquetWriter(part, self.schema, compression="zstd") as out,
         ):
@@ -142,34 +137,26 @@ class Rows(_Batches):
                 self._flushes += 1
                 if self._flushes % BATCHES_RELEASED == 0:
                     release_memory()
-        finish(part, path)
 
 
 class Array:
-    """A .npy file that appears under its name when the block ends well, written some rows at a time.
+    """Rows on their way to a .npy file that is open."""
 
-    The first rows give their type and width, so where there may be none, add an empty array first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._unfinished = path, unfinished(path)
-        self._file: Any = None
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._like: Any = None
         self._count = 0
-
-    def __enter__(self) -> "Array":
-        self._file = self._unfinished.open("wb")
-        return self
 
     def add(self, rows: "np.ndarray[Any, Any]") -> None:
         """Append rows."""
         if self._like is None:
             self._like = rows[:0].copy()
-            self._write_header()
+            self.write_header()
         self._file.write(rows.tobytes())
         self._count += len(rows)
 
-    def _write_header(self) -> None:
+    def write_header(self) -> None:
+        """Write, or write over, the file's beginning."""
         # NumPy pads it for any number of rows, so that it can be written over in the end.
         header = {
             "descr": np.lib.format.dtype_to_descr(self._like.dtype),
@@ -178,29 +165,26 @@ class Array:
         }
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        try:
-            if kind is None:
-                self._file.seek(0)
-                self._write_header()
-        finally:
-            self._file.close()
-        if kind is None:
-            finish(self._unfinished, self._path)
+
+@contextmanager
+def writing_array(path: Path) -> Iterator[Array]:
+    """Write a .npy file that appears under its name when the block ends well, some rows at a time.
+
+    The first rows give their type and width, so where there may be none, add an empty array first.
+    """
+    with unfinished(path) as part, part.open("wb") as file:
+        array = Array(file)
+        yield array
+        file.seek(0)
+        array.write_header()
 
 
-def unfinished(path: Path) -> Path:
-    """Return where a file is written until it is complete.
+def unfinished(path: Path) -> AbstractContextManager[Path]:
+    """Give a path to write a file to until it is complete: see `replacing`.
 
     The name is this process's own: one that was killed a moment ago may still be writing.
     """
-    return path.with_suffix(f".{os.getpid()}.part")
-
-
-def finish(part: Path, path: Path) -> None:
-    """Give a complete file its name."""
-    sync(part)
-    os.replace(part, path)
+    return replacing(path, f".{os.getpid()}")
 
 
 def count_rows(path: Path) -> int:

@@ -17,7 +17,6 @@ from urllib.request import Request, urlopen
 from puna.errors import UserError
 from puna.generate.engine import Sample, Sampling
 
-GREEDY = Sampling()
 TOGETHER = 8  # requests at once
 SECONDS = 600.0  # that an answer may take
 MOST_STOPS = 4  # that the interface takes; the others are cut off here
@@ -56,10 +55,11 @@ class Endpoint:
 
     def sample(
         self, prompts: Sequence[Sequence[int]], *, n: int = 1, max_new_tokens: int,
-        sampling: Sampling = GREEDY, stops: Sequence[str] = (), seed: int = 0, first_sample: int = 0,
+        sampling: Sampling | None = None, stops: Sequence[str] = (), seed: int = 0, first_sample: int = 0,
     ) -> Iterator[tuple[int, int, Sample]]:  # fmt: skip
         """Yield (prompt, number of the sample, sample), as `Engine.sample` does."""
-        how = {"max_tokens": max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        chance = sampling or Sampling()
+        how = {"max_tokens": max_new_tokens, "temperature": chance.temperature, "top_p": chance.top_p}
         how |= {"model": self.name, "stop": list(stops)[:MOST_STOPS] or None}
 
         def ask(place: int, number: int) -> Any:
@@ -88,4 +88,4 @@ def _cut(choice: dict[str, Any], stops: Sequence[str]) -> Sample:
     text: str = choice["text"]
     end = min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))
     finish = "length" if end == len(text) and choice.get("finish_reason") == "length" else "stop"
-    return Sample([], [], text[:end], finish)
+    return Sample([], [], text[:end], finish, 0)

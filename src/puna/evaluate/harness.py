@@ -39,7 +39,7 @@ def run(
     if unknown := sorted(set(tasks) - set(manager.all_tasks)):
         raise UserError(f"lm-evaluation-harness has no task {unknown[0]}: `lm-eval ls tasks` lists them")
     return lm_eval.simple_evaluate(
-        adapter(loaded, Engine(loaded)),
+        adapter(loaded, Engine(loaded.model, loaded.tokenizer)),
         tasks=list(tasks),
         num_fewshot=shots,
         limit=limit,

@@ -10,7 +10,7 @@ import json
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby, islice
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import UserError
+from puna.evaluate import overlap
 from puna.evaluate.data import Data
 from puna.evaluate.log import Key, Log, digest
 from puna.evaluate.scoring import Branches, Request, Scored, ask, choose, gather, mean_and_error
@@ -177,11 +178,13 @@ def average(rows: Sequence[Scores]) -> dict[str, dict[str, float | None]]:
 def run(
     task: Task, loaded: Loaded, engine: Engine, options: Options, folder: Path,
     identity: Mapping[str, str], *, data: Path | None = None, limit: int = 0, seed: int = 0,
-    on_too_long: str = "drop-shots", tell: Callable[[str], None] = lambda text: None,
+    on_too_long: str = "drop-shots", documents: Callable[[], Iterable[str]] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model on a task; what the log in `folder` has already is not asked again.
 
-    identity: of the model, by `log.identify`. limit: so many items from the beginning; 0: all. tell: told the
+    identity: of the model, by `log.identify`. limit: so many items from the beginning; 0: all. documents: the
+    texts that it was trained on, where they are at hand; items that stand in them are marked. tell: told the
     cost before anything is asked, and from time to time how far it is. Returns what TASK.PROFILE.json has.
     Raises UserError for data that is missing or another one, and as `fit`.
     """
@@ -207,13 +210,17 @@ def run(
             if time.monotonic() - told > TOLD_SECONDS:
                 told = time.monotonic()
                 tell(f"{task.name}: {number:,} of {sum(lacking):,}")
-    rows = [judge(task, each, log) for each in asked]
+    known = None if documents is None else overlap.found([each.item for each in asked], documents())
+    rows = [judge(task, each, log) | {"in_corpus": each.item.id in (known or ())} for each in asked]
     groups = dict.fromkeys(group for row in rows for group in row["groups"])
     size = task.sizes.get(options.profile, task.size)
     result = what | {"shots": options.shots, "main": task.main[options.profile]}
     result |= {"n": len(rows), "of": size, "partial": len(rows) < size}
     result["scores"] = average([row["scores"] for row in rows])
     result["groups"] = {g: average([row["scores"] for row in rows if g in row["groups"]]) for g in groups}
+    if known is not None:
+        rest = average([row["scores"] for row in rows if not row["in_corpus"]])
+        result["in_corpus"] = {"items": sorted(known), "scores_without": rest}
     result["dropped_shots"] = {
         each.item.id: each.shots for each in asked if each.shots < len(each.item.shots)
     }

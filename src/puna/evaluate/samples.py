@@ -16,28 +16,31 @@ def samples(
 
     Raises UserError for a prompt that leaves no room.
     """
-    from puna.generate.engine import generate
+    from puna.generate.decoder import BLOCK, block_bytes
+    from puna.generate.engine import Engine, Request, Sampling
 
-    told = []
-    for number, ids in enumerate(_tokens(wanted, tokenizer, length)):
-        prompt, room = wanted.prompts[number], min(wanted.sample_tokens, length - len(ids))
-        (new,) = generate(
-            model,
-            [ids],
-            max_new_tokens=room,
-            temperature=wanted.temperature,
-            top_p=wanted.top_p,
-            seed=seed + number,
-            eos_id=tokenizer.eos_id,
-        )
-        text = tokenizer.decode(ids + new)[len(prompt) :]
-        told.append({"prompt": prompt, "text": text, "temperature": wanted.temperature})
-    return told
+    prompts = _tokens(wanted, tokenizer, length)
+    if not prompts:
+        return []
+    room = [min(wanted.sample_tokens, length - len(ids)) for ids in prompts]
+    blocks = sum(-(-(len(ids) + new) // BLOCK) for ids, new in zip(prompts, room, strict=True))
+    engine = Engine(model, tokenizer, memory_bytes=blocks * block_bytes(model))
+    how = Sampling(temperature=wanted.temperature, top_p=wanted.top_p)
+    writings = [
+        engine.submit(Request(ids, new, how, seed=seed + number))
+        for number, (ids, new) in enumerate(zip(prompts, room, strict=True))
+    ]
+    while engine.step():
+        pass
+    return [
+        {"prompt": prompt, "text": writing.text, "temperature": wanted.temperature}
+        for prompt, writing in zip(wanted.prompts, writings, strict=True)
+    ]
 
 
 def _tokens(wanted: EvaluateSettings, tokenizer: Any, length: int) -> list[list[int]]:
     """Token ids of each prompt, the begin token first."""
-    encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in wanted.prompts]
+    encoded = [[*tokenizer.bos, *tokenizer.encode(prompt)] for prompt in wanted.prompts]
     for number, ids in enumerate(encoded, 1):
         if len(ids) >= length:
             raise UserError(

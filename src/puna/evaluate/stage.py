@@ -14,7 +14,7 @@ from puna.run.artifact import Artifact
 from puna.run.stage import Context, Metrics
 from puna.tokens.stage import documents_of
 
-VERSIONS = {"scores": 5}
+VERSIONS = {"scores": 6}
 
 
 class ScoresSettings(BaseModel):

@@ -187,10 +187,24 @@ def sync(path: Path) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    sync(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mark: str = "") -> Iterator[Path]:
+    """Give a path to write a file or folder to, which takes the name `path` when the block ends well.
+
+    Where it does not, as on a full disk, nothing of it stays. mark: for the name of what is not whole yet.
+    """
+    part = path.with_name(f"{path.name}{mark}.part")
+    try:
+        yield part
+        sync(part)
+        os.replace(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        raise
 
 
 def remove(folder: Path) -> None:

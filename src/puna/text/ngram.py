@@ -17,18 +17,16 @@ the text.
 
 import functools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from puna.errors import UserError
 from puna.run import compiled
-from puna.run.artifact import sync
+from puna.run.artifact import replacing
 
 Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)
@@ -124,7 +122,7 @@ class KneserNey:
             )
         unknown = "<unk>" not in pieces
         sizes = [len(order.last_tokens) for order in self.orders if len(order.last_tokens)]
-        with _replacing(path) as file:
+        with replacing(path) as part, part.open("wb") as file:
             lines = "".join(f"ngram {n}={size + (unknown and n == 1)}\n" for n, size in enumerate(sizes, 1))
             file.write(f"\\data\\\n{lines}".encode())
             for n, order in enumerate(self.orders[: len(sizes)], 1):
@@ -155,7 +153,7 @@ class KneserNey:
             "discounts": self.discounts,
             "sizes": [len(array) for array in arrays],
         }
-        with _replacing(path) as file:
+        with replacing(path) as part, part.open("wb") as file:
             file.write(MAGIC + json.dumps(header).encode() + b"\n")
             for array in arrays:
                 file.write(b"\0" * (-file.tell() % ALIGNMENT))
@@ -205,16 +203,6 @@ def _check_orders(orders: Sequence[Order]) -> None:
         if sizes != expected or bounds != (0, size) or (edges[1:] < edges[:-1]).any():
             raise ValueError(f"its lists of order {number} do not fit together")
         size_below = size
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write that takes its name only when it is complete."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        yield file
-    sync(partial)
-    os.replace(partial, path)
 
 
 def check(tokens: Array, vocab_size: int, begin: int) -> Array:

@@ -15,7 +15,6 @@ Not as in CCNet either way: all pieces that SentencePiece does not know are one 
 import functools
 import io
 import json
-import os
 import re
 import shutil
 import unicodedata
@@ -29,7 +28,7 @@ from puna.corpus.funnel import TAIL
 from puna.corpus.record import Record
 from puna.corpus.tables import batches
 from puna.errors import UserError
-from puna.run.artifact import sync
+from puna.run.artifact import replacing, sync
 from puna.text import ngram
 from puna.text.bpe import Encoder
 from puna.text.ngram import Array, KneserNey
@@ -170,16 +169,15 @@ class PerplexityModel:
 
     def save(self, folder: Path) -> None:
         """Write both models; the folder appears when it is complete, in place of an older one."""
-        partial = folder.with_name(folder.name + ".part")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / PIECES).write_bytes(self.pieces)
-        (partial / SETTINGS).write_text(json.dumps({"ccnet": self.ccnet}) + "\n")
-        self.ngrams.save(partial / NGRAMS)
-        for path in (partial / PIECES, partial / SETTINGS, partial):
-            sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        with replacing(folder) as partial:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            (partial / PIECES).write_bytes(self.pieces)
+            (partial / SETTINGS).write_text(json.dumps({"ccnet": self.ccnet}) + "\n")
+            self.ngrams.save(partial / NGRAMS)
+            for path in (partial / PIECES, partial / SETTINGS):
+                sync(path)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: Path) -> PerplexityModel:

@@ -395,6 +395,15 @@ def test_rows_as_parquet(tmp_path: Path) -> None:
         list(github.read(path))
 
 
+def test_tables_of_a_readme_keep_their_rows(tmp_path: Path) -> None:
+    table = "| Kind | kg |\n|:-----|---:|\n| llama | 130 |\n| | |\n"
+    readme = f"# Herd\n\nWhat an animal weighs.\n\n{table}\n    | a |\n"
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"content": readme, "path": "README.md", "repo": "r/r", "license": "mit"}))
+    (found,) = found_in(list(github.read(path)))
+    assert found.text == readme
+
+
 @pytest.mark.parametrize(
     ("content", "fields", "licence"),
     [

@@ -74,6 +74,11 @@ def read(path: Path, content: bytes) -> list[RawDocument | SkippedRecord]:
         ),
         ("\\section{One}\n\\label{one}\nSee \\ref{one}.", "\\section{One}\nSee \\ref{one}."),
         ("\\section{One}\\iffalse hidden\\fi a", r"\section{One} a"),
+        (
+            "\\section{One}\na\n\\begin{figure}\n\\centering\n\\begin{center}\n\\includegraphics[width=1cm]{b}\n"
+            "\\end{center}\n\\caption{c}\n\\end{figure}\n\\markright{Notes}\\theendnotes\n\\raggedright",
+            "\\section{One}\na\n\\begin{figure}\n\\caption{c}\n\\end{figure}",
+        ),
     ],
 )
 def test_the_text_starts_at_the_first_section_and_has_no_references(body: str, text: str) -> None:

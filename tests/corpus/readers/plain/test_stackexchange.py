@@ -288,6 +288,10 @@ def test_licences_are_those_of_all_posts(
          "Step | Status\na | | c"),
         ("<table><tr><td></td><td>b</td></tr><tr><td><p>c</p><p>d</p></td><td><p>e</p></td></tr></table><p>f</p>",
          "| b\nc d | e\n\nf"),
+        ("<table><tr><td rowspan=2>a</td><td colspan=2>b</td></tr><tr><td>c</td><td>d</td></tr><tr><td>e</td>"
+         "<td>f</td><td>g</td></tr></table>", "a | b |\n| c | d\ne | f | g"),
+        ("<table><tr><td>a</td><td rowspan=3>b</td></tr><tr><td>c</td></tr></table>"
+         "<table><tr><td>d</td><td>e</td></tr></table>", "a | b\nc |\n\nd | e"),
     ],
 )  # fmt: skip
 def test_what_is_raised_keeps_its_value_and_cells_their_places(html: str, text: str) -> None:

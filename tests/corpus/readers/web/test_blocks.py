@@ -32,7 +32,8 @@ PILE = """
     class:a id="É\u212a <sup> </sup> <sub> </sub> <sup~class=note> 2 <code> <code~style="white-space:~pre">
     </code> <math> <td~colspan=2> <td~rowspan=3> <TD~ROWSPAN="2"~colspan='2'> <td~class=gutter>
     <td~class="blob-num"~data-line-number="1"> <span~class=lineno> <i~class="ln"> </i> </span> <tbody>
-    </tbody> <a~href=#n1> 12 &nbsp;
+    </tbody> <a~href=#n1> <a~rel=prev> <a~rel="next~up"> <a~accesskey='U'> <a~rel=x~rel=next> 12
+    &nbsp;
     text. 。 ！ ？ … ؟ । Ñ 中文 \u212aelvin \u0130x \u0391\u03a3 Title TITLE
 """
 SPACES = [chr(code) for code in range(1, sys.maxunicode + 1) if chr(code).isspace()]

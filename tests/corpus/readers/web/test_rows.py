@@ -68,6 +68,26 @@ def test_code_keeps_its_lines_and_indentation_without_numbers(source: str) -> No
     assert found == f"Before.\n\n{CODE}\n\nBehind."
 
 
+@pytest.mark.parametrize(
+    ("line", "blank", "between"),
+    [
+        *[(f"<{tag}>{{}}</{tag}>", f"<{tag}>{empty}</{tag}>", between)
+          for tag in ("div", "p", "li") for empty in ("", "\n", "<br>") for between in ("", "\n")],
+        ("<div>{}\n</div>", "<div>\n</div>", ""),
+        ("<div><span>{}</span></div>", "<div><span></span></div>", ""),
+        ("<span class=line>{}</span>", "<span class=line></span>", "\n"),
+        ("<span class=line>{}\n</span>", "<span class=line>\n</span>", ""),
+        ("<code>{}</code><br>", "<code></code><br>", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("frame", ["<pre>{}</pre>", "<pre><code>{}</code></pre>", "<ol><pre>{}</pre></ol>"])
+def test_blank_lines_of_code_stay_whatever_a_line_is(frame: str, line: str, blank: str, between: str) -> None:
+    code = "def go(a):\n\n    if a:\n\n\n        return 1"
+    lines = [line.format(text) if text else blank for text in ["", *code.split("\n"), ""]]
+    found = whole(f"<p>Before.</p>{frame.format(between.join(lines))}<p></p><p>Behind.</p>")
+    assert found == f"Before.\n\n{code}\n\nBehind."
+
+
 def test_numbers_that_number_no_lines_stay() -> None:
     assert whole("<table><tr><td class=gutter></td><td>a</td><td>b</td></tr></table>c") == "| a | b\n\nc"
     assert (

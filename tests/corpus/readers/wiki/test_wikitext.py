@@ -10,6 +10,7 @@ from tests.timing import cpu_seconds, within
 LONG = "1" * 5000  # digits, more than Python parses
 BLOGS = "* [http://a.b C]\n=== Blogs ===\n* [http://a.b D]\n"
 CASES = {
+    "({{OldStyleDate|May 2|1905|April 19}} – 1982)": "(May 2 [O.S. April 19] 1905 – 1982)",
     # bold, links, files, categories
     "'''Puna''' is a ''high'' grassland.": "Puna is a high grassland.",
     "See [[Andes|the mountains]] and [[Lake Titicaca]].": "See the mountains and Lake Titicaca.",
@@ -399,7 +400,48 @@ def test_sections_of_links_in_many_languages_go(name: str) -> None:
     )
 
 
+LINKS = [
+    *("* [http://a.example A]", "* ''[//b.example B]'' (in Quechua)"),
+    *("* http://c.example", "* Map of [//d.example D]"),
+]
+
+
+@pytest.mark.parametrize("others", [[], ["* [[Llama]]"], ["The '''centre'''"]])
+def test_a_last_section_of_links_to_other_sites_goes_whatever_its_name(others: list[str]) -> None:
+    section = "\n".join(["== Wak wasikuna ==", *others, *LINKS])
+    before, behind = f"{TEXT}\n== Grass ==\nIt is dry.", "== Notes ==\n<references/>\n[[Category:A]]"
+    assert plain(f"{before}\n{section}\n{behind}") == plain(before)
+    assert plain(f"{TEXT}\n=== A ===\n* [[B]]\n={section}=").endswith("A\n\n- B")
+
+
+def test_other_lists_at_the_end_of_an_article_stay() -> None:
+    quoted = "* [//a.example A] is what one of the herders wrote about the grass, which is dry and yellow."
+    for item in ("* [[Llama]]", quoted):
+        assert plain("\n".join([TEXT, "== Animals ==", *LINKS[:3], item])).count("\n- ") == 4
+    before = "\n".join([TEXT, "== Schools ==", *LINKS, "== Grass ==", "It is dry."])
+    assert "Schools\n\n- A\n- B (in Quechua)\n- http://c.example\n- Map of D\n\nGrass" in plain(before)
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("Puna ({{IPAc-en|a}}, {{IPAc-en|b}}, or occasionally {{IPAc-en|c}}), also dry", "Puna, also dry"),
+        ("Puna (usually pronounced as: {{IPAc-en|a}}; {{lang|qu|sallqa}}) is dry", "Puna (sallqa) is dry"),
+        ("Puna ({{lang|es|La Puna}} {{IPAc-en|a}}) is dry", "Puna (La Puna) is dry"),
+        ("Puna ({{lang|ru|пуна}} {{IPAc-en|a}}; ''puna'' {{IPAc-en|b}}) is dry", "Puna (пуна; puna) is dry"),
+        ("Puna is pronounced {{IPAc-en|a}} (and dry)", "Puna is pronounced (and dry)"),
+    ],
+)
+def test_words_that_lead_to_a_lost_pronunciation_go_with_it(wikitext: str, text: str) -> None:
+    assert plain(wikitext) == text
+
+
+def test_a_link_in_a_superscript_is_that_superscript() -> None:
+    assert plain("10<sup>[http://a.example 21]</sup> m") == plain("10<sup>21</sup> m") == "10²¹ m"
+
+
 NEW_MARKUP = ("-{", ":''", "''[[", "<sup>", "<sub>x", "::", "}-", "-{zh-hans:a;", "\n:''[[a]]''", "* {{a}}:")
+NEW_MARKUP += ("\n* [//a b]", "\n== a ==\n* [//a b]", "({{a}} ", "({{a}}, b ")
 
 
 @pytest.mark.parametrize("piece", NEW_MARKUP)

@@ -69,12 +69,14 @@ BIBLIOGRAPHY = re.compile(
 )
 AFTER_HEADING = re.compile(r"\\(?:section|chapter)\*?\s*[\[{]|\\appendix\b")
 _NOISE = (
-    r"(?:\\(?:label|includegraphics|epsfig|epsfbox|plotone|vspace|hspace|vskip|index|thispagestyle|pagestyle|graphicspath)\*?\s*"
+    r"(?:\\(?:label|includegraphics|epsfig|epsfbox|plotone|vspace|hspace|vskip|index|thispagestyle|pagestyle|graphicspath|markright)\*?\s*"
     r"(?:\[[^\]]{0,1000}\]\s*){0,4}\{[^{}]*\}"
     r"|\\(?:maketitle|tableofcontents|listoffigures|listoftables|newpage|clearpage|cleardoublepage|pagebreak|linebreak|noindent|bigskip"
-    r"|medskip|smallskip|mainmatter|frontmatter|backmatter|FloatBarrier)(?![A-Za-z])(?:\[\d\])?)"
+    r"|medskip|smallskip|mainmatter|frontmatter|backmatter|FloatBarrier|centering|raggedright|raggedbottom|sloppy|allowdisplaybreaks"
+    r"|theendnotes)(?![A-Za-z])(?:\[\d\])?)"
 )
 NOISE = re.compile(rf"(?<=\n)[ \t]*{_NOISE}[ \t]*\n|{_NOISE}")
+EMPTY = re.compile(r"\\begin\{(center|flushleft|flushright)\}\s*\\end\{\1\}[ \t]*\n?")  # of pictures
 TITLE = re.compile(r"\\title\s*(?:\[[^\]]{0,1000}\])?\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 THANKS = re.compile(
     r"\\[vh](?:space|skip)\*?\s*(?:\{[^{}]*\}|-?[\d.]+ ?(?:pt|cm|mm|in|ex|em)\b)"
@@ -449,7 +451,7 @@ def text_and_title(joined: Joined) -> tuple[str, str]:
     start = section.start() if section and begins_with_section else fronts[-1] if fronts else 0
     del section
     body = body[start:]
-    body = NOISE.sub("", _without_bibliography(body))
+    body = EMPTY.sub("", NOISE.sub("", _without_bibliography(body)))
     body = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
     return unmask(body), unmask(title)
 

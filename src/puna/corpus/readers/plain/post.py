@@ -5,6 +5,7 @@ from typing import Any
 
 from puna.corpus.readers.web.characters import NOTE, RAISED_MARKS
 from puna.corpus.readers.web.page import raise_and_lower
+from puna.corpus.readers.web.rows import Row
 
 # Line ends that a block asks for before and after it.
 BLOCKS = dict.fromkeys(("p", "pre", "ul", "ol", "dl", "blockquote", "hr", "table"), 2)
@@ -12,7 +13,6 @@ BLOCKS |= dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), 2)
 BLOCKS |= dict.fromkeys(("tr", "div", "dt", "dd", "li", "thead", "tbody"), 1)
 DROPPED = frozenset(["img", "script", "style", "-comment"])
 ROWS = ("table", "thead", "tbody", "tr")  # between whose elements white space is no text
-MAX_COLUMN_SPAN = 20
 WITH_ATTRIBUTES = frozenset(["ol", "td", "th", "sup"])
 WHITE_SPACE = re.compile(r"[ \t\r\n\f]+")
 # The first line of a note below a text: its number, raised.
@@ -24,7 +24,7 @@ def html_to_text(html: str) -> str:
     """Convert a post's HTML to text: paragraphs apart, list items on lines of their own, code as it is.
 
     Links keep their text, images leave nothing. Formulas (MathJax) are text and stay. A table's row is one
-    line, in which an empty cell keeps its column. Superscripts keep their value: see `raise_and_lower`.
+    line, whose cells keep their columns as in pages. Superscripts keep their value: see `raise_and_lower`.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -72,8 +72,8 @@ class _Writer:
         self.breaks = 0  # line ends due before the next text
         self.mark = ""  # due before the next text too
         self.lists: list[int] = []  # of each open list: its next number, or -1
-        self.cells = 0  # of the row so far
-        self.columns_behind = 0  # that the cell reaches over, besides its own
+        self.row = Row()
+        self.column = 0  # of the row's text so far
         self.in_cell = False
         self.raised = False  # whether there are superscripts or subscripts
 
@@ -94,10 +94,15 @@ class _Writer:
             if number >= 0:
                 self.lists[-1] += 1
         elif tag in ("td", "th"):
-            self.open_cell(attributes.get("colspan") or "")
+            self.row.begin_cell(" ".join(f"{name}={value}" for name, value in attributes.items()))
+            self.move_to(self.row.column)
+            self.in_cell = True
         else:
-            if tag == "tr":
-                self.cells, self.in_cell = 0, False
+            if tag == "table":
+                self.row.begin_table()
+            elif tag == "tr":
+                self.row.begin(0, 0, 0, 0)
+                self.column, self.in_cell = 0, False
             self.request_breaks(BLOCKS.get(tag, 0))
 
     def close(self, tag: str) -> None:
@@ -108,22 +113,19 @@ class _Writer:
             self.out.append(RAISED_MARKS[tag][1])
         elif tag in ("td", "th"):
             self.in_cell = False
-            self.out += [" |"] * self.columns_behind
-            self.columns_behind = 0
         else:
+            if tag == "tr":
+                self.move_to(self.row.end() - 1)
             if tag == "pre" and self.out:
                 self.out[-1] = self.out[-1].rstrip("\n")
             self.request_breaks(BLOCKS.get(tag, 0))
 
-    def open_cell(self, colspan: str) -> None:
-        """Begin a cell: separate it from the one before, also where that is empty."""
-        if self.cells:
+    def move_to(self, column: int) -> None:
+        """Separate cells up to that of a column of the row, also where they are empty."""
+        for _ in range(self.column, column):
             is_apart = self.breaks or not self.out or self.out[-1].endswith(" ")
             self.put("| " if is_apart else " | ")
-        self.cells += 1
-        self.in_cell = True
-        wide = int(colspan) if re.fullmatch("[0-9]{1,2}", colspan) else 1
-        self.columns_behind = wide - 1 if wide <= MAX_COLUMN_SPAN else 0
+            self.column += 1
 
     def request_line(self) -> None:
         if self.in_cell:

@@ -24,7 +24,7 @@ struct Node {
     Size parent, first, last;
     const Name* name;
     View attributes;
-    Size signature = 0;
+    Size signature = 0, turns = 0;
 };
 
 struct Open {
@@ -53,6 +53,7 @@ struct Page {
     size_t begin = 0;  // of what comes after the last cell
     size_t link_start = NONE, cell_start = 0;  // counted from there
     Size node = 0, linked = 0, in_link = 0, skipping = 0, pre = 0, code_table = 0, count = 0, seen = 0;
+    Size blank_lines = 0;
     bool in_title = false, bullet = false;
     const Name *root, *tag, *p, *table;
     const char *resume = nullptr, *source_end = nullptr;  // where to read on, if not behind the tag
@@ -149,12 +150,23 @@ struct Page {
             if (!cleaned.empty()) {
                 const bool other = tag->kind == INLINE || tag->kind == ITEM || tag->kind == CODE;
                 const Kind kind = other ? CONTAINER : tag->kind;
+                cleaned.insert(0, blank_lines, '\n');
+                blank_lines = 0;
                 add(cleaned, linked, pre ? PRE : bullet ? ITEM : kind);
                 bullet = false;
             }
         }
         drop();
         in_title = false;
+    }
+
+    // Counts an element that closed inside <pre>, if it is a line without text.
+    void blank_line(const Open& closed) {
+        const Kind kind = closed.name->kind;
+        const bool line = kind == CONTAINER || kind == PARAGRAPH || kind == ITEM;
+        const bool leaf = closed.node + 1 == static_cast<Size>(nodes.size());
+        const Size first = nodes[closed.node].first;
+        if (line && leaf && first == count && nodes[stack[pre - 1].node].first < first) blank_lines++;
     }
 
     void close(Size until) {
@@ -164,12 +176,13 @@ struct Page {
             stack.pop_back();
             open_count[last.name->number]--;
             nodes[last.node].last = count;
+            if (pre && pre <= height() && !code_table) blank_line(last);
         }
         tag = stack.back().name;
         node = stack.back().node;
         bullet = false;
         if (skipping > until) skipping = 0;
-        if (pre > until) pre = 0;
+        if (pre > until) pre = blank_lines = 0;
         if (in_link > until) in_link = 0;
         if (code_table > until) code_table = 0;
     }
@@ -329,6 +342,7 @@ struct Page {
                 link_start = buffer.size() - begin;
                 if (!closing && ends_with(SUPERSCRIPT)) buffer += NOTE;
                 if (!closing && names_rights(attributes, false)) seen |= RIGHTS;
+                if (!closing && turns_page(attributes)) nodes[node].turns++;
                 return;
             case BREAK:
                 if (filled()) buffer += NEW_LINE;
@@ -538,7 +552,7 @@ extern "C" void* blocks_split(const void* tables, const char* source, Size size,
     return nullptr;
 }
 
-// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [4, nodes], near [blocks,
+// Copies the text of all blocks and the title, blocks [COLUMNS, blocks], nodes [5, nodes], near [blocks,
 // groups].
 extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* nodes, int32_t* near) {
     const Page& page = *static_cast<const Page*>(found);
@@ -551,7 +565,7 @@ extern "C" void blocks_read(const void* found, char* text, Size* blocks, Size* n
     for (Size i = 0; i < node_count; i++) {
         const Node& node = page.nodes[i];
         nodes[i] = node.parent, nodes[node_count + i] = node.first, nodes[2 * node_count + i] = node.last;
-        nodes[3 * node_count + i] = node.signature;
+        nodes[3 * node_count + i] = node.signature, nodes[4 * node_count + i] = node.turns;
     }
     std::copy(page.near.begin(), page.near.end(), near);
 }

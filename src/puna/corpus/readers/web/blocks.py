@@ -53,6 +53,7 @@ MAX_SHORT_LENGTH = 200  # characters of a block whose words are compared with th
 COLUMNS = elements.names("""
     kinds levels link_lengths nodes lengths sizes sentence_ends copies title_words words
 """)
+NODE_COLUMNS = elements.names("parents first last signatures turns")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Blocks:
     words (of a block of up to 200 characters, else 0), title_words (how many different ones of these are in
     the title, ignoring case), nearest [blocks, groups] (for each of GROUPS, the innermost node around the
     block that belongs to it, else -1). Integers of nodes: parents (-1 for the page), first and last (the
-    range of the blocks inside), signatures (a number for each name with its hints, from 0).
+    range of the blocks inside), signatures (a number for each name with its hints, from 0), turns (links to
+    the page before, after or above that the node itself holds).
     seen: whether the page may hold formulas, or name a licence (bits FORMULAS, RIGHTS).
     Texts hold RAISED_MARKS around superscripts and subscripts.
     """
@@ -87,6 +89,7 @@ class Blocks:
     first: np.ndarray
     last: np.ndarray
     signatures: np.ndarray
+    turns: np.ndarray
     seen: int
 
 
@@ -138,7 +141,7 @@ def split(source: str | bytes) -> Blocks:
         count, node_count, text_bytes, title_bytes, seen = sizes.tolist()
         letters = np.empty(text_bytes + title_bytes, np.uint8)
         columns = np.empty((len(COLUMNS), count), np.int64)
-        node_columns = np.empty((4, node_count), np.int64)
+        node_columns = np.empty((len(NODE_COLUMNS), node_count), np.int64)
         nearest = np.empty((count, len(elements.GROUPS)), np.intc)
         arrays = (letters, columns, node_columns, nearest)
         functions.blocks_read(page, *(array.ctypes.data for array in arrays))
@@ -242,7 +245,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     levels: list[int] = []
     link_lengths: list[int] = []
     nodes: list[int] = []
-    first, last, parents = [0], [0], [-1]
+    first, last, parents, turns = [0], [0], [-1], [0]
     opened = [("", "")]
     stack: list[tuple[str, int]] = [("", 0)]  # the open elements and their nodes
     open_count: Counter[str] = Counter()
@@ -255,12 +258,13 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     link_start = -1  # parts of the buffer before the link
     # As in_link: 0, or the height of the stack at the element; code_table: of a table with line numbers.
     skipping = pre = code_table = 0
+    blank_lines = 0  # elements without text among those that are lines of code
     in_title = bullet = False
     tag = ""
     resume = cell_start = 0
 
     def flush() -> None:
-        nonlocal cells, bullet, in_title
+        nonlocal cells, bullet, in_title, blank_lines
         if cells:
             cells.append((buffer, linked, row.column))
             column = row.column
@@ -273,6 +277,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             kind = elements.KINDS.get(tag, 0)
             if kind in (0, elements.ITEM, elements.CODE):  # an item's later blocks are no items
                 kind = elements.CONTAINER
+            text, blank_lines = "\n" * blank_lines + text, 0
             add(text, linked, elements.PRE if pre else elements.ITEM if bullet else kind)
             bullet = False
         start_afresh()
@@ -311,19 +316,26 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
                 first[number] = start + 1
 
     def close(height: int) -> None:
-        nonlocal node, skipping, pre, in_link, bullet, tag, code_table
+        nonlocal node, skipping, pre, in_link, bullet, tag, code_table, blank_lines
         while len(stack) > height:
             if len(stack) == row.height:
                 finish_row()
             name, number = stack.pop()
             open_count[name] -= 1
             last[number] = len(texts)
+            is_line = 0 < pre <= len(stack) and not code_table and elements.KINDS[name] in elements.LINES
+            if (
+                is_line
+                and number == len(parents) - 1
+                and first[stack[pre - 1][1]] < first[number] == len(texts)
+            ):
+                blank_lines += 1
         tag, node = stack[-1]
         bullet = False
         if skipping > height:
             skipping = 0
         if pre > height:
-            pre = 0
+            pre = blank_lines = 0
         if in_link > height:
             in_link = 0
         if code_table > height:
@@ -424,6 +436,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             link_start = len(buffer)
             if not closing and ends_with(RAISED_MARKS["sup"][0]):
                 buffer.append(NOTE)
+            turns[node] += not closing and elements.turns_page(attributes)
         elif kind == elements.RAISED:
             if not skipping:
                 raise_or_lower(name, closing, attributes)
@@ -498,6 +511,7 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
             if len(stack) < elements.MAX_DEPTH and len(parents) < elements.MAX_NODES:
                 node, tag = len(parents), name
                 parents.append(stack[-1][1])
+                turns.append(0)
                 first.append(len(texts))
                 last.append(0)
                 opened.append((name, attributes))
@@ -522,7 +536,8 @@ def _split(source: str) -> Blocks:  # noqa: C901 -- one pass over the tags, with
     columns = [kinds, levels, link_lengths, nodes, *([count(text) for text in texts] for count in counts)]
     columns.append([len(words_of_title.intersection(own)) for own in words])
     columns.append([len(own) for own in words])
-    node_columns = np.array([parents, first, last, [numbers[name] for name in signatures]], np.int64)
+    numbers_of_signatures = [numbers[name] for name in signatures]
+    node_columns = np.array([parents, first, last, numbers_of_signatures, turns], np.int64)
     nearest = np.array([nearest_of_node[node] for node in nodes], np.intc).reshape(
         len(texts), len(elements.GROUPS)
     )
@@ -537,10 +552,8 @@ def _blocks(
     nearest: np.ndarray,
     seen: int,
 ) -> Blocks:
-    """Make Blocks of COLUMNS, [columns, blocks], and of parents, first, last and signatures, [4, nodes]."""
-    by_name = dict(
-        zip((*COLUMNS, "parents", "first", "last", "signatures"), (*columns, *node_columns), strict=True)
-    )
+    """Make Blocks of COLUMNS, [columns, blocks], and of NODE_COLUMNS, [columns, nodes]."""
+    by_name = dict(zip((*COLUMNS, *NODE_COLUMNS), (*columns, *node_columns), strict=True))
     return Blocks(title, texts, nearest=nearest, seen=seen, **by_name)
 
 

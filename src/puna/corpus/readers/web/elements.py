@@ -13,6 +13,7 @@ def names(text: str) -> tuple[str, ...]:
 # Kinds of elements and blocks; 0 is an inline element, which makes no block.
 CONTAINER, PARAGRAPH, ITEM, HEADING, CELL, ROW, PRE, SKIP, LINK, BREAK, TITLE, RULE = range(1, 13)
 RAISED, CODE, MATH, ABOUT = range(13, 17)
+LINES = (CONTAINER, PARAGRAPH, ITEM)  # of code, inside <pre>
 CONTAINERS = names("""
     div section article main aside nav header footer form table thead tbody tfoot ul ol dl menu dir
     blockquote figure figcaption caption fieldset details summary address center dialog hgroup search legend
@@ -68,3 +69,10 @@ CONTENT, PROSE = 1 << GROUP_INDEX["content"], 1 << GROUP_INDEX["prose"]
 GROUPS_OF_TAG = {name: 1 << GROUP_INDEX[name] for name in TAG_GROUPS}
 for _name, _group in TAGS.items():
     GROUPS_OF_TAG[_name] = GROUPS_OF_TAG.get(_name, 0) | 1 << GROUP_INDEX[_group]
+# Inside the tag of a link to the page before, the page after or the one above.
+_TURNS = re.compile("""rel=["']?(?:prev|next)|accesskey=["']?[pnuPNU]""")
+
+
+def turns_page(attributes: str) -> bool:
+    """Tell whether a link leads from one page of a book or manual to its neighbours."""
+    return bool(_TURNS.search(attributes))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from puna.corpus.readers.web.blocks import Blocks
-from puna.corpus.readers.web.elements import GROUPS, HEADING, ITEM, PARAGRAPH, PRE, names
+from puna.corpus.readers.web.elements import GROUPS, HEADING, ITEM, PARAGRAPH, PRE, ROW, names
 from puna.run import compiled
 
 MODEL = Path(__file__).with_name("main_text.json")
@@ -24,6 +24,9 @@ library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnnpppnnp"}))
 UNIT = 1000  # leaf values and scores are log-odds times this
 MIN_CHARACTERS = 400  # of main text; with less than these, uncertain blocks are kept too
 TINY_PAGE = 300
+MIN_PROSE = 60  # characters of a block that is a sentence of the text
+MAX_CAPTIONS = 120  # characters around a table of contents
+MAX_TURNING = 400  # characters of what leads to the page before and after
 MIN_SIBLINGS = 3  # alike, of a list
 # Groups for which the size of the nearest element, as a share of the page, is a feature.
 _NEAREST = """
@@ -122,7 +125,7 @@ def _alike(
     link_of_element = np.bincount(own, linked) / np.maximum(letters, 1)
     columns = [np.bincount(page.signatures)[own], times[own], size_of_element[own], link_of_element[own]]
     numbers, siblings, row = found[:3]
-    links = _sums(page.link_lengths > 0.6 * page.lengths)
+    links = _sums(is_link(page))
     first, last = page.first[row], page.last[row]
     columns += [siblings[row], last - first, links[last] - links[first], node_sums[0, row], node_sums[5, row]]
     size = np.bincount(numbers, node_sums[0])[numbers[row]] * (row > 0)  # of the list
@@ -237,8 +240,69 @@ def keep(page: Blocks) -> np.ndarray:
 
 
 def clean(page: Blocks, kept: np.ndarray) -> np.ndarray:
-    """Leave out what no score decides: dialogs, and what is not shown."""
-    return without_unseen(page, without_dialogs(page, kept))
+    """Leave out what no score decides: dialogs, what is not shown, and what leads to other pages."""
+    return without_captions(page, without_turning(page, without_unseen(page, without_dialogs(page, kept))))
+
+
+def is_link(page: Blocks) -> np.ndarray:
+    """Tell of which blocks most of the text leads to other pages, bool [blocks]."""
+    return page.link_lengths > 0.6 * page.lengths
+
+
+def without_captions(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out the first line of an element that has nothing else but a list of links, which is left out."""
+    linked = is_link(page)
+    dropped_link = linked & ~kept
+    links = _sums(dropped_link)
+    short = kept & ~linked & (page.sizes < MIN_PROSE) & (page.sentence_ends == 0) & (page.kinds != HEADING)
+    left = kept.copy()
+    for block in np.flatnonzero(short[:-1] & dropped_link[1:]).tolist():
+        node = page.nodes[block]
+        while node and page.last[node] - page.first[node] == 1:
+            node = page.parents[node]
+        first, last = page.first[node], page.last[node]
+        behind = last - first - 1
+        left[block] = not (block == first and links[last] - links[first] == behind >= MIN_SIBLINGS)
+    return left
+
+
+def without_turning(page: Blocks, kept: np.ndarray) -> np.ndarray:
+    """Leave out the lines of a book or manual that lead to the page before, after or above.
+
+    They are told by their links. The largest element around these goes that has no other text: at most
+    MAX_TURNING characters without a heading, a sentence or code.
+    """
+    marked = np.flatnonzero(page.turns)
+    if not len(marked):
+        return kept
+    prose = (page.sentence_ends > 0) & (page.link_lengths < page.lengths / 2) & (page.sizes >= MIN_PROSE)
+    prose = (prose & (page.kinds != ROW)) | (page.levels > 0) | (page.kinds == PRE)
+    prose, sizes = _sums(prose), _sums(page.sizes)
+    left = kept.copy()
+    for node in marked.tolist():
+        inside = slice(0, 0)
+        while node and page.first[node] <= page.last[node]:
+            first, last = page.first[node], page.last[node]
+            if sizes[last] - sizes[first] > MAX_TURNING or prose[last] > prose[first]:
+                break
+            inside, node = slice(first, last), page.parents[node]
+        left[inside] = False
+    return left
+
+
+def is_contents(page: Blocks, kept: np.ndarray) -> bool:
+    """Tell whether of a page hardly anything but links is kept, as of a table of contents.
+
+    Besides these it has a title and a caption: less than MAX_CAPTIONS characters without a sentence or code.
+    """
+    linked = is_link(page)
+    rest = kept & ~linked
+    is_list = (kept & linked).sum() >= MIN_SIBLINGS and page.sizes.sum() >= TINY_PAGE
+    return bool(
+        (is_list or (page.turns.any() and linked.sum() >= MIN_SIBLINGS))
+        and page.sizes[rest].sum() < MAX_CAPTIONS
+        and not (rest & ((page.kinds == PRE) | (page.sentence_ends > 0) & (page.sizes >= MIN_PROSE))).any()
+    )
 
 
 def without_unseen(page: Blocks, kept: np.ndarray) -> np.ndarray:

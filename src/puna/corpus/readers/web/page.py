@@ -15,6 +15,7 @@ from puna.text.raised import ENDINGS, subscript, superscript
 
 TIGHT = (ITEM, ROW, PRE)  # kinds of blocks that follow one of the same kind without a blank line
 NOT_HTML, NOT_UNPACKED, NO_TEXT = "not HTML", "cannot be decoded", "no text"
+CONTENTS = "only a list of links"
 _SUP, _SUB = RAISED_MARKS["sup"], RAISED_MARKS["sub"]
 _MARKS = re.compile(f"[{_SUP}{_SUB}{NOTE}]")
 # Innermost raised or lowered text of one line: which, and what.
@@ -65,8 +66,9 @@ def read_page(html: bytes, content_type: str = "") -> Page:
     licence = rights.licence(source) if blocks.seen & RIGHTS else ""
     if blocks.seen & FORMULAS:
         blocks = split(formulas.as_tex(source))
-    text = render(blocks, main_text.keep(blocks))
-    reason = "" if text else NO_TEXT
+    kept = main_text.keep(blocks)
+    text = "" if (is_contents := main_text.is_contents(blocks, kept)) else render(blocks, kept)
+    reason = "" if text else CONTENTS if is_contents else NO_TEXT
     return Page(raise_and_lower(blocks.title), text, licence, reason, int(blocks.lengths.sum()))
 
 

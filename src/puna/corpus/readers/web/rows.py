@@ -102,14 +102,19 @@ class Row:
             spans[self.next : self.next + wide] = [tall - 1] * wide
         self.next += wide
 
-    def line(self, texts: Iterable[str]) -> str:
-        """End the row: return its blocks' texts as one line, "" where they are to stay apart."""
+    def end(self) -> int:
+        """End the row's cells: return how many columns it has."""
         width = self.next
         for column in range(self.next, len(self.spans)):
             if self.spans[column]:
                 self.spans[column] -= 1
                 self.cells += 1
                 width = column + 1
+        return width
+
+    def line(self, texts: Iterable[str]) -> str:
+        """End the row: return its blocks' texts as one line, "" where they are to stay apart."""
+        width = self.end()
         self.height, cells = 0, self.cells
         self.column = -1
         if not self.plain or cells < 2 or not self.columns or -1 in self.columns:

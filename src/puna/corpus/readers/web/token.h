@@ -84,6 +84,20 @@ bool names_rights(View attributes, bool of_head) {
            contains(attributes, "-licence") || contains(attributes, "icence-");
 }
 
+// Whether a link leads to the page before, the page after or the one above: as in elements.py.
+bool turns_page(View attributes) {
+    const auto says = [&](View name, std::initializer_list<View> values) {
+        for (size_t at = 0; (at = attributes.find(name, at)) != View::npos;) {
+            at += name.size();
+            const bool quoted = at < attributes.size() && (attributes[at] == '"' || attributes[at] == '\'');
+            for (const View value : values)
+                if (attributes.substr(at + quoted, value.size()) == value) return true;
+        }
+        return false;
+    };
+    return says("rel=", {"prev", "next"}) || says("accesskey=", {"p", "n", "u", "P", "N", "U"});
+}
+
 // The tag or comment that begins with the < at `at`; its end is null if there is none.
 Token token(const Tables& tables, const char* at, const char* end) {
     Token found{nullptr, View(), View(), false, 0};

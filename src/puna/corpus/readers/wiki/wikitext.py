@@ -18,6 +18,7 @@ from puna.corpus.readers.wiki.variants import one_variant
 from puna.text.raised import subscript, superscript
 
 LISTING = "\x04"  # stands where a table or gallery was
+LINK = "\x05"  # around the text of a link to another site
 MAX_DEPTH = 40  # MediaWiki's own limit on templates inside templates
 PLACEHOLDER = re.compile(r"\x00(\d+)\x00")
 DROPPED_TAGS = names("""
@@ -72,9 +73,15 @@ WORD = re.compile(r"[^\W_]|\x00")
 ITEM_LEFTOVER = re.compile(r"(?:[-–—.,;:]+ )+")  # at the start of an item, behind a dropped template
 # "* 1967: {{unknown}}": a label that is left without its value.
 LABEL = re.compile(rf"[*#:;]++[^{LOST}.!?]{{1,60}}(?:[:：=]|[ \xa0][-–—])['\s]*{LOST}[\s{LOST}.,;]*")
+# "(LOST, rarely LOST; from Latin)": words that lead to what is lost, in parentheses; names of a thing, which
+# stand before its lost pronunciation, are written otherwise.
+PARENTHESES_WITH_LOST = re.compile(rf"[(（][^()（）]{{0,200}}{LOST}[^()（）]{{0,200}}[)）]")
+LEADS_TO_LOST = re.compile(rf"([(（,;{LOST}])\s*(?:[a-zß-öø-ž]+[: ]+){{1,3}}(?={LOST})")
 TABLE_LEFTOVER = ("|", "!", "{|", "}}")
+MAX_AROUND_LINK = 60  # characters of an item beside its link to another site
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
-Line = tuple[int, str]  # level of a heading, else 0, and text
+Line = tuple[int, str]  # level of a heading, LINKED, or 0, and text
+LINKED = -1  # an item of a list that is a link to another site and little else
 
 
 def plain(
@@ -87,11 +94,11 @@ def plain(
     """
     verbatim: list[str] = []
     namespaces = DROPPED_NAMESPACES | dropped_namespaces
-    for character in ("\x00", PIPE, EQUALS, LOST, LISTING):
+    for character in ("\x00", PIPE, EQUALS, LOST, LISTING, LINK):
         text = text.replace(character, "")
     text = one_variant(without_hatnotes(_extract_tags(text, verbatim)))
     text = _unnest(text, lambda inner: _link(inner, namespaces), lambda inner: expand(inner, title, language))
-    text = EXTERNAL.sub(r"\1", text)
+    text = EXTERNAL.sub(rf"{LINK}\1{LINK}", text)
     text = _without_scripts(text)
     text = _unescape(TAG.sub("", ITEM.sub("\n* ", BREAK.sub("\n", text))))
     text = SWITCH.sub("", one_variant(text.replace(PIPE, "|").replace(EQUALS, "=")))
@@ -114,7 +121,7 @@ def _without_scripts(text: str) -> str:
 
 
 def _script(match: re.Match[str]) -> str:
-    inner = _unescape(TAG.sub("", match[2]))
+    inner = _unescape(TAG.sub("", match[2])).replace(LINK, "")
     content = QUOTES.sub("", inner)
     bare = content.rstrip(",.;: ")
     content, behind = bare, content[len(bare) :]
@@ -328,7 +335,12 @@ def _lines(text: str) -> list[Line]:
             line = before + line.replace(LISTING, "")
             if not before.strip():
                 _drop_announcement(out)
+        if line.startswith(("*", "#")) and (LINK in line or "://" in line):
+            level = LINKED * (len("".join(line.split(LINK)[::2])) < MAX_AROUND_LINK)
+        line = line.replace(LINK, "")
         if LOST in line:
+            line = PARENTHESES_WITH_LOST.sub(lambda found: LEADS_TO_LOST.sub(r"\1", found[0]), line)
+            line = line.replace(f" {LOST};", ";")
             line = "" if len(line) < 200 and LABEL.fullmatch(line) else line.replace(LOST, "")
         line = line.strip()
         if line.startswith(TABLE_LEFTOVER):
@@ -423,6 +435,9 @@ def _sections(lines: list[Line]) -> list[str]:
     """
     out: list[Line] = []
     at = depth = 0
+    last_prose = max(
+        (at for at, (level, line) in enumerate(lines) if not level and _is_prose(line)), default=0
+    )
 
     def end_section(level: int) -> None:
         """Drop headings without text, and lines that announce a dropped list, before a heading of a level."""
@@ -432,19 +447,22 @@ def _sections(lines: list[Line]) -> list[str]:
     while at < len(lines):
         level, line = lines[at]
         at += 1
-        if not level:
+        if level <= 0:
             if line or (out and out[-1][1]):
                 out.append((0, line))
             continue
         end_section(level)
+        end = at
+        while end < len(lines) and not 0 < lines[end][0] <= level:
+            end += 1
+        section = [(inner, other) for inner, other in lines[at:end] if other and inner <= 0]
         if line.lower().rstrip(" :") in LINK_SECTIONS:
-            end = at
-            while end < len(lines) and not 0 < lines[end][0] <= level:
-                end += 1
-            content = [other for inner, other in lines[at:end] if other and not inner]
-            if 5 * sum(map(_is_prose, content)) <= len(content):
-                at = end
-                continue
+            others = sum(_is_prose(other) for _, other in section)
+        else:  # at the end of an article such a list has a name that is not known in every language
+            others = sum(not inner for inner, _ in section) if section and end > last_prose else len(lines)
+        if 5 * others <= len(section):
+            at = end
+            continue
         if line:
             depth = level
             out += [(0, ""), (level, line), (0, "")]
@@ -459,4 +477,4 @@ def _announces(level: int, line: str) -> bool:
 
 def _is_prose(line: str) -> bool:
     """Tell whether a line is a sentence or a long line, and no list item."""
-    return not line.startswith("- ") and (len(line) >= 100 or line[-1] in ".!?")
+    return not line.startswith("- ") and (len(line) >= 100 or line.endswith((".", "!", "?")))
