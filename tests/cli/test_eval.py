@@ -1,6 +1,7 @@
 """puna eval on a small model and made rows, in this process."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from puna.cli import eval as cli
+from puna.generate.engine import Engine, Tree
 from puna.generate.load import save
 from tests.cli.test_usage import Capture, call
-from tests.evaluate import made, slow_engine
+from tests.evaluate import made
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +31,6 @@ def puna(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *words: Any, code: in
     found, out, errors = call(["eval", *map(str, words)], monkeypatch, capsys)
     assert found == code, errors
     return out if code == 0 else errors
-
-
-@pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("puna.generate.engine.Engine", slow_engine.Engine)
 
 
 def test_scores_of_tasks_as_a_table(
@@ -57,7 +54,11 @@ def test_the_cost_and_the_begin_token_are_told_first(
 ) -> None:
     words = ["eval", str(folder / "one"), "--data", str(folder), "--out", str(tmp_path), "--tasks", "piqa"]
     code, _, told = call(words, monkeypatch, capsys)
-    assert code == 0 and told.startswith("begin token: 1\npiqa: 6 items, ") and " MB\n" in told
+    assert (
+        code == 0
+        and told.startswith("begin token: 1\npiqa: 6 items, ")
+        and " MB for weights, keys and values\n" in told
+    )
 
 
 def test_show_prints_the_exact_prompt_with_ids_and_boundaries(
@@ -162,14 +163,16 @@ def test_what_a_corpus_holds_stands_under_the_score() -> None:
 def test_an_interrupted_run_says_how_to_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    def interrupted(self: Any) -> None:
-        if self.asked == 2:
-            raise KeyboardInterrupt
-        self.asked += 1
+    def interrupted(self: Engine, trees: Iterable[Tree]) -> Iterator[Any]:
+        for number, told in enumerate(score(self, trees)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield told
 
+    score = Engine.score
     words = ["eval", str(folder / "one"), "--data", str(folder), "--out", str(tmp_path), "--tasks", "piqa"]
     with monkeypatch.context() as patch:
-        patch.setattr(slow_engine.Engine, "_count", interrupted)
+        patch.setattr(Engine, "score", interrupted)
         code, out, errors = call(words, monkeypatch, capsys)
     assert (
         code == 130

@@ -116,7 +116,9 @@ def test_options_are_not_asked_and_the_tables_say_why(server: Server, tmp_path: 
     measure(server, tmp_path / "small")
     model = paper.read(tmp_path / "small")
     (note,) = paper.notes(paper.tables()[0], [model], [])
-    assert note.startswith("n/a of small: not run, or asks for log-probabilities, which an endpoint")
+    assert note.startswith(
+        "n/a of small (endpoint): not run, or asks for log-probabilities, which an endpoint"
+    )
 
 
 def test_samples_are_numbered_from_the_first_wanted(server: Server) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from puna.errors import UserError
 from puna.evaluate import paper
 from puna.evaluate.paper import Model, Score, Table
 from puna.report import paper as page
@@ -162,3 +163,36 @@ def test_the_page_needs_no_other_file_and_no_script() -> None:
     assert "script" not in checked(text) and "<strong>a|b &lt;c&gt;</strong>" in text
     assert text.count("<section") == 14 and "http" not in text.replace("http-equiv", "")
     assert "script" not in checked(page.render([]))
+
+
+def result(folder: Path, task: str, shots: int, **more: object) -> None:
+    """What `puna eval` writes of a task, as far as the tables read it."""
+    scores = {"answer": {"value": shots / 100, "stderr": 0.02, "n": 30}}
+    scores["none"] = {"value": 0.9, "stderr": None, "n": 30}
+    told = {"model": "m", "mode": "float32", "task": task, "shots": shots, "main": "answer"}
+    told |= {"scores": scores, "groups": {"her/her/she": scores}, "partial": True, **more}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{task}.paper.json").write_text(json.dumps(told))
+
+
+def test_results_of_other_shots_and_profiles_stand_apart(tmp_path: Path) -> None:
+    result(tmp_path / "small" / "few", "naturalquestions", 5)
+    result(tmp_path / "small", "naturalquestions", 64)
+    result(tmp_path / "small", "winogender", 0, partial=False)
+    (tmp_path / "small" / "boolq.lm-eval.json").write_text("of another profile")
+    model = paper.read(tmp_path / "small")
+    assert model.name == "small" and model.scores["naturalquestions@5:none"].value == 0.9
+    assert [score and score.value for score in paper.scores(TABLES[4], model)] == [None, None, 0.05, 0.64]
+    assert model.scores["winogender@0/her/her/she"] == Score(0.0, 0.02, 30, False)
+    assert paper.scores(TABLES[13], model)[1] == Score(0.0, 0.02, 30, False)
+
+
+@pytest.mark.parametrize("other", [{"model": "n"}, {"mode": "int8"}])
+def test_a_folder_of_several_models_is_refused(other: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no results of profile paper"):
+        paper.read(tmp_path)
+    result(tmp_path, "boolq", 0, mode="bfloat16")
+    assert paper.read(tmp_path).name == f"{tmp_path.name} (bfloat16)"
+    result(tmp_path, "piqa", 0, **{"mode": "bfloat16", **other})
+    with pytest.raises(UserError, match="results of several models"):
+        paper.read(tmp_path)

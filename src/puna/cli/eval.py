@@ -35,6 +35,9 @@ Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, fro
 TooLong = Annotated[
     Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
 ]
+Mode = Annotated[
+    Literal["float32", "bfloat16", "int8"], typer.Option(help="of the products; scores are others in each")
+]
 Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
 Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
 Harness = Annotated[
@@ -59,6 +62,7 @@ def run(
     limit: Limit = 0,
     seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
     on_too_long: TooLong = "drop-shots",
+    mode: Mode = "float32",
     corpus: Corpus = True,
     out: Out = None,
     paper: Annotated[bool, typer.Option("--paper", help="put it into the paper's tables")] = False,
@@ -75,7 +79,7 @@ def run(
     if harness == "lm-eval":
         return tables.with_harness(load(weights_of(model)), names, shots, limit, as_json)
     chosen = [task.find(name) for name in names]
-    loaded, engine, identity, name = _opened(model)
+    loaded, engine, identity, name = _opened(model, mode)
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / name
     about = (loaded, engine, options, folder, identity)
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
@@ -108,7 +112,7 @@ def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
     return lambda: (text for source in sources for _, text in documents_of(documents, source))
 
 
-def _opened(model: Path) -> tuple[Any, Any, dict[str, str], str]:
+def _opened(model: Path, mode: str) -> tuple[Any, Any, dict[str, str], str]:
     """(model, engine, identity, name) of what lies at a path or answers at an address."""
     from puna.evaluate.endpoint import Endpoint
     from puna.evaluate.log import identify
@@ -121,7 +125,8 @@ def _opened(model: Path) -> tuple[Any, Any, dict[str, str], str]:
         return endpoint, endpoint, endpoint.identity, Path(endpoint.name).name
     loaded = load(weights_of(model))
     _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
-    return loaded, Engine(loaded.model, loaded.tokenizer), identify(loaded), model.stem
+    engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
+    return loaded, engine, identify(loaded, mode), model.stem
 
 
 def _tell(text: str) -> None:

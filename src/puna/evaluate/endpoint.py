@@ -45,7 +45,7 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.name: str = self._ask("models")["data"][0]["id"]
-        self.identity = {"model": f"{self.url} {self.name}", "tokenizer": "endpoint"}
+        self.identity = {"model": f"{self.url} {self.name}", "tokenizer": "endpoint", "mode": self.mode}
 
     def score(self, trees: Iterable[Any]) -> Iterator[Any]:
         """Raises UserError for any tree: nothing is known of how likely a text is."""

@@ -21,8 +21,8 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def identify(loaded: Loaded) -> dict[str, str]:
-    """Digests of a model's weights, in whatever format they came, and of its tokenizer."""
+def identify(loaded: Loaded, mode: str = "float32") -> dict[str, str]:
+    """Digests of a model's weights, in whatever format they came, and of its tokenizer; the engine's mode."""
     import torch
 
     weights = hashlib.sha256()
@@ -32,7 +32,8 @@ def identify(loaded: Loaded) -> dict[str, str]:
     tokenizer = loaded.tokenizer
     pieces = [tokenizer.piece(token) for token in range(tokenizer.vocab_size)]
     kind = type(tokenizer).__name__
-    return {"model": weights.hexdigest()[:16], "tokenizer": digest(kind, tokenizer.bos, pieces)}
+    told = digest(kind, tokenizer.bos, pieces)
+    return {"model": weights.hexdigest()[:16], "tokenizer": told, "mode": mode}
 
 
 class Log:

@@ -93,11 +93,10 @@ def read(folder: Path) -> Model:
     """The model whose results a folder has, with the folders in it. Raises UserError where there are none, or
     those of several models."""
     found: dict[str, Score] = {}
-    models, reason = set(), ""
+    models = set()
     for path in sorted(folder.rglob(f"*.{PROFILE}.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        models.add(result["model"])
-        reason = NO_LOG_PROBS if result["mode"] == "endpoint" else reason
+        models.add((result["model"], result["mode"]))
         task = f"{result['task']}@{result['shots']}"
         for group, every in {"": result["scores"], **result["groups"]}.items():
             for name, score in every.items():
@@ -107,7 +106,9 @@ def read(folder: Path) -> Model:
     if len(models) != 1:
         problem = "results of several models" if models else "no results of profile paper"
         raise UserError(f"{folder} has {problem}: name a folder that puna eval wrote, one for each model")
-    return Model(folder.name, found, reason)
+    ((_, mode),) = models
+    name = folder.name + f" ({mode})" * (mode != "float32")
+    return Model(name, found, NO_LOG_PROBS if mode == "endpoint" else "")
 
 
 def mean(column: Column, values: Sequence[float | None]) -> float | None:

@@ -23,6 +23,7 @@ from puna.evaluate.data import Data
 from puna.evaluate.log import Key, Log, digest
 from puna.evaluate.scoring import Branches, Request, Scored, ask, choose, gather, mean_and_error
 from puna.evaluate.task import Choice, Generation, Options, Scores, Task, mean_check
+from puna.generate.decoder import block_bytes
 from puna.generate.engine import Engine, Sampling, Tree
 from puna.generate.load import Loaded
 from puna.run.artifact import write_atomically
@@ -107,10 +108,10 @@ def cost(loaded: Loaded, engine: Engine, waiting: Sequence[Asked]) -> str:
         list(engine.sample([ids[:1]], n=TIMED_SAMPLES, max_new_tokens=TIMED_SAMPLES))
         seconds += (time.perf_counter() - begun) / TIMED_SAMPLES**2 * written
     weights = sum(weight.numel() * weight.element_size() for weight in loaded.model.parameters())
-    memory = (weights + getattr(engine, "memory_bytes", 0)) / 1e6
+    memory = (weights + engine.blocks.count * block_bytes(loaded.model)) / 1e6
     more = f", {written:,} to write at most" if written else ""
     told = f"{len(waiting):,} items, {read:,} tokens to read{more}"
-    return f"{told}, about {seconds / 60:,.1f} min, {memory:,.0f} MB"
+    return f"{told}, about {seconds / 60:,.1f} min, at most {memory:,.0f} MB for weights, keys and values"
 
 
 def score_choices(engine: Engine, log: Log, waiting: Sequence[Asked]) -> Iterator[None]:
@@ -192,8 +193,7 @@ def run(
     items = list(islice(task.items(Data(task.name, task.parts, data), options), limit or None))
     fitting = [fit(loaded, item, on_too_long) for item in items]
     asked = [each for each in fitting if each]
-    what = {**identity, "mode": getattr(engine, "mode", "float32"), "task": task.name}
-    what |= {"version": task.version, "profile": options.profile, "seed": seed}
+    what = {**identity, "task": task.name, "version": task.version, "profile": options.profile, "seed": seed}
     path = folder / f"{task.name}.{options.profile}.json"
     log = Log(path.with_suffix(".log.jsonl"), what)
     lacking = [sum(each.key(n) not in log.known for n in range(each.repeats)) for each in asked]

@@ -32,10 +32,10 @@ class Request(NamedTuple):
     places: tuple[tuple[int, int], ...]
 
     def longest(self, new_tokens: int = 0) -> int:
-        """The most ids that a model reads in a row, `new_tokens` written ones among them: the last one is
-        only predicted."""
-        behind = [max(map(len, each.options), default=new_tokens) for each in self.branches]
-        return max(len(each.context) + more for each, more in zip(self.branches, behind, strict=True)) - 1
+        """The most ids that a model reads in a row: the last one of an option is only predicted; contexts
+        without options have `new_tokens` written behind them."""
+        behind = [max((len(o) - 1 for o in each.options), default=new_tokens) for each in self.branches]
+        return max(len(each.context) + more for each, more in zip(self.branches, behind, strict=True))
 
 
 class Scored(NamedTuple):
