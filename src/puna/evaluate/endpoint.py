@@ -59,7 +59,11 @@ class Endpoint:
     ) -> Iterator[tuple[int, int, Sample]]:  # fmt: skip
         """Yield (prompt, number of the sample, sample), as `Engine.sample` does."""
         chance = sampling or Sampling()
-        how = {"max_tokens": max_new_tokens, "temperature": chance.temperature, "top_p": chance.top_p}
+        how: dict[str, Any] = {
+            "max_tokens": max_new_tokens,
+            "temperature": chance.temperature,
+            "top_p": chance.top_p,
+        }
         how |= {"model": self.name, "stop": list(stops)[:MOST_STOPS] or None}
 
         def ask(place: int, number: int) -> Any:

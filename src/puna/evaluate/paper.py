@@ -84,7 +84,7 @@ def _table(columns: list[list[Any]], rows: list[list[Any]], **more: Any) -> Tabl
         members = ((at, column) for at, column in enumerate(columns) if len(column) == 4)
         return tuple((at, column[3]) for at, column in members if average in ("=*", f"={column[2]}"))
 
-    made = [Column(*column[:2], parts(column[2]) if len(column) == 3 else ()) for column in columns]
+    made = [Column(column[0], column[1], parts(column[2]) if len(column) == 3 else ()) for column in columns]
     whole = {name: values + [None] * (len(columns) - len(values)) for name, *values in rows}
     return Table(columns=made, rows=whole, **more)
 
