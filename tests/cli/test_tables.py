@@ -99,5 +99,5 @@ def test_tasks_of_the_harness_as_a_table(
         ["arc_easy", "f1,first", "0.5000", "40"],
     ]
     assert json.loads(puna(monkeypatch, capsys, *words, "--json")) == found
-    assert asked[0] == (["arc_easy"], {"shots": None, "limit": 40})
+    assert asked[0] == (["arc_easy"], {"shots": None, "limit": 40, "folder": None})
     assert "name tasks" in puna(monkeypatch, capsys, tmp_path / "one", code=2)

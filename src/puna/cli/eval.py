@@ -25,7 +25,10 @@ class _RunFirst(usage.Implied):
 
 evaluate = typer.Typer(cls=_RunFirst)
 evaluate.command()(tables.paper)
-DataOption = Annotated[Path | None, typer.Option(help="folder of the tasks' files; default: from the hub")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="folder of the tasks' files; default: from the hub; for lm-eval, of YAML tasks"),
+]
 Profile = Annotated[
     Literal["paper", "lm-eval"], typer.Option(help="whose prompts and normalisation; lm-eval: of the harness")
 ]
@@ -77,7 +80,7 @@ def run(
     if not names and not paper:
         raise UserError("name tasks, such as --tasks boolq,piqa")
     if harness == "lm-eval":
-        return tables.with_harness(load(weights_of(model)), names, shots, limit, as_json)
+        return tables.with_harness(load(weights_of(model)), names, data, shots, limit, as_json)
     chosen = [task.find(name) for name in names]
     loaded, engine, identity, name = _opened(model, mode)
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / name

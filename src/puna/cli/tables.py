@@ -37,15 +37,19 @@ def paper(
         head, *rows = tables.grid(table, models)
         print(f"\nTable {table.number}: {table.title}")
         output.print_table(head, rows)
-        print(*tables.notes(table, models, everything), sep="\n", end="")
+        for note in tables.notes(table, models, everything):
+            print(note)
     print(f"\nwritten: {', '.join(str(out) + suffix for suffix in forms)}")
 
 
-def with_harness(loaded: Any, tasks: Sequence[str], shots: int | None, limit: int, as_json: bool) -> None:
-    """Print what lm-evaluation-harness finds for a model."""
+def with_harness(
+    loaded: Any, tasks: Sequence[str], data: Path | None, shots: int | None, limit: int, as_json: bool
+) -> None:
+    """Print what lm-evaluation-harness finds for a model. data: folder of YAML files with tasks of one's
+    own."""
     from puna.evaluate import harness
 
-    found = harness.run(loaded, tasks, shots=shots, limit=limit or None)
+    found = harness.run(loaded, tasks, shots=shots, limit=limit or None, folder=data)
     if as_json:
         output.print_json({name: found[name] for name in ("results", "n-samples", "versions")})
     else:

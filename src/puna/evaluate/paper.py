@@ -27,7 +27,7 @@ TONNES_PER_MWH = 0.385
 CUT_OFF = 1.0  # MWh that the paper cuts off
 NO_LOG_PROBS = "not run, or asks for log-probabilities, which an endpoint does not give"
 LEGEND = (
-    "Published rows first. Beneath a score of your own stand its standard error and the items it is over; "
+    "Published rows first. Behind a score of your own stand its standard error and the items it is over; "
     "partial: not all that the published rows are over. n/a: not run, or not to be had, as a note then says."
 )
 

@@ -14,7 +14,8 @@ def render(models: Sequence[paper.Model]) -> str:
     for found in everything:
         head, *rows = ([_own(cell, names) for cell in line] for line in paper.grid(found, models))
         told = (f'<p class="soft">{escape(note)}</p>' for note in paper.notes(found, models, everything))
-        body = join(table(found.title, head, rows), *told)
+        title = f'<p class="soft">{escape(found.title)}</p>'
+        body = join(title, table(found.title, head, rows, shown=False), *told)
         sections.append((f"table-{found.number}", f"Table {found.number}", body))
     lead = f'<p class="lead">{escape(", ".join(names))}</p><p>{escape(paper.LEGEND)}</p>'
     return frame("The paper's tables", "Puna · evaluation", Html(lead), sections)
