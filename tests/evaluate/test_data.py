@@ -20,8 +20,8 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "puna"
+    monkeypatch.setattr("puna.evaluate.data.cache", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
 
 
 def data(folder: Path | None, *names: str, **more: Any) -> Data:
@@ -79,6 +79,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path: Path, cach
         UserError, match=r"a.jsonl has changed since it was first used: SHA-256 .*evaluation-data"
     ):
         list(data(tmp_path, "a.jsonl").rows())
+    assert (cache / RECORD).read_text().count("\n") == 1
     (cache / RECORD).unlink()
     assert len(list(data(tmp_path, "a.jsonl").rows())) == 2
 

@@ -199,7 +199,8 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
     """Compare two models item by item: what one got right and the other did not, by McNemar's exact test."""
     from puna.evaluate.scoring import mcnemar
 
-    folders, told = (first, second), {}
+    folders = (first, second)
+    told: dict[str, dict[str, Any]] = {}
     names = [{path.name.removesuffix(ENDING) for path in folder.glob(f"*{ENDING}")} for folder in folders]
     if not names[0] & names[1]:
         raise UserError(f"{first} and {second} have no task in common")

@@ -1,7 +1,7 @@
 """puna eval paper: the paper's tables beside models that were measured; scores of lm-evaluation-harness."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +30,7 @@ def paper(
     for suffix, text in forms.items():
         write_atomically(out.with_name(out.name + suffix), text)
     if as_json:
-        output.print_json(found)
-        return
+        return output.print_json(found)
     print(tables.LEGEND)
     for table in everything:
         head, *rows = tables.grid(table, models)
@@ -51,17 +50,5 @@ def with_harness(
 
     found = harness.run(loaded, tasks, shots=shots, limit=limit or None, folder=data)
     if as_json:
-        output.print_json({name: found[name] for name in ("results", "n-samples", "versions")})
-    else:
-        output.print_table(("task", "score", "value", "±", "n"), list(_rows(found)))
-
-
-def _rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
-    for task, scores in found["results"].items():
-        count = found["n-samples"].get(task, {}).get("effective", "")
-        for name, value in scores.items():
-            metric, comma, how = name.partition(",")
-            if comma and not metric.endswith("_stderr"):
-                error = scores.get(f"{metric}_stderr,{how}")
-                told = f"{error:.4f}" if isinstance(error, float) else ""
-                yield [task, name.removesuffix(",none"), f"{value:.4f}", told, count]
+        return output.print_json({name: found[name] for name in ("results", "n-samples", "versions")})
+    print(harness.table(found))

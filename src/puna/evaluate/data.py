@@ -1,7 +1,7 @@
 """Rows of tasks: from files of a folder, or from the hub at a pinned revision; digests enforced.
 
 A row has its publisher's own field names. The SHA-256 of a file is recorded when it is first used, in
-`evaluation-data.json` of the user's cache, and a file that is another one later is refused.
+`evaluation-data.sha256` of the user's cache, and a file that is another one later is refused.
 """
 
 import csv
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from puna.errors import UserError
-from puna.run.artifact import write_atomically
 from puna.run.compiled import cache
 from puna.run.digests import cached_digest
 
-RECORD = "evaluation-data.json"
+RECORD = "evaluation-data.sha256"
 
 
 class Part(NamedTuple):
@@ -134,11 +133,14 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
 def _enforce_digest(path: Path) -> None:
     """Record a file's digest at its first use; raise UserError where it is not that of its first use."""
     record, name, digest = cache() / RECORD, str(path.absolute()), cached_digest(path)
-    known = json.loads(record.read_text()) if record.is_file() else {}
-    if known.setdefault(name, digest) != digest:
+    lines = record.read_text(encoding="utf-8").split("\n") if record.is_file() else []
+    known = {line[66:]: line[:64] for line in reversed(lines)}
+    if known.get(name, digest) != digest:
         raise UserError(
             f"{path} has changed since it was first used: SHA-256 {digest}, then {known[name]}; scores would "
             f"not be comparable. Put the old file back, or remove its line from {record}"
         )
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, json.dumps(known, indent=1))
+    if name not in known:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with record.open("a", encoding="utf-8") as file:  # by several runs at once, a line each
+            file.write(f"{digest}  {name}\n")

@@ -22,30 +22,20 @@ SECONDS = 600.0  # that an answer may take
 MOST_STOPS = 4  # that the interface takes; the others are cut off here
 
 
-class Characters:
-    """Texts as ids, one a character: what tokens a text has, the endpoint alone knows."""
+class Endpoint:
+    """Model, tokenizer and engine at once, as far as the runner asks for them. Its ids are characters: what
+    tokens a text has, and whether it is too long, the server alone knows."""
 
-    vocab_size, bos, bos_id, eos_id = 0x110000, (), -1, -1
+    mode, bos, bos_id = "endpoint", (), 0
+    model = SimpleNamespace(config=SimpleNamespace(max_seq_len=1 << 30))
+
+    def __init__(self, url: str) -> None:
+        self.url, self.tokenizer = url.rstrip("/"), self
+        self.name: str = self._ask("models")["data"][0]["id"]
+        self.identity = {"model": f"{self.url} {self.name}", "tokenizer": "endpoint", "mode": self.mode}
 
     def encode(self, text: str) -> list[int]:
         return list(map(ord, text))
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(map(chr, ids))
-
-
-class Endpoint:
-    """Model, tokenizer and engine at once, as far as the runner asks for them. The server refuses what is too
-    long for its model."""
-
-    mode = "endpoint"
-    tokenizer = Characters()
-    model = SimpleNamespace(config=SimpleNamespace(max_seq_len=1 << 30), parameters=tuple)
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.name: str = self._ask("models")["data"][0]["id"]
-        self.identity = {"model": f"{self.url} {self.name}", "tokenizer": "endpoint", "mode": self.mode}
 
     def score(self, trees: Iterable[Any]) -> Iterator[Any]:
         """Raises UserError for any tree: nothing is known of how likely a text is."""
@@ -67,7 +57,7 @@ class Endpoint:
         how |= {"model": self.name, "stop": list(stops)[:MOST_STOPS] or None}
 
         def ask(place: int, number: int) -> Any:
-            text = self.tokenizer.decode(prompts[place])
+            text = "".join(map(chr, prompts[place]))
             own = zlib.crc32(f"{seed} {number} {text}".encode())
             return self._ask("completions", {**how, "prompt": text, "seed": own})["choices"][0]
 

@@ -5,7 +5,7 @@ results = run(loaded, ["arc_easy"], limit=100)["results"]
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ def run(
         task_manager=manager,
         log_samples=samples,
     )
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What `run` found as the harness prints it, with the items of each task."""
+    from lm_eval.utils import make_table
+
+    counts = (f"{task} {count['effective']:,}" for task, count in found["n-samples"].items())
+    return f"{make_table(found)}items: {', '.join(counts)}"
 
 
 def adapter(loaded: Loaded, engine: Any) -> Any:

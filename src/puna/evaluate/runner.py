@@ -12,8 +12,8 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, groupby, islice
+from functools import cached_property, lru_cache
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -92,25 +92,30 @@ def tokens_read(requests: Sequence[Request]) -> int:
     return total + sum(len(option) - 1 for branch in branches for option in branch.options)
 
 
+@lru_cache(maxsize=2)
+def seconds_per_token(engine: Engine, written: bool) -> float:
+    """Time the engine on a few tokens that it reads in a row, or writes in several texts at once."""
+    size = min(engine.tokenizer.vocab_size, engine.context - TIMED_SAMPLES, TIMED_TOKENS)
+    begun = time.perf_counter()
+    if written:
+        list(engine.sample([[0]], n=TIMED_SAMPLES, max_new_tokens=TIMED_SAMPLES))
+        return (time.perf_counter() - begun) / TIMED_SAMPLES**2
+    list(engine.score([Tree(list(range(size)), [[0]])]))
+    return (time.perf_counter() - begun) / size
+
+
 def cost(loaded: Loaded, engine: Engine, waiting: Sequence[Asked]) -> str:
-    """Say what it takes to ask these items: tokens, minutes, memory. Times the model on a few tokens."""
+    """Say what it takes to ask these items: tokens, minutes, memory."""
     if getattr(engine, "mode", "") == "endpoint":
         return f"{len(waiting):,} items, for an endpoint"
     read = tokens_read([asked.request for asked in waiting])
     written = sum(a.repeats * a.item.max_new_tokens for a in waiting if isinstance(a.item, Generation))
-    length = min(TIMED_TOKENS, loaded.model.config.max_seq_len - TIMED_SAMPLES)
-    ids = [token % loaded.tokenizer.vocab_size for token in range(length)]
-    begun = time.perf_counter()
-    list(engine.score([Tree(ids, [[0]])]))
-    seconds = (time.perf_counter() - begun) / length * read
-    if written:
-        begun = time.perf_counter()
-        list(engine.sample([ids[:1]], n=TIMED_SAMPLES, max_new_tokens=TIMED_SAMPLES))
-        seconds += (time.perf_counter() - begun) / TIMED_SAMPLES**2 * written
+    seconds = read * seconds_per_token(engine, False)
+    seconds += written * seconds_per_token(engine, True) if written else 0
     weights = sum(weight.numel() * weight.element_size() for weight in loaded.model.parameters())
     memory = (weights + engine.blocks.count * block_bytes(loaded.model)) / 1e6
-    more = f", {written:,} to write at most" if written else ""
-    told = f"{len(waiting):,} items, {read:,} tokens to read{more}"
+    told = f"{len(waiting):,} items, {read:,} tokens to read"
+    told += f", {written:,} to write at most" if written else ""
     return f"{told}, about {seconds / 60:,.1f} min, at most {memory:,.0f} MB for weights, keys and values"
 
 
@@ -119,13 +124,13 @@ def score_choices(engine: Engine, log: Log, waiting: Sequence[Asked]) -> Iterato
     every = [(asked, number) for asked in waiting for number in range(len(asked.request.branches))]
     branches = (asked.request.branches[number] for asked, number in every)
     trees = (Tree(list(each.context), [list(option) for option in each.options]) for each in branches)
-    answers: dict[Key, dict[int, list[list[float]]]] = defaultdict(dict)
+    got_of: dict[Key, dict[int, list[list[float]]]] = defaultdict(dict)
     for tree, options in engine.score(trees):
         asked, number = every[tree]
-        got, request = answers[asked.key()], asked.request
+        got, request = got_of[asked.key()], asked.request
         got[number] = [option.log_probs for option in options]
         if len(got) == len(request.branches):
-            del answers[asked.key()]
+            del got_of[asked.key()]
             scores = gather(request, len(asked.item.options), [got[n] for n in range(len(got))])
             given = [len(request.branches[branch].context) for branch, _ in request.places]
             log.add(asked.key(), shots=asked.shots, given=given, options=scores)
@@ -152,6 +157,14 @@ def sample_answers(engine: Engine, log: Log, waiting: Sequence[Asked], seed: int
             yield
 
 
+def answers(engine: Engine, log: Log, waiting: Sequence[Asked], seed: int) -> Iterator[None]:
+    """Ask items of both kinds; yields whenever one more answer stands in the log."""
+    yield from score_choices(engine, log, [each for each in waiting if isinstance(each.item, Choice)])
+    yield from sample_answers(
+        engine, log, [each for each in waiting if isinstance(each.item, Generation)], seed
+    )
+
+
 def judge(task: Task, asked: Asked, log: Log) -> dict[str, Any]:
     """An item with its scores, from the log."""
     item, lines = asked.item, [log.known[asked.key(repeat)] for repeat in range(asked.repeats)]
@@ -170,8 +183,9 @@ def judge(task: Task, asked: Asked, log: Log) -> dict[str, Any]:
 def average(rows: Sequence[Scores]) -> dict[str, dict[str, float | None]]:
     """value, standard error and n of each score."""
     columns = defaultdict(list)
-    for name, score in chain.from_iterable(row.items() for row in rows):
-        columns[name].append(score)
+    for row in rows:
+        for name, score in row.items():
+            columns[name].append(score)
     told = {name: (*mean_and_error(column), len(column)) for name, column in columns.items()}
     return {name: dict(zip(("value", "stderr", "n"), each, strict=True)) for name, each in told.items()}
 
@@ -200,30 +214,25 @@ def run(
     waiting = [each for each, count in zip(asked, lacking, strict=True) if count]
     if waiting:
         tell(f"{task.name}: {cost(loaded, engine, waiting)}")
-        choices = [each for each in waiting if isinstance(each.item, Choice)]
-        written = [each for each in waiting if isinstance(each.item, Generation)]
-        done, told = (
-            chain(score_choices(engine, log, choices), sample_answers(engine, log, written, seed)),
-            0.0,
-        )
-        for number, _ in enumerate(done, 1):
-            if time.monotonic() - told > TOLD_SECONDS:
-                told = time.monotonic()
+        last = time.monotonic()
+        for number, _ in enumerate(answers(engine, log, waiting, seed), 1):
+            if time.monotonic() - last > TOLD_SECONDS:
+                last = time.monotonic()
                 tell(f"{task.name}: {number:,} of {sum(lacking):,}")
-    known = None if documents is None else overlap.found([each.item for each in asked], documents())
-    rows = [judge(task, each, log) | {"in_corpus": each.item.id in (known or ())} for each in asked]
+    rows = [judge(task, each, log) for each in asked]
     groups = dict.fromkeys(group for row in rows for group in row["groups"])
     size = task.sizes.get(options.profile, task.size)
     result = what | {"shots": options.shots, "main": task.main[options.profile]}
     result |= {"n": len(rows), "of": size, "partial": len(rows) < size}
     result["scores"] = average([row["scores"] for row in rows])
     result["groups"] = {g: average([row["scores"] for row in rows if g in row["groups"]]) for g in groups}
-    if known is not None:
+    if documents is not None:
+        known = overlap.found([each.item for each in asked], documents())
+        rows = [row | {"in_corpus": row["item"] in known} for row in rows]
         rest = average([row["scores"] for row in rows if not row["in_corpus"]])
         result["in_corpus"] = {"items": sorted(known), "scores_without": rest}
-    result["dropped_shots"] = {
-        each.item.id: each.shots for each in asked if each.shots < len(each.item.shots)
-    }
+    fewer = [each for each in asked if each.shots < len(each.item.shots)]
+    result["dropped_shots"] = {each.item.id: each.shots for each in fewer}
     result["skipped"] = [item.id for item, each in zip(items, fitting, strict=True) if each is None]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(path.with_suffix(".items.jsonl"), lines)
