@@ -115,7 +115,7 @@ def test_options_are_not_asked_and_the_tables_say_why(server: Server, tmp_path: 
         measure(server, tmp_path / "small", find("piqa"), data=made.write(tmp_path / "rows"))
     measure(server, tmp_path / "small")
     model = paper.read(tmp_path / "small")
-    (note,) = paper.notes(paper.tables()[0], [model], [])
+    (note,) = paper.notes(paper.tables()[0], [model])
     assert note.startswith(
         "n/a of small (endpoint): not run, or asks for log-probabilities, which an endpoint"
     )

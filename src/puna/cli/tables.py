@@ -24,7 +24,7 @@ def paper(
     from puna.run.artifact import write_atomically
 
     models = [tables.read(folder) for folder in folders or ()]
-    everything, found = tables.tables(), tables.as_json(models)
+    found = tables.as_json(models)
     out.parent.mkdir(parents=True, exist_ok=True)
     forms = {".md": tables.markdown(models), ".html": page.render(models), ".json": json.dumps(found)}
     for suffix, text in forms.items():
@@ -32,11 +32,11 @@ def paper(
     if as_json:
         return output.print_json(found)
     print(tables.LEGEND)
-    for table in everything:
+    for table in tables.tables():
         head, *rows = tables.grid(table, models)
         print(f"\nTable {table.number}: {table.title}")
         output.print_table(head, rows)
-        for note in tables.notes(table, models, everything):
+        for note in tables.notes(table, models):
             print(note)
     print(f"\nwritten: {', '.join(str(out) + suffix for suffix in forms)}")
 

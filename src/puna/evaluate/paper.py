@@ -7,13 +7,13 @@ A column names the score that belongs into it by a key, `task@shots[/group][:sco
     boolq@0    naturalquestions@64    mmlu@5/astronomy    truthfulqa@0:true
 
 Averages are over questions: each column of a group counts with its number of questions. They are computed for
-models that have all columns of the group, and for published rows where the paper prints none; where it prints
-one that its own rows do not give, a note says so.
+models that have all columns of the group, and for published rows where the paper prints none; where its
+figures do not agree with each other, a note says so.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,6 @@ from puna.errors import UserError
 from puna.text.lists import listed
 
 PROFILE = "paper"
-ROUNDED = 0.1001  # percent that averages may be off: rows and averages are printed with one decimal
-KWH_PER_GPU_HOUR = 0.4 * 1.1  # table 15: 400 W times the power usage effectiveness of the data centre
-TONNES_PER_MWH = 0.385
-CUT_OFF = 1.0  # MWh that the paper cuts off
 NO_LOG_PROBS = "not run, or asks for log-probabilities, which an endpoint does not give"
 LEGEND = (
     "Published rows first. Behind a score of your own stand its standard error and the items it is over; "
@@ -61,7 +57,8 @@ class Column(NamedTuple):
 
 class Table(NamedTuple):
     """A table of the paper. turned: columns are printed as lines; digits: behind the point, one where values
-    are percents; rows: published values by model, None where the paper has none."""
+    are percents; rows: published values by model, None where the paper has none; notes: where its figures do
+    not agree."""
 
     number: int
     title: str
@@ -69,6 +66,7 @@ class Table(NamedTuple):
     digits: int
     columns: list[Column]
     rows: dict[str, list[float | None]]
+    notes: Sequence[str] = ()
 
 
 def tables() -> list[Table]:
@@ -156,61 +154,27 @@ def _told(score: Score | None, value: float | None, table: Table) -> str:
     return "n/a" if score is None else "–" if value is None else f"{scale * value:.{table.digits}f}"
 
 
-def notes(table: Table, models: Sequence[Model], everything: Sequence[Table]) -> list[str]:
+def notes(table: Table, models: Sequence[Model]) -> list[str]:
     """Why scores of models are missing, and where the paper's figures do not agree with each other."""
-    found = [
-        f"n/a of {model.name}: {model.reason}."
-        for model in models
-        if model.reason and None in scores(table, model)
-    ]
-    return found + list(_disagreements(table, everything))
-
-
-def _disagreements(table: Table, everything: Sequence[Table]) -> Iterator[str]:
-    elsewhere = {
-        (name, column.key): (value, other.number)
-        for other in everything
-        if other is not table
-        for name, values in other.rows.items()
-        for column, value in zip(other.columns, values, strict=True)
-    }
-    for name, values in table.rows.items():
-        if table.number == 15 and values[0] and values[1]:
-            mwh, _ = carbon(values[0])
-            if abs(mwh - values[1]) > CUT_OFF:
-                yield f"{name}: printed {values[1]:.0f} MWh, its GPU-hours give {mwh:.1f}."
-            continue
-        for column, value in zip(table.columns, values, strict=True):
-            computed = mean(column, values)
-            if value is not None and computed is not None and abs(value - computed) > ROUNDED:
-                yield f"{name}, {column.name}: printed {value:.1f}, its rows give {computed:.1f}."
-            other, number = elsewhere.get((name, column.key), (None, 0))
-            if value is not None and other is not None and value != other:
-                yield f"{name}, {column.name}: {value:.1f} here, {other:.1f} in table {number}."
-
-
-def carbon(gpu_hours: float) -> tuple[float, float]:
-    """(MWh, tonnes of CO2) of a training by the formula of section 6 of the paper."""
-    mwh = gpu_hours * KWH_PER_GPU_HOUR / 1000
-    return mwh, mwh * TONNES_PER_MWH
+    missing = [model for model in models if model.reason and None in scores(table, model)]
+    return [*(f"n/a of {model.name}: {model.reason}." for model in missing), *table.notes]
 
 
 def markdown(models: Sequence[Model]) -> str:
     """All tables as Markdown."""
-    everything, parts = tables(), []
-    for table in everything:
+    parts = ["# The paper's tables\n", f"{LEGEND}\n"]
+    for table in tables():
         head, *rows = ([cell.replace("|", "\\|") for cell in line] for line in grid(table, models))
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
         parts.append(f"## Table {table.number}: {table.title}\n")
         parts += [f"| {' | '.join(line)} |" for line in lines]
-        parts += ["", *(f"{note}\n" for note in notes(table, models, everything))]
-    return "\n".join(["# The paper's tables\n", f"{LEGEND}\n", *parts])
+        parts += ["", *(f"{note}\n" for note in notes(table, models))]
+    return "\n".join(parts)
 
 
 def as_json(models: Sequence[Model]) -> list[dict[str, Any]]:
     """All tables as values for JSON. Scores of models are shares of one, by column, None where there is
     none."""
-    everything = tables()
     return [
         table._asdict()
         | {
@@ -218,7 +182,7 @@ def as_json(models: Sequence[Model]) -> list[dict[str, Any]]:
             "models": {
                 model.name: [score and score._asdict() for score in scores(table, model)] for model in models
             },
-            "notes": notes(table, models, everything),
+            "notes": notes(table, models),
         }
-        for table in everything
+        for table in tables()
     ]

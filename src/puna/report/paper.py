@@ -9,11 +9,10 @@ from puna.report.markup import Html, escape, table
 
 def render(models: Sequence[paper.Model]) -> str:
     """A page that needs no other file: a section a table, published rows first."""
-    everything, names = paper.tables(), [model.name for model in models]
-    sections = []
-    for found in everything:
+    names, sections = [model.name for model in models], []
+    for found in paper.tables():
         head, *rows = ([_own(cell, names) for cell in line] for line in paper.grid(found, models))
-        told = (f'<p class="soft">{escape(note)}</p>' for note in paper.notes(found, models, everything))
+        told = (f'<p class="soft">{escape(note)}</p>' for note in paper.notes(found, models))
         title = f'<p class="soft">{escape(found.title)}</p>'
         body = join(title, table(found.title, head, rows, shown=False), *told)
         sections.append((f"table-{found.number}", f"Table {found.number}", body))
