@@ -27,7 +27,6 @@ class _RunFirst(usage.Implied):
 
 
 evaluate = typer.Typer(cls=_RunFirst)
-evaluate.command()(tables.paper)
 DataOption = Annotated[
     Path | None,
     typer.Option(help="folder of the tasks' files; default: from the hub; for lm-eval, of YAML tasks"),
@@ -47,7 +46,7 @@ Mode = Annotated[
 Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
 Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
 Harness = Annotated[
-    Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval: pip install 'puna[lm-eval]'")
+    Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval: of lm-evaluation-harness")
 ]
 Folder = Annotated[Path, typer.Argument(help="folder of results")]
 
@@ -75,7 +74,7 @@ def run(
     harness: Harness = "puna",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on tasks; what was stopped goes on from the last item."""
+    """Measure a model, or the one at http://..., on tasks; what was stopped goes on from the last item."""
     from puna.evaluate import runner, task
     from puna.generate.load import load
 
@@ -280,3 +279,6 @@ def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
     with (folder / f"{name}{ENDING}").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return {(line["item"], line["prompt"]): line["scores"].get(main, 0) >= 0.5 for line in lines}
+
+
+evaluate.command()(tables.paper)
