@@ -79,7 +79,7 @@ def run(
     from puna.generate.load import load
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names and not paper:
+    if not names and (harness == "lm-eval" or not paper):
         raise UserError("name tasks, such as --tasks boolq,piqa")
     if harness == "lm-eval":
         return tables.with_harness(load(weights_of(model)), names, data, shots, limit, as_json)
