@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from puna.cli import output, usage
+from puna.cli import output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
@@ -27,7 +27,10 @@ class _RunFirst(usage.Implied):
 
 
 evaluate = typer.Typer(cls=_RunFirst)
-DataOption = Annotated[Path | None, typer.Option(help="folder of the tasks' files; default: from the hub")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="folder of the tasks' files; default: from the hub; for lm-eval, of YAML tasks"),
+]
 Profile = Annotated[
     Literal["paper", "lm-eval"], typer.Option(help="whose prompts and normalisation; lm-eval: of the harness")
 ]
@@ -42,6 +45,9 @@ Mode = Annotated[
 ]
 Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
 Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
+Harness = Annotated[
+    Literal["puna", "lm-eval"], typer.Option(help="whose tasks; lm-eval: of lm-evaluation-harness")
+]
 Folder = Annotated[Path, typer.Argument(help="folder of results")]
 
 
@@ -53,7 +59,7 @@ def _evaluate() -> None:
 @evaluate.command()
 def run(
     model: ModelArgument,
-    tasks: Annotated[str, typer.Option(help="names, such as boolq,piqa")],
+    tasks: Annotated[str, typer.Option(help="names, such as boolq,piqa")] = "",
     data: DataOption = None,
     profile: Profile = "paper",
     shots: Shots = None,
@@ -64,20 +70,23 @@ def run(
     mode: Mode = "float32",
     corpus: Corpus = True,
     out: Out = None,
+    paper: Annotated[bool, typer.Option("--paper", help="put it into the paper's tables")] = False,
+    harness: Harness = "puna",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on tasks; what was stopped goes on from the last item."""
+    """Measure a model, or the one at http://..., on tasks; what was stopped goes on from the last item."""
     from puna.evaluate import runner, task
-    from puna.evaluate.log import identify
-    from puna.generate.engine import Engine
     from puna.generate.load import load
 
-    chosen = [task.find(name.strip()) for name in tasks.split(",")]
-    loaded = load(weights_of(model))
-    _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
-    options, folder = task.Options(profile, shots, samples), out or Path("eval") / model.stem
-    engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
-    about = (loaded, engine, options, folder, identify(loaded, mode))
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names and (harness == "lm-eval" or not paper):
+        raise UserError("name tasks, such as --tasks boolq,piqa")
+    if harness == "lm-eval":
+        return tables.with_harness(load(weights_of(model)), names, data, shots, limit, as_json)
+    chosen = [task.find(name) for name in names]
+    loaded, engine, identity, name = _opened(model, mode)
+    options, folder = task.Options(profile, shots, samples), out or Path("eval") / name
+    about = (loaded, engine, options, folder, identity)
     how: Any = {"data": data, "limit": limit, "seed": seed, "on_too_long": on_too_long, "tell": _tell}
     how["documents"] = _documents(model) if corpus else None
     try:
@@ -85,6 +94,8 @@ def run(
     except KeyboardInterrupt:
         _tell("stopped; the same command goes on from the last item")
         raise typer.Exit(130) from None
+    if paper:
+        return tables.paper([folder], folder.with_name(f"{folder.name}-paper"), as_json)
     if as_json:
         output.print_json(results)
         return
@@ -103,6 +114,23 @@ def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
     documents = artifact.load(summary.stage_folder(run, "documents"))
     sources = documents.metrics["sources"]
     return lambda: (text for source in sources for _, text in documents_of(documents, source))
+
+
+def _opened(model: Path, mode: str) -> tuple[Any, Any, dict[str, str], str]:
+    """(model, engine, identity, name) of what lies at a path or answers at an address."""
+    from puna.evaluate.endpoint import Endpoint
+    from puna.evaluate.log import identify
+    from puna.generate.engine import Engine
+    from puna.generate.load import load
+
+    told = str(model)
+    if told.startswith(("http:/", "https:/")):  # as a path it has one slash of the two
+        endpoint = Endpoint(told.replace(":/", "://", 1))
+        return endpoint, endpoint, endpoint.identity, Path(endpoint.name).name
+    loaded = load(weights_of(model))
+    _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
+    engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
+    return loaded, engine, identify(loaded, mode), model.stem
 
 
 def _tell(text: str) -> None:
@@ -251,3 +279,6 @@ def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
     with (folder / f"{name}{ENDING}").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return {(line["item"], line["prompt"]): line["scores"].get(main, 0) >= 0.5 for line in lines}
+
+
+evaluate.command()(tables.paper)

@@ -106,6 +106,8 @@ def seconds_per_token(engine: Engine, written: bool) -> float:
 
 def cost(loaded: Loaded, engine: Engine, waiting: Sequence[Asked]) -> str:
     """Say what it takes to ask these items: tokens, minutes, memory."""
+    if getattr(engine, "mode", "") == "endpoint":
+        return f"{len(waiting):,} items, for an endpoint"
     read = tokens_read([asked.request for asked in waiting])
     written = sum(a.repeats * a.item.max_new_tokens for a in waiting if isinstance(a.item, Generation))
     seconds = read * seconds_per_token(engine, False)
