@@ -29,11 +29,11 @@ def main() -> None:
     warnings.filterwarnings("error", message="FSDP2-wrapped module")
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
+    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("shard", "tensor"))
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
     dtype = torch.bfloat16 if sys.argv[5:] == ["bfloat16"] else None
-    parallel = parallelize(model, mesh if data > 1 else mesh["tensor"], dtype)
+    parallel = parallelize(model, mesh, dtype)
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer = build(model, options)
     results = []

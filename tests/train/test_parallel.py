@@ -121,8 +121,8 @@ def test_gradients_in_bfloat16_are_as_exact_as_one_process_makes_them(
 
 
 def test_a_mesh_without_names_is_refused() -> None:
-    for names in (None, ("data", "pipeline")):
-        with pytest.raises(ValueError, match='dimensions of the mesh must be named "data" and "tensor"'):
+    for names in (None, ("shard", "pipeline")):
+        with pytest.raises(ValueError, match='must be named "replicate", "shard" and "tensor"'):
             parallelize(Llama(CONFIG), SimpleNamespace(mesh_dim_names=names))
 
 

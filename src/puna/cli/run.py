@@ -156,7 +156,11 @@ def _figures_of(row: dict[str, Any]) -> list[Any]:
 
 def _artifact_rows(folder: Path) -> Iterator[dict[str, Any]]:
     from puna.run import artifact
+    from puna.train import checkpoint
 
+    for path in _files_called(checkpoint.INDEX, folder):
+        if path.parent.name.startswith("step-"):
+            yield _checkpoint_row(path.parent)
     for path in _files_called(artifact.MANIFEST, folder):
         try:
             loaded = artifact.load(path.parent)
@@ -166,6 +170,19 @@ def _artifact_rows(folder: Path) -> Iterator[dict[str, Any]]:
         else:
             figures = {"files": len(loaded.files), "bytes": loaded.bytes, "digest": loaded.digest}
             yield {"artifact": str(path.parent), **figures, "sound": True}
+
+
+def _checkpoint_row(path: Path) -> dict[str, Any]:
+    """Of one that other trainings go on from."""
+    from puna.train import checkpoint
+
+    try:
+        index = checkpoint.verify(path)
+    except UserError as error:
+        return {"artifact": str(path), "sound": False, "state": "damaged", "problem": str(error)}
+    total = sum(described["bytes"] for described in index["files"].values())
+    figures = {"files": len(index["files"]), "bytes": total, "digest": index["sha256"]}
+    return {"artifact": str(path), **figures, "sound": True}
 
 
 def _missing_rows(folder: Path) -> Iterator[dict[str, Any]]:

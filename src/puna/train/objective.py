@@ -15,9 +15,7 @@ from torch import Tensor
 from puna.model.block import rounded_once
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
-from puna.train.parallel import Parallel
-
-ALONE = Parallel()
+from puna.train.parallel import ALONE, Parallel
 
 
 class Weighted(Protocol):

@@ -10,8 +10,8 @@ from puna.model.llama import Llama
 from puna.run import compiled
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.tokens.batches import Batch, Batches, Phases
-from puna.train.objective import ALONE, NextToken, loss_and_gradients, mean_loss
-from puna.train.parallel import Parallel
+from puna.train.objective import NextToken, loss_and_gradients, mean_loss
+from puna.train.parallel import ALONE, Parallel
 from puna.train.settings import TrainSettings
 from puna.train.trainer import Outcome
 
