@@ -1,17 +1,23 @@
 """Write or load a checkpoint on one of several gloo processes; prints the digest of all that it holds. Run by
 test_checkpoint under torchrun's variables.
 
-python -m tests.train.reshard write | load DATAxTENSOR | replicate FOLDER
+python -m tests.train.reshard write | load | full DATAxTENSOR | replicate FOLDER
+python -m tests.train.reshard begin DATAxTENSOR | replicate TIED
 
-What is written is written by torch's DCP, too, and compared with it where it is loaded.
+The last one prints the digest of the weights before the first step, of which each process makes its part.
+
+What is written is written by torch's DCP, too, and compared with it where it is loaded. With `full`, the last
+process finds the disk full in a second save; prints what that raises.
 """
 
 import hashlib
 import json
 import os
+import resource
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -25,7 +31,7 @@ from puna.train.checkpoint import Progress, Saver
 from puna.train.losses import Losses
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
-from puna.train.parallel import parallelize
+from puna.train.parallel import init_weights, parallelize
 from tests.train.small import CONFIG, batches, settings
 
 
@@ -51,12 +57,17 @@ def main() -> None:
     do, layout, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
+    if do == "begin":
+        begun = Llama.empty(CONFIG.model_copy(update={"tie_embeddings": sys.argv[3] == "tied"}), "meta")
+        parallelize(begun, mesh_of(layout))
+        init_weights(begun, 1, "cpu")
+        end(digest(dict(begun.named_parameters())))
     model = Llama(CONFIG)
-    model.init_weights(1 if do == "write" else 2)
+    model.init_weights(2 if do == "load" else 1)
     parallel = parallelize(model, mesh_of(layout))
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer, losses = build(model, options), Losses(folder / "losses.jsonl")
-    if do == "write":
+    if do != "load":
         if dist.get_rank() == 0:
             losses.begin()
         dist.barrier()
@@ -66,6 +77,18 @@ def main() -> None:
             update(model, optimizer, step, options, loss)
             if dist.get_rank() == 0:
                 losses.append({"step": step + 1})
+    if do == "full":
+        with Saver(model, optimizer, losses, parallel) as saver:
+            saver.save(folder, Progress(4))
+            saver.wait()
+            if parallel.team.rank == parallel.team.size - 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            saver.save(folder, Progress(5), kept=1)
+            try:
+                saver.wait()
+            except OSError as error:
+                end(error.strerror)
     trainable = checkpoint.trainable_of(model)
     if do == "write":
         with Saver(model, optimizer, losses, parallel) as saver:
@@ -80,7 +103,11 @@ def main() -> None:
         dcp.load(oracle, checkpoint_id=folder / "dcp")
         for name, value in oracle.items():
             assert torch.equal(whole(value), whole(state[name].detach())), name
-    print(json.dumps(digest(state)), flush=True)
+    end(digest(state))
+
+
+def end(found: str) -> NoReturn:
+    print(json.dumps(found), flush=True)
     dist.destroy_process_group()
     os._exit(0)  # see `processes`
 

@@ -293,6 +293,11 @@ def test_processes_load_what_others_wrote(tmp_path: Path, layout: str, others: l
         assert together(count(other), "load", other, tmp_path, module="reshard") == written
 
 
+def test_a_disk_that_is_full_for_one_process_is_told_by_all(tmp_path: Path) -> None:
+    assert together(2, "full", "2x1", tmp_path, module="reshard") == "File too large"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.jsonl", "step-00000004"]
+
+
 def count(layout: str) -> int:
     data, _, tensor = layout.partition("x")
     return 4 if layout == "replicate" else int(data) * int(tensor)

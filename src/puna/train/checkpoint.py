@@ -285,6 +285,18 @@ def _load(
     return progress
 
 
+def load_weights(folder: Path, step: int, model: nn.Module) -> None:
+    """Fill in the weights of a model that is not distributed, one after the other, from the checkpoint of a
+    step, whatever layout wrote it. Raises UserError where it is damaged."""
+    path = folder / f"step-{step:08d}"
+    index = read_index(path)
+    trainable = trainable_of(model)
+    boxes = _boxes(path, index, trainable)
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(read_tensors(path, index, {name: boxes[name]})[name])
+
+
 def _boxes(path: Path, index: dict[str, Any], trainable: Mapping[str, nn.Parameter]) -> dict[str, Box]:
     """Which part of each tensor of a checkpoint is needed here. Raises UserError where it is another
     model's."""

@@ -15,11 +15,13 @@ are summed over data ranks, not averaged.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from puna.model import tensor_parallel
+from puna.model.initial_weights import BLOCK_ROWS, initial_rows
 from puna.model.llama import Llama
 
 T = TypeVar("T")
@@ -141,13 +143,16 @@ def box_of(tensor: torch.Tensor, rank: int = 0) -> Box:
     return Box(tuple(start), tuple(shape), first)
 
 
-def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Parallel:
-    """Distribute the weights of a model, equal in every process, over a device mesh, in place.
+def parallelize(
+    model: Llama, mesh: Any, dtype: torch.dtype | None = None, time_out_seconds: float = 600.0
+) -> Parallel:
+    """Distribute the weights of a model, equal in every process or on meta, over a device mesh, in place.
 
     mesh: dimensions "replicate", "shard" and "tensor", or some of them, over all processes. dtype: in which
     FSDP2 gathers the layers' weights and layers compute, to be given to the model's `loss` too; gradients are
     reduced, and the weights that the optimizer holds stay, in float32. Embedding, last norm and head are
     gathered in float32, so that theirs are summed in it: a gathered weight's gradient has its own precision.
+    time_out_seconds: how long a process waits for another in what `Team` does.
     Raises ValueError when the shape does not divide or the mesh has other dimensions.
     """
     from torch.distributed.fsdp import (
@@ -169,7 +174,7 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
         model.tensor_parallel = tensor_parallel.TensorParallelGroup(mesh["tensor"].get_group())
     replicas = sizes.get("replicate", 1)
     if "shard" not in sizes or (replicas * sizes["shard"] == 1 and sizes.get("tensor", 1) > 1):
-        return Parallel(team=_team(), saving=_team())
+        return Parallel(team=_team(time_out_seconds), saving=_team(time_out_seconds))
     data = mesh["replicate", "shard"] if replicas > 1 else mesh["shard"]
     reduce_dtype = torch.float32 if dtype is not None else None
     for layer in model.layers:
@@ -182,11 +187,31 @@ def parallelize(model: Llama, mesh: Any, dtype: torch.dtype | None = None) -> Pa
     register_fsdp_forward_method(model, "summed_loss")
     if replicas > 1:
         data = data._flatten("data")
-    return Parallel(data.get_local_rank(), data.size(), data.get_group(), _team(), _team())
+    return Parallel(
+        data.get_local_rank(), data.size(), data.get_group(), _team(time_out_seconds), _team(time_out_seconds)
+    )
 
 
-def _team() -> Team:
+@torch.no_grad()
+def init_weights(model: Llama, seed: int, device: str) -> None:
+    """Make the memory of a model that was distributed on meta, and fill it: `Llama.init_weights` of the parts
+    that this process holds alone."""
+    model.to_empty(device=device)
+    for name, parameter in model.named_parameters():
+        box, part = box_of(parameter), tensor_parallel.local(parameter)
+        columns = [
+            slice(start, start + size) for start, size in zip(box.start[1:], box.shape[1:], strict=True)
+        ]
+        for first in range(0, box.shape[0], BLOCK_ROWS):
+            rows = part[first : first + BLOCK_ROWS]
+            start = box.start[0] + first
+            made = initial_rows(model.config, seed, name, start, start + len(rows))
+            rows.copy_(made[(slice(None), *columns)])
+
+
+def _team(time_out_seconds: float) -> Team:
     """All processes, with a group of their own."""
     import torch.distributed as dist
 
-    return Team(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=time_out_seconds))
+    return Team(dist.get_rank(), dist.get_world_size(), group)
