@@ -1,5 +1,6 @@
 """One recipe on two processes that torchrun starts: the same numbers, one set of artifacts, and resumes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -85,16 +86,21 @@ def killed(command: list[str], folder: Path, step: int) -> None:
     while newest(folder) < step:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.001)
-    for path in Path("/proc").glob("[0-9]*"):  # torchrun gives its workers sessions of their own
-        try:
-            of_ours = int((path / "stat").read_text().rpartition(")")[2].split()[1]) == process.pid
-        except OSError:
-            continue
-        if of_ours:
-            os.kill(int(path.name), signal.SIGKILL)
+    for worker in workers(process.pid):
+        os.kill(worker, signal.SIGKILL)
     process.kill()
     process.wait()
     assert newest(folder) < 60 and not any(folder.glob("out/small/train-*"))
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun has started, which have sessions of their own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.name))
+    return sorted(found)
 
 
 def newest(folder: Path) -> int:
@@ -173,6 +179,31 @@ def test_a_stop_of_torchrun_is_saved_by_all(alone: Path, copy: Path) -> None:
         rest = process.stderr.read()
     saved = newest(copy)
     assert 0 < saved < 60 and f"stopped and saved at step {saved};" in rest and process.returncode
+    several(*run)
+    same(copy, alone)
+
+
+def test_a_process_that_is_silent_ends_the_run_and_it_goes_on(alone: Path, copy: Path) -> None:
+    run = ("run", copy / "small.toml", "--out", copy / "out", *CHANGES)
+    with subprocess.Popen(
+        torchrun(*run, "-s", "cluster.time_out_seconds=4"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    ) as process:
+        while newest(copy) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        silent = workers(process.pid)[-1]
+        os.kill(silent, signal.SIGSTOP)
+        stopped = time.monotonic()
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "did not answer for 4 s" in line)
+        assert "puna: process" in told and time.monotonic() - stopped < 30
+        os.kill(silent, signal.SIGKILL)  # torchrun itself would wait another 30 seconds
+        process.stderr.read()
+    assert process.returncode
     several(*run)
     same(copy, alone)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from puna.errors import Stopped, UserError
 from puna.model.llama import Llama
-from puna.run.settings import ExecutionSettings
+from puna.run.settings import ClusterSettings, ExecutionSettings
 from puna.train import pretraining, trainer
 from puna.train.losses import LOSSES
 from puna.train.optimizer import build
@@ -619,3 +619,13 @@ def test_a_run_keeps_the_threads_it_began_with(tmp_path: Path) -> None:
         assert told[1] == "threads are now 1, not 2 as from its start: equal within rounding from here"
     finally:
         torch.set_num_threads(before)
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
+    """Every step is later than a microsecond after the last save; none is an hour later, but the last."""
+    for seconds, steps in ((1e-6, [11, 12]), (3600.0, [12])):
+        folder, model, options = tmp_path / str(seconds), start(), settings()
+        how, cluster = execution(checkpoint_steps=100), ClusterSettings(checkpoint_seconds=seconds)
+        work = Pretraining(model, batches(), {}, options, how)
+        train(model, work, options, how, cluster=cluster, checkpoints=folder)
+        assert sorted(int(path.name[5:]) for path in folder.glob("step-*")) == steps

@@ -7,16 +7,20 @@ stages that all make together, and are told the folders and fingerprints then. T
 from time to time, so a wait may take hours. A process alone has no store, no group, and asks nobody.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from puna.errors import UserError
 from puna.run.settings import ClusterSettings, MeshSettings
 
 ASK_SECONDS = 0.2  # between two questions to the store
+# What gloo and torch say of a process that is gone or silent.
+LOST = ("Timed out waiting", "Connection closed by peer", "Connection reset by peer", "Application timeout")
 LAST_SECONDS = 60.0  # in which the others may take what they were told last
 
 
@@ -78,20 +82,38 @@ class Processes:
         """Join torch's process group; the device mesh of all processes. `leave_group` ends it."""
         import torch
         import torch.distributed as dist
-        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
 
         if device == "cuda":
             torch.cuda.set_device(self.local_rank)
+        time_out = datetime.timedelta(seconds=cluster.time_out_seconds)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
             store=PrefixStore("group", self._store),
             rank=self.rank,
             world_size=self.world,
-            timeout=datetime.timedelta(seconds=cluster.time_out_seconds),
+            timeout=time_out,
         )
         names = ("replicate", "shard", "tensor")
         sizes = mesh_sizes(cluster.mesh, self.world)
-        return dist.device_mesh.init_device_mesh(device, sizes, mesh_dim_names=names)
+        mesh = dist.device_mesh.init_device_mesh(device, sizes, mesh_dim_names=names)
+        for name in names:
+            _set_pg_timeout(time_out, mesh[name].get_group())
+        return mesh
+
+    @contextlib.contextmanager
+    def explaining(self, cluster: ClusterSettings) -> Iterator[None]:
+        """Raises UserError where the block finds another process gone or silent."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or not any(told in str(error) for told in LOST):
+                raise
+            raise UserError(
+                f"process {self.rank}: another process has ended, or did not answer for "
+                f"{cluster.time_out_seconds:g} s (cluster.time_out_seconds); the same command goes on from "
+                f"the last checkpoint. It says: {str(error).splitlines()[0]}"
+            ) from error
 
     def leave_group(self) -> None:
         """Leave torch's process group, where there is one."""

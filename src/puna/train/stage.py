@@ -172,7 +172,7 @@ def train(
             listener(event)
 
     try:
-        with context.pausable():
+        with context.pausable(), processes.explaining(context.cluster):
             progress = trainer.train(
                 model,
                 Pretraining(model, batches, held_out, settings.train, execution, parallel),
