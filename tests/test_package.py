@@ -149,6 +149,11 @@ def test_no_fingerprint_changes_with_how_it_is_made_or_checked() -> None:
         "train.validation_steps=7",
         "train.validation_tokens=99",
         "energy.watts=3",
+        "cluster.mesh.replicate=2",
+        "cluster.mesh.shard=4",
+        "cluster.mesh.tensor=2",
+        "cluster.checkpoint_seconds=9",
+        "cluster.time_out_seconds=9",
         "corpus.root=elsewhere",
         "name=other",
     ):

@@ -70,7 +70,7 @@ class TestSameNumbers:
             env=tiny.environment(),
         )
         end = time.monotonic() + 100
-        while not any(out.glob("small/.scratch/train-*/step-*/artifact.json")):
+        while not any(out.glob("small/.scratch/train-*/step-*/index.json")):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.001)
         process.kill()

@@ -14,7 +14,7 @@ from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
 from puna.evaluate.settings import EvaluateSettings
 from puna.model.config import LlamaConfig, config
-from puna.run.settings import EnergySettings, ExecutionSettings
+from puna.run.settings import ClusterSettings, EnergySettings, ExecutionSettings
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 from puna.train.settings import TrainSettings
 
@@ -116,6 +116,7 @@ class Recipe(CorpusRecipe):
     train: TrainSettings
     evaluate: EvaluateSettings = EvaluateSettings()
     energy: EnergySettings = EnergySettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     def llama_config(self) -> LlamaConfig:
         """The model's shape, with the tokenizer's vocabulary and the training context."""
@@ -144,6 +145,8 @@ class Recipe(CorpusRecipe):
                 f"execution.micro_batch_sequences: {micro_batch} does not divide train.batch_sequences "
                 f"{self.train.batch_sequences}"
             )
+        if self.execution.compile and self.cluster.mesh.tensor > 1:
+            found.append("execution.compile: compiled blocks do not go with cluster.mesh.tensor above 1")
         try:
             self.llama_config()
         except (UserError, ValidationError) as error:

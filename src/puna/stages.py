@@ -93,6 +93,7 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Sta
             ),
             function=partial(train.train, subscribers=[sampler, *subscribers]),
             inputs={"tokenizer": "tokenizer", "tokens": "tokens"},
+            together=True,
         ),
         Stage(
             name="scores",

@@ -41,7 +41,9 @@ def test_what_a_key_takes_is_its_type() -> None:
     assert told("seed") == ("whole number, at least 0, below 2^63", "1")
 
 
-@pytest.mark.parametrize("section", ["train", "corpus", "tokens", "evaluate", "energy", "execution"])
+@pytest.mark.parametrize(
+    "section", ["train", "corpus", "tokens", "evaluate", "energy", "execution", "cluster"]
+)
 def test_every_default_is_the_recipes(section: str) -> None:
     """A recipe that says all defaults is the recipe that says none."""
     settings = Recipe.model_fields[section].annotation

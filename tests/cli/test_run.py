@@ -35,6 +35,7 @@ from puna.tokens.shards import load
 from tests import tiny
 from tests.text.test_ngram import BEGIN, END, Reference
 from tests.tiny import puna
+from tests.train.test_checkpoint import two_saved
 
 STAGES = ["fetch", "documents", "tokenizer", "tokens", "train", "scores"]
 
@@ -565,3 +566,13 @@ def check_refused(result: subprocess.CompletedProcess[str], folder: Path, messag
         assert all((path / "artifact.json").is_file() for path in run.glob("*-*"))
         if list(run.glob("*-*")):
             puna("verify", folder / "out")
+
+
+def test_verify_reads_the_checkpoints_that_other_trainings_go_on_from(tmp_path: Path) -> None:
+    two_saved(tmp_path / "shared")
+    assert [row["sound"] for row in cli._artifact_rows(tmp_path)] == [True, True]
+    file = tmp_path / "shared" / "step-00000003" / "rank-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    rows = {Path(row["artifact"]).name: row for row in cli._artifact_rows(tmp_path)}
+    assert rows["step-00000004"]["sound"] and rows["step-00000003"]["state"] == "damaged"
+    assert str(file) in rows["step-00000003"]["problem"]

@@ -103,3 +103,21 @@ def test_a_batch_that_does_not_fit_is_refused_with_figures() -> None:
         memory.check(config("7b"), settings, execution, 8_000_000_000)
     memory.check(config("2m"), settings, ExecutionSettings(micro_batch_sequences=1), 8_000_000_000)
     assert 0 < machine.available_bytes() <= machine.describe()["memory_bytes"]
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("muon", 1)])
+def test_the_copy_for_checkpoints_counts_on_processors_and_processes_share_the_state(
+    optimizer: str, moments: int
+) -> None:
+    model = config("7b")
+    settings = TrainSettings(
+        steps=10, batch_sequences=4, sequence_length=64, warmup_steps=1, optimizer=optimizer
+    )
+    matrices = model.matrix_parameters() - model.vocab_size * model.dim
+    state = 4 * (model.parameters() + 2 * model.parameters() - (2 - moments) * matrices)
+    assert memory.snapshot_bytes(model, settings) == state
+    alone, eight = (memory.training_bytes(model, settings, parts=parts) for parts in (1, 8))
+    assert alone - eight == pytest.approx(7 / 8 * (2 * state + 4 * model.parameters()), abs=16)
+    cuda = ExecutionSettings(device="cuda")
+    on_gpu = [memory.training_bytes(model, settings, cuda, parts=parts) for parts in (1, 8)]
+    assert on_gpu[0] - on_gpu[1] == pytest.approx(7 / 8 * (state + 4 * model.parameters()), abs=16)

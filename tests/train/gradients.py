@@ -54,9 +54,9 @@ def main() -> None:
     data, tensor, tied = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "tied"
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
+    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("shard", "tensor"))
     ours = model(tied)
-    parallel: Parallel = parallelize(ours, mesh if data > 1 else mesh["tensor"], torch.bfloat16)
+    parallel: Parallel = parallelize(ours, mesh, torch.bfloat16)
     rows = batch(parallel.rank, parallel.world)
     loss_and_gradients(ours, rows, len(rows.tokens), NextToken("llama", dtype=torch.bfloat16), parallel)
     print(json.dumps(errors(ours, tied)), flush=True)

@@ -1,7 +1,7 @@
 """Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel
 under torchrun's variables.
 
-python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE | skip]
+python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE | skip | muon | replicate]
 
 With `skip`, the first process finds a NaN in its part of one gradient of the third step.
 """
@@ -29,12 +29,17 @@ def main() -> None:
     warnings.filterwarnings("error", message="FSDP2-wrapped module")
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("data", "tensor"))
+    names = ("replicate" if sys.argv[5:] == ["replicate"] else "shard", "tensor")
+    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=names)
+    if names[0] == "replicate":
+        names = ("replicate", "shard", "tensor")
+        mesh = init_device_mesh("cpu", (data, 1, tensor), mesh_dim_names=names)
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
     dtype = torch.bfloat16 if sys.argv[5:] == ["bfloat16"] else None
-    parallel = parallelize(model, mesh if data > 1 else mesh["tensor"], dtype)
-    options = settings(learning_rate=1e-2, warmup_steps=0)
+    parallel = parallelize(model, mesh, dtype)
+    kind = "muon" if sys.argv[5:] == ["muon"] else "adamw"
+    options = settings(learning_rate=1e-2, warmup_steps=0, optimizer=kind)
     optimizer = build(model, options)
     results = []
     for step in range(5):

@@ -139,7 +139,7 @@ def test_fsdp2_on_one_device_equals_no_fsdp(
     expected = steps(model(), dtype)
     dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo")
     try:
-        mesh = dist.device_mesh.init_device_mesh(DEVICE, (1,), mesh_dim_names=("data",))
+        mesh = dist.device_mesh.init_device_mesh(DEVICE, (1,), mesh_dim_names=("shard",))
         sharded = model()
         found = steps(sharded, dtype, parallelize(sharded, mesh, dtype))
     finally:

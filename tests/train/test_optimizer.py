@@ -232,7 +232,8 @@ def test_a_resumed_run_takes_the_same_steps_bit_for_bit(tmp_path: Path, name: st
     losses.begin()
     for step in range(5):
         losses.append({"step": step + 1})
-    checkpoint.save(tmp_path, model, optimizer, checkpoint.Progress(5), losses)
+    with checkpoint.Saver(model, optimizer, losses) as saver:
+        saver.save(tmp_path, checkpoint.Progress(5))
     other, resumed = begin(2)
     progress, _ = checkpoint.resume(tmp_path, other, resumed, Losses(losses.path), most_steps=5)
     assert progress.step == 5

@@ -20,21 +20,21 @@ from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 
-from . import gradients
+from . import gradients, reshard
 from .small import CONFIG, batches, settings
 
 ROOT = Path(__file__).parents[2]
 
 
-def alone(tied: bool, skipped: int | None = None) -> list[list[float]]:
+def alone(tied: bool, skipped: int | None = None, optimizer: str = "adamw") -> list[list[float]]:
     model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     model.init_weights(1)
-    options = settings(learning_rate=1e-2, warmup_steps=0)
-    optimizer = build(model, options)
+    options = settings(learning_rate=1e-2, warmup_steps=0, optimizer=optimizer)
+    built = build(model, options)
     results = []
     for step in range(5):
         loss = loss_and_gradients(model, batches().batch(step), 4, NextToken("llama", 1e-3))
-        results.append([loss, update(model, optimizer, step, options, math.nan if step == skipped else loss)])
+        results.append([loss, update(model, built, step, options, math.nan if step == skipped else loss)])
     return results
 
 
@@ -98,6 +98,16 @@ def test_all_processes_skip_a_step_whose_gradient_is_not_finite_in_one() -> None
     assert [step for step, (_, norm) in enumerate(found) if norm is None] == [2]
 
 
+@pytest.mark.parametrize(
+    ("data", "tensor", "kind"), [(2, 2, "muon"), (3, 1, "muon"), (2, 2, "replicate"), (2, 1, "replicate")]
+)
+def test_muon_and_replicas_equal_one_process(data: int, tensor: int, kind: str) -> None:
+    expected = alone(False, optimizer="muon" if kind == "muon" else "adamw")
+    found = together(data * tensor, data, tensor, "llama", "untied", kind)
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
+    assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
+
+
 def test_bfloat16_under_fsdp_and_tensor_parallelism() -> None:
     """Five steps, near those in float32."""
     expected, found = alone(False), together(4, 2, 2, "llama", "untied", "bfloat16")
@@ -120,9 +130,19 @@ def test_gradients_in_bfloat16_are_as_exact_as_one_process_makes_them(
     assert found["tok_embeddings.weight"] == pytest.approx(alone["tok_embeddings.weight"], rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("layout", "processes", "tied"), [("3x1", 3, "untied"), ("2x2", 4, "tied"), ("replicate", 4, "untied")]
+)
+def test_each_process_makes_its_part_of_the_first_weights(layout: str, processes: int, tied: str) -> None:
+    model = Llama(CONFIG.model_copy(update={"tie_embeddings": tied == "tied"}))
+    model.init_weights(1)
+    expected = reshard.digest(dict(model.named_parameters()))
+    assert together(processes, "begin", layout, tied, module="reshard") == expected
+
+
 def test_a_mesh_without_names_is_refused() -> None:
-    for names in (None, ("data", "pipeline")):
-        with pytest.raises(ValueError, match='dimensions of the mesh must be named "data" and "tensor"'):
+    for names in (None, ("shard", "pipeline")):
+        with pytest.raises(ValueError, match='must be named "replicate", "shard" and "tensor"'):
             parallelize(Llama(CONFIG), SimpleNamespace(mesh_dim_names=names))
 
 

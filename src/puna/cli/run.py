@@ -22,7 +22,9 @@ from puna.cli.arguments import (
 from puna.errors import UserError
 
 if TYPE_CHECKING:
+    from puna.cli.view import ConsoleView
     from puna.recipe import CorpusRecipe, Recipe
+    from puna.run.processes import Processes
 
 UNFINISHED = {".work", ".scratch", ".saving"}  # folders of work that a run goes on with
 
@@ -49,17 +51,23 @@ def run(
     # As it is now: it may be edited while the run goes on.
     text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
     view = ConsoleView(loaded.train.steps)
-    view.begin(path, out / loaded.name)
+    processes = _processes(loaded, view)
+    if processes.rank == 0:
+        view.begin(path, out / loaded.name)
 
     from puna import stages
     from puna.report import summary
     from puna.run.build import Build
 
     listed = stages.stages(loaded, raw_folder(path, loaded))
-    build = Build(out / loaded.name, listed, loaded.execution, stops.should_stop, stops.pausable)
+    how = (loaded.execution, stops.should_stop, stops.pausable, processes, loaded.cluster)
+    build = Build(out / loaded.name, listed, *how)
+    if processes.rank:
+        signals.run(build, view, stops)
+        signals.leave(0)  # threads of the processes' group may outlive it
     planned = {item.stage.name: item for item in build.plan()}
     if not planned["train"].done:
-        _check_memory(loaded)
+        _check_memory(loaded, processes)
     nothing_to_do = all(item.done for item in planned.values()) and summary.current(build, loaded.energy)
     finished = signals.run(build, view, stops)
     if nothing_to_do:
@@ -70,6 +78,25 @@ def run(
     _print_figures(build.folder, figures, as_json)
     if not as_json:
         print(f'next: {_program()} generate {shlex.quote(str(build.folder))} "{_prompt(figures)}"')
+    if processes.world > 1:
+        processes.close()
+        signals.leave(0)
+
+
+def _processes(recipe: "Recipe", view: "ConsoleView") -> "Processes":
+    """Those that torchrun started. Raises UserError where the recipe's mesh does not fit them."""
+    from puna.run.processes import Processes, mesh_sizes
+    from puna.train.stage import check_layout
+
+    processes, mesh = Processes.started(), recipe.cluster.mesh
+    if processes.world > 1:
+        mesh_sizes(mesh, processes.world)
+        check_layout(recipe.llama_config(), recipe.train, mesh.tensor)
+    elif mesh.replicate * mesh.tensor * (1 if mesh.shard == "all" else mesh.shard) > 1:
+        view.note(
+            "one process: cluster.mesh is for those that torchrun starts (torchrun ... -m puna run ...)"
+        )
+    return processes
 
 
 def _program() -> str:
@@ -86,14 +113,26 @@ def _prompt(figures: dict[str, Any]) -> str:
     return next((prompt for prompt in prompts if not set(prompt) & set('"$`\\!\n')), "The ")
 
 
-def _check_memory(recipe: "Recipe") -> None:
+def _check_memory(recipe: "Recipe", processes: "Processes") -> None:
     from puna.plan import memory
     from puna.run import machine
+    from puna.run.processes import mesh_sizes
 
     machine.check_precision(recipe.train.precision, recipe.execution.device)
     available = machine.available_bytes(recipe.execution.device)
-    allowed = min(recipe.execution.memory_bytes or available, available)
-    memory.check(recipe.llama_config(), recipe.train, recipe.execution, allowed)
+    if recipe.execution.device == "cpu":
+        available //= processes.local_world
+    allowed, execution, parts = (
+        min(recipe.execution.memory_bytes or available, available),
+        recipe.execution,
+        1,
+    )
+    if processes.world > 1:
+        replicate, shard, tensor = mesh_sizes(recipe.cluster.mesh, processes.world)
+        rows = -(-recipe.train.batch_sequences // (replicate * shard))
+        rows = min(rows, recipe.train.micro_batch(execution))
+        execution, parts = execution.model_copy(update={"micro_batch_sequences": rows}), shard * tensor
+    memory.check(recipe.llama_config(), recipe.train, execution, allowed, parts)
 
 
 def show(
@@ -156,7 +195,11 @@ def _figures_of(row: dict[str, Any]) -> list[Any]:
 
 def _artifact_rows(folder: Path) -> Iterator[dict[str, Any]]:
     from puna.run import artifact
+    from puna.train import checkpoint
 
+    for path in _files_called(checkpoint.INDEX, folder):
+        if path.parent.name.startswith("step-"):
+            yield _checkpoint_row(path.parent)
     for path in _files_called(artifact.MANIFEST, folder):
         try:
             loaded = artifact.load(path.parent)
@@ -166,6 +209,19 @@ def _artifact_rows(folder: Path) -> Iterator[dict[str, Any]]:
         else:
             figures = {"files": len(loaded.files), "bytes": loaded.bytes, "digest": loaded.digest}
             yield {"artifact": str(path.parent), **figures, "sound": True}
+
+
+def _checkpoint_row(path: Path) -> dict[str, Any]:
+    """Of one that other trainings go on from."""
+    from puna.train import checkpoint
+
+    try:
+        index = checkpoint.verify(path)
+    except UserError as error:
+        return {"artifact": str(path), "sound": False, "state": "damaged", "problem": str(error)}
+    total = sum(described["bytes"] for described in index["files"].values())
+    figures = {"files": len(index["files"]), "bytes": total, "digest": index["sha256"]}
+    return {"artifact": str(path), **figures, "sound": True}
 
 
 def _missing_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -47,30 +47,49 @@ def tensor_bytes(
     return FLOAT * (4 * config.parameters() - muon) + rounded + max(at_the_head, in_the_block)
 
 
+def snapshot_bytes(config: LlamaConfig, settings: TrainSettings) -> int:
+    """Bytes of the copy that checkpoints are written from: weights and the optimizer's moments."""
+    matrices = config.matrix_parameters() - config.vocab_size * config.dim
+    return FLOAT * (3 * config.parameters() - (matrices if settings.optimizer == "muon" else 0))
+
+
 def training_bytes(
-    config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings = DEFAULT_EXECUTION
+    config: LlamaConfig,
+    settings: TrainSettings,
+    execution: ExecutionSettings = DEFAULT_EXECUTION,
+    parts: int = 1,
 ) -> int:
     """Bytes that training adds to a process, or takes of a GPU, where nothing but tensors is
-    counted.
+    counted. parts: processes that share weights, gradients, moments and their copy.
 
-    On processors libraries come to `tensor_bytes`, and what the allocator leaves unused between activations,
-    fitted to measured peaks: 95 MB, and 0.16 of what the layers hold; under `full`, where every block's
-    activations come and go twice, 0.6 of what one block has in hand and as much as the head's gradient. Two
-    runs of the same step differ by up to 7%, since it hangs on where things were put.
+    On processors the copy for checkpoints and libraries come to `tensor_bytes`, and what the allocator leaves
+    unused between activations, fitted to measured peaks: 95 MB, and 0.16 of what the layers hold; under
+    `full`, where every block's activations come and go twice, 0.6 of what one block has in hand and as much
+    as the head's gradient. Two runs of the same step differ by up to 7%, since it hangs on where things were
+    put.
     """
+    copy = snapshot_bytes(config, settings)
+    shared = FLOAT * config.parameters() + copy  # and the gradients
+    needed = tensor_bytes(config, settings, execution) - shared + shared // parts
     if execution.device == "cuda":
-        return tensor_bytes(config, settings, execution)
+        return needed
     tokens, f = settings.micro_batch(execution) * settings.sequence_length, config.ffn_dim
     unused = 0.16 * tokens * config.n_layers * saved_floats(config, execution.remat)
     if execution.remat == "full":
         unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
     width = 2 if settings.precision == "bfloat16" else FLOAT
-    return tensor_bytes(config, settings, execution) + PROCESS + int(width * unused)
+    return needed + copy // parts + PROCESS + int(width * unused)
 
 
-def check(config: LlamaConfig, settings: TrainSettings, execution: ExecutionSettings, available: int) -> None:
-    """Raises UserError when training needs more than `available` bytes."""
-    needed = training_bytes(config, settings, execution)
+def check(
+    config: LlamaConfig,
+    settings: TrainSettings,
+    execution: ExecutionSettings,
+    available: int,
+    parts: int = 1,
+) -> None:
+    """Raises UserError when training needs more than `available` bytes in a process, see `training_bytes`."""
+    needed = training_bytes(config, settings, execution, parts)
     if needed > available:
         micro_batch = settings.micro_batch(execution)
         raise UserError(

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from puna.errors import UserError
 from puna.run import artifact
 from puna.run.artifact import Artifact
 from puna.run.meter import Meter
-from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
+from puna.run.processes import ALONE, Processes
+from puna.run.settings import DEFAULT_CLUSTER, DEFAULT_EXECUTION, ClusterSettings, ExecutionSettings
 from puna.run.stage import Context, Reporter, Stage
 
 ATTEMPT_SECONDS = 5.0  # between two entries of what an attempt has cost: a kill loses so much at most
@@ -48,6 +50,8 @@ class Build:
     execution: ExecutionSettings = DEFAULT_EXECUTION
     should_stop: Callable[[], bool] = lambda: False
     pausable: Callable[[], AbstractContextManager[None]] = nullcontext
+    processes: Processes = ALONE
+    cluster: ClusterSettings = DEFAULT_CLUSTER
     _planned: list[Planned] = field(default_factory=list)
 
     def plan(self) -> list[Planned]:
@@ -72,8 +76,12 @@ class Build:
     def run(self, reporter: Reporter) -> dict[str, Artifact]:
         """Make every artifact that is missing; all of them by stage name.
 
-        Raises UserError for what a person can put right, Stopped where a stage was asked to stop.
+        Of several processes the first one does so, and the others help with the stages that all make
+        together: they get {}. Raises UserError for what a person can put right, Stopped where a stage was
+        asked to stop.
         """
+        if self.processes.rank:
+            return self._help(reporter)
         planned = self.plan()
         finished: dict[str, Artifact] = {}
         complete = all(item.done for item in planned)
@@ -84,12 +92,49 @@ class Build:
                     finished[name] = artifact.load(item.folder)
                     finished[name].verify(read=False)
                     reporter.stage(name, "reuse", item.fingerprint)
+                    if item.stage.together:
+                        self.processes.tell({"stage": name, "done": True})
                 else:
                     reporter.stage(name, "start", item.fingerprint)
                     finished[name] = self._make(item, finished, reporter)
                     reporter.stage(name, "done", item.fingerprint)
                 artifact.set_current(self.folder, name, item.folder)
         return finished
+
+    def _help(self, reporter: Reporter) -> dict[str, Artifact]:
+        """What the processes other than the first do: wait, and call the functions of some stages with it.
+
+        Raises UserError where the first one has another recipe.
+        """
+        processes = self.processes
+        for stage in (stage for stage in self.stages if stage.together):
+            reporter.note(
+                f"process {processes.rank} of {processes.world} waits for process 0, which makes what stage "
+                f"{stage.name} needs"
+            )
+            told = processes.hear()
+            if told["stage"] != stage.name or told.get("settings", "") not in ("", _settings_of(stage)):
+                raise UserError("the recipe here is not that of process 0: it was changed in between")
+            if told.get("done"):
+                continue
+            inputs = {role: artifact.load(Path(folder)) for role, folder in told["inputs"].items()}
+            work, scratch, shared, logs = map(Path, told["folders"])
+            stage.function(stage.settings, inputs, self._context(work, scratch, shared, logs, Silent()))
+        return {}
+
+    def _context(self, work: Path, scratch: Path, shared: Path, logs: Path, reporter: Reporter) -> Context:
+        return Context(
+            self.execution,
+            work,
+            scratch,
+            shared,
+            logs,
+            reporter,
+            self.should_stop,
+            self.pausable,
+            self.processes,
+            self.cluster,
+        )
 
     def _make(self, item: Planned, finished: Mapping[str, Artifact], reporter: Reporter) -> Artifact:
         stage = item.stage
@@ -104,9 +149,16 @@ class Build:
             role: finished[source] if isinstance(source, str) else artifact.load(source)
             for role, source in stage.inputs.items()
         }
-        context = Context(
-            self.execution, work, scratch, shared, logs, reporter, self.should_stop, self.pausable
-        )
+        context = self._context(work, scratch, shared, logs, reporter)
+        if stage.together:
+            self.processes.tell(
+                {
+                    "stage": stage.name,
+                    "settings": _settings_of(stage),
+                    "inputs": {role: str(made.folder.absolute()) for role, made in inputs.items()},
+                    "folders": [str(folder.absolute()) for folder in (work, scratch, shared, logs)],
+                }
+            )
         try:
             with _attempt(logs / "attempts", self.execution):
                 metrics = stage.function(stage.settings, inputs, context)
@@ -124,6 +176,19 @@ class Build:
         artifact.remove(scratch)
         result.remember()  # now, since files may have had a second name in scratch
         return result
+
+
+class Silent:
+    """A reporter that tells nobody."""
+
+    def stage(self, name: str, state: str, detail: str = "") -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def event(self, event: Any) -> None: ...
+
+
+def _settings_of(stage: Stage[Any]) -> str:
+    return artifact.fingerprint({"version": stage.version, "settings": stage.settings})
 
 
 def _fingerprint_of(source: str | Path, known: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 HASHED = "hashed"
 
@@ -51,6 +51,45 @@ class ExecutionSettings(BaseModel):
 
 
 DEFAULT_EXECUTION = ExecutionSettings()
+
+
+class MeshSettings(BaseModel):
+    """How the processes of a training share its work; their number is the product of the three."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    replicate: int = Field(1, ge=1, description="groups of processes that each hold the whole state (HSDP)")
+    shard: int | Literal["all"] = Field(
+        "all", description="processes that share the state and read different rows (FSDP2); all: what is left"
+    )
+    tensor: int = Field(1, ge=1, description="processes that share each layer and its tokens")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict) and {"pipeline", "context"} & set(value):
+            raise ValueError(
+                "there is no pipeline or context parallelism: a mesh has replicate, shard and tensor"
+            )
+        return value
+
+
+class ClusterSettings(BaseModel):
+    """On which processes a training runs, where torchrun started several. No part of any result beyond
+    rounding, and of no fingerprint: may change in the middle of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mesh: MeshSettings = Field(MeshSettings(), description="how they share the work")
+    checkpoint_seconds: float | None = Field(
+        None, gt=0, description="seconds after which a checkpoint is due, whatever the step; default: never"
+    )
+    time_out_seconds: float = Field(
+        600.0, gt=0, description="a training ends where a process waits longer than this for another"
+    )
+
+
+DEFAULT_CLUSTER = ClusterSettings()
 
 
 class EnergySettings(BaseModel):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from puna.run.artifact import Artifact
-from puna.run.settings import ExecutionSettings
+from puna.run.processes import ALONE, Processes
+from puna.run.settings import DEFAULT_CLUSTER, ClusterSettings, ExecutionSettings
 
 Settings = TypeVar("Settings")
 Metrics = dict[str, Any]
@@ -41,7 +42,7 @@ class Context:
     work: the folder that becomes the artifact. scratch: finished parts that a next attempt finds again.
     shared: a folder of all stages of this name in the run, whatever their settings; it stays when they are
     done. logs: for what differs between equal runs. should_stop: whether a stop was asked for. pausable: a
-    block in which a stop is asked for, not forced.
+    block in which a stop is asked for, not forced. processes: of this run; cluster: how they share the work.
     """
 
     execution: ExecutionSettings
@@ -52,6 +53,8 @@ class Context:
     reporter: Reporter
     should_stop: Callable[[], bool] = lambda: False
     pausable: Callable[[], AbstractContextManager[None]] = nullcontext
+    processes: Processes = ALONE
+    cluster: ClusterSettings = DEFAULT_CLUSTER
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Stage(Generic[Settings]):
     fingerprint). function(settings, inputs, context): fills `context.work` and returns the metrics that go
     into the artifact. inputs: for each name that the function knows an input by, the name of a stage of the
     same run, or the folder of a finished artifact, which may be another recipe's. content: digests of the
-    files that the settings name, taken when a run is planned.
+    files that the settings name, taken when a run is planned. together: whether all processes of a run call
+    the function; the first one fills `context.work`.
     """
 
     name: str
@@ -74,3 +78,4 @@ class Stage(Generic[Settings]):
     function: Callable[[Settings, Mapping[str, Artifact], Context], Metrics]
     inputs: Mapping[str, str | Path] = field(default_factory=dict)
     content: Callable[[], Any] = lambda: None
+    together: bool = False

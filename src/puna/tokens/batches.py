@@ -51,6 +51,15 @@ class Batch:
             return float(self.target_count)
         return float(self.weights[self.targets != IGNORED].sum(dtype=np.float64))
 
+    def share(self, rank: int, world: int) -> "Batch":
+        """Rows rank, rank + world, ... of it; where these are fewer than another rank's, rows of padding
+        follow."""
+        own = _empty_batch(-(-len(self.tokens) // world), self.tokens.shape[1])
+        for name in ("tokens", "targets", "document_ids"):
+            rows = getattr(self, name)[rank::world]
+            getattr(own, name)[: len(rows)] = rows
+        return own
+
     def micro_batches(self, size: int) -> Iterator["Batch"]:
         """Cut into batches of at most `size` sequences."""
         for start in range(0, len(self.tokens), size):

@@ -15,9 +15,7 @@ from torch import Tensor
 from puna.model.block import rounded_once
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
-from puna.train.parallel import Parallel
-
-ALONE = Parallel()
+from puna.train.parallel import ALONE, Parallel
 
 
 class Weighted(Protocol):
@@ -74,7 +72,10 @@ def loss_and_gradients(
     total = parallel.total(torch.tensor(batch.weight, dtype=torch.float64, device=device))
     loss = torch.zeros((), dtype=torch.float64, device=device)
     with rounded_once():
-        for rows in batch.micro_batches(micro_batch):
+        pieces = list(batch.micro_batches(micro_batch))
+        for number, rows in enumerate(pieces, 1):
+            if hasattr(model, "set_requires_gradient_sync"):  # by FSDP2, which reduces them once a step
+                model.set_requires_gradient_sync(number == len(pieces))
             summed, _ = objective(model, rows)
             mean = summed / total
             mean.backward()
@@ -84,12 +85,18 @@ def loss_and_gradients(
 
 @torch.no_grad()
 def mean_loss(
-    model: Any, batch: Weighted, micro_batch: int, objective: Objective = NextToken(remat="llama")
+    model: Any,
+    batch: Weighted,
+    micro_batch: int,
+    objective: Objective = NextToken(remat="llama"),
+    parallel: Parallel = ALONE,
 ) -> float:
-    """Mean loss over a batch, without gradients, in nats per token."""
+    """Mean loss over a batch, without gradients, in nats per token. batch: this data rank's part of it."""
+    device = next(model.parameters()).device
     loss, weight = torch.zeros((), dtype=torch.float64), 0.0
     with rounded_once():
         for rows in batch.micro_batches(micro_batch):
             summed, counted = objective(model, rows)
             loss, weight = loss + summed.cpu(), weight + counted
-    return loss.item() / weight
+    loss, total = parallel.total(torch.stack((loss, torch.tensor(weight).double())).to(device)).tolist()
+    return loss / total

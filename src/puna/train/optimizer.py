@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from puna.model.tensor_parallel import local
+from puna.train.parallel import box_of
 from puna.train.settings import OptimizerSettings
 
 MOMENTUM = 0.95  # of Muon
@@ -115,6 +117,15 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
+def _orthogonal_part(matrix: Tensor) -> Tensor:
+    """This process's part of `orthogonal(matrix)`, which each computes of the whole."""
+    if type(matrix) is Tensor:
+        return orthogonal(matrix)
+    box = box_of(matrix)
+    places = (slice(start, start + size) for start, size in zip(box.start, box.shape, strict=True))
+    return orthogonal(matrix.full_tensor())[tuple(places)]  # type: ignore[attr-defined]
+
+
 class Muon(torch.optim.AdamW):
     """AdamW, except in parameter groups with `"muon": True`. There, for a matrix W [n, m] with gradient G:
 
@@ -144,6 +155,6 @@ class Muon(torch.optim.AdamW):
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
-            direction = orthogonal(gradient.add(momentum, alpha=MOMENTUM))
+            direction = _orthogonal_part(gradient.add(momentum, alpha=MOMENTUM))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+            local(weight).add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))

@@ -10,8 +10,8 @@ from puna.model.llama import Llama
 from puna.run import compiled
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.tokens.batches import Batch, Batches, Phases
-from puna.train.objective import ALONE, NextToken, loss_and_gradients, mean_loss
-from puna.train.parallel import Parallel
+from puna.train.objective import NextToken, loss_and_gradients, mean_loss
+from puna.train.parallel import ALONE, Parallel
 from puna.train.settings import TrainSettings
 from puna.train.trainer import Outcome
 
@@ -34,7 +34,11 @@ class Pretraining:
         parallel: Parallel = ALONE,
     ) -> None:
         self.model, self.batches, self.held_out, self.parallel = model, batches, held_out, parallel
-        self.micro_batch = settings.micro_batch(execution)
+        if parallel.world > 1:
+            held = {source: rows.share(parallel.rank, parallel.world) for source, rows in held_out.items()}
+            self.held_out = held
+        rows = -(-settings.batch_sequences // parallel.world)  # of this process, with padding
+        self.micro_batch = min(settings.micro_batch(execution), rows)
         self.objective = NextToken(execution.remat, settings.z_loss, precision(settings))
         self.compile = execution.compile
         if self.compile:
@@ -67,6 +71,6 @@ class Pretraining:
         objective = NextToken("llama", dtype=self.objective.dtype)
         with eager:
             return {
-                source: mean_loss(self.model, rows, self.micro_batch, objective)
+                source: mean_loss(self.model, rows, self.micro_batch, objective, self.parallel)
                 for source, rows in self.held_out.items()
             }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from puna.model.llama import Llama
     from puna.tokens.batches import Batches, Phases
     from puna.tokens.tokenizer import Tokenizer
+    from puna.train.parallel import Parallel
     from puna.train.trainer import Event
 
     Listener = Callable[[Event], None]
@@ -92,6 +93,14 @@ def trunk(settings: TrainStageSettings, inputs: Mapping[str, Artifact]) -> str:
     return artifact.fingerprint({"version": VERSIONS["train"], "settings": hashed, "inputs": known})
 
 
+def check_layout(config: LlamaConfig, train: TrainSettings, tensor: int) -> None:
+    """Raises UserError where a model or its sequences do not divide by the processes that share a layer."""
+    counts = {"sequence_length": train.sequence_length, "short_length": train.short_length}
+    counts |= {name: getattr(config, name) for name in ("n_heads", "n_kv_heads", "ffn_dim", "vocab_size")}
+    if odd := [f"{name} {count}" for name, count in counts.items() if count % tensor]:
+        raise UserError(f"cluster.mesh: {', '.join(odd)} cannot be divided by tensor {tensor}")
+
+
 def train(
     settings: TrainStageSettings,
     inputs: Mapping[str, Artifact],
@@ -101,7 +110,8 @@ def train(
     """Train a model; its weights, the losses of all steps, and what rebuilds its batches.
 
     subscribers: each is given the model, its tokenizer and a function that publishes events of its own, and
-    returns what is called with every event, after the log.
+    returns what is called with every event, after the log; none where several processes train, since none
+    has the whole model then. Of these all call this, and the first one writes.
     """
     import torch
 
@@ -112,7 +122,7 @@ def train(
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
-    from puna.train import metrics, trainer
+    from puna.train import checkpoint, metrics, trainer
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
@@ -134,18 +144,20 @@ def train(
         shard = load(shards.folder, name, "held_out", config.vocab_size)
         rows = rows_of(shard.sample(settings.train.validation_tokens), settings.train.sequence_length)
         held_out[name] = rows
-    peak = machine.matmul_peak(execution.device, precision(settings.train))
+    processes = context.processes
+    peak = processes.world * machine.matmul_peak(execution.device, precision(settings.train))
     log = metrics.Metrics(
         context.logs / "metrics.jsonl",
         lambda step: config.flops_per_token(settings.train.length_of(step)),
         peak,
     )
     before_decay = _before_decay(settings, inputs, context)
-    if settings.train.schedule == "wsd":
+    if settings.train.schedule == "wsd" and processes.rank == 0:
         metrics.inherit(log.path, before_decay / log.path.name)
 
-    model = Llama.empty(config, execution.device)
-    model.init_weights(settings.seed)
+    model, parallel = _begin(settings, context)
+    if processes.world > 1:
+        subscribers = ()
 
     def publish(event: "Event") -> None:
         log.write(event)
@@ -160,12 +172,14 @@ def train(
             listener(event)
 
     try:
-        with context.pausable():
+        with context.pausable(), processes.explaining(context.cluster):
             progress = trainer.train(
                 model,
-                Pretraining(model, batches, held_out, settings.train, execution),
+                Pretraining(model, batches, held_out, settings.train, execution, parallel),
                 settings.train,
                 execution,
+                cluster=context.cluster,
+                parallel=parallel,
                 checkpoints=context.scratch,
                 before_decay=before_decay if settings.train.schedule == "wsd" else None,
                 on_event=on_event,
@@ -173,8 +187,14 @@ def train(
             )
     finally:
         torch.set_num_threads(threads)
+    processes.leave_group()
+    if processes.rank:
+        return {}
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
+    if processes.world > 1:
+        model = Llama.empty(config)
+        checkpoint.load_weights(context.scratch, settings.train.steps, model)
     model.cpu()
     native.save(model, context.work)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
@@ -189,6 +209,25 @@ def train(
             share.source: {"share": share.share, "epochs": share.epochs} for share in batches.mixture
         },
     }
+
+
+def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Parallel]":
+    """The model before its first step; of several processes each makes its own part alone."""
+    from puna.model.llama import Llama
+    from puna.train.parallel import ALONE, init_weights, parallelize
+    from puna.train.pretraining import precision
+
+    processes, cluster, device = context.processes, context.cluster, context.execution.device
+    if processes.world == 1:
+        model = Llama.empty(settings.model, device)
+        model.init_weights(settings.seed)
+        return model, ALONE
+    context.reporter.note(f"{processes.world} processes train: no samples are written on the way")
+    model = Llama.empty(settings.model, "meta")
+    mesh = processes.mesh(device, cluster)
+    parallel = parallelize(model, mesh, precision(settings.train), cluster.time_out_seconds)
+    init_weights(model, settings.seed, device)
+    return model, parallel
 
 
 def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Path:

@@ -19,11 +19,12 @@ from torch import nn
 
 from puna.errors import Stopped, UserError
 from puna.run import compiled
-from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
+from puna.run.settings import DEFAULT_CLUSTER, DEFAULT_EXECUTION, ClusterSettings, ExecutionSettings
 from puna.train import checkpoint
 from puna.train.checkpoint import Progress
 from puna.train.losses import LOSSES, Losses
 from puna.train.optimizer import build, finite, learning_rate, update, zero_moments
+from puna.train.parallel import ALONE, Parallel
 from puna.train.settings import OptimizerSettings
 
 MOST_SKIPPED_IN_A_ROW = 10
@@ -123,6 +124,8 @@ def train(
     settings: OptimizerSettings,
     execution: ExecutionSettings = DEFAULT_EXECUTION,
     *,
+    cluster: ClusterSettings = DEFAULT_CLUSTER,
+    parallel: Parallel = ALONE,
     checkpoints: Path,
     before_decay: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -134,9 +137,11 @@ def train(
     Its parameters that need no gradient stay as they are, and are no part of the checkpoints. checkpoints:
     folder of this training's own, with the losses of its steps (`losses`). before_decay: folder in which
     trainings that differ in their decay alone (`stage.trunk`) keep the checkpoint of the step where it
-    begins; one of an earlier training is where a longer one starts. A step whose loss or gradient norm is not
-    finite is skipped. Raises Stopped when `should_stop` turned true (after saving), UserError when a
-    micro-batch does not fit, and when ten steps in a row, or all there are, were skipped.
+    begins; one of an earlier training is where a longer one starts. parallel: where the model is distributed:
+    all processes call this, the first one writes the losses and is told the events. A step whose loss or
+    gradient norm is not finite is skipped. Raises Stopped when `should_stop` turned true in any process
+    (after saving), UserError when a micro-batch does not fit, and when ten steps in a row, or all there are,
+    were skipped.
     """
     keep_freed_memory()
     optimizer = build(model, settings)
@@ -145,27 +150,36 @@ def train(
         folder = compiled.keep_blocks()
         on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {folder}"))
     losses = Losses(checkpoints / LOSSES)
-    progress = _resume(model, optimizer, losses, settings, before_decay, on_event)
+    if parallel.team.rank:
+        on_event = _ignore
+    progress = _resume(model, optimizer, losses, settings, before_decay, on_event, parallel)
     _fix_threads(progress, execution, on_event)
-    while progress.step < settings.steps:
-        started = time.perf_counter()
-        outcome = work.step(progress.step)
-        norm = update(model, optimizer, progress.step, settings, outcome.loss)
-        event = _count(progress, settings, outcome, norm, time.perf_counter() - started)
-        losses.append(event.line())
-        on_event(event)
-        _refuse_divergence(progress, settings, event)
-        last = progress.step == settings.steps
-        if last or progress.step % settings.validation_steps == 0:
-            on_event(ValidationEvent(progress.step, outcome.tokens, work.validate()))
-        if before_decay is not None and progress.step == settings.decay_start:
-            checkpoint.save(before_decay, model, optimizer, progress, losses, with_losses=True)
-        stopping = should_stop()
-        if stopping or (progress.step % execution.checkpoint_steps == 0 and not last):
-            checkpoint.save(checkpoints, model, optimizer, progress, losses, kept=execution.checkpoints_kept)
-        if stopping:
-            raise Stopped(progress.step)
+    with checkpoint.Saver(model, optimizer, losses, parallel) as saver:
+        while progress.step < settings.steps:
+            started = time.perf_counter()
+            outcome = work.step(progress.step)
+            norm = update(model, optimizer, progress.step, settings, outcome.loss)
+            event = _count(progress, settings, outcome, norm, time.perf_counter() - started)
+            if parallel.team.rank == 0:
+                losses.append(event.line())
+            on_event(event)
+            _refuse_divergence(progress, settings, event)
+            last = progress.step == settings.steps
+            if last or progress.step % settings.validation_steps == 0:
+                on_event(ValidationEvent(progress.step, outcome.tokens, work.validate()))
+            if before_decay is not None and progress.step == settings.decay_start:
+                saver.save(before_decay, progress, with_losses=True)
+            stopping, due = parallel.team.any(should_stop(), saver.is_due(cluster.checkpoint_seconds))
+            if stopping or due or last or progress.step % execution.checkpoint_steps == 0:
+                saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+            if stopping:
+                saver.wait()
+                raise Stopped(progress.step)
     return progress
+
+
+def _ignore(event: Event) -> None:
+    """What processes other than the first do with events."""
 
 
 def _count(
@@ -202,12 +216,17 @@ def _resume(
     settings: OptimizerSettings,
     before_decay: Path | None,
     on_event: Callable[[Event], None],
+    parallel: Parallel,
 ) -> Progress:
     """Load the newest checkpoint beside `losses`, else one from before another's decay; tell which."""
-    progress, passed = checkpoint.resume(losses.path.parent, model, optimizer, losses, settings.steps)
+    progress, passed = checkpoint.resume(
+        losses.path.parent, model, optimizer, losses, settings.steps, parallel
+    )
     told = f"going on from the checkpoint of step {progress.step}"
     if not progress.step and before_decay is not None:
-        progress, damaged = checkpoint.resume(before_decay, model, optimizer, losses, settings.decay_start)
+        progress, damaged = checkpoint.resume(
+            before_decay, model, optimizer, losses, settings.decay_start, parallel
+        )
         passed += damaged
         told = f"going on from step {progress.step}, where the decay of an earlier training began"
     for text in passed:
