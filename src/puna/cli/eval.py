@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from puna.cli import output, tables, usage
+from puna.cli import follow, output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
@@ -25,6 +25,7 @@ class _RunFirst(usage.Implied):
 
 evaluate = typer.Typer(cls=_RunFirst)
 evaluate.command()(tables.paper)
+evaluate.command()(follow.follow)
 DataOption = Annotated[
     Path | None,
     typer.Option(help="folder of the tasks' files; default: from the hub; for lm-eval, of YAML tasks"),
