@@ -12,6 +12,7 @@ import pytest
 from puna.errors import UserError
 from puna.evaluate import paper
 from puna.evaluate.paper import Model, Score, Table
+from puna.evaluate.task import tasks
 from puna.report import paper as page
 from tests.report.test_report import checked
 
@@ -217,3 +218,20 @@ def test_a_folder_of_several_models_is_refused(other: dict[str, str], tmp_path: 
     result(tmp_path, "piqa", 0, **{"mode": "bfloat16", **other})
     with pytest.raises(UserError, match="results of several models"):
         paper.read(tmp_path)
+
+
+WRITTEN = {
+    *("naturalquestions", "triviaqa", "math", "math_maj", "gsm8k", "gsm8k_maj", "humaneval", "humaneval_100"),
+    *("mbpp", "mbpp_80", "realtoxicityprompts", "realtoxicityprompts_respectful", "truthfulqa"),
+}
+
+
+def test_every_column_asks_for_a_task_with_its_own_examples() -> None:
+    known = tasks()
+    keys = [column.key for table in TABLES.values() if table.number != 15 for column in table.columns]
+    named = {key.partition("/")[0].partition(":")[0] for key in keys if key}
+    assert {name.partition("@")[0] for name in named} <= {*known, *WRITTEN}
+    for name in named:
+        task, _, shots = name.partition("@")
+        if task in known and task not in ("naturalquestions", "triviaqa"):
+            assert known[task].shots == int(shots), name
