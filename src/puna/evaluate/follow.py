@@ -29,7 +29,8 @@ def checkpoints(scratch: Path, finished: Path) -> Iterator[tuple[int, Path]]:
         losses = next((each / LOSSES for each in (place, scratch) if (each / LOSSES).is_file()), None)
         weights = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
         if losses and weights and (place / MANIFEST).is_file():
-            seen = {line["step"]: line["tokens"] for line in map(json.loads, losses.open()) if line}
+            whole = losses.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
+            seen = {line["step"]: line["tokens"] for line in map(json.loads, whole)}
             step = max(seen) if place == finished else int(place.name.removeprefix("step-"))
             yield seen[step], weights
 
@@ -53,6 +54,7 @@ def curves(out: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for path in sorted(out.glob("*/*.paper.json"), key=lambda path: int(path.parent.name)):
         result = json.loads(path.read_text(encoding="utf-8"))
-        told = f"{result['task']}, {result['n']:,} of {result['of']:,}"
-        found[told].append((int(path.parent.name), 100 * result["scores"][result["main"]]["value"]))
+        if score := result["scores"].get(result["main"]):
+            told = f"{result['task']}, {score['n']:,} of {result['of']:,}"
+            found[told].append((int(path.parent.name), 100 * score["value"]))
     return found
