@@ -10,6 +10,7 @@ those of its log-likelihoods alone. Tasks that are not named keep their rows in 
 """
 
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -23,10 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import table
+import torch
 from table import Row
 
 from puna.evaluate import runner, task
 from puna.evaluate.log import identify
+from puna.evaluate.scoring import split
 from puna.generate import load
 from puna.generate.engine import Engine
 
@@ -92,12 +95,12 @@ def write(name: str, items: int, folder: Path) -> None:
 
     peer, found = PEERS[name], {}
     (folder / "ours").mkdir(exist_ok=True)
-    for file, split in zip(peer.files, ("test", "dev"), strict=False):
+    for file, part in zip(peer.files, ("test", "dev"), strict=False):
         lines = (line for line in (DATA / file).open(encoding="utf-8") if name != "mmlu" or SUBJECT in line)
         rows = [row for row in map(json.loads, lines) if row.get("subject", SUBJECT) == SUBJECT]
-        for where, form in ((folder / "ours" / file, dict), (folder / f"{name}_{split}.jsonl", peer.convert)):
+        for where, form in ((folder / "ours" / file, dict), (folder / f"{name}_{part}.jsonl", peer.convert)):
             where.write_text("".join(json.dumps(form(row)) + "\n" for row in islice(rows, items)))
-        found[split] = str(folder / f"{name}_{split}.jsonl")
+        found[part] = str(folder / f"{name}_{part}.jsonl")
     told = {"task": f"{name}_here", "dataset_path": "json", "dataset_name": None, "tag": None}
     told |= {"dataset_kwargs": {"data_files": found}, "training_split": None, "validation_split": None}
     told |= {"test_split": "test", "fewshot_split": None, **peer.more}
@@ -158,11 +161,22 @@ def scaled(name: str, sample: Mapping[str, Any], sums: list[float]) -> list[floa
     return [value / len(text) for value, text in zip(sums, texts, strict=True)]
 
 
+def exact(loaded: load.Loaded, context: str, option: str) -> float:
+    """An option's log-likelihood by our model in float64, without a cache."""
+    given, scored = split(loaded.tokenizer, context, option)
+    model = copy.deepcopy(loaded.model).double()
+    with torch.inference_mode():
+        rows = model(torch.tensor([given + scored[:-1]]))[0, len(given) - 1 :].log_softmax(-1)
+    return float(sum(row[token] for row, token in zip(rows, scored, strict=True)))
+
+
 def agreement(
-    name: str, model: Any, mine: list[dict[str, Any]], other: list[dict[str, Any]]
+    name: str, model: Any, loaded: load.Loaded, mine: list[dict[str, Any]], other: list[dict[str, Any]]
 ) -> Iterator[Row]:
-    """Differences of log-likelihoods and of choices, item by item."""
+    """Differences of log-likelihoods and of choices, item by item; where they are over CLOSE, those of both
+    from float64."""
     gaps, boundaries, ties, wrong = [0.0], list[str](), list[str](), list[str]()
+    far: dict[str, list[float]] = {"puna": [], "lm-eval": []}
     for own, sample in zip(mine, other, strict=True):
         sums = [float(each[0]) for each in sample["filtered_resps"]]
         if moved(model, sample, own["given"]):
@@ -170,12 +184,19 @@ def agreement(
             continue
         gap = [abs(option[0] - value) for option, value in zip(own["options"], sums, strict=False)]
         gaps.append(max(gap))
+        for at in (at for at, each in enumerate(gap) if each > CLOSE):
+            true = exact(loaded, *sample["arguments"][at][:2])
+            far["puna"].append(abs(own["options"][at][0] - true))
+            far["lm-eval"].append(abs(sums[at] - true))
         values = scaled(name, sample, sums)
         if values.index(max(values)) != own["chosen"][task.find(name).main["lm-eval"]]:
             first, second = sorted(values)[::-1][:2]
             (ties if first - second < CLOSE else wrong).append(own["item"])
     head = f"{name}, {len(mine)} items: "
     yield Row(f"{head}largest difference of a log-likelihood", "lm-eval", max(gaps), "nats")
+    for peer, distances in far.items():
+        what = f"{head}distance from float64, at most, of {len(distances)} options farther apart than {CLOSE}"
+        yield Row(what, peer, max(distances, default=0.0), "nats")
     yield Row(f"{head}other choice {' '.join(wrong)}".rstrip(), "lm-eval", len(wrong), "items")
     yield Row(f"{head}other choice of a tie {' '.join(ties)}".rstrip(), "lm-eval", len(ties), "items")
     yield Row(f"{head}other boundary {' '.join(boundaries)}".rstrip(), "lm-eval", len(boundaries), "items")
@@ -191,7 +212,7 @@ def measured(name: str, batches: list[int], folder: Path, loaded: load.Loaded) -
         model = HFLM(str(folder / "hf"), dtype="float32", device="cpu", batch_size=batch)
         seconds, other = theirs(name, folder, model)
         if not number:
-            yield from agreement(name, model, mine, other)
+            yield from agreement(name, model, loaded, mine, other)
         peer = f"lm-eval, batch {batch}"
         yield Row(f"{name}, {len(mine)} items: time", peer, seconds, "CPU-s", seconds / spent)
 

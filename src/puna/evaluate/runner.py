@@ -203,6 +203,8 @@ def run(
     cost before anything is asked, and from time to time how far it is. Returns what TASK.PROFILE.json has.
     Raises UserError for data that is missing or another one, and as `fit`.
     """
+    if task.ready:
+        task.ready()
     options = options._replace(shots=task.shots if options.shots is None else options.shots)
     items = list(islice(task.items(Data(task.name, task.parts, data), options), limit or None))
     fitting = [fit(loaded, item, on_too_long) for item in items]

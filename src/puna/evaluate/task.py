@@ -110,7 +110,8 @@ class Task:
     the rows. items: from data to items. main: of each profile, the score that counts. shots: examples in
     front, where no number is asked for. score: (item, its options' `scoring.Scored`, or its samples' texts)
     to scores; None: whether the chosen option is right by each normalisation, `mean_check`. sizes: items of
-    profiles that ask fewer.
+    profiles that ask fewer. ready: called before a model is asked; raises UserError where what
+    its scores need is missing.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Task:
     shots: int = 0
     score: Callable[[Any, Any], Scores] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    ready: Callable[[], object] | None = None
 
 
 def tasks() -> dict[str, Task]:
