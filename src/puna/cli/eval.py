@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from puna.cli import output, tables, usage
+from puna.cli import follow, output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument
 from puna.cli.model import weights_of
 from puna.errors import UserError
@@ -282,3 +282,4 @@ def _right(folder: Path, name: str) -> dict[tuple[str, str], bool]:
 
 
 evaluate.command()(tables.paper)
+evaluate.command()(follow.follow)

@@ -1,9 +1,10 @@
-"""The paper's tables beside models of one's own as one HTML page."""
+"""The paper's tables beside models of one's own, and scores while a model is trained, as HTML pages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from puna.evaluate import paper
-from puna.report.frame import frame, join
+from puna.report.chart import line_chart
+from puna.report.frame import figure, frame, join
 from puna.report.markup import Html, escape, table
 
 
@@ -23,3 +24,9 @@ def render(models: Sequence[paper.Model]) -> str:
 def _own(cell: str, names: Sequence[str]) -> str:
     """The name of a model of one's own stands out."""
     return Html(f"<strong>{escape(cell)}</strong>") if cell in names else cell
+
+
+def render_curves(name: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """A page of (tokens seen, percent) by task, as the paper's figure 2."""
+    drawn = figure("Scores while it is trained", line_chart(curves, "tokens", "%"))
+    return frame(name, "Puna · evaluation", Html(""), [("scores", "Scores", drawn)])
