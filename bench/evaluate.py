@@ -139,8 +139,8 @@ def ours(name: str, folder: Path, loaded: load.Loaded) -> tuple[float, list[dict
     """(CPU seconds of the whole task, its items in order)."""
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    identity, begun = identify(loaded), time.process_time()
     engine, options = Engine(loaded.model, loaded.tokenizer), task.Options("lm-eval")
+    identity, begun = identify(loaded), time.process_time()
     runner.run(task.find(name), loaded, engine, options, out, identity, data=folder / "ours")
     spent = time.process_time() - begun
     lines = (out / f"{name}.lm-eval.items.jsonl").read_text().splitlines()

@@ -184,15 +184,14 @@ void product(const Rows<Operand<W>>& a, const void* weight, Size columns, float*
                 c + t * TALL * stride + panel * PANEL, stride, add);
 }
 
-// RMSNorm of chosen rows of x, as operands. Called by all threads.
+// RMSNorm of rows of x, as operands. Called by all threads.
 template <class E>
-void norm(const float* x, Size stride, const int32_t* chosen, const void* weights, const Rows<E>& out,
-        float eps) {
+void norm(const float* x, Size stride, const void* weights, const Rows<E>& out, float eps) {
     const float* weight = static_cast<const float*>(weights);
     float* values = room(out.depth);
 #pragma omp for schedule(static)
     for (Size r = 0; r < out.rows; ++r) {
-        const float* from = x + (chosen ? chosen[r] : r) * stride;
+        const float* from = x + r * stride;
         float squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
         for (Size i = 0; i < out.depth; ++i) squares += from[i] * from[i];
@@ -393,8 +392,7 @@ void step(const Shape& s, const void* const* weights, const int64_t* tokens, con
     float *x = kept.data(), *between = x + s.rows * stride, *attended = between + s.rows * apart;
     Word* packed = attended + s.rows * q_dim;
     float *sums = packed + s.rows * words<E>(deepest), *scales = sums + s.rows * (deepest / GROUP + 1);
-    const Rows<E> narrow{packed, sums, scales, s.rows, s.dim}, heads{packed, sums, scales, s.rows, q_dim},
-        ffn{packed, sums, scales, s.rows, s.ffn}, last{packed, sums, scales, s.wanted, s.dim};
+    const auto rows_of = [&](Size rows, Size depth) { return Rows<E>{packed, sums, scales, rows, depth}; };
     const Size layer_keys = s.blocks * kv_dim * KEYS, layer_values = s.blocks * s.kv_heads * KEYS * wide;
     const float* table = static_cast<const float*>(weights[0]);
     std::vector<Task> tasks;
@@ -412,20 +410,29 @@ void step(const Shape& s, const void* const* weights, const int64_t* tokens, con
         for (Size layer = 0; layer < s.layers; ++layer) {
             const void* const* own = weights + 3 + layer * 6;
             const Store store{keys + layer * layer_keys, values + layer * layer_values, wide};
-            norm(x, stride, nullptr, own[0], narrow, eps);
-            product<W>(narrow, own[1], q_dim + 2 * kv_dim, between, apart, false);
+            norm(x, stride, own[0], rows_of(s.rows, s.dim), eps);
+            product<W>(rows_of(s.rows, s.dim), own[1], q_dim + 2 * kv_dim, between, apart, false);
             keep(s, runs, tables, cosine, sine, between, apart, store);
             attend(s, runs, tables, tasks, between, apart, store, attended);
+            // Behind the keys and values of the last layer only wanted rows are of use.
+            const bool all = layer < s.layers - 1;
+            const Size rows = all ? s.rows : s.wanted;
+            if (!all)
+#pragma omp single
+                for (Size r = 0; r < rows; ++r)
+                    std::memmove(x + r * stride, x + wanted[r] * stride, stride * sizeof(float));
+            const Rows<E> heads = rows_of(rows, q_dim), narrow = rows_of(rows, s.dim),
+                ffn = rows_of(rows, s.ffn);
 #pragma omp for schedule(static)
-            for (Size r = 0; r < s.rows; ++r) heads.put(r, attended + r * q_dim);
+            for (Size r = 0; r < rows; ++r) heads.put(r, attended + (all ? r : wanted[r]) * q_dim);
             product<W>(heads, own[2], s.dim, x, stride, true);
-            norm(x, stride, nullptr, own[3], narrow, eps);
+            norm(x, stride, own[3], narrow, eps);
             product<W>(narrow, own[4], 2 * s.ffn, between, apart, false);
             swiglu(between, apart, ffn);
             product<W>(ffn, own[5], s.dim, x, stride, true);
         }
-        norm(x, stride, wanted, weights[1], last, eps);
-        product<W>(last, weights[2], s.vocab, logits, panels(s.vocab) * PANEL, false);
+        norm(x, stride, weights[1], rows_of(s.wanted, s.dim), eps);
+        product<W>(rows_of(s.wanted, s.dim), weights[2], s.vocab, logits, panels(s.vocab) * PANEL, false);
     }
 }
 
