@@ -69,6 +69,7 @@ def test_generate_goes_on(finished: Path) -> None:
     result = json.loads(puna(*arguments, "--json").stdout)
     assert plain == f"The old llama{result['text']}\n" and 0 < result["tokens"] <= 10
     assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
+    assert puna(*arguments, "--mode", "int8").stdout.startswith("The old llama")
 
 
 def test_generate_takes_a_folder_of_weights_too(finished: Path) -> None:

@@ -1,7 +1,7 @@
 """Arguments and options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -54,4 +54,8 @@ ModelArgument = Annotated[
         help="folder of a finished run, such as out/laptop; folder or file of weights, such as model.gguf",
         show_default=False,
     ),
+]
+ModeOption = Annotated[
+    Literal["float32", "bfloat16", "int8"],
+    typer.Option(help="of the weights of a model in float32; texts and scores are others in each"),
 ]

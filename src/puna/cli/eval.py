@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from puna.cli import follow, output, tables, usage
-from puna.cli.arguments import JsonOption, ModelArgument
+from puna.cli.arguments import JsonOption, ModelArgument, ModeOption
 from puna.cli.model import weights_of
 from puna.errors import UserError
 from puna.run.artifact import write_atomically
@@ -40,9 +40,6 @@ Limit = Annotated[int, typer.Option(min=0, help="so many items of each task, fro
 TooLong = Annotated[
     Literal["drop-shots", "skip", "fail"], typer.Option(help="what becomes of items over the model's context")
 ]
-Mode = Annotated[
-    Literal["float32", "bfloat16", "int8"], typer.Option(help="of the products; scores are others in each")
-]
 Corpus = Annotated[bool, typer.Option(help="mark items that stand in the documents of a run")]
 Out = Annotated[Path | None, typer.Option(help="folder of results; default: eval/ and the model's name")]
 Harness = Annotated[
@@ -67,7 +64,7 @@ def run(
     limit: Limit = 0,
     seed: Annotated[int, typer.Option(help="of answers that are drawn")] = 0,
     on_too_long: TooLong = "drop-shots",
-    mode: Mode = "float32",
+    mode: ModeOption = "float32",
     corpus: Corpus = True,
     out: Out = None,
     paper: Annotated[bool, typer.Option("--paper", help="put it into the paper's tables")] = False,

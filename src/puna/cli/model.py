@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from puna.cli import output
-from puna.cli.arguments import JsonOption, ModelArgument, RunArgument
+from puna.cli.arguments import JsonOption, ModelArgument, ModeOption, RunArgument
 from puna.errors import UserError
 
 
@@ -25,6 +25,7 @@ def generate(
     ] = 0.95,
     top_k: Annotated[int, typer.Option(min=0, help="sample from so many likeliest tokens; 0: all")] = 0,
     seed: Annotated[int, typer.Option(help="the same seed gives the same text")] = 0,
+    mode: ModeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text with the model of a run, of a folder of weights or of a GGUF file."""
@@ -41,7 +42,7 @@ def generate(
         if not as_json:
             print(piece.text, end="", flush=True)
 
-    engine = Engine(model, tokenizer)
+    engine = Engine(model, tokenizer, mode=mode)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
     room = min(tokens, context - len(ids))
     writing = engine.submit(Request(ids, room, sampling, seed=seed, on_piece=show))
