@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def data() -> Path:
     if not (folder / "raw").is_dir():
         pytest.skip(f"no real data at {folder}: set PUNA_DATA to a folder with raw/, models/")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digests_of_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tasks of evaluation first read is remembered for this session alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("puna.evaluate.data.cache", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

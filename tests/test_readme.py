@@ -87,8 +87,8 @@ def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
 def parse(command: Any, words: list[str]) -> None:
     """Read a command line as typer does, and do nothing. Raises what typer raises."""
     while hasattr(command, "commands"):
-        if words[0] not in command.commands and "clean" in command.commands:
-            words = ["clean", *words]
+        if words[0] not in command.commands and (implied := getattr(command, "implied", "")):
+            words = [implied, *words]
         command, words = command.commands[words[0]], words[1:]
     command.make_context("puna", list(words))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.report import page
+from puna.evaluate.paper import Model, Score
+from puna.report import page, paper
 from puna.report.frame import frame
 from puna.report.markdown import html as markdown
 from tests.report.test_report import DATA
@@ -97,3 +98,11 @@ def test_cards_fit_a_telephone(tmp_path: Path) -> None:
         "| source | where |\n|---|---|\n| pages | " + "pypi:a-long-name" * 9 + " |\n\n" + "x" * 99, 2
     )
     assert look(frame("name", "over", text, [("card", "Card", text)]), 390, tmp_path)["told"] == []
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_papers_tables_scroll_in_their_boxes(width: int, tmp_path: Path) -> None:
+    scores = {"boolq@0": Score(0.5, 0.01, 3270), "crows_pairs@0": Score(0.6, 0.02, 300, True)}
+    found = look(paper.render([Model("a-model-with-a-long-name-135M", scores)]), width, tmp_path)
+    assert found["told"] == [] and found["page"] == width and found["scrolling"]

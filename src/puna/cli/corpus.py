@@ -24,20 +24,10 @@ if TYPE_CHECKING:
 LISTED_UNREAD = 20  # files that no reader takes, named one by one
 
 
-class _CleanFirst(usage.Group):
+class _CleanFirst(usage.Implied):
     """`puna corpus PATH` means `puna corpus clean PATH`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *usage.HELP):
-            if not ctx.resilient_parsing:
-                self._refuse_misspelt(args[0])
-            args = ["clean", *args]
-        return super().parse_args(ctx, args)
-
-    def _refuse_misspelt(self, word: str) -> None:
-        close = usage.nearest(word, self.commands)
-        if close and not Path(word).exists():
-            raise UserError(f"no file, folder or command {word}; did you mean {close}?")
+    implied = "clean"
 
 
 corpus = typer.Typer(cls=_CleanFirst)

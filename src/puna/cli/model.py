@@ -31,7 +31,7 @@ def generate(
     from puna.generate.engine import Engine, Piece, Request, Sampling
     from puna.generate.load import load
 
-    model, tokenizer, *_ = load(_weights(run))
+    model, tokenizer, *_ = load(weights_of(run))
     ids = [*tokenizer.bos, *tokenizer.encode(prompt)]
     context = model.config.max_seq_len
     if len(ids) >= context:
@@ -92,7 +92,7 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
 
     if out.exists():
         raise UserError(f"{out} exists: name another place, or remove it")
-    loaded = load.load(_weights(source))
+    loaded = load.load(weights_of(source))
     load.save(loaded, out, form, kind)
     config, tokenizer = loaded.model.config, loaded.tokenizer
     told = {
@@ -112,7 +112,7 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
         print(f"{key:<22} {value:,}" if type(value) is int and value > 9999 else f"{key:<22} {value}")
 
 
-def _weights(run: Path) -> Path:
+def weights_of(run: Path) -> Path:
     """The folder of a run's weights, or `run` itself where it is a folder or a file of weights.
 
     Every digest is taken again. Raises UserError where one is not that of the manifest; weights that other

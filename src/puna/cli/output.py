@@ -38,7 +38,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _is_figure(cell: str) -> bool:
-    return (cell[:1].isdigit() and "." in cell) or cell.replace(",", "").isdigit()
+    whole = cell.removesuffix(" partial").replace(",", "")
+    return (cell[:1].isdigit() and "." in cell) or whole.isdigit() or cell in ("–", "n/a")
 
 
 def fail(message: str) -> NoReturn:

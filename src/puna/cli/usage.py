@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -25,6 +26,24 @@ class Group(typer.core.TyperGroup):
             advice = f"did you mean {close}?" if close else f"the commands are {', '.join(self.commands)}"
             raise UserError(f"no command {name}; {advice}")
         return super().resolve_command(ctx, args)
+
+
+class Implied(Group):
+    """A group in which a first word that is no command belongs to the command `implied`."""
+
+    implied = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *HELP):
+            if not ctx.resilient_parsing:
+                self._refuse_misspelt(args[0])
+            args = [self.implied, *args]
+        return super().parse_args(ctx, args)
+
+    def _refuse_misspelt(self, word: str) -> None:
+        close = nearest(word, self.commands)
+        if close and not Path(word).exists():
+            raise UserError(f"no file, folder or command {word}; did you mean {close}?")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -7,11 +7,13 @@
 // the number of threads, nor the pieces in which a prompt is read change a result.
 //
 // Weights are packed once into panels of PANEL columns (rows of a linear layer's weight), as float32, as
-// bfloat16 in words of two that follow each other along the depth, or as 8-bit integers with a scale a
-// column.
+// bfloat16 in words of two that follow each other along the depth, or as bytes, of which GROUP along the
+// depth share a scale and a least value; activations are then rounded to 16-bit integers of their row's
+// scale, so that sums of products inside a group are exact.
 
 #include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 #include <vector>
 #if defined(__AVX2__)
@@ -26,106 +28,168 @@ constexpr int PANEL = 2 * WIDTH;
 constexpr int TALL = WIDTH == 16 ? 12 : 6;  // rows of a tile: its sums fill the registers
 constexpr Size KEYS = 16;                   // positions of a block of keys and values
 constexpr Size CHUNK = 1024;                // logits whose exponentials are summed in float32
+constexpr Size GROUP = 32;                  // bytes along the depth that share a scale
+
+// A thread's scratch memory, kept from call to call.
+float* room(Size floats) {
+    static thread_local std::vector<float> kept;
+    if (static_cast<Size>(kept.size()) < floats) kept.resize(floats);
+    return kept.data();
+}
 
 // Elements of activations for weights W.
 template <class W> struct OperandOf { typedef float type; };
 template <> struct OperandOf<Bfloat16> { typedef Bfloat16 type; };
+template <> struct OperandOf<uint8_t> { typedef int16_t type; };
 template <class W> using Operand = typename OperandOf<W>::type;
 
-// Bytes of a packed matrix's row of PANEL elements.
-template <class W> constexpr Size STEP = sizeof(W) * (sizeof(W) == 2 ? 2 : 1) * PANEL;
+// Elements along the depth with those that fill the last word, or group.
+template <class E>
+Size deep(Size depth) {
+    constexpr Size whole = std::is_same<E, int16_t>::value ? GROUP : PER_WORD<E>;
+    return (depth + whole - 1) / whole * whole;
+}
 
-INLINE Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
-INLINE Vector load(const Bfloat16* from) { return *reinterpret_cast<const Vector*>(from); }
-INLINE Vector load(const int8_t* from) {
-#if defined(__AVX512F__)
-    const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    return (Vector)_mm512_cvtepi32_ps(wide);
-#elif defined(__AVX2__)
-    const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    return (Vector)_mm256_cvtepi32_ps(wide);
+// Bytes of a packed panel.
+template <class W> Size panel_bytes(Size depth) { return deep<Operand<W>>(depth) * PANEL * sizeof(W); }
+constexpr Size GROUP_BYTES = PANEL * (GROUP + 2 * sizeof(float));  // with scales and least values behind them
+template <> Size panel_bytes<uint8_t>(Size depth) { return deep<int16_t>(depth) / GROUP * GROUP_BYTES; }
+
+INLINE Vector load(const void* from) { return *static_cast<const Vector*>(from); }
+
+// sum + the products of pairs of 16-bit integers: WIDTH pairs of bytes, each beside the same pair.
+INLINE Bits add_pairs(Bits sum, const char* bytes, Word pair) {
+    const int32_t both = __builtin_bit_cast(int32_t, pair);
+#if defined(__AVX512BW__)
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
+    const __m512i wide = _mm512_cvtepu8_epi16(narrow);
+#if defined(__AVX512VNNI__)
+    return (Bits)_mm512_dpwssd_epi32((__m512i)sum, wide, _mm512_set1_epi32(both));
 #else
-    Vector out;
-    for (int i = 0; i < WIDTH; ++i) out[i] = from[i];
-    return out;
+    return sum + (Bits)_mm512_madd_epi16(wide, _mm512_set1_epi32(both));
+#endif
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+    return sum + (Bits)_mm256_madd_epi16(wide, _mm256_set1_epi32(both));
+#else
+    for (int i = 0; i < WIDTH; ++i)
+        sum[i] += static_cast<uint8_t>(bytes[2 * i]) * static_cast<int16_t>(both)
+            + static_cast<uint8_t>(bytes[2 * i + 1]) * (both >> 16);
+    return sum;
 #endif
 }
 
-// A tile of c [R, PANEL] (+)= a [R, depth] b [depth, PANEL]; a lies as [words of the depth][R].
+// Rows of operands as products want them: tiles of TALL rows one after the other, the last one lower, each as
+// [words of the depth][rows]. Of 16-bit integers with scales [rows] and sums of groups [groups][rows].
+template <class E>
+struct Rows {
+    Word* data;
+    float *sums, *scales;
+    Size rows, depth;
+    Size height(Size tile) const { return std::min<Size>(TALL, rows - tile * TALL); }
+    Word* at(Size tile) const { return data + tile * TALL * words<E>(deep<E>(depth)); }
+    float* sums_at(Size tile) const { return sums + tile * TALL * (deep<E>(depth) / GROUP); }
+    Size count() const { return (rows + TALL - 1) / TALL; }
+
+    void put(Size row, const float* values) const {
+        const Size tile = row / TALL, i = row % TALL, high = height(tile), all = deep<E>(depth);
+        Word* to = at(tile) + i;
+        if constexpr (PER_WORD<E> == 1) {
+            for (Size k = 0; k < all; ++k) to[k * high] = values[k];
+        } else if constexpr (std::is_same<E, Bfloat16>::value) {
+            for (Size k = 0; k < all; k += 2)
+                to[k / 2 * high] = both(values[k], k + 1 < depth ? values[k + 1] : 0.0f);
+        } else {
+            float largest = 0.0f;
+            for (Size k = 0; k < depth; ++k) largest = std::max(largest, std::abs(values[k]));
+            const float scale = largest / 32767.0f, inverse = largest > 0.0f ? 32767.0f / largest : 0.0f;
+            scales[row] = scale;
+            for (Size group = 0; group < all / GROUP; ++group) {
+                int32_t sum = 0, rounded[GROUP];
+                for (Size k = 0; k < GROUP; ++k) {
+                    const Size from = group * GROUP + k;
+                    const float value = from < depth ? values[from] * inverse : 0.0f;
+                    sum += rounded[k] = static_cast<int32_t>(std::nearbyint(value));
+                }
+                for (Size k = 0; k < GROUP; k += 2)
+                    to[(group * GROUP + k) / 2 * high] =
+                        __builtin_bit_cast(Word, (rounded[k] & 0xffff) | (rounded[k + 1] << 16));
+                sums_at(tile)[group * high + i] = static_cast<float>(sum);
+            }
+        }
+    }
+};
+
+// A tile of c [R, PANEL] (+)= a [R, depth] b [depth, PANEL].
 template <class W, int R>
-void tile(Size depth, const Word* a, const char* b, const float* scales, float* c, Size stride, bool add) {
+void tile(const Rows<Operand<W>>& rows, Size number, const char* b, float* c, Size stride, bool add) {
     typedef Operand<W> E;
     Vector sums[R][2] = {};
+    const Word* a = rows.at(number);
+    if constexpr (sizeof(W) > 1) {
+        const Size count = words<E>(deep<E>(rows.depth));
 #pragma GCC unroll 4
-    for (Size k = 0; k < words<E>(depth); ++k) {
-        const W* from = reinterpret_cast<const W*>(b + k * STEP<W>);
-        const Vector left = load(from), right = load(from + WIDTH * PER_WORD<E>);
-        for (int i = 0; i < R; ++i) {
-            sums[i][0] = multiply_add<E>(sums[i][0], a[k * R + i], left);
-            sums[i][1] = multiply_add<E>(sums[i][1], a[k * R + i], right);
+        for (Size k = 0; k < count; ++k) {
+            const char* from = b + k * PANEL * sizeof(Word);
+            const Vector left = load(from), right = load(from + WIDTH * sizeof(Word));
+            for (int i = 0; i < R; ++i) {
+                sums[i][0] = multiply_add<E>(sums[i][0], a[k * R + i], left);
+                sums[i][1] = multiply_add<E>(sums[i][1], a[k * R + i], right);
+            }
         }
+    } else {
+        const float* totals = rows.sums_at(number);
+        for (Size group = 0; group < deep<E>(rows.depth) / GROUP; ++group, b += GROUP_BYTES) {
+            Bits whole[R][2] = {};
+            for (Size k = 0; k < GROUP / 2; ++k, a += R)
+                for (int i = 0; i < R; ++i)
+                    for (int j = 0; j < 2; ++j)
+                        whole[i][j] = add_pairs(whole[i][j], b + (k * PANEL + j * WIDTH) * 2, a[i]);
+            const char* behind = b + GROUP * PANEL;
+            for (int i = 0; i < R; ++i)
+                for (int j = 0; j < 2; ++j) {
+                    const Vector scale = load(behind + j * sizeof(Vector)),
+                        least = load(behind + (2 + j) * sizeof(Vector));
+                    sums[i][j] += least * totals[group * R + i];
+                    sums[i][j] += scale * __builtin_convertvector(whole[i][j], Vector);
+                }
+        }
+        for (int i = 0; i < R; ++i)
+            for (int j = 0; j < 2; ++j) sums[i][j] *= rows.scales[number * TALL + i];
     }
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < 2; ++j) {
-            Vector sum = sums[i][j];
-            if (scales) sum *= load(scales + j * WIDTH);
             Vector* to = reinterpret_cast<Vector*>(c + i * stride + j * WIDTH);
-            *to = add ? *to + sum : sum;
+            *to = add ? *to + sums[i][j] : sums[i][j];
         }
 }
 
-typedef void (*Tile)(Size, const Word*, const char*, const float*, float*, Size, bool);
+template <class W> using Tile = void (*)(const Rows<Operand<W>>&, Size, const char*, float*, Size, bool);
 template <class W, int... R>
-constexpr std::array<Tile, sizeof...(R)> tiles(std::integer_sequence<int, R...>) {
+constexpr std::array<Tile<W>, sizeof...(R)> tiles(std::integer_sequence<int, R...>) {
     return {&tile<W, R + 1>...};
 }
 
 Size panels(Size columns) { return (columns + PANEL - 1) / PANEL; }
-template <class W> Size packed_bytes(Size depth) { return words<Operand<W>>(depth) * STEP<W>; }
-
-struct Matrix {
-    const char* data;
-    const float* scales;
-    Size depth, columns;
-};
-
-// Rows of operands as products want them: tiles of TALL rows one after the other, the last one lower.
-template <class E>
-struct Rows {
-    Word* data;
-    Size rows, depth;
-    Size height(Size tile) const { return std::min<Size>(TALL, rows - tile * TALL); }
-    Word* at(Size tile) const { return data + tile * TALL * words<E>(depth); }
-    Size count() const { return (rows + TALL - 1) / TALL; }
-    void put(Size row, Size k, float value) const {
-        const Size tile = row / TALL, i = row % TALL, high = height(tile);
-        typedef E Element __attribute__((may_alias));
-        Element* to = reinterpret_cast<Element*>(at(tile) + k / PER_WORD<E> * high + i);
-        store(to[k % PER_WORD<E>], value);
-    }
-    // The odd end of the depth: zeros beside its last element.
-    void end(Size row) const {
-        if (depth % PER_WORD<E>) put(row, depth, 0.0f);
-    }
-};
 
 // c [rows, columns in whole panels] (+)= a weight'. Called by all threads.
 template <class W>
-void product(const Rows<Operand<W>>& a, const Matrix& weight, float* c, Size stride, bool add) {
+void product(const Rows<Operand<W>>& a, const void* weight, Size columns, float* c, Size stride, bool add) {
     static constexpr auto by_height = tiles<W>(std::make_integer_sequence<int, TALL>());
-    const Size bytes = packed_bytes<W>(weight.depth);
+    const Size bytes = panel_bytes<W>(a.depth);
 #pragma omp for schedule(dynamic, 1)
-    for (Size panel = 0; panel < panels(weight.columns); ++panel)
+    for (Size panel = 0; panel < panels(columns); ++panel)
         for (Size t = 0; t < a.count(); ++t)
-            by_height[a.height(t) - 1](weight.depth, a.at(t), weight.data + panel * bytes,
-                weight.scales ? weight.scales + panel * PANEL : nullptr,
+            by_height[a.height(t) - 1](a, t, static_cast<const char*>(weight) + panel * bytes,
                 c + t * TALL * stride + panel * PANEL, stride, add);
 }
 
 // RMSNorm of chosen rows of x, as operands. Called by all threads.
 template <class E>
-void norm(const float* x, Size stride, const int32_t* chosen, const float* weight, const Rows<E>& out,
+void norm(const float* x, Size stride, const int32_t* chosen, const void* weights, const Rows<E>& out,
         float eps) {
+    const float* weight = static_cast<const float*>(weights);
+    float* values = room(out.depth);
 #pragma omp for schedule(static)
     for (Size r = 0; r < out.rows; ++r) {
         const float* from = x + (chosen ? chosen[r] : r) * stride;
@@ -133,27 +197,21 @@ void norm(const float* x, Size stride, const int32_t* chosen, const float* weigh
 #pragma omp simd reduction(+ : squares)
         for (Size i = 0; i < out.depth; ++i) squares += from[i] * from[i];
         const float scale = 1.0f / std::sqrt(squares / out.depth + eps);
-        for (Size i = 0; i < out.depth; ++i) out.put(r, i, from[i] * scale * weight[i]);
-        out.end(r);
+#pragma omp simd
+        for (Size i = 0; i < out.depth; ++i) values[i] = from[i] * scale * weight[i];
+        out.put(r, values);
     }
 }
 
 template <class E>
 void swiglu(const float* both, Size stride, const Rows<E>& out) {
+    float* values = room(out.depth);
 #pragma omp for schedule(static)
     for (Size r = 0; r < out.rows; ++r) {
         const float *gate = both + r * stride, *up = gate + out.depth;
-        for (Size begin = 0; begin < out.depth; begin += 64) {
-            float values[64];
-            const Size count = std::min<Size>(64, out.depth - begin);
 #pragma omp simd
-            for (Size i = 0; i < count; ++i) {
-                const float a = gate[begin + i];
-                values[i] = a / (1.0f + exponential(-a)) * up[begin + i];
-            }
-            for (Size i = 0; i < count; ++i) out.put(r, begin + i, values[i]);
-        }
-        out.end(r);
+        for (Size i = 0; i < out.depth; ++i) values[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+        out.put(r, values);
     }
 }
 
@@ -281,12 +339,11 @@ void keep(const Shape& s, const Run* runs, const int32_t* tables, const float* c
 #pragma omp barrier
 }
 
-template <class E>
+// Attention of all queries, q in qkv, to out [rows, heads * width]. Called by all threads.
 void attend(const Shape& s, const Run* runs, const int32_t* tables, const std::vector<Task>& tasks,
-        const float* qkv, Size stride, const Store& store, const Rows<E>& out) {
+        const float* qkv, Size stride, const Store& store, float* out) {
     static constexpr auto score_by = scorers(std::make_integer_sequence<int, TALL>());
     static constexpr auto weigh_by = weighers(std::make_integer_sequence<int, TALL>());
-    static thread_local std::vector<float> kept;
     const Size group = s.heads / s.kv_heads, apart_keys = s.kv_heads * s.width * KEYS,
         apart_values = s.kv_heads * KEYS * store.wide;
     const float scale = 1.0f / std::sqrt(static_cast<float>(s.width));
@@ -297,8 +354,8 @@ void attend(const Shape& s, const Run* runs, const int32_t* tables, const std::v
         const Size high = std::min<Size>(TALL, run.rows * group - task.pair);
         const Size keys = run.position + (task.pair + high - 1) / group + 1;  // that the last row sees
         const Size blocks = (keys + KEYS - 1) / KEYS, all = blocks * KEYS, apart = all + KEYS;
-        kept.resize(std::max<Size>(kept.size(), TALL * (apart + s.width + store.wide)));
-        float *scores = kept.data(), *queries = scores + TALL * apart, *sums = queries + TALL * s.width;
+        float *scores = room(TALL * (apart + s.width + store.wide)), *queries = scores + TALL * apart,
+            *sums = queries + TALL * s.width;
         for (Size i = 0; i < high; ++i) {
             const Size pair = task.pair + i, head = task.kv_head * group + pair % group;
             const float* q = qkv + (run.first + pair / group) * stride + head * s.width;
@@ -313,17 +370,14 @@ void attend(const Shape& s, const Run* runs, const int32_t* tables, const std::v
             apart_values, store.wide, sums);
         for (Size i = 0; i < high; ++i) {
             const Size pair = task.pair + i, head = task.kv_head * group + pair % group;
-            for (Size k = 0; k < s.width; ++k)
-                out.put(run.first + pair / group, head * s.width + k, sums[i * store.wide + k]);
+            std::memcpy(out + ((run.first + pair / group) * s.heads + head) * s.width, sums + i * store.wide,
+                s.width * sizeof(float));
         }
     }
-    // Each row's end belongs to nobody above.
-#pragma omp for schedule(static)
-    for (Size r = 0; r < out.rows; ++r) out.end(r);
 }
 
-// weights: the embedding, the last norm's weight, the head and its scales; then of each layer the first
-// norm's weight, the products q k v, o, the second norm's weight, gate and up, down, each with its scales.
+// weights: the embedding, the last norm's weight, the head; then of each layer the first norm's weight, the
+// products q k v, o, the second norm's weight, gate and up, down.
 template <class W>
 void step(const Shape& s, const void* const* weights, const int64_t* tokens, const float* cosine,
         const float* sine, const Run* runs, const int32_t* tables, const int32_t* wanted, float* keys,
@@ -332,19 +386,17 @@ void step(const Shape& s, const void* const* weights, const int64_t* tokens, con
     const Size q_dim = s.heads * s.width, kv_dim = s.kv_heads * s.width, group = s.heads / s.kv_heads;
     const Size stride = panels(s.dim) * PANEL, wide = padded(s.width);
     const Size apart = PANEL * panels(std::max(q_dim + 2 * kv_dim, 2 * s.ffn));
-    const Size deepest = std::max(std::max(q_dim, s.dim), s.ffn);
+    const Size deepest = deep<E>(std::max(std::max(q_dim, s.dim), s.ffn));
     static thread_local std::vector<float> kept;
-    kept.resize(std::max<Size>(kept.size(), s.rows * (stride + apart + words<E>(deepest))));
-    float *x = kept.data(), *between = x + s.rows * stride;
-    Word* packed = between + s.rows * apart;
-    const Rows<E> narrow{packed, s.rows, s.dim}, heads{packed, s.rows, q_dim}, ffn{packed, s.rows, s.ffn},
-        last{packed, s.wanted, s.dim};
+    const Size row = stride + apart + q_dim + words<E>(deepest) + deepest / GROUP + 2;
+    kept.resize(std::max<Size>(kept.size(), s.rows * row));
+    float *x = kept.data(), *between = x + s.rows * stride, *attended = between + s.rows * apart;
+    Word* packed = attended + s.rows * q_dim;
+    float *sums = packed + s.rows * words<E>(deepest), *scales = sums + s.rows * (deepest / GROUP + 1);
+    const Rows<E> narrow{packed, sums, scales, s.rows, s.dim}, heads{packed, sums, scales, s.rows, q_dim},
+        ffn{packed, sums, scales, s.rows, s.ffn}, last{packed, sums, scales, s.wanted, s.dim};
     const Size layer_keys = s.blocks * kv_dim * KEYS, layer_values = s.blocks * s.kv_heads * KEYS * wide;
     const float* table = static_cast<const float*>(weights[0]);
-    const auto matrix = [&](Size at, Size depth, Size columns) {
-        return Matrix{static_cast<const char*>(weights[at]), static_cast<const float*>(weights[at + 1]),
-            depth, columns};
-    };
     std::vector<Task> tasks;
     for (Size run = 0; run < s.runs; ++run)
         for (Size head = 0; head < s.kv_heads; ++head)
@@ -358,48 +410,57 @@ void step(const Shape& s, const void* const* weights, const int64_t* tokens, con
             std::fill(x + r * stride + s.dim, x + (r + 1) * stride, 0.0f);
         }
         for (Size layer = 0; layer < s.layers; ++layer) {
-            const Size at = 4 + layer * 10;
+            const void* const* own = weights + 3 + layer * 6;
             const Store store{keys + layer * layer_keys, values + layer * layer_values, wide};
-            norm(x, stride, nullptr, static_cast<const float*>(weights[at]), narrow, eps);
-            product<W>(narrow, matrix(at + 1, s.dim, q_dim + 2 * kv_dim), between, apart, false);
+            norm(x, stride, nullptr, own[0], narrow, eps);
+            product<W>(narrow, own[1], q_dim + 2 * kv_dim, between, apart, false);
             keep(s, runs, tables, cosine, sine, between, apart, store);
-            attend(s, runs, tables, tasks, between, apart, store, heads);
-            product<W>(heads, matrix(at + 3, q_dim, s.dim), x, stride, true);
-            norm(x, stride, nullptr, static_cast<const float*>(weights[at + 5]), narrow, eps);
-            product<W>(narrow, matrix(at + 6, s.dim, 2 * s.ffn), between, apart, false);
+            attend(s, runs, tables, tasks, between, apart, store, attended);
+#pragma omp for schedule(static)
+            for (Size r = 0; r < s.rows; ++r) heads.put(r, attended + r * q_dim);
+            product<W>(heads, own[2], s.dim, x, stride, true);
+            norm(x, stride, nullptr, own[3], narrow, eps);
+            product<W>(narrow, own[4], 2 * s.ffn, between, apart, false);
             swiglu(between, apart, ffn);
-            product<W>(ffn, matrix(at + 8, s.ffn, s.dim), x, stride, true);
+            product<W>(ffn, own[5], s.dim, x, stride, true);
         }
-        norm(x, stride, wanted, static_cast<const float*>(weights[1]), last, eps);
-        product<W>(last, matrix(2, s.dim, s.vocab), logits, panels(s.vocab) * PANEL, false);
+        norm(x, stride, wanted, weights[1], last, eps);
+        product<W>(last, weights[2], s.vocab, logits, panels(s.vocab) * PANEL, false);
     }
 }
 
-// Pack a weight [columns, depth] into panels, zeros behind its last column.
+// Pack a group of one column: bytes, their scale and least value.
+void pack_group(const float* from, Size count, uint8_t* to, float* scale, float* least) {
+    const auto ends = std::minmax_element(from, from + count);
+    *least = *ends.first;
+    *scale = (*ends.second - *ends.first) / 255.0f;
+    for (Size k = 0; k < count; ++k)
+        to[k / 2 * PANEL * 2 + k % 2] =
+            *scale > 0.0f ? static_cast<uint8_t>(std::nearbyint((from[k] - *least) / *scale)) : 0;
+}
+
+// Pack a weight [columns, depth] into panels, zeros behind its last column and at the end of its depth.
 template <class W>
-void pack(const float* weight, Size columns, Size depth, char* out, float* scales) {
+void pack(const float* weight, Size columns, Size depth, char* out) {
     typedef Operand<W> E;
     constexpr Size pair = PER_WORD<E>;
-    const Size bytes = packed_bytes<W>(depth);
+    const Size bytes = panel_bytes<W>(depth);
 #pragma omp parallel for schedule(static)
     for (Size panel = 0; panel < panels(columns); ++panel) {
-        W* to = reinterpret_cast<W*>(out + panel * bytes);
-        for (Size j = 0; j < PANEL; ++j) {
-            const Size column = panel * PANEL + j;
-            const float* from = weight + column * depth;
-            float largest = 0.0f;
-            if (sizeof(W) == 1) {
-                for (Size k = 0; column < columns && k < depth; ++k)
-                    largest = std::max(largest, std::abs(from[k]));
-                scales[column] = largest / 127.0f;
-            }
-            for (Size k = 0; k < words<E>(depth) * pair; ++k) {
-                const float value = column < columns && k < depth ? from[k] : 0.0f;
-                W& place = to[(k / pair * PANEL + j) * pair + k % pair];
-                if constexpr (sizeof(W) == 1)
-                    place = static_cast<int8_t>(largest > 0.0f ? std::lrint(value / largest * 127.0f) : 0);
-                else
-                    store(place, value);
+        char* to = out + panel * bytes;
+        std::memset(to, 0, bytes);
+        for (Size j = 0; j < std::min<Size>(PANEL, columns - panel * PANEL); ++j) {
+            const float* from = weight + (panel * PANEL + j) * depth;
+            if constexpr (sizeof(W) == 1) {
+                for (Size k = 0; k < depth; k += GROUP) {
+                    char* group = to + k / GROUP * GROUP_BYTES;
+                    float* scale = reinterpret_cast<float*>(group + GROUP * PANEL) + j;
+                    uint8_t* place = reinterpret_cast<uint8_t*>(group) + 2 * j;
+                    pack_group(from + k, std::min(GROUP, depth - k), place, scale, scale + PANEL);
+                }
+            } else {
+                W* place = reinterpret_cast<W*>(to) + j * pair;
+                for (Size k = 0; k < depth; ++k) store(place[k / pair * PANEL * pair + k % pair], from[k]);
             }
         }
     }
@@ -412,8 +473,9 @@ extern "C" {
 Size panel_columns() { return PANEL; }
 
 #define DECODER(NAME, W) \
-    void pack_##NAME(const float* weight, Size columns, Size depth, char* out, float* scales) { \
-        pack<W>(weight, columns, depth, out, scales); \
+    Size bytes_##NAME(Size columns, Size depth) { return panels(columns) * panel_bytes<W>(depth); } \
+    void pack_##NAME(const float* weight, Size columns, Size depth, char* out) { \
+        pack<W>(weight, columns, depth, out); \
     } \
     void step_##NAME(const Size* shape, const void* const* weights, const int64_t* tokens, \
             const float* cosine, const float* sine, const int32_t* runs, const int32_t* tables, \
@@ -423,7 +485,7 @@ Size panel_columns() { return PANEL; }
     }
 DECODER(float32, float)
 DECODER(bfloat16, Bfloat16)
-DECODER(int8, int8_t)
+DECODER(int8, uint8_t)
 
 // log sum exp of each row of logits [rows, columns], float64 [rows].
 void log_sums(const float* logits, Size rows, Size stride, Size columns, double* out) {

@@ -5,7 +5,7 @@ a row's logits depend on its own sequence alone, bit by bit. `TorchDecoder`, eve
 itself with a cache; there the last bits depend on what else is in the batch.
 
 Memory: the store of keys and values, and in the compiled form a packed copy of the matrices: 4 bytes a weight
-in float32, 2 in bfloat16, 1 in int8.
+in float32, 2 in bfloat16, 1.25 in int8.
 """
 
 from pathlib import Path
@@ -26,7 +26,8 @@ MODES = ("float32", "bfloat16", "int8")
 SOURCE = Path(__file__).with_name("decoder.cpp")
 SIGNATURES = {
     "panel_columns": "->n",
-    **{f"pack_{mode}": "pnnpp" for mode in MODES},
+    **{f"bytes_{mode}": "nn->n" for mode in MODES},
+    **{f"pack_{mode}": "pnnp" for mode in MODES},
     **{f"step_{mode}": "pppppppppppf" for mode in MODES},
     "log_sums": "pnnnp",
 }
@@ -94,55 +95,50 @@ class CompiledDecoder:
         config, self.library, self.mode = model.config, library, mode
         self.panel = library.panel_columns()
         self.config, self.blocks = config, blocks
-        vector = self.panel // 2
-        wide = -(-config.head_dim // vector) * vector
-        shape = (config.n_layers, blocks, config.n_kv_heads)
-        # Memory is the system's until it is written to.
-        self.keys = torch.zeros(*shape, config.head_dim, BLOCK)
-        self.values = torch.zeros(*shape, BLOCK, wide)
+        self._empty_store()
         positions = torch.arange(config.max_seq_len)
         angles = (config.head_dim, config.rope_theta, torch.float32, config.rope_scaling)
         self.cosine, self.sine = (part[:, 0].contiguous() for part in rotary_cos_sin(positions, *angles))
         self._pack_all(model)
 
     def load(self, model: Llama) -> None:
-        self.keys.zero_()
-        self.values.zero_()
+        self._empty_store()
         self._pack_all(model)
+
+    def _empty_store(self) -> None:
+        """Keys [layers, blocks, k, e, BLOCK] and values [layers, blocks, k, BLOCK, e in whole vectors]."""
+        config, vector = self.config, self.panel // 2
+        shape = (config.n_layers, self.blocks, config.n_kv_heads)
+        wide = -(-config.head_dim // vector) * vector
+        # numpy's zeros are the system's memory until they are written to; torch writes its own at once.
+        self.keys = torch.from_numpy(np.zeros((*shape, config.head_dim, BLOCK), dtype=np.float32))
+        self.values = torch.from_numpy(np.zeros((*shape, BLOCK, wide), dtype=np.float32))
 
     @torch.no_grad()
     def _pack_all(self, model: Llama) -> None:
         weights = model.state_dict()
 
-        def matrix(*names: str) -> list[Tensor | None]:
-            return self._pack(*(weights[f"{name}.weight"] for name in names))
+        def matrix(*names: str) -> Tensor:
+            return self._pack([weights[f"{name}.weight"] for name in names])
 
-        packed = [weights["tok_embeddings.weight"], weights["norm.weight"], *matrix("output")]
+        packed = [weights["tok_embeddings.weight"], weights["norm.weight"], matrix("output")]
         for number in range(self.config.n_layers):
             layer = f"layers.{number}"
             attention, ffn = f"{layer}.attention", f"{layer}.feed_forward"
             packed += [weights[f"{layer}.attention_norm.weight"]]
-            packed += matrix(f"{attention}.wq", f"{attention}.wk", f"{attention}.wv")
-            packed += matrix(f"{attention}.wo")
-            packed += [weights[f"{layer}.ffn_norm.weight"], *matrix(f"{ffn}.w1", f"{ffn}.w3")]
-            packed += matrix(f"{ffn}.w2")
+            packed += [matrix(f"{attention}.wq", f"{attention}.wk", f"{attention}.wv")]
+            packed += [matrix(f"{attention}.wo"), weights[f"{layer}.ffn_norm.weight"]]
+            packed += [matrix(f"{ffn}.w1", f"{ffn}.w3"), matrix(f"{ffn}.w2")]
         self._kept = packed
-        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in packed]
-        self._weights = np.array(pointers, dtype=np.uint64)
+        self._weights = np.array([tensor.data_ptr() for tensor in packed], dtype=np.uint64)
 
-    def _pack(self, *weights: Tensor) -> list[Tensor | None]:
-        """Weights [columns, depth] one below the other, as panels, and the scales of int8's columns."""
+    def _pack(self, weights: list[Tensor]) -> Tensor:
+        """Weights [columns, depth] one below the other, as panels."""
         weight = torch.cat(weights) if len(weights) > 1 else weights[0].contiguous()
         columns, depth = weight.shape
-        panels = -(-columns // self.panel)
-        element = {"float32": 4, "bfloat16": 2, "int8": 1}[self.mode]
-        rows = depth + depth % 2 if self.mode == "bfloat16" else depth
-        out = torch.empty(panels * self.panel * rows * element, dtype=torch.uint8)
-        scales = torch.empty(panels * self.panel) if self.mode == "int8" else None
-        pack = getattr(self.library, f"pack_{self.mode}")
-        scales_at = scales.data_ptr() if scales is not None else None
-        pack(weight.data_ptr(), columns, depth, out.data_ptr(), scales_at)
-        return [out, scales]
+        out = torch.empty(getattr(self.library, f"bytes_{self.mode}")(columns, depth), dtype=torch.uint8)
+        getattr(self.library, f"pack_{self.mode}")(weight.data_ptr(), columns, depth, out.data_ptr())
+        return out
 
     def read(self, batch: Batch) -> Tensor:
         config = self.config

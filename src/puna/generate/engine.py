@@ -178,8 +178,7 @@ class Engine:
         if batch is None:
             return False
         with self._threads:
-            rows = self.decoder.read(batch)
-        logits = self._logits(rows)
+            logits = self._logits(self.decoder.read(batch))
         row = 0
         for one, count in chosen:
             first = max(one.wants_from, one.read)

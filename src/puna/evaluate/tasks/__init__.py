@@ -1,0 +1,1 @@
+"""Tasks, one file each: add one here, with its `TASKS`."""
