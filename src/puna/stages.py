@@ -67,7 +67,9 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Sta
             kind="tokenizer",
             version=tokens.VERSIONS["tokenizer"],
             settings=tokens.TokenizerStageSettings(split=split, tokenizer=recipe.tokenizer),
-            function=tokens.train_tokenizer,
+            function=partial(
+                tokens.train_tokenizer, check=partial(train.check_epochs, recipe.tokens, recipe.train)
+            ),
             inputs={"documents": "documents"},
         ),
         Stage(

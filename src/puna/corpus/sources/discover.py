@@ -342,14 +342,13 @@ def _absolute(paths: list[str]) -> list[str]:
     return sorted(absolute)
 
 
-def recipe(
-    name: str, paths: list[str], languages: list[str], downloads: Path, training: str = ""
-) -> tuple[str, str, list[str]]:
-    """Write a recipe that reads these paths: (its TOML, the JSON for STATE beside it, what no reader takes).
+def recipe(name: str, paths: list[str], languages: list[str], downloads: Path) -> tuple[str, list[str]]:
+    """Write a recipe that reads these paths: (its TOML, what no reader takes).
 
-    training: sections behind those of the corpus. Addresses without a digest are downloaded to find theirs,
-    and left in `downloads` for the run.
+    Addresses without a digest are downloaded to find theirs, and left in `downloads` for the run. Raises
+    UserError for a path that is not text.
     """
+    _absolute(paths)
     collected = _collect(paths)
     for uri in collected.uris.pop("code", []):
         if not REMOTE_ARCHIVE.fullmatch(uri):
@@ -364,9 +363,7 @@ def recipe(
         else:
             collected.add_archive(with_digest.partition("#")[0], with_digest, path)
     collected.check(paths)
-    absolute = _absolute(paths)
-    lines = ["# What the corpus was made from. `puna run` on this file trains a small model on it.", ""]
-    lines += [f'name = "{name}"', ""]
+    lines = ["", f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     readable = False
     for reader, uris in collected.uris.items():
@@ -376,9 +373,13 @@ def recipe(
             lines += [*_source_lines(reader, pinned), ""]
     if not readable:
         raise UserError("nothing could be fetched:\n  " + "\n  ".join(collected.unread[:5]))
-    text = "\n".join([*lines, training])
-    state = {"paths": absolute, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return text, json.dumps(state, indent=1, ensure_ascii=False) + "\n", collected.unread
+    return "\n".join([*lines, ""]), collected.unread
+
+
+def state(paths: list[str], text: str) -> str:
+    """The JSON for STATE beside a recipe with this text. Raises UserError for a path that is not text."""
+    known = {"paths": _absolute(paths), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return json.dumps(known, indent=1, ensure_ascii=False) + "\n"
 
 
 def _pinned(uris: list[str], downloads: Path, unread: list[str]) -> list[str]:
