@@ -129,7 +129,7 @@ def test_the_recipe_of_your_own(tmp_path: Path) -> None:
         for _ in range(3000)
     ]
     for number in range(10):
-        words = [chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(140)]
+        words = [chance.choice((*tiny.WHO, *tiny.DOES, *tiny.WHAT, chance.choice(names))) for _ in range(240)]
         (tmp_path / "letters" / f"{number}.txt").write_text(" ".join(words) + ".")
     written = sum(path.stat().st_size for path in (tmp_path / "letters").iterdir())
     assert 35_000 < written < 45_000  # the least that the page names

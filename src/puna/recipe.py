@@ -116,7 +116,7 @@ class Recipe(CorpusRecipe):
     def problems(self) -> list[str]:
         """What is wrong between rooms, which no room can see alone."""
         found = []
-        names = {source.name for source in self.corpus.sources}
+        names = set(self.corpus.text_sources)
         mixture = set(self.tokens.mixture)
         if mixture:
             found += [

@@ -95,6 +95,7 @@ def _corpus_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
     """What became of the raw files, by source in the recipe's order (artifacts keep theirs sorted)."""
     documents, sources = finished["documents"].metrics, finished["train"].settings["sources"]
     funnel = documents["sources"]
+    sources = [*sources, *sorted(funnel.keys() - set(sources))]  # the last: files that no reader takes
     return {
         "sources": {name: {"steps": {step: funnel[name][step] for step in FUNNEL}} for name in sources},
         **{
