@@ -101,7 +101,8 @@ def _addresses(path: Path) -> list[str]:
 class _Collector:
     """Collects the URIs of each reader, and what no reader takes.
 
-    without_reader: the URIs of local files that have no reader. visited: folders by their real paths, each of which is looked into once, whatever links lead to it.
+    without_reader: the URIs of local files that have no reader. visited: folders by their real paths, each of
+    which is looked into once, whatever links lead to it.
     """
 
     def __init__(self) -> None:
