@@ -302,6 +302,7 @@ class TestNothingIsLost:
         (raw / "binary.txt").write_bytes(bytes(range(256)) * 8)
         (raw / "paper.pdf").write_bytes(b"%PDF-1.7\n")
         (raw / "table.csv").write_text("a,b\n1,2\n")
+        (raw / ".notes").write_text("hidden")
         with gzip.open(raw / "crawl.warc.gz", "wb") as file:
             for name, kind, body in (
                 ("good", "text/html", f"<p>{good('crawled')}</p>"),
@@ -329,7 +330,13 @@ class TestNothingIsLost:
         told = (made.parent / "told").read_text()
         unread = {path.name for path in made.iterdir() if f"no reader takes {path}" in told}
         assert unread == {"paper.pdf", "table.csv"}
-        assert seen | unread == {path.name for path in made.iterdir()} and not seen & unread
+        assert seen == {path.name for path in made.iterdir()}
+        reasons = {Path(row["file"]).name: row["reason"] for row in dropped if row["source"] == "unread"}
+        assert reasons == {
+            "paper.pdf": "no reader for .pdf",
+            "table.csv": "no reader for .csv",
+            ".notes": "hidden file",
+        }
         assert all(row["reason"] for row in dropped)
 
     def test_every_record_is_a_document_or_a_row_with_a_reason(self, made: Path) -> None:

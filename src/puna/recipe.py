@@ -14,6 +14,7 @@ from puna.corpus.settings import CorpusSettings
 from puna.errors import UserError
 from puna.evaluate.settings import EvaluateSettings
 from puna.model.config import LlamaConfig, config
+from puna.plan import small
 from puna.run.settings import ClusterSettings, EnergySettings, ExecutionSettings
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 from puna.train.settings import TrainSettings
@@ -48,18 +49,6 @@ RENAMED = {  # keys of earlier versions, and what they are called now
     "train.device": "execution.device",
     "train.compile": "execution.compile",
     "train.checkpoint_steps": "execution.checkpoint_steps",
-}
-SMALL_MODEL = {  # the sections that train a small model on a corpus, whatever it holds, and their keys
-    "tokenizer": ["vocab_size = 4096"],
-    "tokens": ['small_sources = "leave out"', "maximum_epochs = 100"],
-    "model": ['size = "2m"'],
-    "train": [
-        "steps = 600",
-        "batch_sequences = 16",
-        "sequence_length = 256",
-        "learning_rate = 3e-3",
-        "warmup_steps = 20",
-    ],
 }
 TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
@@ -128,7 +117,7 @@ class Recipe(CorpusRecipe):
     def problems(self) -> list[str]:
         """What is wrong between rooms, which no room can see alone."""
         found = []
-        names = {source.name for source in self.corpus.sources}
+        names = set(self.corpus.text_sources)
         mixture = set(self.tokens.mixture)
         if mixture:
             found += [
@@ -187,9 +176,14 @@ def is_shipped(name: str) -> bool:
     )
 
 
-def small_model() -> str:
-    """Return the TOML of the sections that train a small model on any corpus."""
-    return "\n".join(line for name, keys in SMALL_MODEL.items() for line in (f"[{name}]", *keys, ""))
+def as_toml(sections: dict[str, dict[str, Any]]) -> str:
+    """Sections of plain keys as TOML."""
+    written = [[f"[{name}]", *map(_assignment, keys.items())] for name, keys in sections.items()]
+    return "\n".join(line for lines in written for line in (*lines, ""))
+
+
+def _assignment(key: tuple[str, Any]) -> str:
+    return f"{key[0]} = {json.dumps(key[1])}"
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -204,11 +198,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
             f"{', '.join(missing)}: missing, which training needs (puna corpus {path} does without); "
             "for a small model, write"
         )
-        problems.append(
-            "\n    ".join(
-                [told, *(line for section in missing for line in (f"[{section}]", *SMALL_MODEL[section]))]
-            )
-        )
+        lacking = as_toml({section: small.DEFAULT[section] for section in missing}).splitlines()
+        problems.append("\n    ".join([told, *filter(None, lacking)]))
     if problems or not isinstance(recipe, Recipe):
         raise _refused(path, problems)
     return recipe

@@ -56,7 +56,7 @@ def corpus_stages(recipe: CorpusRecipe, root: Path) -> list[Stage[Any]]:
 
 
 def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Stage[Any]]:
-    sources = tuple(source.name for source in recipe.corpus.sources)
+    sources = recipe.corpus.text_sources
     split = tokens.split_settings(sources, recipe.tokens)
     sampler = while_trained(
         recipe.evaluate, steps=recipe.train.steps, length=recipe.train.sequence_length, seed=recipe.seed
@@ -67,7 +67,9 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Sta
             kind="tokenizer",
             version=tokens.VERSIONS["tokenizer"],
             settings=tokens.TokenizerStageSettings(split=split, tokenizer=recipe.tokenizer),
-            function=tokens.train_tokenizer,
+            function=partial(
+                tokens.train_tokenizer, check=partial(train.check_epochs, recipe.tokens, recipe.train)
+            ),
             inputs={"documents": "documents"},
         ),
         Stage(

@@ -285,7 +285,7 @@ def test_dumps_in_one_archive_are_one_reading(tmp_path: Path, monkeypatch: pytes
     names = [f"p{number}/dump{number}.xml" for number in range(40)]
     path = packed(tmp_path / "dumps.tar.gz", [(name, b"<mediawiki>" + name.encode()) for name in names])
     monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)  # the file has just changed
-    text, _, _ = discover.recipe("dumps", [str(path)], [], tmp_path / "downloads")
+    text, _ = discover.recipe("dumps", [str(path)], [], tmp_path / "downloads")
     (tmp_path / "dumps.toml").write_text(text)
     read: list[str] = []
     reading, digest = fetch.archives.members, digests.file_digest

@@ -1,5 +1,6 @@
 """Which batches a training takes from its settings."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from puna.tokens import shards
 from puna.tokens.batches import Batches, Phases
 from puna.tokens.settings import TokensSettings
 from puna.train.settings import TrainSettings
-from puna.train.stage import TrainStageSettings, batches_of
+from puna.train.stage import TrainStageSettings, batches_of, check_epochs
 
 from .small import shard
 
@@ -55,6 +56,22 @@ def test_epochs_of_both_lengths_count_together(monkeypatch: pytest.MonkeyPatch) 
     taken(monkeypatch, most, short_length=8, short_steps=6)
     with pytest.raises(UserError, match=r"more than tokens\.maximum_epochs"):
         taken(monkeypatch, most * 0.999, short_length=8, short_steps=6)
+
+
+def test_the_steps_that_the_message_names_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"or less, give") as refused:
+        taken(monkeypatch, 2, steps=400)
+    named = re.search(r"train\.steps=(\d+)", str(refused.value))
+    assert named and taken(monkeypatch, 2, steps=int(named[1])).mixture[0].epochs > 1.8
+
+
+def test_too_many_epochs_are_told_before_there_are_tokens() -> None:
+    train = TrainSettings(steps=100, warmup_steps=0, batch_sequences=4, sequence_length=16)
+    check_epochs(TokensSettings(maximum_epochs=4), train, 1600)
+    with pytest.raises(
+        UserError, match=r"at least 4\.1 times \(6,400 tokens from 1,550 bytes\).*=23 or less"
+    ):
+        check_epochs(TokensSettings(maximum_epochs=4), train, 1550)
 
 
 def test_the_length_of_each_step() -> None:

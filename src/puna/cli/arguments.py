@@ -26,7 +26,7 @@ def _shipped_recipes() -> list[str]:
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="a shipped recipe's name (laptop, seven-sources), or a .toml file",
+        help="a shipped recipe's name (laptop, laptop-paper, seven-sources), or a .toml file",
         autocompletion=_shipped_recipes,
     ),
 ]

@@ -1,12 +1,10 @@
 """puna corpus: raw files to clean documents, and questions to a finished corpus."""
 
-import contextlib
 import json
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from puna.cli.view import ConsoleView
     from puna.run.artifact import Artifact
 
+HEAD = "# What the corpus was made from."
 LISTED_UNREAD = 20  # files that no reader takes, named one by one
 
 
@@ -65,8 +64,7 @@ def clean(
         documents, page = _build(paths[0], changes, out, view)
     else:
         folder = out / _output_name(name, paths)
-        with _written_recipe(folder, paths, codes, view) as path:
-            documents, page = _build(str(path), changes, out, view)
+        documents, page = _clean(folder, paths, codes, changes, view)
     if as_json:
         output.print_json({**documents.metrics, "documents": str(documents.folder), "page": str(page)})
     else:
@@ -111,39 +109,56 @@ def _folder_name(path: str) -> str:
     return "".join(letters).strip("-") or "corpus"
 
 
-@contextlib.contextmanager
-def _written_recipe(folder: Path, paths: list[str], codes: list[str], view: "ConsoleView") -> Iterator[Path]:
-    """Write a recipe that reads these paths, and its state beside it.
+def _clean(
+    folder: Path, paths: list[str], codes: list[str], changes: list[str], view: "ConsoleView"
+) -> "tuple[Artifact, Path]":
+    """Write a recipe that reads these paths, make its documents, and add the sections that train a small
+    model on them: (documents, the page).
 
-    Where the folder has a recipe, that stays until the run of the new one, in the block, has ended well.
+    Where the folder has a recipe, that stays until the run of the new one has ended well.
     """
-    from puna import recipe as recipes
     from puna.corpus.sources import discover, fetch
     from puna.run.artifact import write_atomically
 
     discover.check(folder, paths)
     view.begin(paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", folder)
-    downloads, training = folder / ".scratch" / fetch.DOWNLOADS, recipes.small_model()
-    text, state, unread = discover.recipe(folder.name, paths, codes, downloads, training)
+    text, unread = discover.recipe(folder.name, paths, codes, folder / ".scratch" / fetch.DOWNLOADS)
+    begun = f"{HEAD}\n{text}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in unread[:LISTED_UNREAD]:
         view.note(f"no reader takes {name}")
     if len(unread) > LISTED_UNREAD:
         view.note(f"and {len(unread) - LISTED_UNREAD} others")
     # A temporary recipe lies beside the other, since paths start from a recipe's folder.
-    temporary = "." if (folder / discover.RECIPE).exists() else ""
-    written = [folder / f"{temporary}{name}" for name in (discover.RECIPE, discover.STATE)]
-    recipe_path, state_path = written
+    recipe, state = folder / discover.RECIPE, folder / discover.STATE
+    next_recipe, next_state = (path.with_name(f".{path.name}") for path in (recipe, state))
+    first = recipe if not recipe.exists() else next_recipe
     try:
-        write_atomically(state_path, state)
-        write_atomically(recipe_path, text)
-        yield recipe_path
-        for path in written:
-            os.replace(path, folder / path.name.removeprefix(temporary))
+        write_atomically(state if first is recipe else next_state, discover.state(paths, begun))
+        write_atomically(first, begun)
+        documents, page = _build(str(first), changes, folder.parent, view)
+        whole = _with_training(text, documents, view)
+        write_atomically(next_state, discover.state(paths, whole))
+        write_atomically(recipe, whole)
+        os.replace(next_state, state)
     finally:
-        if temporary:
-            for path in written:
-                path.unlink(missing_ok=True)
+        for path in (next_recipe, next_state):
+            path.unlink(missing_ok=True)
+    return documents, page
+
+
+def _with_training(text: str, documents: "Artifact", view: "ConsoleView") -> str:
+    """A recipe of a corpus with its head and what trains a small model on these documents, if one can be."""
+    from puna import recipe as recipes
+    from puna.plan import small
+
+    try:
+        training = recipes.as_toml(small.sections(documents))
+    except UserError as error:
+        why = f"too little text to train a model on: {error}; give more documents"
+        view.note(why)
+        return f"{HEAD} It is {why}.\n{text}"
+    return f"{HEAD} `puna run` on this file trains a small model on it.\n{text}{training}"
 
 
 def _build(recipe: str, changes: list[str], out: Path, view: "ConsoleView") -> "tuple[Artifact, Path]":

@@ -1,5 +1,6 @@
 """puna generate, import, export and trace: a run's model, and where its training batches come from."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,6 +57,11 @@ def generate(
         output.print_line({**result, "seed": seed, "temperature": temperature})
     else:
         print()
+        if room < tokens and len(writing.new_tokens) == room:
+            told = (
+                f"puna: stopped after {room:,} of {tokens:,} tokens: with the prompt they fill the model's "
+            )
+            print(f"{told}context of {context:,}", file=sys.stderr)
 
 
 def import_model(
@@ -109,6 +115,7 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
     if as_json:
         output.print_json(told)
         return
+    told["written to"] = str(out.resolve())
     for key, value in told.items():
         print(f"{key:<22} {value:,}" if type(value) is int and value > 9999 else f"{key:<22} {value}")
 

@@ -74,7 +74,7 @@ def run(
         figures = summary.read(build.folder)
         view.console.print("nothing to do: every stage exists")
     else:
-        figures = summary.write(build, finished, text, loaded.energy, recipe)
+        figures = summary.write(build, finished, text, loaded.energy, recipe, _program(), changes)
     _print_figures(build.folder, figures, as_json)
     if not as_json:
         print(f'next: {_program()} generate {shlex.quote(str(build.folder))} "{_prompt(figures)}"')

@@ -81,7 +81,8 @@ def _name_of(parameter: Any) -> str:
 
 
 def _bad_value(error: Any) -> str:
-    message = error.message.rstrip(".").removeprefix("Input ").partition(", unable")[0]
+    message = error.message.rstrip(".").removeprefix("Input ").removeprefix("Value error, ")
+    message = message.partition(", unable")[0]
     if hasattr(error.__cause__, "errors"):
         message += f" (it is {error.__cause__.errors()[0]['input']})"
     return message

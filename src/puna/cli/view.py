@@ -88,6 +88,7 @@ class ConsoleView:
         self._smooth: float | None = None
         self._held_out: float | None = None
         self._writes = ""
+        self._first_step = 0  # after 1: a stopped training goes on
 
     def begin(self, source: str | Path, folder: Path) -> None:
         """Say at once what is read and where results go: libraries and digests may take seconds."""
@@ -104,7 +105,9 @@ class ConsoleView:
             self._line(f"[cyan]▸[/] {label} [dim]{described} ...[/]")
             self._bar("getting ready", 0, self.total_steps if name == "train" else None)
         else:
-            self._line(f"[green]✓[/] {label} [dim]{described}, {time.monotonic() - self._started:.1f} s[/]")
+            since = f" since step {self._first_step}" if name == "train" and self._first_step > 1 else ""
+            spent = f"{time.monotonic() - self._started:.1f} s{since}"
+            self._line(f"[green]✓[/] {label} [dim]{described}, {spent}[/]")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """See run.stage.Reporter."""
@@ -137,6 +140,7 @@ class ConsoleView:
             self._step(event)
 
     def _step(self, event: Any) -> None:
+        self._first_step = self._first_step or event.step
         self._smooth = event.loss if self._smooth is None else 0.9 * self._smooth + 0.1 * event.loss
         self._pace.add(event.step, event.tokens, event.seconds)
         end = self._pace.end()

@@ -108,13 +108,13 @@ def _explain_empty(settings: CorpusSettings, counts: dict[str, Any]) -> dict[str
     if settings.deduplicate_against:
         filters.append(f"corpus.deduplicate_against={settings.deduplicate_against}")
     empty = {}
-    for name, documents_after in counts["sources"].items():
-        if not documents_after["kept"]["documents"]:
+    for name in settings.text_sources:
+        if not counts["sources"][name]["kept"]["documents"]:
             empty[name] = (
                 f"no document is left of source {name} ({_list_reasons(counts['dropped'][name])}); give "
                 f"other files, another reader for them, or loosen the filters ({', '.join(filters)})"
             )
-    if len(empty) == len(settings.sources):
+    if len(empty) == len(settings.text_sources):
         raise UserError("\n".join(empty.values()))
     return empty
 

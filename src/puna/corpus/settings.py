@@ -8,7 +8,18 @@ from puna.run.settings import not_hashed
 
 BYTES_PER_LINE = 16  # of memory, for a remembered line
 Reader = Literal[
-    "warc", "html", "wikipedia", "stackexchange", "arxiv", "book", "text", "code", "github", "lines", "jsonl"
+    "warc",
+    "html",
+    "wikipedia",
+    "stackexchange",
+    "arxiv",
+    "book",
+    "text",
+    "code",
+    "github",
+    "lines",
+    "jsonl",
+    "none",
 ]
 
 
@@ -180,6 +191,11 @@ class CorpusSettings(BaseModel):
     def uses_minhash(self) -> bool:
         """Whether near-duplicates are looked for."""
         return self.near_duplicate_threshold < 1
+
+    @property
+    def text_sources(self) -> tuple[str, ...]:
+        """Names of the sources that may give documents."""
+        return tuple(source.name for source in self.sources if source.reader != "none")
 
     @property
     def remembered_bytes(self) -> int:

@@ -24,7 +24,7 @@ from puna.run.settings import ExecutionSettings, not_hashed
 from puna.run.stage import Context, Metrics
 
 VERSIONS = {"fetch": 7, "documents": 16}
-FOLDER_READERS = ("arxiv", "code")  # for them a folder is one paper, one package
+FOLDER_READERS = ("arxiv", "code", "none")  # for them a folder is one paper, one package, one row
 MERGE_BYTES, WORKER_BYTES = 300_000_000, 250_000_000  # of memory: the process that merges, and each worker
 
 

@@ -143,8 +143,8 @@ def _lead(folder: Path, funnel: Mapping[str, Any], report: str, tokens: Mapping[
     )
     return Html(
         f'<p class="lead">{", ".join(sizes)}. People judge filters by looking at what they keep and what '
-        'they drop. Which filters these were says the <a href="#data_card">data card</a>; what the law asks '
-        'for, the <a href="#public_summary">public summary</a>.</p>'
+        'they drop. The <a href="#data_card">data card</a> says which filters these were; the '
+        '<a href="#public_summary">public summary</a> gives what the law asks for.</p>'
         f'<p class="soft">The files: <code>{escape(folder.name)}</code></p>{back}'
     )
 

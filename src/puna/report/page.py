@@ -8,6 +8,7 @@ type Html already is left as it is.
 
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from puna.report import chart
@@ -29,7 +30,7 @@ from puna.report.markup import (
     table,
     total,
 )
-from puna.report.results import samples, scores, verdict
+from puna.report.results import by_heart, samples, scores, verdict
 
 
 def _kept(data: Mapping[str, Any]) -> float | None:
@@ -58,18 +59,23 @@ def headline(data: Mapping[str, Any]) -> Html:
 
 
 def next_steps(data: Mapping[str, Any]) -> Html:
-    """What to type now. data: `folder`, where the run lies; `source`, the recipe as it was named."""
-    folder, source = data.get("folder"), data.get("source")
+    """What to type now. data: `folder`, where the run lies; `source`, the recipe as it was named;
+    `program`, as it was called; `changes`, set on the command line."""
+    folder, source, program = data.get("folder"), data.get("source"), data.get("program") or "puna"
     if not folder or not source:
         return Html("")
-    run, recipe = shlex.quote(str(folder)), shlex.quote(str(source))
+    run, words = shlex.quote(str(folder)), [str(source)]
+    words += [word for change in data.get("changes") or () for word in ("-s", str(change))]
+    if (out := Path(str(folder)).parent) != Path("out"):
+        words += ["--out", str(out)]
+    again = shlex.join([*words, "-s", "train.learning_rate=2e-3"])
     prompts = [sample.get("prompt") for sample in data.get("samples") or []]
     prompt = shlex.quote(" ".join(str(prompts[0] if prompts else "The ").split()) + " ")
     commands = {
-        f"puna generate {run} {prompt}": "let the model go on from a text",
-        f"puna run {recipe} -s train.learning_rate=2e-3": "change a key: what depends on it is made anew",
-        "puna corpus FOLDER": "clean raw files of your own, and see what was kept and dropped",
-        f"puna trace {run} 1 0 0": "the document behind a token of a training batch",
+        f"{program} generate {run} {prompt}": "let the model go on from a text",
+        f"{program} run {again}": "change a key: what depends on it is made anew",
+        f"{program} corpus FOLDER": "clean raw files of your own, and see what was kept and dropped",
+        f"{program} trace {run} 1 0 0": "the document behind a token of a training batch",
     }
     told = (f"<dt><code>{escape(line)}</code></dt><dd>{why}</dd>" for line, why in commands.items())
     return Html(f'<dl class="steps">{"".join(told)}</dl>')
@@ -147,7 +153,10 @@ def training(data: Mapping[str, Any]) -> Html:
         "gave to the token that came. Scores are in bits per byte, which can be compared between tokenizers: "
         "nats per token / ln 2 / bytes per token (see the table of tokens), over whole documents."
     )
-    return join(f'<p class="soft">{note}</p>' if drawings else "", drawings)
+    heart = by_heart(losses, validation)
+    return join(
+        f"<p>{heart}</p>" if heart else "", f'<p class="soft">{note}</p>' if drawings else "", drawings
+    )
 
 
 def costs(data: Mapping[str, Any]) -> Html:
@@ -265,7 +274,9 @@ def render(data: dict[str, Any]) -> str:
         f"torch {versions['torch']}" if versions.get("torch") else None,
     ]
     told = verdict(data.get("bits_per_byte") or {})
+    changes = ", ".join(str(change) for change in data.get("changes") or ())
     head = join(
+        f"<p>{escape(data.get('recipe') or 'the recipe')}, with {escape(changes)}</p>\n" if changes else "",
         f'<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>\n',
         headline(data),
         f'<p class="lead">{escape(told)}</p>' if told else "",

@@ -1,6 +1,6 @@
 """Sections of how good the model is: verdict, scores beside the baselines, samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from puna.report import chart
@@ -16,6 +16,7 @@ METHODS = {
 
 
 ENOUGH_DOCUMENTS, ENOUGH_TOKENS = 8, 20_000  # held out of a source; a score over less is told to be unsure
+BY_HEART = 0.6  # of the held-out loss, mean of sources: a training loss below that is told
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -27,7 +28,7 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
     method that no source has was not asked for.
     """
     present = {method for methods in scores.values() for method in methods}
-    lost: list[str] = []
+    lost: dict[str, list[str]] = {}
     missing = compared = 0
     gaps: dict[str, float] = {}
     for source, methods in scores.items():
@@ -40,10 +41,12 @@ def verdict(scores: Mapping[str, Mapping[str, Any]]) -> str:
                 gaps[source] = model / other - 1 if other else 0.0
             else:
                 compared += 1
-                lost += [f"{METHODS[method]} on {source}"] if model >= other else []
+                if model >= other:
+                    lost.setdefault(method, []).append(source)
     sentences = []
     if compared and lost:
-        sentences.append(f"the model does not beat xz and unigram on every source (not {', '.join(lost)})")
+        named = "; ".join(f"not {METHODS[method]} on {_listed(own)}" for method, own in lost.items())
+        sentences.append(f"the model does not beat xz and unigram on every source ({named})")
     elif compared:
         everywhere = "wherever both are known" if missing else "on every source"
         sentences.append(f"the model beats xz and unigram {everywhere}")
@@ -73,6 +76,11 @@ def _span(shares: Mapping[str, float]) -> str:
     """ "3 to 5%"."""
     low, high = (figures(100 * share, 2) for share in (min(shares.values()), max(shares.values())))
     return f"{low}%" if low == high else f"{low} to {high}%"
+
+
+def _listed(names: list[str]) -> str:
+    """ "pages, news and code"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _all(sources: list[str]) -> str:
@@ -141,6 +149,22 @@ def five_gram_note(data: Mapping[str, Any]) -> str:
     return f"The 5-gram learned from {learned:,.0f} of {everything:,.0f} training tokens."
 
 
+def by_heart(losses: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> str:
+    """Say that the loss on training batches ended far below that on held-out documents; empty where not."""
+    last = [number(entry.get("loss")) for entry in losses[-max(1, len(losses) // 20) :]]
+    held_out = [number(loss) for loss in ((validation or [{}])[-1].get("losses") or {}).values()]
+    seen, unseen = ([value for value in found if value is not None] for found in (last, held_out))
+    if not seen or not unseen:
+        return ""
+    mean, other = sum(seen) / len(seen), sum(unseen) / len(unseen)
+    if mean > BY_HEART * other:
+        return ""
+    return (
+        f"The loss on training batches ended at {mean:.2f}, far below {other:.2f} on held-out documents: the "
+        "model has learnt much of its text by heart; more documents or fewer steps would help."
+    )
+
+
 def scores(data: Mapping[str, Any]) -> Html:
     """Bits per byte beside the baselines."""
     found, sizes = data.get("bits_per_byte") or {}, data.get("held_out_bytes") or {}
@@ -176,6 +200,8 @@ def scores(data: Mapping[str, Any]) -> Html:
     if "five_gram" in present:
         bounds = "The comparison with the 5-gram lies between the bounds with 95%, by drawing the held-out "
         bounds += "documents again. "
+        if any(row[-1] == NONE for row in rows):
+            bounds += f"{NONE} stands where a single document is held out, or bounds were not taken. "
     return join(
         '<p class="soft">What each method needs to send the held-out documents and where each ends, over '
         "their size; lower is better, the best of a row is bold. All but xz learned from the training "

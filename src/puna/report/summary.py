@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
 
 
 def write(
-    build: Build, finished: dict[str, Artifact], recipe_text: str, energy: EnergySettings, source: str = ""
+    build: Build,
+    finished: dict[str, Artifact],
+    recipe_text: str,
+    energy: EnergySettings,
+    source: str = "",
+    program: str = "puna",
+    changes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Gather the figures of all stages and write summary.json and the pages; the figures.
 
-    source: the recipe as it was named, for the commands that the report proposes.
+    source: the recipe as it was named, program: as it was called, changes: as they were set on the command
+    line, for the head of the report and the commands that it proposes.
     """
     from puna.report import page
     from puna.train import metrics
@@ -62,21 +70,25 @@ def write(
         "earlier_samples": metrics.samples(log),
     }
     places = {"folder": folder, "source": source, "corpus_page": CORPUS, "recipe_toml": recipe_text}
-    write_atomically(folder / REPORT, page.render({**figures, **curves, **places}))
+    called = {"program": program, "changes": tuple(changes)}
+    write_atomically(folder / REPORT, page.render({**figures, **curves, **places, **called}))
     write_corpus_page(folder, finished["documents"])
     return figures
 
 
 def write_corpus_page(folder: Path, documents: Artifact) -> Path:
     """Write the page of a corpus; its path. Where the folder's last run learned from these documents, the
-    page tells their tokens and leads to its report."""
+    page tells their tokens and leads to its report; where it learned from others, their page stays, and this
+    one has a name of its own."""
     from puna.report import documents as documents_page
 
     counted: dict[str, int] = {}
-    report = ""
+    report, name = "", CORPUS
     try:
         known = read(folder)
-        if stage_folder(folder, "documents") == documents.folder and (folder / REPORT).is_file():
+        if stage_folder(folder, "documents") != documents.folder:
+            name = f"corpus-{documents.fingerprint}.html"
+        elif (folder / REPORT).is_file():
             report = REPORT
             counted = {
                 source: part["train_tokens"] + part["held_out_tokens"]
@@ -87,14 +99,15 @@ def write_corpus_page(folder: Path, documents: Artifact) -> Path:
     rendered = documents_page.render(
         documents.folder, documents.metrics, folder.name, report=report, tokens=counted
     )
-    write_atomically(folder / CORPUS, rendered)
-    return folder / CORPUS
+    write_atomically(folder / name, rendered)
+    return folder / name
 
 
 def _corpus_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
     """What became of the raw files, by source in the recipe's order (artifacts keep theirs sorted)."""
     documents, sources = finished["documents"].metrics, finished["train"].settings["sources"]
     funnel = documents["sources"]
+    sources = [*sources, *sorted(funnel.keys() - set(sources))]  # the last: files that no reader takes
     return {
         "sources": {name: {"steps": {step: funnel[name][step] for step in FUNNEL}} for name in sources},
         **{

@@ -17,6 +17,7 @@ from puna.tokens.settings import TokensSettings
 
 BLOCK_SEQUENCES = 1024  # of a block at least
 MOST_BLOCK_SEQUENCES = 1 << 16  # but with more sources than that
+BYTES_PER_TOKEN = 4  # about, and rather more than most tokenizers of small vocabularies
 FINE_SLOTS = 8  # a block grows until its smallest source has as many
 Array = np.ndarray[Any, Any]
 
@@ -104,15 +105,39 @@ def plan(
     ]
 
 
-def check(shares: list[SourceShare], maximum_epochs: float) -> None:
-    """Raises UserError when a source would be seen more than `maximum_epochs` times."""
+def check(shares: list[SourceShare], maximum_epochs: float, steps: int) -> None:
+    """Raises UserError when a source would be seen more than `maximum_epochs` times in so many steps."""
     over = [item for item in shares if item.epochs > maximum_epochs]
     if over:
         listed = ", ".join(f"{item.source} {item.epochs:.1f} times ({item.tokens:,} tokens)" for item in over)
         raise UserError(
-            f"training would see {listed}, more than tokens.maximum_epochs={maximum_epochs:g}; "
-            "lower train.steps, give the source less in tokens.mixture, add documents, or raise the limit"
+            f"training would see {listed}, "
+            + _advice(maximum_epochs, steps, max(item.epochs for item in over))
         )
+
+
+def check_bytes(size: int, trained: int, maximum_epochs: float, steps: int) -> None:
+    """`check` before there are tokens: raises UserError where even a token a byte would be too few.
+
+    size: bytes of all texts together, those that end a text included. trained: tokens of the training.
+    """
+    if (epochs := trained / size) > maximum_epochs:
+        raise UserError(
+            f"training would see the text at least {epochs:.1f} times ({trained:,} tokens from {size:,} "
+            "bytes), " + _advice(maximum_epochs, steps, BYTES_PER_TOKEN * epochs)
+        )
+
+
+def _advice(maximum_epochs: float, steps: int, epochs: float) -> str:
+    # Some hundredths fewer: sources come in turns that are not quite even.
+    most = int(0.98 * steps * maximum_epochs / epochs)
+    fewer = (
+        f"set train.steps={most} or less" if most else "no train.steps is small enough: make steps smaller"
+    )
+    return (
+        f"more than tokens.maximum_epochs={maximum_epochs:g}; {fewer}, give the source less in "
+        "tokens.mixture, add documents, or raise the limit"
+    )
 
 
 def block_sequences(weights: dict[str, float]) -> int:

@@ -1,6 +1,7 @@
 """Clean documents -> tokenizer; documents and tokenizer -> token shards: two stages of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,7 @@ from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 
+DOCUMENT_TOKENS = 3  # beside those of its bytes: begin, end, SentencePiece's space before a text
 VERSIONS = {"tokenizer": 5, "tokens": 3}
 
 
@@ -77,42 +79,69 @@ def _trained_on(split: SplitSettings, documents: Artifact) -> list[str]:
 
 
 def train_tokenizer(
-    settings: TokenizerStageSettings, inputs: Mapping[str, Artifact], context: Context
+    settings: TokenizerStageSettings,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    check: Callable[[int], None] = lambda size: None,
 ) -> Metrics:
-    """Train the tokenizer on training documents of every source, drawn from all over it."""
-    import numpy as np
+    """Train the tokenizer on training documents of every source, drawn from all over it.
 
-    from puna.tokens import shards, tokenizer
+    check: of the bytes of all texts, which are as many tokens at most; raises where these are too few.
+    """
+    from puna.tokens import tokenizer
 
     documents, split = inputs["documents"], settings.split
     sources = sorted(_trained_on(split, documents))
     if left := sorted(set(split.sources) - set(sources)):
         context.reporter.note(f"left out, with fewer than two documents: {', '.join(left)}")
     sizes = {name: documents.metrics["sources"][name]["kept"]["bytes"] for name in sources}
-    shares = _fair_shares(sizes, settings.tokenizer.training_bytes)
+    documents_in_all = sum(documents.metrics["sources"][name]["kept"]["documents"] for name in sources)
+    check(sum(sizes.values()) + DOCUMENT_TOKENS * documents_in_all)
+    shares = fair_shares(sizes, settings.tokenizer.training_bytes)
     used = {}
 
-    def training_texts() -> Iterator[str]:
+    def all_texts() -> Iterator[str]:
         for number, name in enumerate(sizes):
             context.reporter.progress(name, number, len(sizes))
-            hashes, lengths = _hashes_and_bytes(documents, name)
-            held_out = shards.choose_held_out(hashes, lengths, split.held_out_fraction, split.held_out_bytes)
-            training = np.flatnonzero(~held_out)
-            drawn = training[shards.choose_sample(hashes[training], lengths[training], shares[name])]
-            used[name] = int(lengths[drawn].sum())
-            chosen = np.zeros(len(hashes), bool)
-            chosen[drawn] = True
-            for row, (_, text) in enumerate(documents_of(documents, name)):
-                if chosen[row]:
-                    yield text
+            drawn = training_texts(documents, split, name, shares[name])
+            used[name] = drawn.bytes
+            yield from drawn.texts
         context.reporter.progress("merging", len(sizes), len(sizes))
 
-    model = tokenizer.train(training_texts(), settings.tokenizer)
+    model = tokenizer.train(all_texts(), settings.tokenizer)
     (context.work / "tokenizer.model").write_bytes(model)
     trained = tokenizer.Tokenizer(model)
     pieces = [trained.piece(token) for token in range(trained.vocab_size)]
     longest = sorted(pieces, key=lambda piece: (-len(piece), piece))
     return {"vocab_size": trained.vocab_size, "training_bytes": used, "longest_pieces": longest[:24]}
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """Training documents of a source, drawn from all over it.
+
+    texts: theirs, read as they are taken; bytes: of these; all_bytes: of all its training documents.
+    """
+
+    texts: Iterator[str]
+    bytes: int
+    all_bytes: int
+
+
+def training_texts(documents: Artifact, split: SplitSettings, source: str, budget: int) -> TrainingTexts:
+    """Draw training documents of a source. budget: bytes of text, at most."""
+    import numpy as np
+
+    from puna.tokens import shards
+
+    hashes, lengths = _hashes_and_bytes(documents, source)
+    held_out = shards.choose_held_out(hashes, lengths, split.held_out_fraction, split.held_out_bytes)
+    training = np.flatnonzero(~held_out)
+    drawn = training[shards.choose_sample(hashes[training], lengths[training], budget)]
+    chosen = np.zeros(len(hashes), bool)
+    chosen[drawn] = True
+    texts = (text for row, (_, text) in enumerate(documents_of(documents, source)) if chosen[row])
+    return TrainingTexts(texts, int(lengths[drawn].sum()), int(lengths[training].sum()))
 
 
 def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
@@ -129,7 +158,7 @@ def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
     return np.concatenate(hashes), np.concatenate(lengths)
 
 
-def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
+def fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
     """The same budget for every source; what small sources leave is shared among the rest."""
     shares: dict[str, int] = {}
     for number, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: (item[1], item[0]))):

@@ -26,6 +26,9 @@ SPACE = "\u2581"
 LINE_CHARACTERS = 4_000  # SentencePiece leaves out training lines over 4,192 bytes; cut longer ones instead
 OTHER_DIGITS = re.compile(r"[^\D0-9\uff10-\uff19]")  # those that SentencePiece does not split
 BOUNDARY = "\uffff"  # in training text: no piece crosses it. Unicode has no such character, and it gets none
+# What SentencePiece says of a vocabulary that does not suit a text, with the bound.
+TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+TOO_LARGE = re.compile(r"value <= (\d+)")
 THREADS = 4  # a constant, since SentencePiece writes it into the model
 Array = np.ndarray[Any, Any]
 
@@ -211,11 +214,32 @@ def train(texts: Iterable[str], settings: TokenizerSettings) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        text = str(error)
-        if "Vocabulary size" in text or "vocab_size" in text:
-            hint = text[text.find("Vocabulary size") :].split("\n")[0]
+        if not (bound := TOO_SMALL.search(str(error)) or TOO_LARGE.search(str(error))):
             raise UserError(
-                f"tokenizer.vocab_size={settings.vocab_size} does not suit this text: {hint}"
+                "the tokenizer could not be trained: the corpus holds no text to train on"
             ) from error
-        raise UserError("the tokenizer could not be trained: the corpus holds no text to train on") from error
+        fits = "more than the text's characters and bytes, so" if bound.re is TOO_SMALL else "this text fills"
+        side = "least" if bound.re is TOO_SMALL else "most"
+        raise UserError(
+            f"tokenizer.vocab_size={settings.vocab_size} does not suit this text: {fits} {int(bound[1]):,} "
+            f"at {side}"
+        ) from error
     return model.getvalue()
+
+
+def vocabulary_bounds(texts: list[str], wanted: int) -> tuple[int, int]:
+    """(least, most) that `vocab_size` may be on these texts, where they are nearer than `wanted`; most is
+    less than least where no tokenizer can be trained on them."""
+    least, most = 260, max(wanted, 260)
+    for _ in range(2):
+        try:
+            train(texts, TokenizerSettings(vocab_size=max(least, most)))
+        except UserError as error:
+            if bound := TOO_SMALL.search(str(error.__cause__)):
+                least = int(bound[1])
+                most = max(most, least + 256)
+                continue
+            bound = TOO_LARGE.search(str(error.__cause__))
+            return least, int(bound[1]) if bound else 0
+        break
+    return least, most

@@ -80,8 +80,16 @@ def batches_of(settings: TrainStageSettings, shards: Artifact) -> "Batches | Pha
     if short_steps:
         count = train.batch_sequences * train.sequence_length // train.short_length
         made = batches.Phases(phase(train.short_length, count, short_steps), made, short_steps)
-    mixture.check(made.mixture, settings.mixture.maximum_epochs)
+    mixture.check(made.mixture, settings.mixture.maximum_epochs, train.steps)
     return made
+
+
+def check_epochs(mixture: TokensSettings, train: TrainSettings, text_bytes: int) -> None:
+    """Raise UserError where training is sure to see a source too often, before there is a tokenizer."""
+    from puna.tokens.mixture import check_bytes
+
+    trained = train.steps * train.batch_sequences * train.sequence_length
+    check_bytes(text_bytes, trained, mixture.maximum_epochs, train.steps)
 
 
 def trunk(settings: TrainStageSettings, inputs: Mapping[str, Artifact]) -> str:

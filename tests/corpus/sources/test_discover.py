@@ -66,10 +66,10 @@ def test_every_file_goes_to_a_reader_or_is_named(tmp_path: Path) -> None:
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:
     make(tmp_path)
-    text, _, _ = discover.recipe("mine", [str(tmp_path)], ["is"], tmp_path / "scratch", recipe.small_model())
+    text, _ = discover.recipe("mine", [str(tmp_path)], ["is"], tmp_path / "scratch")
     path = tmp_path / "made.toml"
     path.write_text(text)
-    made = recipe.load(path)
+    made = recipe.load_corpus(path)
     assert made.name == "mine" and made.corpus.languages == ("is",)
     assert [source.name for source in made.corpus.sources if source.ccnet == "on"] == ["crawl"]
 
@@ -126,8 +126,7 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"d\xff")).mkdir()
     (tmp_path / os.fsdecode(b"d\xff") / "good.txt").write_text("A fourth.")
     (tmp_path / "e\n.txt").write_text("A fifth.")
-    downloads, training = tmp_path / "scratch", recipe.small_model()
-    text, _, left = discover.recipe("mine", [str(tmp_path)], [], downloads, training)
+    text, left = discover.recipe("mine", [str(tmp_path)], [], tmp_path / "scratch")
     assert left == [
         *(
             f"'{tmp_path}/{name}': the name is not text in UTF-8; rename it"
@@ -137,7 +136,7 @@ def test_names_that_a_recipe_cannot_hold_as_they_are(tmp_path: Path) -> None:
     ]
     path = tmp_path / "made.toml"
     path.write_text(text)
-    (source,) = recipe.load(path).corpus.sources
+    (source,) = recipe.load_corpus(path).corpus.sources
     files = [file for uri in source.uris for file in fetch.local_files("s", fetch.parse(uri), tmp_path)]
     assert sorted(file.name for file in files) == sorted(str(tmp_path / name) for name in NAMES)
 
@@ -203,7 +202,7 @@ def test_a_digest_that_is_given_is_checked_and_kept(server: tuple[str, Path], tm
     base, folder = server
     digest = hashlib.sha256(packed(folder / "a.zip", [("one.txt", b"A book.")]).read_bytes()).hexdigest()
     for given in (f"#sha256={digest}", f"#sha256={digest.upper()}", ""):
-        text, _, left = discover.recipe("mine", [f"{base}/a.zip{given}"], [], tmp_path / "downloads")
+        text, left = discover.recipe("mine", [f"{base}/a.zip{given}"], [], tmp_path / "downloads")
         assert f'  "{base}/a.zip#sha256={digest}!*.txt",' in text.split("\n") and not left
     (kept,) = (tmp_path / "downloads").iterdir()
     kept.unlink()
@@ -217,7 +216,8 @@ def test_a_recipe_that_was_edited_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "raw" / "narrow\u2028\u202fAM.txt").write_text("A book.")
     paths, out = [str(tmp_path / "raw")], tmp_path / "out"
     out.mkdir()
-    text, state, _ = discover.recipe("mine", paths, [], tmp_path / "downloads", recipe.small_model())
+    text = discover.recipe("mine", paths, [], tmp_path / "downloads")[0] + "\n[train]\nsteps = 600\n"
+    state = discover.state(paths, text)
     made = out / "recipe.toml"
     made.write_text(text)
     (out / "recipe.json").write_text(state)
@@ -244,7 +244,8 @@ def test_the_state_of_a_recipe_is_beside_it(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "book.txt").write_text("A book.")
     paths, out = [str(tmp_path / "raw"), "https://example.org/b.txt#sha256=" + "0" * 64], tmp_path / "out"
-    text, state, _ = discover.recipe("mine", paths, [], tmp_path / "downloads")
+    text, _ = discover.recipe("mine", paths, [], tmp_path / "downloads")
+    state = discover.state(paths, text)
     assert json.loads(state) == {"paths": sorted(paths), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     assert "# paths" not in text and "sha256" not in text.partition("uris")[0]
     discover.check(out, paths)  # a folder that does not exist yet

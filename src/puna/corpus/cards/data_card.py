@@ -66,7 +66,7 @@ def _filters(settings: CorpusSettings, counts: dict[str, Any]) -> list[str]:
     if "reference" in counts["learnt"]:
         cited, threshold = sources_with("reference"), counts["learnt"]["reference"]
         lines.append(f"likeness to pages that Wikipedia cites ({cited}): score {threshold:.3f} or more")
-    lines.append("exact duplicates: none, over all sources")
+    lines.append("exact duplicates: none kept, over all sources")
     if settings.uses_minhash:
         threshold = settings.near_duplicate_threshold
         lines.append(
@@ -74,7 +74,7 @@ def _filters(settings: CorpusSettings, counts: dict[str, Any]) -> list[str]:
             "sources; at least nine in ten pairs at this similarity are found, some are not"
         )
     if books := sources_with("books"):
-        lines.append(f"books that overlap with an earlier one by more than 90%: none ({books})")
+        lines.append(f"books that overlap with an earlier one by more than 90%: none kept ({books})")
     return lines
 
 

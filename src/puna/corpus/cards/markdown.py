@@ -15,6 +15,7 @@ READERS = {  # what each reader reads
     "text": "texts as they are",
     "lines": "texts, one a line",
     "jsonl": "texts of a published dataset",
+    "none": "files that no reader takes",
 }
 
 

@@ -24,6 +24,8 @@ BYTES_PER_TOKEN = 4  # an estimate, for text as a whole
 
 def public_summary(settings: CorpusSettings, counts: dict[str, Any]) -> str:
     """Write the summary in Markdown, from the settings and the counts of the documents stage."""
+    read = tuple(source for source in settings.sources if source.reader != "none")
+    settings = settings.model_copy(update={"sources": read})
     by_origin: dict[str, list[SourceSettings]] = {origin: [] for origin in ORIGINS}
     for source in settings.sources:
         by_origin[_origin(source) or "other"].append(source)

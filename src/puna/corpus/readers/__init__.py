@@ -18,7 +18,7 @@ def reader(name: str) -> Read:
     # Imported here, since each imports a parser of its own.
     from puna.corpus.readers.code import github, package
     from puna.corpus.readers.latex import arxiv
-    from puna.corpus.readers.plain import book, jsonl, lines, stackexchange, text
+    from puna.corpus.readers.plain import book, jsonl, lines, stackexchange, text, unread
     from puna.corpus.readers.web import html, warc
     from puna.corpus.readers.wiki import wikipedia
 
@@ -34,5 +34,6 @@ def reader(name: str) -> Read:
         "github": github.read,
         "lines": lines.read,
         "jsonl": jsonl.read,
+        "none": unread.read,
     }
     return table[name]

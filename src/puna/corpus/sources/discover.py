@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 
+from puna.corpus.readers.plain.unread import ARCHIVES
 from puna.corpus.sources import code_files, fetch, streams
 from puna.corpus.sources.members import Member, is_junk, members
 from puna.errors import UserError
@@ -22,6 +23,7 @@ SOURCE_NAMES = {  # of a reader's source; of the others it is the reader's own n
     "text": "texts",
     "jsonl": "datasets",
     "github": "code",
+    "none": "unread",
 }
 SUFFIXES = {
     "warc": (".warc", ".wet", ".wat", ".arc"),
@@ -38,7 +40,6 @@ HEADS = (  # of files whose names say no more than that they are text
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 PACKAGE = ("pyproject.toml", "setup.py", "package.json", "Cargo.toml", "go.mod", ".git", "CMakeLists.txt")
 LICENCES = ("LICENSE", "LICENSE.txt", "COPYING")
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 # A paper's file, as arXiv names it.
 PAPER = re.compile(r"(?:\d{4}\.\d{4,5}|(?:[a-z]+-[a-z]+|math|cs|physics|nlin|stat)\d{7})(?:v\d+)?")
 REMOTE_ARCHIVE = re.compile(
@@ -100,19 +101,21 @@ def _addresses(path: Path) -> list[str]:
 class _Collector:
     """Collects the URIs of each reader, and what no reader takes.
 
-    visited: folders by their real paths, each of which is looked into once, whatever links lead to it.
+    without_reader: the URIs of local files that have no reader. visited: folders by their real paths, each of
+    which is looked into once, whatever links lead to it.
     """
 
     def __init__(self) -> None:
         self.uris: dict[str, list[str]] = {}
         self.unread: list[str] = []
+        self.without_reader: list[str] = []
         self.visited: set[str] = set()
 
     def check(self, paths: list[str]) -> None:
         """Raise UserError where nothing can be read."""
         if self.uris:
             return
-        advice = "see the table of readers in the README"
+        advice = "docs/own-data.md lists the readers"
         if any(path.endswith(".7z") for path in self.unread):
             advice = "unpack .7z files first"
         names = ", ".join(self.unread[:5] or paths)
@@ -141,6 +144,8 @@ class _Collector:
             self.add(reader, uri)
         else:
             self.unread.append(uri)
+            if path is not None:
+                self.without_reader.append(uri)
 
     def walk(self, path: Path) -> None:
         """Add a file, or what is in a folder."""
@@ -173,7 +178,10 @@ class _Collector:
         elif _is_package(path, children):
             self.add("code", uri)
         else:
-            return [child for child in children if not child.name.startswith(".")]
+            hidden = [child for child in children if child.name.startswith(".")]
+            named = [str(child) for child in hidden if child.exists() and not fetch.fault(child.name)]
+            self.without_reader += map(fetch.local_uri, named)
+            return [child for child in children if child not in hidden]
         return []
 
     def add_archive(self, name: str, uri: str, path: Path) -> None:
@@ -212,6 +220,8 @@ class _Collector:
             if others or not count:
                 examples = f", such as {', '.join(others)}" if others else ""
                 self.unread.append(f"{name}: {count - read - papers} of the {count} files in it{examples}")
+            if "://" not in uri and (papers or others or not count):
+                self.without_reader.append(uri)
 
 
 def _is_paper(folder: Path, children: list[Path]) -> bool:
@@ -342,14 +352,13 @@ def _absolute(paths: list[str]) -> list[str]:
     return sorted(absolute)
 
 
-def recipe(
-    name: str, paths: list[str], languages: list[str], downloads: Path, training: str = ""
-) -> tuple[str, str, list[str]]:
-    """Write a recipe that reads these paths: (its TOML, the JSON for STATE beside it, what no reader takes).
+def recipe(name: str, paths: list[str], languages: list[str], downloads: Path) -> tuple[str, list[str]]:
+    """Write a recipe that reads these paths: (its TOML, what no reader takes).
 
-    training: sections behind those of the corpus. Addresses without a digest are downloaded to find theirs,
-    and left in `downloads` for the run.
+    Addresses without a digest are downloaded to find theirs, and left in `downloads` for the run. Raises
+    UserError for a path that is not text.
     """
+    _absolute(paths)
     collected = _collect(paths)
     for uri in collected.uris.pop("code", []):
         if not REMOTE_ARCHIVE.fullmatch(uri):
@@ -364,9 +373,7 @@ def recipe(
         else:
             collected.add_archive(with_digest.partition("#")[0], with_digest, path)
     collected.check(paths)
-    absolute = _absolute(paths)
-    lines = ["# What the corpus was made from. `puna run` on this file trains a small model on it.", ""]
-    lines += [f'name = "{name}"', ""]
+    lines = ["", f'name = "{name}"', ""]
     lines += ["[corpus]", f"languages = {json.dumps(languages)}", 'on_damaged_file = "skip"', ""]
     readable = False
     for reader, uris in collected.uris.items():
@@ -374,11 +381,17 @@ def recipe(
         if pinned:
             readable = True
             lines += [*_source_lines(reader, pinned), ""]
+    if collected.without_reader:
+        lines += [*_source_lines("none", collected.without_reader), ""]
     if not readable:
         raise UserError("nothing could be fetched:\n  " + "\n  ".join(collected.unread[:5]))
-    text = "\n".join([*lines, training])
-    state = {"paths": absolute, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return text, json.dumps(state, indent=1, ensure_ascii=False) + "\n", collected.unread
+    return "\n".join([*lines, ""]), collected.unread
+
+
+def state(paths: list[str], text: str) -> str:
+    """The JSON for STATE beside a recipe with this text. Raises UserError for a path that is not text."""
+    known = {"paths": _absolute(paths), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return json.dumps(known, indent=1, ensure_ascii=False) + "\n"
 
 
 def _pinned(uris: list[str], downloads: Path, unread: list[str]) -> list[str]:
