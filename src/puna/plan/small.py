@@ -5,7 +5,7 @@ from typing import Any
 from puna.errors import UserError
 from puna.run.artifact import Artifact
 
-DEFAULT = {  # for some megabytes of text and more: sections and their keys
+DEFAULT: dict[str, dict[str, Any]] = {  # for some megabytes of text and more: sections and their keys
     "tokenizer": {"vocab_size": 4096},
     "tokens": {"small_sources": "leave out", "maximum_epochs": 100},
     "model": {"size": "2m"},
