@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from puna import recipe
 from puna.errors import UserError
+from tests import tiny
 from tests.tiny import RECIPE
 
 
@@ -60,7 +61,7 @@ def test_all_problems_at_once(path: Path) -> None:
         "train.steps_: unknown key; did you mean steps?",
         'train.beta1: a number is needed, such as 0.5 (it is "x")',
         "sed: unknown key; did you mean seed?",
-        "corpus.sources.stories.reader: Input should be 'warc', 'html'",
+        "corpus.sources.stories.reader: one of warc, html, wikipedia,",
         "model.size: missing",
     ):
         assert told in message
@@ -330,6 +331,34 @@ def test_find_lists_what_is_there(tmp_path: Path) -> None:
         recipe.find("nothing")
     with pytest.raises(UserError, match="no recipe file at"):
         recipe.find(str(tmp_path / "x.toml"))
+
+
+def test_find_points_to_the_recipe_that_puna_corpus_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "mine" / "recipe.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "out/mine"):
+        with pytest.raises(UserError, match=r"; did you mean out/mine/recipe\.toml\?$"):
+            recipe.find(name)
+    with pytest.raises(UserError) as caught:
+        recipe.find("other")
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("steps=3", "steps: unknown key; did you mean train.steps?"),
+        ("tokenizer.vocab_size=many", "a whole number is needed, such as 260"),
+        ("train.steps=many", "a whole number is needed, such as 100"),
+    ],
+)
+def test_hints_of_single_keys(tmp_path: Path, change: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        recipe.load(tiny.write(tmp_path), (change,))
+    assert told in str(caught.value)
 
 
 def test_every_shipped_recipe_loads() -> None:

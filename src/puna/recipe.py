@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parents[2] / "recipes"
 TRAINING = ("tokenizer", "model", "train")  # the sections that a recipe of a corpus alone does without
 LARGEST_BITS = 1024  # of a whole number; no key takes one as large
 NEEDED = {
-    "int_type": "a whole number is needed, such as 100",
+    "int_type": "a whole number is needed",
     "float_type": "a number is needed, such as 0.5",
     "bool_type": "true or false is needed",
     "string_type": "text in quotes is needed",
@@ -155,7 +155,7 @@ def find(name: str) -> Path:
     if path.suffix == ".toml" or os.sep in name:
         if path.is_file():
             return path
-        raise UserError(f"no recipe file at {name}")
+        raise UserError(f"no recipe file at {name}{_made(path)}")
     shipped = [folder for folder in (CHECKOUT, PACKAGED) if folder.is_dir()]
     for folder in shipped:
         if (folder / f"{name}.toml").is_file():
@@ -164,7 +164,14 @@ def find(name: str) -> Path:
     shipped_names = ", ".join(known) or "none"
     raise UserError(
         f"no recipe named {name}; shipped recipes: {shipped_names}; or give the path of a .toml file"
+        f"{_made(Path('out') / name)}"
     )
+
+
+def _made(folder: Path) -> str:
+    """Name the recipe that `puna corpus` wrote into a folder, if it did."""
+    path = folder / "recipe.toml"
+    return f"; did you mean {path}?" if path.is_file() else ""
 
 
 def is_shipped(name: str) -> bool:
@@ -347,6 +354,8 @@ def _explain(problem: Any, tree: Any) -> str:
         return TOO_DEEP
     key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "int_type":
+        message = f"{message}, such as {_example(problem['loc'])}"
     if problem["type"] == "extra_forbidden":
         name, _, meaning = RENAMED.get(".".join(map(str, problem["loc"])), "").partition(", ")
         if name:
@@ -355,6 +364,9 @@ def _explain(problem: Any, tree: Any) -> str:
             message = f"unknown key{_nearest(problem['loc'])}"
     elif problem["type"] == "missing":
         message = "missing"
+    elif problem["type"] == "literal_error":
+        choices = problem["ctx"]["expected"].replace("'", "")
+        message = f"one of {choices} is needed (it is {json.dumps(problem.get('input'), default=str)})"
     elif problem["type"] == "tuple_type":
         message = f"a list is needed, such as [{json.dumps(problem.get('input'), default=str)}]"
     elif not isinstance(problem.get("input"), dict | list):
@@ -362,10 +374,15 @@ def _explain(problem: Any, tree: Any) -> str:
     return f"{key}: {message}"
 
 
-def _nearest(location: tuple[Any, ...]) -> str:
-    """A suggestion for a misspelt key."""
-    import difflib
+def _example(location: tuple[Any, ...]) -> int:
+    """A whole number that a key takes: 100, or its least where that is more."""
+    fields = getattr(_model_at(location), "model_fields", {})
+    metadata = fields[location[-1]].metadata if location[-1] in fields else []
+    return max([100, *(bound.ge for bound in metadata if hasattr(bound, "ge"))])
 
+
+def _model_at(location: tuple[Any, ...]) -> Any:
+    """The class of settings that a key stands in; None where there is none."""
     model: Any = Recipe
     for part in location[:-1]:
         if isinstance(part, int):
@@ -374,6 +391,20 @@ def _nearest(location: tuple[Any, ...]) -> str:
         annotation = field.annotation if field else None
         arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
         model = annotation if hasattr(annotation, "model_fields") else (arguments[0] if arguments else None)
+    return model
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    """A suggestion for a misspelt key, and for one that lacks its section."""
+    import difflib
+
+    model = _model_at(location)
+    if len(location) == 1:
+        sections = {
+            name: getattr(field.annotation, "model_fields", {}) for name, field in Recipe.model_fields.items()
+        }
+        if inside := [f"{name}.{location[0]}" for name, keys in sections.items() if location[0] in keys]:
+            return f"; did you mean {' or '.join(inside)}?"
     keys = list(model.model_fields) if model is not None and hasattr(model, "model_fields") else []
     close = difflib.get_close_matches(str(location[-1]), keys, n=1)
     return f"; did you mean {close[0]}?" if close else (f"; known keys: {', '.join(keys)}" if keys else "")

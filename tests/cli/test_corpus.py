@@ -73,6 +73,20 @@ def test_again_is_nothing_to_do_and_the_recipe_runs(made: Path) -> None:
     assert json.loads(result.stdout)["sources"]["datasets"]["found"]["documents"] == 14
 
 
+def test_the_page_of_another_corpus_leaves_that_of_the_run(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    puna("corpus", made / "recipe.toml", "--out", folder)
+    run = folder / "raw"
+    (documents,) = run.glob("documents-*")
+    stages = [{"stage": "documents", "fingerprint": documents.name.rpartition("-")[2]}]
+    (run / "summary.json").write_text(json.dumps({"documents": 1, "stages": stages, "bits_per_byte": {}}))
+    before = (run / "corpus.html").read_bytes()
+    other = puna("corpus", made / "recipe.toml", "--out", folder, "-s", "corpus.minimum_characters=10")
+    (page,) = run.glob("corpus-*.html")
+    assert str(page) in other.stdout and (run / "corpus.html").read_bytes() == before
+    assert other.stderr.startswith(f"{made / 'recipe.toml'} \N{RIGHTWARDS ARROW} {run}\n")
+
+
 def test_a_recipe_of_a_corpus_alone(made: Path, tmp_path: Path) -> None:
     """The same documents as from the whole recipe, from the sections of the corpus; a run says what it lacks
     and writes nothing."""

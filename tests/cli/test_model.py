@@ -68,6 +68,10 @@ def test_generate_goes_on(finished: Path) -> None:
     plain = puna(*arguments).stdout
     result = json.loads(puna(*arguments, "--json").stdout)
     assert plain == f"The old llama{result['text']}\n" and 0 < result["tokens"] <= 10
+    whole = [puna("generate", run, "The old llama", "--tokens", 1000, "--seed", seed) for seed in range(3)]
+    told = "of 1,000 tokens: with the prompt they fill the model's context of 32\n"
+    assert any(result.stderr.endswith(told) for result in whole)  # the others ended their texts
+    assert puna("generate", run, "The old llama", "--tokens", 3).stderr == ""
     assert "the model reads 32" in puna("generate", run, "word " * 60, code=2).stderr
     assert puna(*arguments, "--mode", "int8").stdout.startswith("The old llama")
 
@@ -136,10 +140,14 @@ def test_a_run_is_exported_imported_and_generates_the_same(finished: Path, tmp_p
             1,
             [2],
         )
+        if form == "hf":
+            modes = {path.stat().st_mode for path in (tmp_path / form).iterdir()}
+            assert len(modes) == 1
         assert "padding rows           0" in puna("import", tmp_path / form, tmp_path / f"from-{form}").stdout
         assert puna("generate", tmp_path / f"from-{form}", *arguments).stdout == expected
         assert puna("generate", tmp_path / form, *arguments).stdout == expected
         assert "exists" in puna("export", form, run, tmp_path / form, code=2).stderr
+    assert f"written to             {tmp_path / 'b'}\n" in puna("export", "hf", run, tmp_path / "b").stdout
     refused = puna("export", "hf", run, tmp_path / "q", "--type", "Q8_0", code=2).stderr
     assert "hf holds weights as F32, F16, BF16, not as Q8_0" in refused and not (tmp_path / "q").exists()
     assert "no such file or folder" in puna("import", "/nope", tmp_path / "q", code=2).stderr

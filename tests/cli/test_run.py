@@ -5,6 +5,7 @@ import json
 import lzma
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -369,6 +370,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert "stopped and saved at step" in errors
     assert len(list(copy.glob("out/small/.scratch/train-*/step-*/index.json"))) == 1
     assert not list(copy.glob("out/small/train-*"))
+    shown = puna("show", copy / "small.toml", "--out", copy / "out", *changes).stdout
+    assert re.search(r"train .* will go on after step \d", shown) and shown.count("will run") == 1
+    told = puna("verify", copy / "out" / "small").stdout
+    assert "every file is as its manifest says\nunfinished: train-" in told
 
 
 def test_a_damaged_artifact_is_named_and_refused(finished: Path, tmp_path: Path) -> None:

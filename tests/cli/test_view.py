@@ -37,6 +37,18 @@ def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_training_that_goes_on_tells_from_where_its_seconds_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for first, told in ((1, " s\n"), (8, " s since step 8\n")):
+        view = ConsoleView(10)
+        view.stage("train", "start", "0123456789ab")
+        view.event(step(first))
+        view.event(step(9))
+        view.stage("train", "done", "0123456789ab")
+        assert capsys.readouterr().err.endswith(told)
+
+
 def step(number: int, seconds: float = 0.5, loss: float = 4.0) -> StepEvent:
     return StepEvent(
         step=number, tokens=50 * number, loss=loss, learning_rate=1e-3, gradient_norm=1.0, seconds=seconds

@@ -205,6 +205,35 @@ def test_the_verdict_is_what_the_numbers_say() -> None:
     assert "1 score is missing" in results.verdict({"a": {**scores["a"], "five_gram": None}})
     assert results.verdict(scores).endswith("the model beats xz and unigram on every source.")
     assert results.verdict({}) == ""
+    lost = {source: {"model": 3, "xz": 2, "unigram": 1 if source == "c" else 4} for source in "abc"}
+    assert "(not xz on a, b and c; not unigram on c)" in results.verdict(lost)
+
+
+def test_what_was_learnt_by_heart_is_told() -> None:
+    losses = [{"loss": 6.0}] * 95 + [{"loss": 0.5}] * 5
+    for held_out, told in ((2.0, True), (0.6, False)):
+        found = results.by_heart(losses, [{"losses": {"a": 9.0}}, {"losses": {"a": held_out}}])
+        assert ("by heart" in found) == told
+    assert results.by_heart([], []) == ""
+
+
+def test_an_interval_that_is_missing_is_explained() -> None:
+    data = {"bits_per_byte": {"a": {"model": 2, "five_gram": 1}}}
+    assert "a single document is held out" in results.scores(data)
+    known = {"intervals": {"a": {"model_over_five_gram": [1.5, 2.5]}}}
+    assert "a single document is held out" not in results.scores({**data, **known})
+
+
+def test_what_was_set_on_the_command_line_is_in_the_head_and_in_the_commands() -> None:
+    data = {"recipe": "a", "folder": "runs/a", "source": "a.toml", "program": ".venv/bin/puna"}
+    changes = {"changes": ("train.steps=120", 'tokens.small_sources="leave out"')}
+    text = html.unescape(page.render({**data, **changes}))
+    assert '<p>a, with train.steps=120, tokens.small_sources="leave out"</p>' in text
+    command = ".venv/bin/puna run a.toml -s train.steps=120 -s 'tokens.small_sources=\"leave out\"'"
+    assert f"{command} --out runs -s train.learning_rate=2e-3" in text
+    assert ", with " not in page.render(data).partition("<main>")[0] and "--out" not in page.next_steps(
+        {**data, "folder": "out/a"}
+    )
 
 
 def test_a_score_over_little_text_is_told_to_be_unsure() -> None:

@@ -138,9 +138,9 @@ class TestOneEpochIsOneEpoch:
             most = [max(seen) for seen in times_seen(batches, 500)]
             epochs = [share.epochs for share in batches.mixture]
             assert most == [math.ceil(value) for value in epochs]
-            check(batches.mixture, max(epochs))
+            check(batches.mixture, max(epochs), 500)
             with pytest.raises(UserError, match=r"more than tokens\.maximum_epochs"):
-                check(batches.mixture, max(epochs) - 1e-6)
+                check(batches.mixture, max(epochs) - 1e-6, 500)
 
     def test_no_padding_is_counted_as_tokens(self) -> None:
         batches = made(batch_sequences=6)
@@ -248,6 +248,6 @@ def test_short_sequences_come_first_and_every_token_leads_to_its_document(tmp_pa
 def test_too_many_epochs_of_both_phases_together_are_refused() -> None:
     mixture = in_phases(30, 70).mixture
     most = max(share.epochs for share in mixture)
-    check(mixture, most)
+    check(mixture, most, 100)
     with pytest.raises(UserError, match="training would see"):
-        check(mixture, most * 0.999)
+        check(mixture, most * 0.999, 100)

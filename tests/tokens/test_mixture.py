@@ -74,8 +74,10 @@ def test_shares_and_epochs() -> None:
 
 
 def test_too_many_epochs_are_refused_with_figures() -> None:
-    with pytest.raises(UserError, match=r"a 5\.0 times \(60,000 tokens\), .*maximum_epochs=4"):
-        check(plan(TOKENS, SEQUENCES, TokensSettings(), 5000), 4)
+    with pytest.raises(
+        UserError, match=r"a 5\.0 times \(60,000 tokens\), .*maximum_epochs=4; set train\.steps=77 or less"
+    ):
+        check(plan(TOKENS, SEQUENCES, TokensSettings(), 5000), 4, 100)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def clean(
     as_json: JsonOption = False,
 ) -> None:
     """Turn raw files into clean documents, with a data card and a page to judge the filters by."""
+    from puna import recipe as recipes
     from puna.cli.view import ConsoleView
 
     codes = _language_codes(languages)
@@ -60,7 +61,7 @@ def clean(
     if _is_recipe(paths, name):
         if codes:
             changes.insert(0, f"corpus.languages={json.dumps(codes)}")
-        view.begin(paths[0], out)
+        view.begin(paths[0], out / recipes.load_corpus(recipes.find(paths[0]), tuple(changes)).name)
         documents, page = _build(paths[0], changes, out, view)
     else:
         folder = out / _output_name(name, paths)

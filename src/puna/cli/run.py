@@ -154,7 +154,7 @@ def show(
             "stage": item.stage.name,
             "fingerprint": item.fingerprint,
             "inputs": list(item.inputs),
-            "state": "exists" if item.done else "will run",
+            "state": "exists" if item.done else _waiting(build.folder / ".scratch" / item.folder.name),
             "folder": str(item.folder),
         }
         for item in build.plan()
@@ -167,6 +167,13 @@ def show(
     output.print_table(columns, [[row[column] for column in columns] for row in cells])
     if not isinstance(loaded, recipes.Recipe):
         print("a recipe of a corpus alone: it has no stages that train")
+
+
+def _waiting(scratch: Path) -> str:
+    """What a run would do about a stage that is not finished. scratch: the stage's folder of work."""
+    if steps := sorted(int(path.name.removeprefix("step-")) for path in scratch.glob("step-[0-9]*[0-9]")):
+        return f"will go on after step {steps[-1]:,}"
+    return "will go on" if scratch.is_dir() and any(scratch.iterdir()) else "will run"
 
 
 def verify(
@@ -187,6 +194,11 @@ def verify(
         output.print_table(("artifact", "files", "bytes", "digest"), cells)
     if problems := [row["problem"] for row in rows if not row["sound"]]:
         raise UserError("\n".join(problems))
+    if not as_json:
+        print("every file is as its manifest says")
+        waiting = [path for run in (folder, *sorted(folder.iterdir())) for path in run.glob(".scratch/*-*")]
+        for path in waiting:
+            print(f"unfinished: {path.name} in {path.parents[1]}; puna run goes on with it")
 
 
 def _figures_of(row: dict[str, Any]) -> list[Any]:

@@ -83,6 +83,9 @@ def _name_of(parameter: Any) -> str:
 def _bad_value(error: Any) -> str:
     message = error.message.rstrip(".").removeprefix("Input ").removeprefix("Value error, ")
     message = message.partition(", unable")[0]
+    value, chosen, choices = message.partition(" is not one of ")
+    if chosen:
+        return f"{value} is none of {choices}".replace("'", "")
     if hasattr(error.__cause__, "errors"):
         message += f" (it is {error.__cause__.errors()[0]['input']})"
     return message

@@ -5,7 +5,7 @@ from typing import Any
 from puna.errors import UserError
 from puna.run.artifact import Artifact
 
-DEFAULT = {  # for some megabytes of text and more: sections and their keys
+DEFAULT: dict[str, dict[str, Any]] = {  # for some megabytes of text and more: sections and their keys
     "tokenizer": {"vocab_size": 4096},
     "tokens": {"small_sources": "leave out", "maximum_epochs": 100},
     "model": {"size": "2m"},
@@ -17,8 +17,7 @@ DEFAULT = {  # for some megabytes of text and more: sections and their keys
         "warmup_steps": 20,
     },
 }
-MEASURED_BYTES = 50_000_000  # of documents; with more, nothing here would be smaller
-SAMPLE_BYTES = 3_000_000  # of text that a tokenizer is tried on
+MEASURED_BYTES = 5_000_000  # of documents; with more, nothing here would be smaller
 VOCABULARIES = ((3_000_000, 4096), (500_000, 2048), (100_000, 1024), (0, 512))  # from bytes of text on
 EPOCHS = 16  # more teach a small model little but its text by heart
 SHORT_BATCH = (4, 128)  # sequences and their length, where there are few tokens: more, smaller steps
@@ -29,7 +28,7 @@ LEAST_STEPS = 20
 def sections(documents: Artifact) -> dict[str, dict[str, Any]]:
     """Sections, with their keys, that train a small model on these documents.
 
-    What trains is drawn as a run would draw it, a tokenizer is tried on it, and its tokens are counted.
+    What trains is chosen as a run would choose it, a tokenizer is tried on it, and its tokens are counted.
     Raises UserError where the text is too small for any model.
     """
     from puna.tokens import stage, tokenizer
@@ -42,21 +41,18 @@ def sections(documents: Artifact) -> dict[str, dict[str, Any]]:
     if not sizes:
         raise UserError("no source has two documents, of which one would be held out for the scores")
     split = stage.split_settings(tuple(sizes), TokensSettings())
-    shares = stage.fair_shares(sizes, SAMPLE_BYTES)
-    texts, training_bytes = [], 0
-    for name in sizes:
-        drawn = stage.training_texts(documents, split, name, shares[name])
-        training_bytes += drawn.all_bytes
-        texts += drawn.texts
-    wanted = next(size for least, size in VOCABULARIES if training_bytes >= least)
+    texts: list[str] = []
+    for name, size in sizes.items():
+        texts += stage.training_texts(documents, split, name, size).texts
+    training_bytes = sum(len(text.encode()) for text in texts)
+    wanted = next(size for bytes_from, size in VOCABULARIES if training_bytes >= bytes_from)
     least, most = tokenizer.vocabulary_bounds(texts, wanted)
     if most < least:
         raise UserError(f"its {training_bytes:,} bytes to train on give no tokenizer")
     vocab_size = min(max(wanted, least + 256), most)
     tried = tokenizer.Tokenizer(tokenizer.train(texts, TokenizerSettings(vocab_size=vocab_size)))
-    read = sum(len(text.encode()) for text in texts)
-    tokens = int(len(tried.encode_flat(texts)[0]) * training_bytes / max(1, read))
-    return {**DEFAULT, "tokenizer": {"vocab_size": vocab_size}, **_model_and_steps(tokens)}
+    sizes_of_training = _model_and_steps(len(tried.encode_flat(texts)[0]))
+    return {**DEFAULT, "tokenizer": {"vocab_size": vocab_size}, **sizes_of_training}
 
 
 def _model_and_steps(tokens: int) -> dict[str, dict[str, Any]]:

@@ -97,7 +97,7 @@ def train_tokenizer(
     sizes = {name: documents.metrics["sources"][name]["kept"]["bytes"] for name in sources}
     documents_in_all = sum(documents.metrics["sources"][name]["kept"]["documents"] for name in sources)
     check(sum(sizes.values()) + DOCUMENT_TOKENS * documents_in_all)
-    shares = fair_shares(sizes, settings.tokenizer.training_bytes)
+    shares = _fair_shares(sizes, settings.tokenizer.training_bytes)
     used = {}
 
     def all_texts() -> Iterator[str]:
@@ -120,12 +120,11 @@ def train_tokenizer(
 class TrainingTexts:
     """Training documents of a source, drawn from all over it.
 
-    texts: theirs, read as they are taken; bytes: of these; all_bytes: of all its training documents.
+    texts: theirs, read as they are taken; bytes: of these.
     """
 
     texts: Iterator[str]
     bytes: int
-    all_bytes: int
 
 
 def training_texts(documents: Artifact, split: SplitSettings, source: str, budget: int) -> TrainingTexts:
@@ -141,7 +140,7 @@ def training_texts(documents: Artifact, split: SplitSettings, source: str, budge
     chosen = np.zeros(len(hashes), bool)
     chosen[drawn] = True
     texts = (text for row, (_, text) in enumerate(documents_of(documents, source)) if chosen[row])
-    return TrainingTexts(texts, int(lengths[drawn].sum()), int(lengths[training].sum()))
+    return TrainingTexts(texts, int(lengths[drawn].sum()))
 
 
 def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
@@ -158,7 +157,7 @@ def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
     return np.concatenate(hashes), np.concatenate(lengths)
 
 
-def fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
+def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
     """The same budget for every source; what small sources leave is shared among the rest."""
     shares: dict[str, int] = {}
     for number, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: (item[1], item[0]))):

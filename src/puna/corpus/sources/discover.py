@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 
-from puna.corpus.readers.plain.unread import ARCHIVES
 from puna.corpus.sources import code_files, fetch, streams
-from puna.corpus.sources.members import Member, is_junk, members
+from puna.corpus.sources.members import ARCHIVES, Member, is_junk, members
 from puna.errors import UserError
 from puna.run.artifact import MANIFEST
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from puna.errors import UserError
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 ARCHIVE = re.compile(r"\.(?:zip|whl|crate|tgz|tar|tar\.\w+)$", re.IGNORECASE)
 CHUNK = 1 << 20
 LARGEST_HEADER = 1 << 20  # bytes of all that stands before a file of a tar: its long name, its attributes

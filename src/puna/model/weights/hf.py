@@ -6,6 +6,7 @@ and then 1, 3, 5, ...
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,7 @@ def save(
     described["torch_dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # which safetensors writes for its owner alone
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:

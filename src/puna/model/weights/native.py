@@ -1,6 +1,7 @@
 """Our own weights folder: model.safetensors with Meta's names, and params.json with the shape."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def save(model: Llama, folder: Path, dtype: torch.dtype | None = None) -> None:
     )
     config = model.config.model_dump(exclude_none=True)
     (folder / PARAMS).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    shutil.copymode(folder / PARAMS, folder / WEIGHTS)  # which safetensors writes for its owner alone
 
 
 def recognises(path: Path) -> bool:

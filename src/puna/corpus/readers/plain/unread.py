@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from puna.corpus.record import SkippedRecord
-
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+from puna.corpus.sources.members import ARCHIVES
 
 
 def read(path: Path) -> Iterator[SkippedRecord]:
