@@ -149,8 +149,8 @@ def test_an_endpoint_is_asked_for_a_number(service: Any) -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        ('{"choices": []}', "could not be asked"),
-        ("not JSON", "could not be asked"),
+        ('{"choices": []}', "made gave no message: "),
+        ("not JSON", "/v1/chat/completions: Expecting value"),
         ('{"choices": [{"message": {"content": "many"}}]}', "and said 'many'"),
         ('{"choices": [{"message": {"content": "101"}}]}', "and said '101'"),
     ],
@@ -164,7 +164,7 @@ def test_an_endpoint_that_says_something_else(service: Any, reply: str, message:
 def test_an_endpoint_that_is_none() -> None:
     with pytest.raises(UserError, match="begins with http"):
         judge.endpoint("file:///etc/passwd", "made", "{text}")
-    with pytest.raises(UserError, match="could not be asked"):
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9/chat/completions: .*refused"):
         judge.endpoint("http://127.0.0.1:9", "made", "{text}")(["a"])
 
 

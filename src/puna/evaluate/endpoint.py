@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 from puna.errors import UserError
 from puna.generate.engine import Sample, Sampling
+from puna.generate.stops import StopStrings
 
 TOGETHER = 8  # requests at once
 SECONDS = 600.0  # that an answer may take
@@ -67,19 +68,24 @@ class Endpoint:
                 yield *asked, _cut(answer, stops)
 
     def _ask(self, path: str, asked: object = None) -> Any:
-        body = None if asked is None else json.dumps(asked).encode()
-        request = Request(f"{self.url}/{path}", body, {"Content-Type": "application/json"})
-        try:
-            with urlopen(request, timeout=SECONDS) as answer:
-                return json.load(answer)
-        except (OSError, ValueError) as error:
-            told = error.read(500).decode(errors="replace") if isinstance(error, HTTPError) else ""
-            raise UserError(f"{request.full_url}: {error} {told}".rstrip()) from error
+        return ask(f"{self.url}/{path}", asked)
+
+
+def ask(url: str, asked: object = None, key: str = "") -> Any:
+    """What an address answers, as JSON. asked: sent as JSON; key: of the service. Raises UserError."""
+    body = None if asked is None else json.dumps(asked).encode()
+    head = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urlopen(Request(url, body, head), timeout=SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        told = error.read(500).decode(errors="replace") if isinstance(error, HTTPError) else ""
+        raise UserError(f"{url}: {error} {told}".rstrip()) from error
 
 
 def _cut(choice: dict[str, Any], stops: Sequence[str]) -> Sample:
     """An answer up to the first of all stops."""
-    text: str = choice["text"]
-    end = min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))
-    finish = "length" if end == len(text) and choice.get("finish_reason") == "length" else "stop"
-    return Sample([], [], text[:end], finish, 0)
+    held = StopStrings(stops)
+    text = held.add(choice["text"]) + held.end()
+    cut = not held.ended and choice.get("finish_reason") == "length"
+    return Sample([], [], text, "length" if cut else "stop", 0)

@@ -8,7 +8,6 @@ OpenAI-compatible address that is asked for a number.
 
 import hashlib
 import json
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,14 @@ from puna.errors import UserError
 from puna.evaluate.answers import number
 from puna.evaluate.bits_per_byte import interval
 from puna.evaluate.data import Data, Part
-from puna.evaluate.scoring import mean_and_error
+from puna.evaluate.endpoint import ask
+from puna.evaluate.runner import average
 
 Array = np.ndarray
 Texts = Sequence[str] | Array
 Judge = Callable[[Texts], Array]
 BITS, STEPS, REGULARISATION = 18, 200, 1e-5
 HELD_OUT_BYTES = 51  # of 256: a fifth of the questions
-TIMEOUT_SECONDS = 60
 
 
 class Labelled(NamedTuple):
@@ -155,22 +154,20 @@ def endpoint(address: str, model: str, question: str, key: str = "") -> Judge:
     to 100; key: of the service. The judge raises UserError where there is no such answer."""
     if not address.startswith(("http://", "https://")):
         raise UserError(f"{address}: the address of an endpoint begins with http:// or https://")
-    head = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
-    def ask(text: str) -> float:
+    def said_of(text: str) -> float:
         message = {"role": "user", "content": question.replace("{text}", text)}
-        body = json.dumps({"model": model, "messages": [message], "temperature": 0, "max_tokens": 16})
-        request = urllib.request.Request(f"{address.rstrip('/')}/chat/completions", body.encode(), head)
+        asked = {"model": model, "messages": [message], "temperature": 0, "max_tokens": 16}
+        reply = ask(f"{address.rstrip('/')}/chat/completions", asked, key)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
-                said = json.load(reply)["choices"][0]["message"]["content"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{address}: {model} could not be asked: {error}") from error
+            said = reply["choices"][0]["message"]["content"]
+        except (LookupError, TypeError) as error:
+            raise UserError(f"{address}: {model} gave no message: {json.dumps(reply)[:200]}") from error
         if (value := number(said)) is None or not 0 <= value <= 100:
             raise UserError(f"{address}: {model} was asked for a number from 0 to 100, and said {said!r}")
         return float(value) / 100
 
-    return lambda texts: np.array([ask(text) for text in texts])
+    return lambda texts: np.array([said_of(text) for text in texts])
 
 
 def judged(rows: Iterable[Mapping[str, Any]], judges: Mapping[str, Judge], *, decide: bool) -> dict[str, Any]:
@@ -186,5 +183,5 @@ def judged(rows: Iterable[Mapping[str, Any]], judges: Mapping[str, Judge], *, de
         columns = {name: (chances > 0.5).astype(float) for name, chances in columns.items()}
     if len(columns) > 1:
         columns[" and ".join(columns)] = np.prod(list(columns.values()), axis=0)
-    told = {name: (*mean_and_error(column.tolist()), len(texts)) for name, column in columns.items()}
-    return {name: dict(zip(("value", "stderr", "n"), each, strict=True)) for name, each in told.items()}
+    scores = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return average([dict(zip(columns, each, strict=True)) for each in scores])

@@ -45,9 +45,7 @@ class Batch(NamedTuple):
 
 
 class Decoder(Protocol):
-    """What the engine asks of either form. bitwise: whether logits depend on a row's sequence alone."""
-
-    bitwise: bool
+    """What the engine asks of either form."""
 
     def read(self, batch: Batch) -> Tensor:
         """Keep the keys and values of the rows; logits [w, vocabulary] of those wanted."""
@@ -88,8 +86,6 @@ def decoder(model: Llama, blocks: int, mode: str) -> Decoder:
 
 class CompiledDecoder:
     """`decoder.cpp` with a model's weights packed for it."""
-
-    bitwise = True
 
     def __init__(self, model: Llama, blocks: int, mode: str, library: Any) -> None:
         config, self.library, self.mode = model.config, library, mode
@@ -175,8 +171,6 @@ def log_sums(logits: Tensor) -> np.ndarray:
 
 class TorchDecoder:
     """The model by torch's operations, on any device and in any precision."""
-
-    bitwise = False
 
     def __init__(self, model: Llama, blocks: int, dtype: torch.dtype | None) -> None:
         self.dtype = dtype

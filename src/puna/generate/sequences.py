@@ -4,6 +4,7 @@ Both are sequences of tokens, of which some are read into blocks; a step reads s
 logits that are wanted of them.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Many
@@ -78,7 +79,7 @@ class Logits(NamedTuple):
         return float(self.rows[row, token] - self.sums[row])
 
 
-class Reading:
+class Reading(ABC):
     """Tokens of which the first `read` have keys and values in `blocks`. chain, named: of its full blocks
     that are known to others. wants_from: first position whose logits are wanted. reserve: blocks that it, and
     what follows it, may still take."""
@@ -96,8 +97,9 @@ class Reading:
         """Whether nothing more of it is to be read."""
         return self.unread == 0
 
+    @abstractmethod
     def close(self) -> None:
-        """It is finished, and so may be what it is a part of."""
+        """Note that it is finished, and so may be what it is a part of."""
 
     def next_block(self) -> tuple[int, ...] | None:
         """Tokens of its first full block that is not known, if there is one; the last token is read anew."""
@@ -105,10 +107,10 @@ class Reading:
         full = len(tokens) == BLOCK and (self.named + 1) * BLOCK <= self.wants_from
         return tokens if full else None
 
+    @abstractmethod
     def take(self, logits: Logits, row: int, first: int, count: int) -> "list[Reading]":
         """Take rows row .. row + count - 1 of the logits, those of positions from `first` on; what is to be
         read after it. Where nothing of its own is left unread, it is done."""
-        raise NotImplementedError
 
 
 class Writing(Reading):
@@ -129,6 +131,9 @@ class Writing(Reading):
     @property
     def finished(self) -> bool:
         return bool(self.finish)
+
+    def close(self) -> None:
+        """A text is a part of nothing."""
 
     @property
     def new_tokens(self) -> list[int]:
