@@ -6,8 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from puna.cli import follow
+from puna.evaluate.log import identify
+from puna.generate.load import load
+from puna.train.checkpoint import Progress, Saver
+from puna.train.losses import Losses
 from tests.cli.test_eval import puna
 from tests.cli.test_usage import Capture
 from tests.evaluate import made
@@ -21,12 +26,17 @@ def test_checkpoints_are_measured_until_training_is_done(
     (trained,) = run.glob("train-*")
     hidden = tmp_path / "hidden"
     trained.rename(hidden)  # training goes on
-    checkpoint = run / ".scratch" / trained.name / "step-00000004"
-    checkpoint.mkdir(parents=True)
-    shutil.copy(hidden / "model.safetensors", checkpoint / "weights.safetensors")
-    (checkpoint / "artifact.json").write_text("{}")
-    shutil.copy(hidden / "losses.jsonl", checkpoint.parent)
-    (checkpoint.parent / "step-00000008").mkdir()  # one that is being removed
+    scratch = run / ".scratch" / trained.name
+    scratch.mkdir(parents=True)
+    shutil.copy(hidden / "losses.jsonl", scratch)
+    whole = load(hidden)
+    model, digests = whole.model, [identify(whole)["model"]]
+    model.norm.weight.data.mul_(1.5)  # other weights than those at the end
+    digests.insert(0, identify(whole)["model"])
+    losses = Losses(scratch / "losses.jsonl")
+    with Saver(model, torch.optim.AdamW(model.parameters()), losses) as saver:
+        saver.save(scratch, Progress(4))
+    (scratch / "step-00000008").mkdir()  # one that is being removed
     looks: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -49,7 +59,7 @@ def test_checkpoints_are_measured_until_training_is_done(
     first, last = (
         json.loads((results / str(each) / "crows_pairs.paper.json").read_text()) for each in tokens
     )
-    assert first["scores"] == last["scores"] and first["model"] == last["model"]  # the same weights, here
+    assert [first["model"], last["model"]] == digests and first["scores"] != last["scores"]
     assert (results / "curves.html").read_text().count("<circle") == 2
     looks.clear()
     assert (

@@ -47,16 +47,13 @@ def follow(
     done = False
     while not done:
         done = training.done
-        for tokens, weights in following.checkpoints(scratch, training.folder):
+        for tokens, place in following.checkpoints(scratch, training.folder):
             folder = results / str(tokens)
             if (folder / f"{chosen[-1].name}.paper.json").is_file():
                 continue
-            try:
-                following.measure(
-                    weights, loaded.llama_config(), tokenizer, chosen, folder, data=data, limit=limit
-                )
-            except FileNotFoundError:  # gone for a newer one
+            if (model := following.read(place, loaded.llama_config())) is None:
                 continue
+            following.measure(model, place, tokenizer, chosen, folder, data=data, limit=limit)
             curves = following.curves(results)
             write_atomically(results / "curves.html", render_curves(loaded.name, curves))
             told = (f"{task}: {points[-1][1]:.1f}%" for task, points in curves.items())

@@ -6,44 +6,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-
+from puna.errors import UserError
 from puna.evaluate import runner
 from puna.evaluate.log import identify
 from puna.evaluate.task import Options, Task
 from puna.generate.engine import Engine
-from puna.generate.load import Loaded, Origin
+from puna.generate.load import Loaded, Origin, load
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.run.artifact import MANIFEST
 from puna.tokens.text_tokenizer import TextTokenizer
-
-WEIGHTS = ("weights.safetensors", "model.safetensors")  # of a checkpoint, of a finished training
-LOSSES = "losses.jsonl"  # a line a step, with the tokens seen
+from puna.train import checkpoint
+from puna.train.losses import LOSSES
 
 
 def checkpoints(scratch: Path, finished: Path) -> Iterator[tuple[int, Path]]:
-    """(tokens seen, weights) of the checkpoints of a training, the oldest first, and of the finished one."""
-    for place in (*sorted(scratch.glob("step-*")), finished):
-        losses = next((each / LOSSES for each in (place, scratch) if (each / LOSSES).is_file()), None)
-        weights = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
-        if losses and weights and (place / MANIFEST).is_file():
+    """(tokens seen, folder) of the checkpoints of a training, the oldest first, and of the finished one."""
+    steps = [(path, checkpoint.INDEX, scratch / LOSSES) for path in sorted(scratch.glob("step-*"))]
+    for place, last_written, losses in [*steps, (finished, MANIFEST, finished / LOSSES)]:
+        if (place / last_written).is_file() and losses.is_file():
             whole = losses.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
             seen = {line["step"]: line["tokens"] for line in map(json.loads, whole)}
-            step = max(seen) if place == finished else int(place.name.removeprefix("step-"))
-            yield seen[step], weights
+            step = max(seen) if place == finished else checkpoint.step_of(place)
+            yield seen[step], place
+
+
+def read(place: Path, config: LlamaConfig) -> Llama | None:
+    """The model of one of `checkpoints`; None where it was removed for a newer one. Raises UserError where
+    it is damaged."""
+    if (place / MANIFEST).is_file():
+        return load(place).model
+    model = Llama.empty(config)
+    try:
+        checkpoint.load_weights(place.parent, checkpoint.step_of(place), model)
+    except (UserError, OSError):
+        if (place / checkpoint.INDEX).is_file():  # which goes first
+            raise
+        return None
+    return model
 
 
 def measure(
-    weights: Path, config: LlamaConfig, tokenizer: TextTokenizer, tasks: Sequence[Task], out: Path, **how: Any
+    model: Llama, place: Path, tokenizer: TextTokenizer, tasks: Sequence[Task], out: Path, **how: Any
 ) -> None:
-    """Measure weights on tasks; `out` gets the results, and `how` goes to `runner.run`."""
-    model, found = Llama.empty(config), load_file(weights)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(found[name])
-    loaded = Loaded(model, tokenizer, None, tokenizer.stops, Origin("native", weights, {}, {}))
+    """Measure a model on tasks; `out` gets the results, and `how` goes to `runner.run`."""
+    loaded = Loaded(model, tokenizer, None, tokenizer.stops, Origin("native", place, {}, {}))
     engine, identity = Engine(model, tokenizer), identify(loaded)
     for task in tasks:
         runner.run(task, loaded, engine, Options(), out, identity, **how)

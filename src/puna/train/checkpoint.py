@@ -237,7 +237,7 @@ def resume(
     team, passed = parallel.team, []
     if team.rank == 0:
         shutil.rmtree(folder / SAVING, ignore_errors=True)  # of a save that was killed
-    found = [path.name for path in _saved(folder) if _step(path) <= most_steps]
+    found = [path.name for path in _saved(folder) if step_of(path) <= most_steps]
     for name in team.broadcast(found):
         try:
             progress = _load(folder / name, model, optimizer, losses, team)
@@ -444,7 +444,8 @@ def _split(name: str, trainable: Mapping[str, nn.Parameter]) -> tuple[str, str]:
     return owner, key
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
 
