@@ -20,7 +20,7 @@ from puna.corpus.funnel import BOOK, DUPLICATE, NEAR
 from puna.corpus.groups import FILE_BYTES, Group, groups_of
 from puna.corpus.settings import CorpusSettings
 from puna.corpus.sources.fetch import RawFile
-from puna.run import artifact
+from puna.run import files
 
 from . import driver
 from .test_corpus import SENTENCES, job, run, start, text, write
@@ -192,8 +192,8 @@ def test_killed_at_any_moment_the_bytes_are_the_same(
     kills = 0
     for step in range(1, 1000, 23):
         with monkeypatch.context() as patch:
-            for module in (saved, index, artifact):
-                patch.setattr(module, "sync", dying(artifact.sync))
+            for module in (saved, index, files):
+                patch.setattr(module, "sync", dying(files.sync))
             for module, name in ((os, "replace"), (os, "truncate"), (Path, "unlink")):
                 patch.setattr(module, name, dying(getattr(module, name)))
             ends = []

@@ -1,9 +1,5 @@
 """Artifacts: all or nothing, and every change is noticed."""
 
-import errno
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -112,37 +108,6 @@ def test_removal_takes_the_manifest_first(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("shutil.rmtree", lambda *a, **k: None)  # as if killed right after
     artifact.remove(one.folder)
     assert one.path("one.txt").exists() and not (one.folder / "artifact.json").exists()
-
-
-def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "from puna.run import artifact\n"
-        "with artifact.locked(pathlib.Path(sys.argv[1])): pass"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with artifact.locked(tmp_path):
-        held = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert held.returncode == 1 and "another run is at work" in held.stderr
-    assert subprocess.run(command, check=False).returncode == 0
-
-
-def test_small_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x"
-    artifact.write_atomically(path, "old")
-
-    def full(part: Path, raw: bytes) -> int:
-        part.write_text("ne")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        artifact.write_atomically(path, "new")
-    with pytest.raises(KeyboardInterrupt), artifact.replacing(tmp_path / "folder") as folder:
-        folder.mkdir()
-        (folder / "half").write_text("")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_manifest_inside_an_artifact_is_a_file_of_it(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _clean(
     Where the folder has a recipe, that stays until the run of the new one has ended well.
     """
     from puna.corpus.sources import discover, fetch
-    from puna.run.artifact import write_atomically
+    from puna.run.files import write_atomically
 
     discover.check(folder, paths)
     view.begin(paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more", folder)

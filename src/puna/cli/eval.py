@@ -13,7 +13,7 @@ from puna.cli import follow, output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument, ModeOption
 from puna.cli.model import weights_of
 from puna.errors import UserError
-from puna.run.artifact import write_atomically
+from puna.run.files import write_atomically
 
 ENDING, LISTED = ".items.jsonl", 10
 HEAD = ("task", "shots", "score", "%", "±", "n", "of")

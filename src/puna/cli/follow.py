@@ -30,8 +30,8 @@ def follow(
     from puna.evaluate import follow as following
     from puna.evaluate.task import find
     from puna.report.paper import render_curves
-    from puna.run.artifact import write_atomically
     from puna.run.build import Build
+    from puna.run.files import write_atomically
     from puna.tokens.tokenizer import load
 
     path = recipes.find(recipe)

@@ -21,7 +21,7 @@ def paper(
     """Put measured models into the paper's tables 3 to 16, beside the published rows."""
     from puna.evaluate import paper as tables
     from puna.report import paper as page
-    from puna.run.artifact import write_atomically
+    from puna.run.files import write_atomically
 
     models = [tables.read(folder) for folder in folders or ()]
     found = tables.as_json(models)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from puna.run.artifact import sync, write_atomically
+from puna.run.files import sync, write_atomically
 
 STATE = "state.json"
 READ_AT_ONCE = 1 << 20

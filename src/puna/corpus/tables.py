@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from puna.corpus.record import Record
-from puna.run.artifact import replacing
+from puna.run.files import replacing
 from puna.run.machine import release_memory
 
 Item = TypeVar("Item")

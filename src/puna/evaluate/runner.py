@@ -26,7 +26,7 @@ from puna.evaluate.task import Choice, Generation, Options, Scores, Task, mean_c
 from puna.generate.decoder import block_bytes
 from puna.generate.engine import Engine, Sampling, Tree
 from puna.generate.load import Loaded
-from puna.run.artifact import write_atomically
+from puna.run.files import write_atomically
 
 TIMED_TOKENS, TIMED_SAMPLES = 256, 8
 TOLD_SECONDS = 10.0

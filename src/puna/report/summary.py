@@ -10,8 +10,9 @@ import puna
 from puna.corpus.funnel import FUNNEL
 from puna.errors import UserError
 from puna.run import machine, meter
-from puna.run.artifact import Artifact, write_atomically
+from puna.run.artifact import Artifact
 from puna.run.build import Build, cost
+from puna.run.files import write_atomically
 from puna.run.settings import EnergySettings
 
 SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"

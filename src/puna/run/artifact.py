@@ -5,14 +5,11 @@ with an `artifact.json` is always whole. `artifact.json` holds nothing that diff
 same recipe: no times, no absolute paths.
 """
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from pydantic import BaseModel
 
 from puna.errors import UserError
 from puna.run.digests import cached_digest, file_digest, remember
+from puna.run.files import sync, write_atomically
 from puna.run.settings import HASHED
 
 MANIFEST = "artifact.json"
@@ -176,64 +174,11 @@ def commit(
     return load(folder)
 
 
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old content or the new one, never a part."""
-    with replacing(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, mark: str = "") -> Iterator[Path]:
-    """Give a path to write a file or folder to, which takes the name `path` when the block ends well.
-
-    Where it does not, as on a full disk, nothing of it stays. mark: for the name of what is not whole yet.
-    """
-    part = path.with_name(f"{path.name}{mark}.part")
-    try:
-        yield part
-        sync(part)
-        os.replace(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
-        raise
-
-
 def remove(folder: Path) -> None:
     """Remove a folder so that a kill half-way never leaves something that looks finished: the manifest goes
     first."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` alone for the length of the block. Raises UserError when another process has it. Released
-    by a kill, too."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}; name another one with --out"
-        ) from error
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise UserError(
-                f"another run is at work in {folder}; wait for it, or give this one another folder with --out"
-            ) from error
-        yield
 
 
 def set_current(run: Path, stage: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import UserError
-from puna.run import artifact
+from puna.run import artifact, files
 from puna.run.artifact import Artifact
 from puna.run.meter import Meter
 from puna.run.processes import ALONE, Processes
@@ -85,7 +85,7 @@ class Build:
         planned = self.plan()
         finished: dict[str, Artifact] = {}
         complete = all(item.done for item in planned)
-        with nullcontext() if complete else artifact.locked(self.folder):
+        with nullcontext() if complete else files.locked(self.folder):
             for item in planned:
                 name = item.stage.name
                 if item.done:
@@ -210,7 +210,7 @@ def _attempt(folder: Path, execution: ExecutionSettings) -> Iterator[None]:
             "execution": execution.model_dump(),
         }
         with contextlib.suppress(OSError):  # a full disk must not hide why the stage ends
-            artifact.write_atomically(path, json.dumps(account) + "\n")
+            files.write_atomically(path, json.dumps(account) + "\n")
 
     def keep_recording() -> None:
         while not ended.wait(ATTEMPT_SECONDS):

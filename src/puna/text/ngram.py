@@ -26,7 +26,7 @@ import numpy as np
 
 from puna.errors import UserError
 from puna.run import compiled
-from puna.run.artifact import replacing
+from puna.run.files import replacing
 
 Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)

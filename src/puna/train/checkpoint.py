@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from puna.errors import UserError
 from puna.model.tensor_parallel import local
-from puna.run import artifact
+from puna.run import files
 from puna.train.losses import LOSSES, Losses
 from puna.train.parallel import ALONE, Box, Parallel, Team, box_of
 
@@ -151,16 +151,16 @@ class Saver:
                 entry = tensors.setdefault(name, {"dtype": dtype, "shape": shape, "parts": []})
                 entry["parts"].append([report["file"], offset, start, held])
         index["tensors"] = tensors
-        artifact.sync(self.losses.path)
+        files.sync(self.losses.path)
         if lines:
             with self.losses.path.open("rb") as file:
-                artifact.write_atomically(work / LOSSES, file.read(lines))
-        artifact.write_atomically(work / INDEX, _rendered(index))
-        artifact.sync(work)
+                files.write_atomically(work / LOSSES, file.read(lines))
+        files.write_atomically(work / INDEX, _rendered(index))
+        files.sync(work)
         target = work.with_name(f"step-{index['progress']['step']:08d}")
         remove(target)
         os.replace(work, target)
-        artifact.sync(target.parent)
+        files.sync(target.parent)
 
 
 class _Snapshot:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from puna.run.artifact import write_atomically
+from puna.run.files import write_atomically
 from puna.train.losses import append_line
 from puna.train.trainer import Event, SamplesEvent, SkippedStepEvent, StepEvent, ValidationEvent
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from puna.corpus.dedup import index, near
 from puna.corpus.dedup.index import Index
 from puna.errors import UserError
-from puna.run import artifact
+from puna.run import files
 
 from .test_near import jaccard, pairs
 
@@ -98,7 +98,7 @@ ADD = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from puna.run import artifact
+from puna.run import files
 from puna.corpus.dedup import index
 left = int(sys.argv[2])
 def dying(call):
@@ -110,7 +110,7 @@ def dying(call):
         return call(*arguments)
     return wrapped
 index.FAN_OUT = 2
-index.sync = artifact.sync = dying(artifact.sync)
+index.sync = files.sync = dying(files.sync)
 os.replace = dying(os.replace)
 Path.unlink = dying(Path.unlink)
 new = np.load(sys.argv[3])
@@ -160,7 +160,7 @@ def test_what_a_killed_process_added_since_the_last_commit_leaves_no_trace(tmp_p
 
 def test_the_disk_is_waited_for_at_a_commit_alone(tmp_path, monkeypatch) -> None:
     synced: list[str] = []
-    for module in (index, artifact):
+    for module in (index, files):
         monkeypatch.setattr(module, "sync", lambda path: synced.append(path.name))
     ours = Index(tmp_path, K, 0.75)
     synced.clear()

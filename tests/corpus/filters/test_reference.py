@@ -22,7 +22,7 @@ from puna.corpus.readers.web import warc
 from puna.corpus.readers.wiki import wikipedia
 from puna.corpus.record import RawDocument
 from puna.errors import UserError
-from puna.run.artifact import write_atomically
+from puna.run.files import write_atomically
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrst"]
 TILT = np.random.default_rng(1).normal(size=len(VOCABULARY)) * 0.25  # log odds of each word

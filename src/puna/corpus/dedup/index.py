@@ -39,7 +39,7 @@ from puna.corpus.dedup import near
 from puna.corpus.funnel import NEAR
 from puna.corpus.record import Record
 from puna.errors import UserError
-from puna.run.artifact import locked, sync, write_atomically
+from puna.run.files import locked, sync, write_atomically
 from puna.text.hashing import encode, mix
 
 FORMAT = 1

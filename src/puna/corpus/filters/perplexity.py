@@ -28,7 +28,7 @@ from puna.corpus.funnel import TAIL
 from puna.corpus.record import Record
 from puna.corpus.tables import batches
 from puna.errors import UserError
-from puna.run.artifact import replacing, sync
+from puna.run.files import replacing, sync
 from puna.text import ngram
 from puna.text.bpe import Encoder
 from puna.text.ngram import Array, KneserNey

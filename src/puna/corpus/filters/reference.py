@@ -26,7 +26,7 @@ from puna.corpus.filters import binary, language, words
 from puna.corpus.funnel import UNLIKE
 from puna.corpus.record import Record
 from puna.errors import UserError
-from puna.run.artifact import write_atomically
+from puna.run.files import write_atomically
 from puna.text.urls import normalise_url
 
 VERSION = 2
