@@ -1,9 +1,10 @@
 # make run   raw data -> trained, measured model -> report      make test   linters, types, tests
+# make test-slow   tests that take minutes each
 PYTHON ?= python3
 RECIPE ?= laptop
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test clean
+.PHONY: run test test-slow clean
 
 run: .venv/installed
 	.venv/bin/puna run $(RECIPE) $(ARGS)
@@ -16,6 +17,9 @@ test: .venv/installed-test
 	.venv/bin/python tools/closure.py
 	.venv/bin/python tools/stages.py
 	.venv/bin/pytest $(ARGS)
+
+test-slow: .venv/installed-test
+	.venv/bin/pytest -m slow $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Puna needs Python 3.11 or newer, this is " + sys.version.split()[0])'

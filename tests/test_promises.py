@@ -79,7 +79,6 @@ class TestSameNumbers:
         assert "going on from the checkpoint of step" in puna(*command).stderr
         assert tiny.digests(out) == tiny.digests(finished / "out")
 
-    @pytest.mark.slow
     @pytest.mark.timeout(600)
     def test_ten_kills_at_random_moments(self, finished: Path, tmp_path: Path) -> None:
         """SIGKILL to the whole process group, ten times, each somewhere in what is left of the run."""
@@ -205,9 +204,7 @@ class TestSameNumbersWhateverTheExecution:
         assert list(watcher.losses) == list(range(21, 41))
         assert finished["train"].digest == whole[0].digest
 
-    @pytest.mark.parametrize(
-        "key", ["micro_batch_sequences", pytest.param("compile", marks=pytest.mark.slow)]
-    )
+    @pytest.mark.parametrize("key", ["micro_batch_sequences", "compile"])
     def test_the_same_within_rounding(
         self, half: tuple[Path, Path], whole: tuple[Artifact, Watcher], tmp_path: Path, key: str
     ) -> None:
@@ -408,7 +405,7 @@ class TestYouKnowBeforeYouPay:
     """Whether a training fits is told before it starts."""
 
     @pytest.mark.parametrize("policy", ["none", "llama", "full"])
-    @pytest.mark.parametrize(("size", "micro"), [SHAPES[1], pytest.param(*SHAPES[0], marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(("size", "micro"), [SHAPES[1], SHAPES[0]])
     def test_memory_told_is_memory_taken(self, size: dict[str, int], micro: int, policy: str) -> None:
         """Pages of a process of its own. Equal runs differ by up to 7% among themselves."""
         code = (

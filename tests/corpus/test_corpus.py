@@ -225,7 +225,6 @@ def test_a_ray_cluster_gives_the_same_bytes(whole: Any, village: Any) -> None:
     assert content(out) == whole[1]
 
 
-@pytest.mark.slow
 def test_twenty_kills_give_the_same_bytes(whole: Any, village: Any) -> None:
     folder, files, settings = village
     path = job(folder, "killed", files, {"workers": 2}, **settings)

@@ -243,7 +243,6 @@ def test_a_hostile_program_leaves_nothing(name: str, world: World) -> None:
     assert not list(Path("/usr").glob("made")) and not list(Path("/usr/lib").glob("made"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sleep", "fork bomb", "memory"])
 def test_the_usual_limits_end_within_15_seconds(name: str) -> None:
     start = time.monotonic()
@@ -340,7 +339,6 @@ def test_all_reference_solutions_of_humaneval_pass(data: Path) -> None:
         assert not sandbox.run(program + "\nassert False").passed
 
 
-@pytest.mark.slow
 def test_all_reference_solutions_of_mbpp_pass(data: Path) -> None:
     for line in (data / "eval" / "mbpp.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -348,7 +346,6 @@ def test_all_reference_solutions_of_mbpp_pass(data: Path) -> None:
         assert sandbox.run(program) == (True, ""), row["task_id"]
 
 
-@pytest.mark.slow
 def test_verdicts_of_real_completions_are_those_of_plain_execution(data: Path) -> None:
     rows, passed, used = read(data / "eval" / "HumanEval.jsonl.gz"), 0, set()
     for completed in read(data / "eval" / "humaneval_codegen16B_t0.8_first3.jsonl.gz"):

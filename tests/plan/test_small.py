@@ -19,7 +19,6 @@ def letters(folder: Path, count: int, words: int, alphabet: str = "abcdefghiklmn
     return folder
 
 
-@pytest.mark.slow
 def test_fifty_kilobytes_train_a_small_model(tmp_path: Path) -> None:
     """As the recipe is written; only fewer of its steps."""
     raw = letters(tmp_path / "letters", 20, 450)

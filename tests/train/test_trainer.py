@@ -479,7 +479,6 @@ def test_nothing_stays_behind_a_full_disk(tmp_path: Path, limit: int) -> None:
     assert equal(whole, resumed) and again == lines
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 )  # of torch.compile's own looking around

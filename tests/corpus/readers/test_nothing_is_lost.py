@@ -271,7 +271,6 @@ def letters(text: str) -> int:
     return sum(character.isalnum() for character in text)
 
 
-@pytest.mark.slow
 def test_no_file_of_the_raw_folder_loses_its_text(data: Path) -> None:
     """What is plain text already keeps all its letters; of others no record is without text and reason."""
     raw_folder = data / "raw"

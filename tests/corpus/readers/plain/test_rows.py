@@ -151,7 +151,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("alone", "most"), [(True, 0.1), (False, 3.2)])
 def test_a_value_of_parquet_that_is_passed_over_takes_bounded_memory(
     tmp_path: Path, alone: bool, most: float
