@@ -85,11 +85,11 @@ def test_gradients_are_reduced_once_a_step(found: Any) -> None:
     assert found["accumulated"]["exchanged"] == exchanged(2, "llama", micro_batches=2)
 
 
-def test_the_norm_of_the_gradients_takes_one_reduction_a_dimension(found: Any) -> None:
-    """Of the squares of 9 weights a layer and 3 at the ends."""
+def test_an_update_takes_one_reduction_a_dimension_of_the_mesh(found: Any) -> None:
+    """Of the norms of 9 gradients a layer and 3 at the ends."""
     for layers, result in zip((2, 3), found["llama"], strict=True):
         once = [1, 4 * (9 * layers + 3)]
-        assert result["norm"] == {"data all-reduce": once, "tensor all-reduce": once}
+        assert result["update"] == {"data all-reduce": once, "tensor all-reduce": once}
 
 
 def test_each_process_holds_its_part(found: Any) -> None:
