@@ -147,7 +147,7 @@ def train(
     `should_stop` turned true in any process (after saving), UserError when a micro-batch does not fit, when
     ten steps in a row, or all there are, were skipped, and when processes that should hold the same do not.
     """
-    keep_freed_memory()
+    keep_freed_memory(large=parallel.team.size > 1)
     optimizer = build(model, settings)
     seconds = _dry_run(model, optimizer, work, compiling=execution.compile)
     if execution.compile:
@@ -317,17 +317,17 @@ def _resume(
     return progress
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(large: bool = False) -> None:
     """Have glibc keep what is freed for the next step: giving it back costs a cleared page for every 4 kB at
-    the next allocation."""
+    the next allocation. large: blocks above 32 MiB, too, as several processes gather and reduce them."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        trim_threshold, mmap_threshold = (
-            -1,
-            -3,
-        )  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h; 32 MiB is the largest it takes
+        # Of malloc.h; 32 MiB is the largest threshold it takes.
+        trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 32 << 20)
+        if large:
+            mallopt(mmap_max, 0)
 
 
 def _dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, compiling: bool) -> float:
