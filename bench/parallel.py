@@ -37,9 +37,10 @@ def stepping(shape: str, shard: int, tensor: int) -> Callable[[], object]:
     from puna.train.optimizer import build, update
     from puna.train.parallel import ALONE, init_weights, parallelize
     from puna.train.settings import TrainSettings
+    from puna.train.trainer import keep_freed_memory
 
     torch.set_num_threads(THREADS // (shard * tensor))
-    train_step.keep_freed_memory()
+    keep_freed_memory(large=shard * tensor > 1)
     config = train_step.LlamaConfig(**train_step.SHAPES[shape])
     model, parallel = Llama.empty(config, "meta"), ALONE
     if shard * tensor > 1:
