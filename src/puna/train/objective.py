@@ -80,7 +80,8 @@ def loss_and_gradients(
             mean = summed / total
             mean.backward()
             loss += mean.detach()
-    return parallel.total(loss).item()
+    with parallel.phase("reduce"):
+        return parallel.total(loss).item()
 
 
 @torch.no_grad()

@@ -6,10 +6,11 @@ The state is the model, the optimizer and one integer, all in a checkpoint: a ru
 goes on to the same weights, bit for bit.
 """
 
+import contextlib
 import ctypes
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,8 +158,10 @@ def train(
     with checkpoint.Saver(model, optimizer, losses, parallel) as saver:
         while progress.step < settings.steps:
             started = time.perf_counter()
-            outcome = work.step(progress.step)
-            norm = update(model, optimizer, progress.step, settings, outcome.loss)
+            with parallel.phase("forward", progress.step + 1), _fitting(work):
+                outcome = work.step(progress.step)
+            with parallel.phase("reduce"), _fitting(work):
+                norm = update(model, optimizer, progress.step, settings, outcome.loss)
             event = _count(progress, settings, outcome, norm, time.perf_counter() - started)
             if parallel.team.rank == 0:
                 losses.append(event.line())
@@ -166,14 +169,18 @@ def train(
             _refuse_divergence(progress, settings, event)
             last = progress.step == settings.steps
             if last or progress.step % settings.validation_steps == 0:
-                on_event(ValidationEvent(progress.step, outcome.tokens, work.validate()))
+                with parallel.phase("validation"):
+                    on_event(ValidationEvent(progress.step, outcome.tokens, work.validate()))
             if before_decay is not None and progress.step == settings.decay_start:
-                saver.save(before_decay, progress, with_losses=True)
+                with parallel.phase("save"):
+                    saver.save(before_decay, progress, with_losses=True)
             stopping, due = parallel.team.any(should_stop(), saver.is_due(cluster.checkpoint_seconds))
             if stopping or due or last or progress.step % execution.checkpoint_steps == 0:
-                saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+                with parallel.phase("save"):
+                    saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+                    if stopping or last:
+                        saver.wait()
             if stopping:
-                saver.wait()
                 raise Stopped(progress.step)
     return progress
 
@@ -254,20 +261,30 @@ def _dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, comp
     after an hour. Its seconds."""
     started = time.perf_counter()
     try:
-        moments = zero_moments(optimizer)
-        work.dry_run()
-        del moments
+        with _fitting(work):
+            moments = zero_moments(optimizer)
+            work.dry_run()
+            del moments
     except RuntimeError as error:
-        if _out_of_memory(error):
-            raise UserError(
-                f"{work.largest} does not fit in memory; lower execution.micro_batch_sequences"
-            ) from error
         if not compiling:
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"torch.compile fails here: {reason}; leave out execution.compile") from error
     model.zero_grad(set_to_none=False)
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _fitting(work: Work) -> Iterator[None]:
+    """Raises UserError where the block needs more memory than there is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _out_of_memory(error):
+            raise UserError(
+                f"{work.largest} does not fit in memory; lower execution.micro_batch_sequences"
+            ) from error
+        raise
 
 
 def _fix_threads(progress: Progress, execution: ExecutionSettings, on_event: Callable[[Event], None]) -> None:
