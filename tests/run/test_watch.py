@@ -318,3 +318,21 @@ def test_a_file_tells_programs_outside_where_a_training_is(folder: Path) -> None
         assert told["step"] > 0 and 0 <= told["seconds"] < 20 and told["loss"] > 0
         time.sleep(4)
         assert json.loads(path.read_text())["step"] > told["step"]
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_by_a_day_changes_nothing(folder: Path) -> None:
+    with Run(folder, "train.steps=60", fault="1 5 data day") as run:
+        run.wait_for("fault at")
+        assert run.end() == {} and run.process.returncode == 0 and "puna: " not in run.told
+
+
+@pytest.mark.slow
+def test_what_is_not_saved_before_torchrun_kills_is_told(folder: Path) -> None:
+    """A save that takes a minute, and a signal to torchrun."""
+    with Run(folder, "cluster.time_out_seconds=600", fault="1 0 save 60") as run:
+        run.wait_for("fault at")
+        run.process.send_signal(signal.SIGTERM)
+        run.end()
+        once(run, rf"process \d on {HOST}, at step \d+, phase save: nothing is saved yet 25 s after")
+        assert not list(folder.glob("out/small/.scratch/train-*/step-*/index.json"))

@@ -17,7 +17,7 @@ import statistics
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,10 @@ class Watch:
         self._since, self._delayed, self._beats = time.monotonic(), 0.0, 0
         self._waiting: dict[int, float] = {}  # threads that wait for other processes, and since when
         self._delays: int | None = None
-        self._own: Counter[str] = Counter()  # seconds of each phase of this step, without waits for others
-        self._steps: deque[Counter[str]] = deque(maxlen=WINDOW_STEPS)
+        self._own: defaultdict[str, float] = defaultdict(
+            float
+        )  # seconds of each phase of this step, without waits for others
+        self._steps: deque[dict[str, float]] = deque(maxlen=WINDOW_STEPS)
         self._written = self._lost_at = self._signalled_at = self._ends_at = 0.0
         self._number = int(signal.SIGINT)
         self._heard: dict[int, tuple[int, float]] = {}  # the last beat of each process, and when it was new
@@ -93,7 +95,7 @@ class Watch:
         if step is not None:
             if self._step:
                 self._steps.append(self._own)
-            self._own, self._step = Counter(), step
+            self._own, self._step = defaultdict(float), step
         try:
             yield
         except Exception as error:
@@ -257,7 +259,7 @@ class Watch:
             "seconds": now - self._since,
             "waits": now - min(waiting) if waiting else 0.0,
             "lost": now - self._lost_at if self._lost_at else 0.0,
-            "own": {phase: statistics.median(own[phase] for own in steps) for phase in phases},
+            "own": {phase: statistics.median(own.get(phase, 0.0) for own in steps) for phase in phases},
         }
 
     def _show(self, now: float, state: State) -> None:
