@@ -45,7 +45,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW) -> None:
 
 
 def state(model: torch.nn.Module, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    found = checkpoint._state(checkpoint.trainable_of(model), optimizer)
+    found = checkpoint.state_of(checkpoint.trainable_of(model), optimizer)
     return {name: value.detach().clone() for name, value in found.items()}
 
 

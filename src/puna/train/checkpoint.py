@@ -89,7 +89,7 @@ class Saver:
         another folder. Nothing stays of a checkpoint that cannot be written.
         """
         self.wait()
-        state = _state(self.trainable, self.optimizer)
+        state = state_of(self.trainable, self.optimizer)
         if self._snapshot is None or self._snapshot.names != state.keys():
             self._snapshot = _Snapshot(state, self.team.rank)
         self._snapshot.take(state)
@@ -240,7 +240,7 @@ def resume(
     found = [path.name for path in _saved(folder) if step_of(path) <= most_steps]
     for name in team.broadcast(found):
         try:
-            progress = _load(folder / name, model, optimizer, losses, team)
+            progress = load(folder / name, trainable_of(model), optimizer, team, losses)
         except (UserError, OSError) as error:
             passed.append(str(error))
             continue
@@ -250,12 +250,15 @@ def resume(
     return Progress(0), passed
 
 
-def _load(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, team: Team
+def load(
+    path: Path,
+    trainable: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    team: Team,
+    losses: Losses | None = None,
 ) -> Progress:
-    """Load one checkpoint. Raises UserError, in all processes, where it is damaged in any, before anything
-    has changed."""
-    trainable = trainable_of(model)
+    """Load one checkpoint. losses: is left with the lines of its steps. Raises UserError, in all processes,
+    where it is damaged in any, before anything has changed."""
 
     def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
         index = read_index(path)
@@ -266,8 +269,10 @@ def _load(
     progress = Progress(**index["progress"])
 
     def go_on() -> None:
+        if losses is None or team.rank:
+            return
         source = path / LOSSES if (path / LOSSES).exists() else losses.path
-        if team.rank == 0 and not losses.go_on(source, progress.step, index["losses_sha256"]):
+        if not losses.go_on(source, progress.step, index["losses_sha256"]):
             raise UserError(f"{source} does not hold the losses of the steps before {path}")
 
     team.together(go_on)
@@ -427,7 +432,7 @@ def trainable_of(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _state(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def state_of(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All that a checkpoint holds: weights by their names, and what the optimizer knows of each."""
     state: dict[str, Tensor] = {}
     for name, parameter in trainable.items():
