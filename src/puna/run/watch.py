@@ -9,7 +9,6 @@ are differences of monotonic clocks, and none is compared with another machine's
 import contextlib
 import functools
 import json
-import math
 import os
 import signal
 import socket
@@ -65,15 +64,16 @@ class Watch:
         self._since, self._delayed, self._beats = time.monotonic(), 0.0, 0
         self._waiting: dict[int, float] = {}  # threads that wait for other processes, and since when
         self._delays: int | None = None
-        self._own: defaultdict[str, float] = defaultdict(
-            float
-        )  # seconds of each phase of this step, without waits for others
+        # Seconds of each phase, of this step and of the last ones, without waits for other processes.
+        self._own: defaultdict[str, float] = defaultdict(float)
         self._steps: deque[dict[str, float]] = deque(maxlen=WINDOW_STEPS)
         self._written = self._lost_at = self._signalled_at = self._ends_at = 0.0
         self._number = int(signal.SIGINT)
         self._heard: dict[int, tuple[int, float]] = {}  # the last beat of each process, and when it was new
         self._notices: list[str] = []
         self._alone = self.world == 1
+        if self._alone:
+            self._beat_seconds = HEARTBEAT_SECONDS
         self._closed = threading.Event()
         self._signals: tuple[int, int] | None = None
 
@@ -138,12 +138,10 @@ class Watch:
             if self.world > 1:
                 from torch.distributed import _functional_collectives, distributed_c10d
 
-                for owner, name in (
-                    (distributed_c10d.Work, "wait"),
-                    (_functional_collectives, "wait_tensor"),
-                ):
-                    stack.callback(setattr, owner, name, getattr(owner, name))
-                    setattr(owner, name, self._timed(getattr(owner, name)))
+                waits = ((distributed_c10d.Work, "wait"), (_functional_collectives, "wait_tensor"))
+                for owner, key in waits:
+                    stack.callback(setattr, owner, key, getattr(owner, key))
+                    setattr(owner, key, self._timed(getattr(owner, key)))
                 with contextlib.suppress(OSError):
                     path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
                     self._delays = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -220,7 +218,7 @@ class Watch:
             while not self._alone and time.monotonic() < end:
                 if self._store.check([key]):
                     return True
-                time.sleep(BEAT_SECONDS)
+                time.sleep(self._beat_seconds)
         return False
 
     def _say(self, what: str, text: str) -> None:
@@ -310,7 +308,6 @@ class Watch:
             told = f"nothing is saved yet {LATE_SECONDS:g} s after the first signal to end"
             where = f"{name(self.rank, self._state())}: {told}"
             self._say("late", f"{where}; torchrun kills after 30 s or its --shutdown-timeout: then {GO_ON}")
-            self._signalled_at = math.inf
 
     def _states(self, now: float) -> dict[int, State]:
         """What others have told, by rank: all of them in the first process, it alone in the others."""
