@@ -63,6 +63,7 @@ class Watch:
         self._step, self._phase, self._blocked = 0, PHASES[0], 0.0
         self._since, self._delayed, self._beats = time.monotonic(), 0.0, 0
         self._waiting: dict[int, float] = {}  # threads that wait for other processes, and since when
+        self._waited = 0.0  # until torch gave up
         self._delays: int | None = None
         # Seconds of each phase, of this step and of the last ones, without waits for other processes.
         self._own: defaultdict[str, float] = defaultdict(float)
@@ -199,6 +200,8 @@ class Watch:
             return
         if isinstance(error, RuntimeError) and any(lost in text for lost in LOST):
             self._lost_at = self._lost_at or time.monotonic()
+            if "imed out" in text or "imeout" in text:
+                self._waited = self._judge.time_out_seconds
         elif getattr(error, "__notes__", [f"process {self.rank}"])[0] == f"process {self.rank}":
             code = 128 + self._number if isinstance(error, KeyboardInterrupt) else 2
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -255,7 +258,7 @@ class Watch:
             "step": self._step,
             "phase": self._phase,
             "seconds": now - self._since,
-            "waits": now - min(waiting) if waiting else 0.0,
+            "waits": now - min(waiting) if waiting else self._waited,
             "lost": now - self._lost_at if self._lost_at else 0.0,
             "own": {phase: statistics.median(own.get(phase, 0.0) for own in steps) for phase in phases},
         }
