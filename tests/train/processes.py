@@ -1,7 +1,7 @@
 """Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel
 under torchrun's variables.
 
-python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE | skip | muon | replicate]
+python -m tests.train.processes DATA TENSOR POLICY TIED [DTYPE | skip | muon | replicate | compile]
 
 With `skip`, the first process finds a NaN in its part of one gradient of the third step.
 """
@@ -38,6 +38,9 @@ def main() -> None:
     model.init_weights(1)
     dtype = torch.bfloat16 if sys.argv[5:] == ["bfloat16"] else None
     parallel = parallelize(model, mesh, dtype)
+    if sys.argv[5:] == ["compile"]:
+        for layer in model.layers:
+            layer.compile(dynamic=False)  # as Pretraining does
     kind = "muon" if sys.argv[5:] == ["muon"] else "adamw"
     options = settings(learning_rate=1e-2, warmup_steps=0, optimizer=kind)
     optimizer = build(model, options)
@@ -49,6 +52,9 @@ def main() -> None:
             local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
         norm = update(model, optimizer, step, options, loss).norm.item()
         results.append([loss.item(), norm if math.isfinite(norm) else None])
+    if sys.argv[5:] == ["compile"]:
+        counted = torch._dynamo.utils.counters
+        assert counted["stats"]["unique_graphs"] and not counted["graph_break"], counted
     print(json.dumps(results), flush=True)
     dist.destroy_process_group()
     # Gloo's threads outlive the group and may hold the last tensors: a thread that frees them while the

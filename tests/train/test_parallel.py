@@ -109,6 +109,15 @@ def test_muon_and_replicas_equal_one_process(data: int, tensor: int, kind: str) 
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["llama", "full"])
+def test_compiled_blocks_under_fsdp_equal_eager_ones(policy: str) -> None:
+    """As whole graphs: FSDP2's hooks break none."""
+    expected, found = alone(False), together(2, 2, 1, policy, "untied", "compile")
+    assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in expected], rel=1e-6)
+    assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
+
+
 def test_bfloat16_under_fsdp_and_tensor_parallelism() -> None:
     """Five steps, near those in float32."""
     expected, found = alone(False), together(4, 2, 2, "llama", "untied", "bfloat16")
