@@ -171,7 +171,8 @@ def show(
 
 def _waiting(scratch: Path) -> str:
     """What a run would do about a stage that is not finished. scratch: the stage's folder of work."""
-    if steps := sorted(int(path.name.removeprefix("step-")) for path in scratch.glob("step-[0-9]*[0-9]")):
+    whole = scratch.glob("step-*/index.json")  # a checkpoint's, which is written last and goes first
+    if steps := sorted(int(path.parent.name.removeprefix("step-")) for path in whole):
         return f"will go on after step {steps[-1]:,}"
     return "will go on" if scratch.is_dir() and any(scratch.iterdir()) else "will run"
 

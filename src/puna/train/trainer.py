@@ -160,6 +160,7 @@ def train(
             outcome = work.step(progress.step)
             norm = update(model, optimizer, progress.step, settings, outcome.loss)
             event = _count(progress, settings, outcome, norm, time.perf_counter() - started)
+            saver.prepare()
             if parallel.team.rank == 0:
                 losses.append(event.line())
             on_event(event)
@@ -170,8 +171,10 @@ def train(
             if before_decay is not None and progress.step == settings.decay_start:
                 saver.save(before_decay, progress, with_losses=True)
             stopping, due = parallel.team.any(should_stop(), saver.is_due(cluster.checkpoint_seconds))
-            if stopping or due or last or progress.step % execution.checkpoint_steps == 0:
-                saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+            every = execution.checkpoints_every
+            due = due or progress.step % execution.checkpoint_steps == 0
+            if stopping or due or last or (every and progress.step % every == 0):
+                saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
             if stopping:
                 saver.wait()
                 raise Stopped(progress.step)
@@ -231,8 +234,8 @@ def _resume(
         told = f"going on from step {progress.step}, where the decay of an earlier training began"
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
-    if progress.step:
-        on_event(Notice(told))
+    if progress.step or passed:
+        on_event(Notice(told if progress.step else "no checkpoint is whole: beginning with the first step"))
     return progress
 
 
