@@ -122,17 +122,14 @@ def _check_memory(recipe: "Recipe", processes: "Processes") -> None:
     available = machine.available_bytes(recipe.execution.device)
     if recipe.execution.device == "cpu":
         available //= processes.local_world
-    allowed, execution, parts = (
-        min(recipe.execution.memory_bytes or available, available),
-        recipe.execution,
-        1,
-    )
+    allowed = min(recipe.execution.memory_bytes or available, available)
+    execution, parts, tensor = recipe.execution, 1, 1
     if processes.world > 1:
         replicate, shard, tensor = mesh_sizes(recipe.cluster.mesh, processes.world)
         rows = -(-recipe.train.batch_sequences // (replicate * shard))
         rows = min(rows, recipe.train.micro_batch(execution))
         execution, parts = execution.model_copy(update={"micro_batch_sequences": rows}), shard * tensor
-    memory.check(recipe.llama_config(), recipe.train, execution, allowed, parts)
+    memory.check(recipe.llama_config(), recipe.train, execution, allowed, parts, tensor)
 
 
 def show(
