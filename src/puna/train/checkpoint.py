@@ -187,7 +187,7 @@ class _Snapshot:
             described = {"dtype": NAMES[state[name].dtype], "shape": boxes[name].shape}
             header[name] = {**described, "data_offsets": [start, end]}
         raw = json.dumps(header).encode()
-        raw += b" " * (-len(raw) % 8)
+        raw += b" " * (-(8 + len(raw)) % 64)  # tensors on lines of the cache
         begin = 8 + len(raw)
         pinned = any(tensor.device.type == "cuda" for tensor in state.values())
         self.bytes = torch.empty(begin + end, dtype=torch.uint8, pin_memory=pinned).zero_()
