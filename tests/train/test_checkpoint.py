@@ -108,7 +108,7 @@ def test_what_is_saved_is_the_state_of_its_step_although_the_next_one_runs(
 
 
 def test_a_save_holds_training_up_for_no_more_than_a_copy_takes(tmp_path: Path) -> None:
-    """In time of the processor, which a busy machine does not stretch; digest, file and sync are the thread's.
+    """In time of the processor, which a busy machine does not stretch; digest and file are the thread's.
     `python bench/save.py` measures time on the wall."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
