@@ -17,7 +17,7 @@ import torch
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.train.checkpoint import Progress, Saver, _state
+from puna.train.checkpoint import Progress, Saver, state_of
 from puna.train.losses import Losses
 
 
@@ -42,7 +42,7 @@ def main() -> None:
         losses = Losses(Path(folder) / "losses.jsonl")
         losses.begin()
         with Saver(model, optimizer, losses) as saver:
-            state = _state(saver.trainable, optimizer)
+            state = state_of(saver.trainable, optimizer)
             copies = {name: torch.empty_like(value).zero_() for name, value in state.items()}
 
             def copy() -> None:

@@ -47,8 +47,8 @@ def main() -> None:
         loss = loss_and_gradients(model, batch, 1, NextToken(policy, 1e-3, dtype), parallel)
         if sys.argv[5:] == ["skip"] and step == 2 and dist.get_rank() == 0:
             local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
-        norm = update(model, optimizer, step, options, loss)
-        results.append([loss, norm if math.isfinite(norm) else None])
+        norm = update(model, optimizer, step, options, loss).norm.item()
+        results.append([loss.item(), norm if math.isfinite(norm) else None])
     print(json.dumps(results), flush=True)
     dist.destroy_process_group()
     # Gloo's threads outlive the group and may hold the last tensors: a thread that frees them while the

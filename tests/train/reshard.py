@@ -93,12 +93,12 @@ def main() -> None:
     if do == "write":
         with Saver(model, optimizer, losses, parallel) as saver:
             saver.save(folder, Progress(4))
-        state = checkpoint._state(trainable, optimizer)
+        state = checkpoint.state_of(trainable, optimizer)
         dcp.save({name: value.detach() for name, value in state.items()}, checkpoint_id=folder / "dcp")
     else:
         progress, passed = checkpoint.resume(folder, model, optimizer, losses, 9, parallel)
         assert progress.step == 4 and not passed, passed
-        state = checkpoint._state(trainable, optimizer)
+        state = checkpoint.state_of(trainable, optimizer)
         oracle = {name: torch.zeros_like(value.detach()) for name, value in state.items()}
         dcp.load(oracle, checkpoint_id=folder / "dcp")
         for name, value in oracle.items():

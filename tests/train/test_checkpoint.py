@@ -46,7 +46,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.AdamW) -> None:
 
 
 def state(model: torch.nn.Module, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    found = checkpoint._state(checkpoint.trainable_of(model), optimizer)
+    found = checkpoint.state_of(checkpoint.trainable_of(model), optimizer)
     return {name: value.detach().clone() for name, value in found.items()}
 
 
@@ -128,7 +128,7 @@ def test_a_save_holds_training_up_for_no_more_than_a_copy_takes(tmp_path: Path) 
             saver.prepare()  # so that not even the first save takes the memory
             for _ in range(7):
                 began = time.thread_time()
-                for name, value in checkpoint._state(saver.trainable, optimizer).items():
+                for name, value in checkpoint.state_of(saver.trainable, optimizer).items():
                     copies[name].copy_(value.detach())
                 copied.append(time.thread_time() - began)
                 began = time.thread_time()

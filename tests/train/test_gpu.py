@@ -56,8 +56,10 @@ def relative(ours: Llama, exact: Llama) -> float:
 def test_losses_and_gradients_of_packed_rows_in_float32(policy: str) -> None:
     ours, exact, batch = model(), model(torch.float64, "cpu"), batches().batch(0)
     assert any(len(set(row)) > 1 for row in batch.document_ids.tolist())
-    loss = loss_and_gradients(ours, batch, 2, NextToken(policy, 1e-3))
-    assert loss == pytest.approx(loss_and_gradients(exact, batch, 4, NextToken("none", 1e-3)), rel=1e-5)
+    loss = loss_and_gradients(ours, batch, 2, NextToken(policy, 1e-3)).item()
+    assert loss == pytest.approx(
+        loss_and_gradients(exact, batch, 4, NextToken("none", 1e-3)).item(), rel=1e-5
+    )
     assert relative(ours, exact) < 1e-4
 
 
@@ -68,7 +70,7 @@ def test_losses_and_gradients_in_bfloat16(policy: str) -> None:
     loss = loss_and_gradients(
         ours, gradients.batch(), gradients.ROWS, NextToken(policy, dtype=torch.bfloat16)
     )
-    expected = loss_and_gradients(exact, gradients.batch(), gradients.ROWS)
+    expected = loss_and_gradients(exact, gradients.batch(), gradients.ROWS).item()
     assert loss == pytest.approx(expected, rel=3e-3) and relative(ours, exact) < 1.5e-2
 
 
@@ -122,7 +124,7 @@ def steps(trained: Llama, dtype: torch.dtype | None, parallel: Any = None) -> li
     for step in range(5):
         rest = () if parallel is None else (parallel,)
         objective = NextToken("llama", dtype=dtype)
-        losses.append(loss_and_gradients(trained, batches().batch(step), 4, objective, *rest))
+        losses.append(loss_and_gradients(trained, batches().batch(step), 4, objective, *rest).item())
         update(trained, optimizer, step, options, losses[-1])
     return losses
 

@@ -40,7 +40,7 @@ def test_packed_loss_is_that_of_each_document_alone() -> None:
     built, batch = model(), batches().batch(3)
     assert batch.document_ids.max() > 0
     expected = loss_by_document(built, batch)
-    assert loss_and_gradients(built, batch, 4) == pytest.approx(expected, rel=1e-12)
+    assert loss_and_gradients(built, batch, 4).item() == pytest.approx(expected, rel=1e-12)
     assert mean_loss(built, batch, 4) == pytest.approx(expected, rel=1e-12)
 
 
@@ -49,8 +49,10 @@ def test_packed_loss_is_that_of_each_document_alone() -> None:
 def test_accumulation_changes_neither_loss_nor_gradient(micro_batch: int, policy: str) -> None:
     batch = batches().batch(0)
     whole, cut = model(), model()
-    once = loss_and_gradients(whole, batch, 4, NextToken(policy))
-    assert loss_and_gradients(cut, batch, micro_batch, NextToken(policy)) == pytest.approx(once, rel=1e-13)
+    once = loss_and_gradients(whole, batch, 4, NextToken(policy)).item()
+    assert loss_and_gradients(cut, batch, micro_batch, NextToken(policy)).item() == pytest.approx(
+        once, rel=1e-13
+    )
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-11, atol=1e-14)
 
 
@@ -80,7 +82,8 @@ def test_padding_changes_nothing() -> None:
         np.pad(short.document_ids, ((0, 0), (0, 8)), constant_values=1),
     )
     one, other = model(), model()
-    assert loss_and_gradients(one, short, 1) == pytest.approx(loss_and_gradients(other, padded, 1), rel=1e-13)
+    expected = loss_and_gradients(other, padded, 1).item()
+    assert loss_and_gradients(one, short, 1).item() == pytest.approx(expected, rel=1e-13)
     torch.testing.assert_close(gradients(one), gradients(other), rtol=1e-11, atol=1e-14)
 
 
@@ -96,7 +99,7 @@ def test_weights_count_each_target_as_often_as_they_say() -> None:
     repeated = Batch(plain.tokens[rows], targets, plain.document_ids[rows])
     assert weighted.weight == repeated.weight == repeated.target_count
     one, other = model(), model()
-    expected = loss_and_gradients(other, repeated, 2)
-    assert loss_and_gradients(one, weighted, 3) == pytest.approx(expected, rel=1e-12)
+    expected = loss_and_gradients(other, repeated, 2).item()
+    assert loss_and_gradients(one, weighted, 3).item() == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(gradients(one), gradients(other), rtol=1e-11, atol=1e-14)
     assert mean_loss(one, weighted, 1) == pytest.approx(expected, rel=1e-12)

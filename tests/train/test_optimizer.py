@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from puna.model.llama import Llama
 from puna.train import checkpoint
+from puna.train.health import NOT_FINITE
 from puna.train.losses import Losses
 from puna.train.objective import loss_and_gradients
 from puna.train.optimizer import build, learning_rate, orthogonal, update
@@ -130,7 +131,7 @@ def test_update_is_clipped_and_by_its_formula(name: str) -> None:
         gradients = {name: chance.normal(size=weight.shape) * size for name, weight in weights.items()}
         for name, parameter in model.named_parameters():
             parameter.grad = torch.from_numpy(gradients[name].copy())
-        norm = update(model, optimizer, step, options)
+        norm = update(model, optimizer, step, options).norm.item()
         expected = math.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
         assert norm == pytest.approx(expected)
         assert optimizer.param_groups[0]["lr"] == learning_rate(step, options)
@@ -157,14 +158,16 @@ def test_an_update_that_is_not_finite_is_not_taken(name: str, bad: float) -> Non
         state = (value for entry in optimizer.state.values() for value in entry.values())
         return [value.detach().numpy().tobytes() for value in (*model.parameters(), *state)]
 
-    before, rates = everything(), [group["lr"] for group in optimizer.param_groups]
+    before = everything()
     for loss, gradient in ((1.0, bad), (bad, 1.0)):
         loss_and_gradients(model, batches().batch(1), 4)
         weight = model.layers[0].attention.wq.weight
         assert weight.grad is not None
         weight.grad[2, 1] = gradient
-        assert math.isfinite(update(model, optimizer, 1, options, loss)) == math.isfinite(gradient)
-        assert everything() == before and [group["lr"] for group in optimizer.param_groups] == rates
+        judged = update(model, optimizer, 1, options, loss)
+        assert math.isfinite(judged.norm.item()) == math.isfinite(gradient)
+        assert judged.left_out == 1 and judged.verdict == NOT_FINITE
+        assert everything() == before
         assert not any(parameter.grad is None or parameter.grad.any() for parameter in model.parameters())
 
 

@@ -34,7 +34,8 @@ def alone(tied: bool, skipped: int | None = None, optimizer: str = "adamw") -> l
     results = []
     for step in range(5):
         loss = loss_and_gradients(model, batches().batch(step), 4, NextToken("llama", 1e-3))
-        results.append([loss, update(model, built, step, options, math.nan if step == skipped else loss)])
+        judged = update(model, built, step, options, math.nan if step == skipped else loss)
+        results.append([loss.item(), judged.norm.item()])
     return results
 
 

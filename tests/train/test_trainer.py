@@ -291,8 +291,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad: dict[int, str]) -> None:
         {batches().batch(step - 1).tokens.tobytes(): step for step in bad},
     )
 
-    def poisoned(model: Any, batch: Any, *arguments: Any, **options: Any) -> float:
-        loss = real(model, batch, *arguments, **options)
+    def poisoned(model: Any, batch: Any, *arguments: Any, **options: Any) -> torch.Tensor | float:
+        loss: torch.Tensor = real(model, batch, *arguments, **options)
         kind = bad.get(given.get(batch.tokens.tobytes(), 0), "")
         if "gradient" in kind:
             model.layers[1].attention.wo.weight.grad[3, 2] = math.inf if "inf" in kind else math.nan

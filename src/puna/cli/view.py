@@ -135,7 +135,7 @@ class ConsoleView:
             self._line(f"  step {event.step:>5}  it writes: {escape(self._writes)}")
         elif isinstance(event, SkippedStepEvent):
             why = f"loss {event.loss}, gradient norm {event.gradient_norm}"
-            self._line(f"  step {event.step:>5}  skipped: {why}; {event.skipped} skipped so far")
+            self._line(f"  step {event.step:>5}  skipped, {event.why}: {why}; {event.skipped} skipped so far")
         elif isinstance(event, StepEvent):
             self._step(event)
 

@@ -88,6 +88,9 @@ class ClusterSettings(BaseModel):
     checkpoint_seconds: float | None = Field(
         None, gt=0, description="seconds after which a checkpoint is due, whatever the step; default: never"
     )
+    replica_check_steps: int = Field(
+        100, ge=1, description="steps between checks that processes with the same weights hold the same bits"
+    )
     time_out_seconds: float = Field(
         600.0, gt=0, description="a training ends where a process waits longer than this for another"
     )

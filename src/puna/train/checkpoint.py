@@ -40,13 +40,8 @@ SAVING = ".saving"
 INDEX = "index.json"
 FORMAT = 1
 BLOCK = 16 << 20  # bytes that have a digest of their own
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "I64": torch.int64}  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # How many of the newest checkpoints stay, None: all; and those of each so many steps.
 Kept = tuple[int | None, int | None]
@@ -84,7 +79,7 @@ class Saver:
     def prepare(self) -> "tuple[_Snapshot, dict[str, Tensor]]":
         """Take the memory of the copy, all pages of it, once there is a state; both. At the first save it
         would hold the training up, and what does not fit would be found late."""
-        state = _state(self.trainable, self.optimizer)
+        state = state_of(self.trainable, self.optimizer)
         if self._snapshot is None or self._snapshot.names != state.keys():
             self._snapshot = _Snapshot(state, self.team.rank)
         return self._snapshot, state
@@ -248,7 +243,7 @@ def resume(
     found = [path.name for path in _saved(folder) if step_of(path) <= most_steps]
     for name in team.broadcast(found):
         try:
-            progress = _load(folder / name, model, optimizer, losses, team)
+            progress = load(folder / name, trainable_of(model), optimizer, team, losses)
         except (UserError, OSError) as error:
             passed.append(str(error))
             continue
@@ -258,12 +253,15 @@ def resume(
     return Progress(0), passed
 
 
-def _load(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: Losses, team: Team
+def load(
+    path: Path,
+    trainable: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    team: Team,
+    losses: Losses | None = None,
 ) -> Progress:
-    """Load one checkpoint. Raises UserError, in all processes, where it is damaged in any, before anything
-    has changed."""
-    trainable = trainable_of(model)
+    """Load one checkpoint. losses: is left with the lines of its steps. Raises UserError, in all processes,
+    where it is damaged in any, before anything has changed."""
 
     def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
         index = read_index(path)
@@ -274,8 +272,10 @@ def _load(
     progress = Progress(**index["progress"])
 
     def go_on() -> None:
+        if losses is None or team.rank:
+            return
         source = path / LOSSES if (path / LOSSES).exists() else losses.path
-        if team.rank == 0 and not losses.go_on(source, progress.step, index["losses_sha256"]):
+        if not losses.go_on(source, progress.step, index["losses_sha256"]):
             raise UserError(f"{source} does not hold the losses of the steps before {path}")
 
     team.together(go_on)
@@ -426,7 +426,7 @@ def trainable_of(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _state(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def state_of(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All that a checkpoint holds: weights by their names, and what the optimizer knows of each."""
     state: dict[str, Tensor] = {}
     for name, parameter in trainable.items():

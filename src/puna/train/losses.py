@@ -30,6 +30,10 @@ class Losses:
         self.path.write_bytes(b"")
         self._hash = hashlib.sha256()
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far, in order."""
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
     def append(self, entry: dict[str, Any]) -> None:
         """Add the line of one step."""
         self._hash.update(append_line(self.path, entry))

@@ -62,8 +62,9 @@ def loss_and_gradients(
     micro_batch: int,
     objective: Objective = NextToken(),
     parallel: Parallel = ALONE,
-) -> float:
-    """Add the gradients of the mean loss over a batch to `.grad`; return that loss, in nats per token.
+) -> Tensor:
+    """Add the gradients of the mean loss over a batch to `.grad`; return that loss in nats per
+    token, float64 [], on the model's device.
 
     Each micro-batch's loss is summed and divided by the weight of the whole batch, so accumulation, packing,
     padding and the number of processes do not change the number. batch: this data rank's part of it.
@@ -80,7 +81,7 @@ def loss_and_gradients(
             mean = summed / total
             mean.backward()
             loss += mean.detach()
-    return parallel.total(loss).item()
+    return parallel.total(loss)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from puna.model.tensor_parallel import local
+from puna.train.health import Judge, Judged
 from puna.train.parallel import box_of
 from puna.train.settings import OptimizerSettings
 
@@ -64,29 +65,30 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     )
 
 
-def finite(loss: float, norm: float) -> bool:
-    """Whether a step with this loss and global gradient norm may be taken."""
-    return math.isfinite(loss) and math.isfinite(norm)
-
-
 def update(
-    model: nn.Module, optimizer: torch.optim.AdamW, step: int, settings: OptimizerSettings, loss: float = 0.0
-) -> float:
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    step: int,
+    settings: OptimizerSettings,
+    loss: Tensor | float = 0.0,
+    judge: Judge | None = None,
+) -> Judged:
     """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
 
-    Returns the global gradient norm before clipping. Where that or the step's `loss` is not `finite`, the
-    step is not taken: weights, moments and the optimizer's count of steps stay as they are.
+    loss: of this step, in nats. Where the step is not to be taken, by the judge or since something is not
+    finite, weights, moments and the optimizer's count of steps keep their bits; the host waits for nothing.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     total = torch.nn.utils.get_total_norm(gradients)
-    norm = total.item()
-    if finite(loss, norm):
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, total)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
-        optimizer.step()
+    norm = total.full_tensor() if hasattr(total, "full_tensor") else total
+    judged = (judge or Judge()).judge(torch.as_tensor(loss), norm)
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, total)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, settings)
+    optimizer.found_inf = judged.left_out  # type: ignore[attr-defined]  # the fused step reads it
+    optimizer.step()
     optimizer.zero_grad(set_to_none=False)
-    return norm
+    return judged
 
 
 def zero_moments(optimizer: torch.optim.AdamW) -> list[torch.Tensor]:
@@ -150,11 +152,15 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
 
     def _muon_step(self, group: dict[str, Any]) -> None:
+        left_out = self.found_inf.bool()  # type: ignore[attr-defined]
         for weight in group["params"]:
             state, gradient = self.state[weight], weight.grad
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
-            momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
-            direction = _orthogonal_part(gradient.add(momentum, alpha=MOMENTUM))
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            local(weight).add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+            momentum, held = local(state["momentum"]), local(weight)
+            added = momentum.mul(MOMENTUM).add_(local(gradient))
+            momentum.copy_(torch.where(left_out, momentum, added))
+            direction = _orthogonal_part(gradient.add(state["momentum"], alpha=MOMENTUM))
+            moved = held.mul(1 - group["lr"] * group["weight_decay"])
+            moved.add_(direction, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+            held.copy_(torch.where(left_out, held, moved))

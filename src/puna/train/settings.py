@@ -37,6 +37,12 @@ class OptimizerSettings(BaseModel):
     )
     weight_decay: float = Field(0.1, ge=0, description="on matrices only")
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    spikes: Literal["keep", "skip", "rollback"] = Field(
+        "keep",
+        description="what to do with a step whose loss or gradient norm lies six deviations above those "
+        "before: skip passes it over, rollback all since the last rollback_steps, see train/health.py",
+    )
+    rollback_steps: int = Field(100, ge=1, description="steps between states that a rollback goes back to")
     validation_steps: int = not_hashed(100, ge=1, description="steps between validations")
 
     @property
@@ -53,6 +59,8 @@ class OptimizerSettings(BaseModel):
     def _fits(self) -> "OptimizerSettings":
         if self.schedule == "cosine":  # where it says nothing, so that it is no part of a fingerprint
             self.__dict__["decay_fraction"] = type(self).model_fields["decay_fraction"].default
+        if self.spikes != "rollback":
+            self.__dict__["rollback_steps"] = type(self).model_fields["rollback_steps"].default
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} is not below steps {self.steps}: training would never "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Listener = Callable[[Event], None]
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
-VERSIONS = {"train": 9}
+VERSIONS = {"train": 10}
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 

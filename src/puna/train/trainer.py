@@ -20,24 +20,26 @@ from torch import nn
 from puna.errors import Stopped, UserError
 from puna.run import compiled
 from puna.run.settings import DEFAULT_CLUSTER, DEFAULT_EXECUTION, ClusterSettings, ExecutionSettings
-from puna.train import checkpoint
+from puna.train import checkpoint, health
 from puna.train.checkpoint import Progress
+from puna.train.health import SPIKE, WHY, Judge, Judged
 from puna.train.losses import LOSSES, Losses
-from puna.train.optimizer import build, finite, learning_rate, update, zero_moments
+from puna.train.optimizer import build, learning_rate, update, zero_moments
 from puna.train.parallel import ALONE, Parallel
 from puna.train.settings import OptimizerSettings
 
 MOST_SKIPPED_IN_A_ROW = 10
+ROLLBACK = "rollback"  # folder of the states that spikes are undone with
 # What torch says, in a plain RuntimeError, when the system gives it no more memory.
 NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a work's step found. loss: mean over the step's batch; tokens: read so far, without padding;
-    figures: others of this work, by name."""
+    """What a work's step found. loss: mean over the step's batch, where the model is; tokens: read so far,
+    without padding; figures: others of this work, by name."""
 
-    loss: float
+    loss: torch.Tensor | float
     tokens: int
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -59,7 +61,8 @@ class StepFigures:
         """What losses.jsonl keeps of it: null for what is not finite, since JSON has no word for that."""
         line = {name: value for name, value in vars(self).items() if name not in ("seconds", "figures")}
         line.update(self.figures)
-        return {name: value if math.isfinite(value) else None for name, value in line.items()}
+        finite = (isinstance(value, str) or math.isfinite(value) for value in line.values())
+        return {name: line[name] if known else None for name, known in zip(line, finite, strict=True)}
 
 
 class StepEvent(StepFigures):
@@ -68,10 +71,11 @@ class StepEvent(StepFigures):
 
 @dataclass(frozen=True)
 class SkippedStepEvent(StepFigures):
-    """A step that was not taken, because its loss or gradient norm is not finite; nothing but the count of
-    steps has changed. skipped: how many so far, with this one."""
+    """A step that was not taken, and why (`health.WHY`); nothing but the count of steps has changed. skipped:
+    how many so far, with this one and those that were undone."""
 
     skipped: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,9 @@ def train(
     trainings that differ in their decay alone (`stage.trunk`) keep the checkpoint of the step where it
     begins; one of an earlier training is where a longer one starts. parallel: where the model is distributed:
     all processes call this, the first one writes the losses and is told the events. A step whose loss or
-    gradient norm is not finite is skipped. Raises Stopped when `should_stop` turned true in any process
-    (after saving), UserError when a micro-batch does not fit, and when ten steps in a row, or all there are,
-    were skipped.
+    gradient norm is not finite is skipped, and one of a spike by `settings.spikes`. Raises Stopped when
+    `should_stop` turned true in any process (after saving), UserError when a micro-batch does not fit, when
+    ten steps in a row, or all there are, were skipped, and when processes that should hold the same do not.
     """
     keep_freed_memory()
     optimizer = build(model, settings)
@@ -154,62 +158,139 @@ def train(
         on_event = _ignore
     progress = _resume(model, optimizer, losses, settings, before_decay, on_event, parallel)
     _fix_threads(progress, execution, on_event)
-    with checkpoint.Saver(model, optimizer, losses, parallel) as saver:
+    run = _Run(model, optimizer, settings, progress, losses, parallel, on_event)
+    with checkpoint.Saver(model, optimizer, losses, parallel) as run.saver:
         while progress.step < settings.steps:
-            started = time.perf_counter()
             outcome = work.step(progress.step)
-            norm = update(model, optimizer, progress.step, settings, outcome.loss)
-            event = _count(progress, settings, outcome, norm, time.perf_counter() - started)
-            saver.prepare()
-            if parallel.team.rank == 0:
-                losses.append(event.line())
-            on_event(event)
-            _refuse_divergence(progress, settings, event)
-            last = progress.step == settings.steps
-            if last or progress.step % settings.validation_steps == 0:
-                on_event(ValidationEvent(progress.step, outcome.tokens, work.validate()))
-            if before_decay is not None and progress.step == settings.decay_start:
-                saver.save(before_decay, progress, with_losses=True)
-            stopping, due = parallel.team.any(should_stop(), saver.is_due(cluster.checkpoint_seconds))
+            run.judge(outcome)
+            run.saver.prepare()
+            step, last = progress.step, progress.step == settings.steps
+            stopping, due = parallel.team.any(should_stop(), run.saver.is_due(cluster.checkpoint_seconds))
+            validating = last or step % settings.validation_steps == 0
             every = execution.checkpoints_every
-            due = due or progress.step % execution.checkpoint_steps == 0
-            if stopping or due or last or (every and progress.step % every == 0):
-                saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
+            due = due or step % execution.checkpoint_steps == 0 or bool(every and step % every == 0)
+            saving = stopping or due or last
+            turning = before_decay is not None and step == settings.decay_start
+            going_back = settings.spikes == "rollback" and step % settings.rollback_steps == 0
+            if saving or turning or going_back or step % cluster.replica_check_steps == 0:
+                run.check_replicas()
+            if validating or saving or turning or going_back:
+                run.settle()
+            if validating:
+                on_event(ValidationEvent(step, outcome.tokens, work.validate()))
+            if before_decay is not None and turning:
+                run.saver.save(before_decay, progress, with_losses=True)
+            if going_back:
+                run.saver.save(checkpoints / ROLLBACK, progress, kept=(2, None))
+            if saving:
+                run.saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
             if stopping:
-                saver.wait()
-                raise Stopped(progress.step)
+                run.saver.wait()
+                raise Stopped(step)
+            run.clock()
     return progress
+
+
+class _Run:
+    """The steps of one training as they are judged, counted and told.
+
+    On a GPU a step is told when the next one is under way, so that the host never waits for the device; what
+    is saved, and where spikes are undone, waits.
+    """
+
+    saver: checkpoint.Saver
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.AdamW,
+        settings: OptimizerSettings,
+        progress: Progress,
+        losses: Losses,
+        parallel: Parallel,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.model, self.optimizer, self.settings, self.progress = model, optimizer, settings, progress
+        self.losses, self.parallel, self.on_event = losses, parallel, on_event
+        self._judge = Judge(settings.spikes == "keep")
+        lines = losses.lines() if parallel.team.rank == 0 else []
+        self._judge.remember(parallel.team.broadcast(lines))
+        device = next(model.parameters()).device
+        self._behind = int(device.type != "cpu" and settings.spikes != "rollback")
+        self._waiting: list[tuple[int, Outcome, Judged]] = []
+        self.clock()
+
+    def clock(self) -> None:
+        """Begin to count the next step's seconds."""
+        self._started = time.perf_counter()
+
+    def judge(self, outcome: Outcome) -> None:
+        """Take the step, or not."""
+        step = self.progress.step
+        judged = update(self.model, self.optimizer, step, self.settings, outcome.loss, self._judge)
+        self.progress.step += 1
+        self._waiting.append((self.progress.step, outcome, judged))
+        self.settle(self._behind)
+
+    def settle(self, behind: int = 0) -> None:
+        """Count and tell the steps that wait for it, but for so many."""
+        while len(self._waiting) > behind:
+            self._tell(*self._waiting.pop(0))
+
+    def _tell(self, step: int, outcome: Outcome, judged: Judged) -> None:
+        loss, norm, verdict = float(outcome.loss), judged.norm.item(), int(judged.verdict)
+        progress, settings = self.progress, self.settings
+        left_out = bool(judged.left_out)
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if left_out else 0
+        progress.skipped += left_out
+        seconds, figures = time.perf_counter() - self._started, dict(outcome.figures)
+        event: StepEvent | SkippedStepEvent
+        if left_out and verdict == SPIKE and settings.spikes == "rollback":
+            figures |= self._roll_back(step)
+        found = (step, outcome.tokens, loss, learning_rate(step - 1, settings), norm, seconds)
+        if left_out:
+            event = SkippedStepEvent(*found, progress.skipped, WHY[verdict], figures=figures)
+        else:
+            event = StepEvent(*found, figures=figures)
+        if self.parallel.team.rank == 0:
+            self.losses.append(event.line())
+        self.on_event(event)
+        if verdict == SPIKE and not left_out:
+            self.on_event(Notice(f"step {step:,}: a spike of loss or gradients, kept (train.spikes)"))
+        if progress.skipped_in_a_row >= min(MOST_SKIPPED_IN_A_ROW, settings.steps):
+            raise UserError(
+                f"training diverged: {progress.skipped_in_a_row} steps in a row were skipped, the last with "
+                f"loss {loss}, gradient norm {norm} at step {step}; lower train.learning_rate"
+            )
+
+    def _roll_back(self, step: int) -> dict[str, float]:
+        """Take the state of the last step that `settings.rollback_steps` divides: the data since are passed
+        over, and the steps are counted as skipped."""
+        before = (step - 1) // self.settings.rollback_steps * self.settings.rollback_steps
+        self.saver.wait()
+        path = self.losses.path.parent / ROLLBACK / f"step-{before:08d}"
+        if not self.parallel.team.broadcast(path.is_dir()):
+            self.on_event(Notice(f"step {step:,}: a spike, and no state of step {before:,} to go back to"))
+            return {}
+        checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
+        self.progress.skipped += step - 1 - before
+        self.on_event(
+            Notice(
+                f"step {step:,}: a spike of loss or gradients; the weights are those of step {before:,} "
+                f"again, and the data of steps {before + 1:,} to {step:,} are passed over"
+            )
+        )
+        return {"rolled_back_to": before}
+
+    def check_replicas(self) -> None:
+        """See `health.check_replicas`."""
+        if self.parallel.team.size > 1:
+            state = checkpoint.state_of(self.saver.trainable, self.optimizer)
+            health.check_replicas(state, self.parallel)
 
 
 def _ignore(event: Event) -> None:
     """What processes other than the first do with events."""
-
-
-def _count(
-    progress: Progress, settings: OptimizerSettings, outcome: Outcome, norm: float, seconds: float
-) -> StepEvent | SkippedStepEvent:
-    """Count a step, taken or skipped; its event."""
-    rate = learning_rate(progress.step, settings)
-    progress.step += 1
-    taken = finite(outcome.loss, norm)
-    progress.skipped_in_a_row = 0 if taken else progress.skipped_in_a_row + 1
-    progress.skipped += not taken
-    step = (progress.step, outcome.tokens, outcome.loss, rate, norm, seconds)
-    if taken:
-        return StepEvent(*step, figures=outcome.figures)
-    return SkippedStepEvent(*step, progress.skipped, figures=outcome.figures)
-
-
-def _refuse_divergence(
-    progress: Progress, settings: OptimizerSettings, event: StepEvent | SkippedStepEvent
-) -> None:
-    """Raises UserError where too many steps in a row were skipped, or all of a short training."""
-    if progress.skipped_in_a_row >= min(MOST_SKIPPED_IN_A_ROW, settings.steps):
-        raise UserError(
-            f"training diverged: {progress.skipped_in_a_row} steps in a row were skipped, the last with loss "
-            f"{event.loss}, gradient norm {event.gradient_norm} at step {event.step}; lower "
-            "train.learning_rate"
-        )
 
 
 def _resume(
