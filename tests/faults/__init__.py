@@ -52,9 +52,24 @@ TABLE: dict[int | str, tuple[str, list[str]]] = {
         ["tests/tokens/test_shards.py::test_a_damaged_shard_is_told_with_file_and_place"],
     ),
     18: ("a token shard missing or changed", []),
-    19: ("a gradient that is not finite", ["tests/train/test_health.py"]),
+    19: (
+        "a gradient that is not finite",
+        [
+            "tests/train/test_trainer.py::"
+            "test_a_step_that_is_not_finite_leaves_weights_moments_and_count_as_they_were",
+            "tests/train/test_trainer.py::"
+            "test_a_run_with_skipped_steps_reads_the_same_batches_and_resumes_bit_for_bit",
+            "tests/train/test_parallel.py::test_all_processes_skip_a_step_whose_gradient_is_not_finite_in_one",
+        ],
+    ),
     20: ("a spike of the loss", ["tests/train/test_health.py"]),
-    21: ("a flipped bit in the memory of a replica", ["tests/train/test_health.py"]),
+    21: (
+        "a flipped bit in the memory of a replica",
+        [
+            "tests/train/test_health.py::"
+            "test_a_bit_that_flips_in_one_process_is_found_before_the_next_checkpoint"
+        ],
+    ),
     22: ("a clock that jumps a day", []),
     "worker": (
         "a killed worker of the corpus",
