@@ -28,14 +28,14 @@ class GroupOfOne:
 
     rank, size = 0, 1
 
-    def all_gather(self, shard: torch.Tensor) -> torch.Tensor:
-        return shard
+    def all_gather(self, shard: torch.Tensor) -> Callable[[], torch.Tensor]:
+        return lambda: shard
 
     def reduce_scatter(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
         return lambda: value
 
-    def all_reduce(self, value: torch.Tensor, largest: bool = False) -> torch.Tensor:
-        return value
+    def all_reduce(self, value: torch.Tensor, largest: bool = False) -> Callable[[], torch.Tensor]:
+        return lambda: value
 
 
 def result(

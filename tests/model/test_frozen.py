@@ -84,9 +84,9 @@ class CountingGroup(GroupOfOne):
     def __init__(self) -> None:
         self.gathered = self.reduced = 0
 
-    def all_gather(self, shard: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, shard: torch.Tensor) -> Callable[[], torch.Tensor]:
         self.gathered += 1
-        return shard
+        return lambda: shard
 
     def reduce_scatter(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
         self.reduced += 1

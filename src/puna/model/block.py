@@ -180,7 +180,8 @@ class Norm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dx, dweight = kernels.rms_norm_backward(x, weight, gradients[0].contiguous(), None, ctx.eps)
         needs_dx, needs_dweight, _, _ = ctx.needs_input_grad
-        return dx if needs_dx else None, all_reduce(dweight, ctx.group) if needs_dweight else None, None, None
+        summed = all_reduce(dweight, ctx.group)() if needs_dweight else None
+        return dx if needs_dx else None, summed, None, None
 
 
 def rotary_divisors(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
@@ -354,9 +355,10 @@ class Block(nn.Module):
         attention, ffn = self.attention, self.feed_forward
         how = How(layout.rows, self.attention_norm.eps, save_norms, with_output, layout.tensor_parallel)
 
+        # FSDP2 rounds the weights of norms, too; what computes with them, and their gradients, is in float32.
         qkv_inputs = QKVInputs(
             x=x,
-            attention_norm=local(self.attention_norm.weight),
+            attention_norm=kernels.upcast(local(self.attention_norm.weight)),
             wq=local(attention.wq.weight),
             wk=local(attention.wk.weight),
             wv=local(attention.wv.weight),
@@ -371,7 +373,7 @@ class Block(nn.Module):
             x=x,
             attended=attended,
             wo=local(attention.wo.weight),
-            ffn_norm=local(self.ffn_norm.weight),
+            ffn_norm=kernels.upcast(local(self.ffn_norm.weight)),
             w1=local(ffn.w1.weight),
             w2=local(ffn.w2.weight),
             w3=local(ffn.w3.weight),
@@ -409,7 +411,7 @@ class QKVProjection(torch.autograd.Function):
     def forward(ctx: Any, how: How, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, attention_norm, wq, wk, wv, cos, sin = inputs
 
-        n1 = all_gather(kernels.rms_norm(x, attention_norm, how.eps), how.group)
+        n1 = all_gather(kernels.rms_norm(x, attention_norm, how.eps), how.group)()
         q, k, v = linear(n1, wq), linear(n1, wk), linear(n1, wv)
         heads = (how.rows, len(n1) // how.rows, -1, 2 * cos.shape[-1])
         q, k, v = q.view(heads), k.view(heads), v.view(heads)
@@ -429,20 +431,22 @@ class QKVProjection(torch.autograd.Function):
         dq = kernels.apply_rotary(dq, cos, sin, backward=True)
         dk = kernels.apply_rotary(dk, cos, sin, backward=True)
         dq, dk, dv = (gradient.flatten(2).flatten(0, 1) for gradient in (dq, dk, dv))
+        gathering = reducing = None
         if n1 is None and (needs.wq or needs.wk or needs.wv):
-            n1 = all_gather(kernels.rms_norm(x, attention_norm, how.eps), how.group)
-        reduced = None
+            gathering = all_gather(kernels.rms_norm(x, attention_norm, how.eps), how.group)
         if needs.x or needs.attention_norm:
             dn1 = input_gradient(dk, wk, input_gradient(dq, wq))
-            reduced = reduce_scatter(input_gradient(dv, wv, dn1), how.group)
+            reducing = reduce_scatter(input_gradient(dv, wv, dn1), how.group)
             del dn1
+        if gathering is not None:
+            n1 = gathering()
         dwq = accumulate_weight_gradient(needs.wq, dq, n1, wq)
         dwk = accumulate_weight_gradient(needs.wk, dk, n1, wk)
         dwv = accumulate_weight_gradient(needs.wv, dv, n1, wv)
         dx = dnorm = None
-        if reduced is not None:
-            dx, dnorm = kernels.rms_norm_backward(x, attention_norm, reduced(), None, how.eps)
-            dnorm = all_reduce(dnorm, how.group) if needs.attention_norm else None
+        if reducing is not None:
+            dx, dnorm = kernels.rms_norm_backward(x, attention_norm, reducing(), None, how.eps)
+            dnorm = all_reduce(dnorm, how.group)() if needs.attention_norm else None
         return None, *QKVInputs(x=dx, attention_norm=dnorm, wq=dwq, wk=dwk, wv=dwv, cos=None, sin=None)
 
 
@@ -466,7 +470,7 @@ class AttentionOutputAndFFN(torch.autograd.Function):
         x, attended, wo, ffn_norm, w1, w2, w3 = inputs
 
         h = row_parallel_linear(attended.flatten(2).flatten(0, 1), wo, x, how.group)
-        n2 = all_gather(kernels.rms_norm(h, ffn_norm, how.eps), how.group)
+        n2 = all_gather(kernels.rms_norm(h, ffn_norm, how.eps), how.group)()
         gate, up = linear(n2, w1), linear(n2, w3)
         y = h.new_empty(0)
         if how.with_output:
@@ -483,7 +487,7 @@ class AttentionOutputAndFFN(torch.autograd.Function):
         needs_dh = needs.x or needs.attended or needs.wo
         dy = gradients[0].contiguous()
 
-        gathered = all_gather(dy, how.group)
+        gathered = all_gather(dy, how.group)()
         if needs_dh or needs.ffn_norm or needs.w1 or needs.w3:
             product = input_gradient(gathered, w2)
         else:
@@ -491,21 +495,27 @@ class AttentionOutputAndFFN(torch.autograd.Function):
         product, dgate, dup = kernels.swiglu_backward(gate, up, product)
         dw2 = accumulate_weight_gradient(needs.w2, gathered, product, w2)
         del product, gathered
-        dn2 = input_gradient(dgate, w1) if needs_dh or needs.ffn_norm else None
+        gathering = reducing = None
         if n2 is None and (needs.w1 or needs.w3):
-            n2 = all_gather(kernels.rms_norm(h, ffn_norm, how.eps), how.group)
-        reduced = None
-        if dn2 is not None:
-            reduced = reduce_scatter(input_gradient(dup, w3, dn2), how.group)
+            gathering = all_gather(kernels.rms_norm(h, ffn_norm, how.eps), how.group)
+        if needs_dh or needs.ffn_norm:
+            dn2 = input_gradient(dgate, w1)
+            reducing = reduce_scatter(input_gradient(dup, w3, dn2), how.group)
+            del dn2
+        if gathering is not None:
+            n2 = gathering()
         dw1 = accumulate_weight_gradient(needs.w1, dgate, n2, w1)
+        del dgate
+        dh = dnorm = dattended = dwo = gathering = summing = None
+        if reducing is not None:
+            dh, dnorm = kernels.rms_norm_backward(h, ffn_norm, reducing(), dy, how.eps)
+            gathering = all_gather(dh, how.group) if needs.attended or needs.wo else None
+            summing = all_reduce(dnorm, how.group) if needs.ffn_norm else None
         dw3 = accumulate_weight_gradient(needs.w3, dup, n2, w3)
-        del dgate, dup, n2, dn2
-        dh = dnorm = dattended = dwo = None
-        if reduced is not None:
-            dh, dnorm = kernels.rms_norm_backward(h, ffn_norm, reduced(), dy, how.eps)
-            dnorm = all_reduce(dnorm, how.group) if needs.ffn_norm else None
-        if dh is not None and (needs.attended or needs.wo):
-            gathered = all_gather(dh, how.group)
+        del dup, n2
+        if gathering is not None:
+            gathered = gathering()
             dattended = input_gradient(gathered, wo).view_as(attended) if needs.attended else None
             dwo = accumulate_weight_gradient(needs.wo, gathered, attended.flatten(2).flatten(0, 1), wo)
+        dnorm = None if summing is None else summing()
         return None, *FFNInputs(x=dh, attended=dattended, wo=dwo, ffn_norm=dnorm, w1=dw1, w2=dw2, w3=dw3)

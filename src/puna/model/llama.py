@@ -199,7 +199,7 @@ class Embedding(torch.autograd.Function):
         row, here = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
             return None, None, None, None
-        gradient = upcast(all_gather(gradients[0], ctx.group))
+        gradient = upcast(all_gather(gradients[0], ctx.group)())
         if here is not None:
             gradient = gradient * here[:, None]
         # On CUDA it sorts the tokens, where index_add_ takes atomic additions in any order.

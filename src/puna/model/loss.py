@@ -67,7 +67,8 @@ class HeadLoss(torch.autograd.Function):
         needs_gradient: bool,
         group: TensorParallelGroup | None,
     ) -> Tensor:
-        hidden, matrix = all_gather(hidden, group), rounded(weight, hidden.dtype)
+        gathering, matrix = all_gather(hidden, group), rounded(weight, hidden.dtype)
+        hidden = gathering()
         rows = max(1, CHUNK_BYTES // (hidden.element_size() * len(weight)))
         count = len(selected.targets)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
@@ -119,10 +120,11 @@ def _vocab_parallel_cross_entropy(
     columns = targets - group.rank * wide.shape[1]
     here = ((columns >= 0) & (columns < wide.shape[1]))[:, None]
     columns = columns[:, None].where(here, 0)
-    highest = group.all_reduce(wide.max(-1, keepdim=True).values, largest=True)
+    reducing = group.all_reduce(wide.max(-1, keepdim=True).values, largest=True)
     chosen = wide.gather(-1, columns) * here
+    highest = reducing()
     exponentials = (wide - highest).exp()
-    sums, chosen = group.all_reduce(torch.stack((exponentials.sum(-1, keepdim=True), chosen)))
+    sums, chosen = group.all_reduce(torch.stack((exponentials.sum(-1, keepdim=True), chosen)))()
     log_sums = highest + sums.log()
     losses = log_sums - chosen + z * log_sums.square()
     gradient = exponentials * ((1 + 2 * z * log_sums) / sums)

@@ -13,8 +13,11 @@ tokens of a forward pass and a weight [outputs, inputs]:
 
 Tokens are gathered before a product whose outputs are split (`all_gather`), and the terms of the sum are
 added up and scattered again after one whose inputs are split (`reduce_scatter`); backward does the same the
-other way round. In the backward of `block` the reduce-scatter runs while the gradients of the weights are
-computed.
+other way round.
+
+What starts an exchange returns a function that waits for its result. In the backward of `block`, where there
+is other work, that is done in between: a reduce-scatter runs beside the gradients of weights, and so does a
+gather, or beside the gradients of inputs. In the forward each product needs what was exchanged before it.
 """
 
 from collections.abc import Callable
@@ -22,62 +25,72 @@ from typing import Any
 
 from torch import Tensor, nn
 
+Waiting = Callable[[], Tensor]  # the result of what was started
+
 OUTPUTS = ("wq", "wk", "wv", "w1", "w3", "output", "tok_embeddings")
 INPUTS = ("wo", "w2")
 
 
 class TensorParallelGroup:
-    """The processes of one group of torch.distributed that share a model, seen from one of them."""
+    """The processes of one group of torch.distributed that share a model, seen from one of them.
+
+    Its methods start an exchange, and return a function that waits for what comes of it.
+    """
 
     def __init__(self, group: Any) -> None:
         import torch.distributed as dist
 
         self.group, self.rank, self.size = group, dist.get_rank(group), dist.get_world_size(group)
 
-    def all_gather(self, shard: Tensor) -> Tensor:
+    def all_gather(self, shard: Tensor) -> Waiting:
         """Concatenate the shards [n / p, ...] of all processes: [n, ...]."""
         import torch.distributed as dist
 
         gathered = shard.new_empty(len(shard) * self.size, *shard.shape[1:])
-        dist.all_gather_into_tensor(gathered, shard.contiguous(), group=self.group)
-        return gathered
+        shard = shard.contiguous()
+        return _waiting(
+            dist.all_gather_into_tensor(gathered, shard, group=self.group, async_op=True), gathered
+        )
 
-    def reduce_scatter(self, value: Tensor) -> Callable[[], Tensor]:
-        """Start to sum the values [n, ...] of all processes. Return a function that waits for this process's
-        rows [n / p, ...] of the sum."""
+    def reduce_scatter(self, value: Tensor) -> Waiting:
+        """Sum the values [n, ...] of all processes: this process's rows [n / p, ...] of it."""
         import torch.distributed as dist
 
         value = value.contiguous()
         shard = value.new_empty(len(value) // self.size, *value.shape[1:])
-        handle = dist.reduce_scatter_tensor(shard, value, group=self.group, async_op=True)
+        return _waiting(dist.reduce_scatter_tensor(shard, value, group=self.group, async_op=True), shard)
 
-        def wait() -> Tensor:
-            handle.wait()
-            return shard
-
-        return wait
-
-    def all_reduce(self, value: Tensor, largest: bool = False) -> Tensor:
+    def all_reduce(self, value: Tensor, largest: bool = False) -> Waiting:
         """Sum the values of all processes, or take the largest, in place."""
         import torch.distributed as dist
 
-        dist.all_reduce(value, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.group)
-        return value
+        operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
+        return _waiting(dist.all_reduce(value, operation, group=self.group, async_op=True), value)
 
 
-def all_gather(shard: Tensor, group: TensorParallelGroup | None) -> Tensor:
-    """Gather over a group; without one the value itself."""
-    return shard if group is None else group.all_gather(shard)
+def _waiting(handle: Any, result: Tensor) -> Waiting:
+    """A function that waits for an exchange and returns what it filled in."""
+
+    def wait() -> Tensor:
+        handle.wait()
+        return result
+
+    return wait
 
 
-def reduce_scatter(value: Tensor, group: TensorParallelGroup | None) -> Callable[[], Tensor]:
-    """Start to reduce and scatter over a group; without one the function returns the value itself."""
+def all_gather(shard: Tensor, group: TensorParallelGroup | None) -> Waiting:
+    """Start to gather over a group; without one there is nothing but the value itself."""
+    return (lambda: shard) if group is None else group.all_gather(shard)
+
+
+def reduce_scatter(value: Tensor, group: TensorParallelGroup | None) -> Waiting:
+    """Start to reduce and scatter over a group; without one there is nothing but the value itself."""
     return (lambda: value) if group is None else group.reduce_scatter(value)
 
 
-def all_reduce(value: Tensor, group: TensorParallelGroup | None) -> Tensor:
-    """Sum over a group, in place; without one the value itself."""
-    return value if group is None else group.all_reduce(value)
+def all_reduce(value: Tensor, group: TensorParallelGroup | None) -> Waiting:
+    """Start to sum over a group, in place; without one there is nothing but the value itself."""
+    return (lambda: value) if group is None else group.all_reduce(value)
 
 
 def local(parameter: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ parallel.world)`. Losses are divided by the number of targets of the whole batch
 are summed over data ranks, not averaged.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -180,10 +181,13 @@ def parallelize(
     for layer in model.layers:
         fully_shard(layer, mesh=data, mp_policy=MixedPrecisionPolicy(dtype, reduce_dtype))
     fully_shard(model, mesh=data, mp_policy=MixedPrecisionPolicy(None, reduce_dtype))
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo has no averages
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no averages
+    for module, following in itertools.pairwise(sharded):
+        # Its weights come while the one before computes; in the backward FSDP2 does so by itself.
+        module.set_modules_to_forward_prefetch([following])
     register_fsdp_forward_method(model, "summed_loss")
     if replicas > 1:
         data = data._flatten("data")
