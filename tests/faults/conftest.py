@@ -13,4 +13,5 @@ def pytest_configure(config: pytest.Config) -> None:
     if [Path(name).resolve() for name in config.args] == [ROOT / "tests" / "faults"]:
         found = [test for test in elsewhere() if (ROOT / test.partition("::")[0]).is_file()]
         config.args += [str(ROOT / test) for test in found]
-        config.option.markexpr = ""
+        if config.option.markexpr == "not slow":
+            config.option.markexpr = ""
