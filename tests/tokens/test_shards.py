@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from puna.errors import UserError
 from puna.tokens import shards
+from puna.tokens.batches import rows_of
 from puna.tokens.settings import TokenizerSettings
 from puna.tokens.tokenizer import Tokenizer, train
 
@@ -83,6 +84,32 @@ def test_where_a_token_is_and_samples_of_documents(tokenizer: Tokenizer, tmp_pat
             assert left >= 0 and all(lengths[n] > left for n in range(len(lengths)) if n not in numbers)
 
 
+def test_a_damaged_shard_is_told_with_file_and_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = [(f"{number}", f"a llama grazes, {number}") for number in range(20)]
+    shards.write("s", iter(texts), tokenizer, 0.2, 1, tmp_path)
+    path, vocab_size = tmp_path / "s.train.bin", tokenizer.vocab_size
+
+    def told(raw: bytes) -> str:
+        sound = path.read_bytes()
+        path.write_bytes(raw)
+        with pytest.raises(UserError) as found:
+            list(rows_of(shards.load(tmp_path, "s", "train", vocab_size), 16).tokens)
+        path.write_bytes(sound)
+        return str(found.value)
+
+    raw = path.read_bytes()
+    beyond = vocab_size.to_bytes(2, "little")
+    for place in (0, 30, len(raw) - 2):
+        expected = f"{path} is damaged: at byte {place} stands token {vocab_size} of a vocabulary of "
+        assert expected in told(raw[:place] + beyond + raw[place + 2 :])
+    assert "one of them is damaged" in told(raw[:-2]) and str(path) in told(raw + b"\0\0")
+    assert f"{path}, or its index beside it, is damaged" in told(raw[:-1])
+    assert rows_of(shards.load(tmp_path, "s", "train", vocab_size), 16).target_count
+    (tmp_path / "s.train.rows.npy").unlink()
+    with pytest.raises(UserError, match=r"rows\.npy"):
+        shards.load(tmp_path, "s", "train", vocab_size)
+
+
 def test_samples_come_from_all_over_a_shard() -> None:
     """On 100 shards whose documents drift: as many from each tenth, up to chance (chi-square, p = 0.001)."""
     offsets = np.arange(0, 10_001, 10)
@@ -145,6 +172,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from puna.tokens import shards
+from puna.tokens.batches import rows_of
 
 class Letters:
     vocab_size = 256

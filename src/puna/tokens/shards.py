@@ -30,12 +30,17 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Shard:
-    """One split of one source; see the module. offsets: int64 [documents + 1]; rows: int64 [documents]."""
+    """One split of one source; see the module. offsets: int64 [documents + 1]; rows: int64 [documents].
+
+    path: of the file of tokens, vocab_size: that none of them may reach, where it is one.
+    """
 
     source: str
     tokens: Array
     offsets: Array
     rows: Array
+    path: str = ""
+    vocab_size: int = 1 << 32
 
     @property
     def documents(self) -> int:
@@ -44,7 +49,19 @@ class Shard:
 
     def document(self, number: int) -> Array:
         """Tokens of one document, begin and end tokens included."""
-        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+        return self.read(self.offsets[number], self.offsets[number + 1])
+
+    def read(self, start: int, end: int) -> Array:
+        """Some tokens. Raises UserError for one that the vocabulary does not have, with its place."""
+        part = self.tokens[start:end]
+        if part.max(initial=0) >= self.vocab_size:
+            place = int(np.argmax(part >= self.vocab_size))
+            raise UserError(
+                f"{self.path} is damaged: at byte {(int(start) + place) * part.itemsize:,} stands token "
+                f"{part[place]:,} of a vocabulary of {self.vocab_size:,}; remove the folder and run again to "
+                "rebuild it"
+            )
+        return part
 
     def sample(self, maximum_tokens: int) -> "Shard":
         """Some whole documents from all over the shard, always the same: up to `maximum_tokens` tokens, but
@@ -214,10 +231,20 @@ def _dtype(vocab_size: int) -> type[np.unsignedinteger]:
 
 
 def load(folder: Path, source: str, split: str, vocab_size: int) -> Shard:
-    """Map one split of a source into memory, tokens and index: only what is read of them is loaded."""
+    """Map one split of a source into memory, tokens and index: only what is read of them is loaded. Raises
+    UserError where they do not belong together."""
     stem = os.path.join(folder, f"{source}.{split}")
-    tokens = np.memmap(f"{stem}.bin", dtype=_dtype(vocab_size), mode="r")
-    offsets = np.load(f"{stem}.offsets.npy", mmap_mode="r")
-    rows = np.load(f"{stem}.rows.npy", mmap_mode="r")
+    path, remedy = f"{stem}.bin", "remove the folder and run again to rebuild it"
+    try:
+        tokens = np.memmap(path, dtype=_dtype(vocab_size), mode="r")
+        offsets = np.load(f"{stem}.offsets.npy", mmap_mode="r")
+        rows = np.load(f"{stem}.rows.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}, or its index beside it, is damaged: {error}; {remedy}") from error
+    if len(offsets) != len(rows) + 1 or offsets[-1] != len(tokens):
+        raise UserError(
+            f"{path} holds {len(tokens):,} tokens, and by its index beside it {len(rows):,} documents end at "
+            f"{offsets[-1]:,}: one of them is damaged; {remedy}"
+        )
     # Slices of a plain view of mapped memory are several times faster than those of a memmap.
-    return Shard(source, np.asarray(tokens), np.asarray(offsets), np.asarray(rows))
+    return Shard(source, np.asarray(tokens), np.asarray(offsets), np.asarray(rows), path, vocab_size)
