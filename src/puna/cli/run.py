@@ -43,6 +43,7 @@ def run(
     """Run a recipe: make what is missing, skip what exists, write the report."""
     from puna import recipe as recipes
     from puna.cli.view import ConsoleView
+    from puna.run import watch
 
     stops = signals.Signals()
     changes = tuple(override or ())
@@ -52,6 +53,8 @@ def run(
     text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
     view = ConsoleView(loaded.train.steps)
     processes = _processes(loaded, view)
+    if processes.world > 1:
+        stops.together_seconds = watch.TOGETHER_SECONDS
     if processes.rank == 0:
         view.begin(path, out / loaded.name)
 

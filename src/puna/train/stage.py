@@ -1,5 +1,6 @@
 """Token shards -> trained weights: a stage of a run."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from puna.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from puna.model.llama import Llama
+    from puna.run.watch import Watch
     from puna.tokens.batches import Batches, Phases
     from puna.tokens.tokenizer import Tokenizer
     from puna.train.parallel import Parallel
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
 VERSIONS = {"train": 10}
+HEARTBEAT = "heartbeat.json"  # in a run's folder logs, while it trains
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
@@ -126,6 +129,7 @@ def train(
     from puna.model import KERNELS
     from puna.model.weights import native
     from puna.run import compiled, machine
+    from puna.run.watch import Watch
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
@@ -162,7 +166,6 @@ def train(
     if settings.train.schedule == "wsd" and processes.rank == 0:
         metrics.inherit(log.path, before_decay / log.path.name)
 
-    model, parallel = _begin(settings, context)
     if processes.world > 1:
         subscribers = ()
 
@@ -174,14 +177,13 @@ def train(
     if processes.rank == 0:
         weights.describe((context.scratch, before_decay), config, tokenizer_file)
     tokenizer = load_tokenizer(tokenizer_file)
-    listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
-
-    def on_event(event: "Event") -> None:
-        for listener in listening:
-            listener(event)
-
+    heartbeat, on_gpu = context.logs.parent / HEARTBEAT, execution.device == "cuda"
+    watch = Watch(processes, context.cluster.time_out_seconds, heartbeat, context.should_stop, on_gpu=on_gpu)
     try:
-        with context.pausable(), processes.explaining(context.cluster):
+        with context.pausable(), watch.guarding():
+            model, parallel = _begin(settings, context)
+            parallel = dataclasses.replace(parallel, phase=watch.phase)
+            listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
             progress = trainer.train(
                 model,
                 Pretraining(model, batches, held_out, settings.train, execution, parallel),
@@ -191,8 +193,8 @@ def train(
                 parallel=parallel,
                 checkpoints=context.scratch,
                 before_decay=before_decay if settings.train.schedule == "wsd" else None,
-                on_event=on_event,
-                should_stop=context.should_stop,
+                on_event=lambda event: _spread(event, watch, listening),
+                should_stop=watch.should_stop,
             )
     finally:
         torch.set_num_threads(threads)
@@ -216,6 +218,16 @@ def train(
             share.source: {"share": share.share, "epochs": share.epochs} for share in batches.mixture
         },
     }
+
+
+def _spread(event: "Event", watch: "Watch", listening: Sequence["Listener"]) -> None:
+    """Tell all who listen an event, and what the watch has found."""
+    from puna.train.trainer import Notice
+
+    watch.loss = getattr(event, "loss", watch.loss)
+    for found in (event, *map(Notice, watch.notices())):
+        for listener in listening:
+            listener(found)
 
 
 def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Parallel]":
