@@ -149,6 +149,18 @@ def test_two_processes_then_one_then_two(alone: Path, copy: Path) -> None:
     same(copy, alone)
 
 
+def test_keys_that_may_change_change_on_the_way(alone: Path, copy: Path) -> None:
+    """All at once, those of the layout, too: the run goes on, in the same folder, to the same numbers."""
+    run = ("run", copy / "small.toml", "--out", copy / "out", *CHANGES)
+    killed(torchrun(*run), copy, 30)
+    execution = ("micro_batch_sequences=1", "remat=full", "checkpoint_steps=7", "checkpoints_kept=1")
+    cluster = ("mesh.tensor=2", "checkpoint_seconds=0.5", "time_out_seconds=50")
+    keys = [f"execution.{key}" for key in execution] + [f"cluster.{key}" for key in cluster]
+    told = several(*run, *(word for key in keys for word in ("-s", key)))
+    assert "going on from the checkpoint of step" in told.stderr
+    same(copy, alone)
+
+
 def test_a_stop_of_torchrun_is_saved_by_all(alone: Path, copy: Path) -> None:
     run = (
         "run",

@@ -174,7 +174,8 @@ class _Snapshot:
         self.parts: dict[str, tuple[str, Sequence[int], Sequence[int], Sequence[int], int]] = {}
         boxes = {name: box_of(tensor, rank) for name, tensor in state.items()}
         own = [name for name, box in boxes.items() if box.first and 0 not in box.shape]
-        own.sort(key=lambda name: -state[name].element_size())  # so that all are aligned
+        # All are aligned; the order is the same whether the run was resumed or not.
+        own.sort(key=lambda name: (-state[name].element_size(), name))
         header: dict[str, Any] = {}
         end = 0
         for name in own:
