@@ -40,8 +40,13 @@ SAVING = ".saving"
 INDEX = "index.json"
 FORMAT = 1
 BLOCK = 16 << 20  # bytes that have a digest of their own
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-          "I64": torch.int64}  # fmt: skip
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # How many of the newest checkpoints stay, None: all; and those of each so many steps.
 Kept = tuple[int | None, int | None]
