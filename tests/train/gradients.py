@@ -1,23 +1,16 @@
-"""Gradients in bfloat16 against one process's in float64, on tokens as frequent as words are; run by
-test_parallel under torchrun's variables.
+"""A batch whose tokens are as frequent as words are, and how far a model's gradients of it are from those in
+float64."""
 
-python -m tests.train.gradients DATA TENSOR TIED  prints the relative error of each weight's gradient
-"""
-
-import json
-import os
-import sys
+import functools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
-from puna.train.objective import NextToken, loss_and_gradients
-from puna.train.parallel import Parallel, parallelize
+from puna.train.objective import loss_and_gradients
 
 ROWS, LENGTH = 16, 256
 CONFIG = LlamaConfig(dim=64, n_layers=2, n_heads=4, ffn_dim=176, vocab_size=512, max_seq_len=LENGTH)
@@ -32,37 +25,29 @@ def batch(rank: int = 0, world: int = 1) -> Batch:
 
 
 def model(tied: bool) -> Llama:
+    """A model in the middle of a training, whole in every process."""
     built = Llama(CONFIG.model_copy(update={"tie_embeddings": tied}))
     built.init_weights(1)
+    chance = torch.Generator().manual_seed(2)
+    for parameter in built.parameters():
+        if parameter.dim() == 1:  # no number of bfloat16, as those of a training are none
+            parameter.detach().normal_(1, 0.1, generator=chance)
     return built
 
 
-def errors(ours: Llama, tied: bool) -> dict[str, float]:
-    """Relative errors of the gradients of a model that has taken `batch`, by the weights' names."""
-    exact = model(tied).double()
-    loss_and_gradients(exact, batch(), ROWS)
-    found = {}
-    for (name, parameter), reference in zip(ours.named_parameters(), exact.parameters(), strict=True):
-        assert parameter.grad is not None and reference.grad is not None
-        whole = getattr(parameter.grad, "full_tensor", lambda gradient=parameter.grad: gradient)()
-        assert whole.dtype == torch.float32
-        found[name] = ((whole.double() - reference.grad).norm() / reference.grad.norm()).item()
-    return found
+@functools.cache
+def exact(tied: bool) -> dict[str, torch.Tensor]:
+    """The gradients of `batch` in float64, by the weights' names."""
+    wide = model(tied).double()
+    loss_and_gradients(wide, batch(), ROWS)
+    return {name: parameter.grad for name, parameter in wide.named_parameters()}  # type: ignore[misc]
 
 
-def main() -> None:
-    data, tensor, tied = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "tied"
-    dist.init_process_group("gloo")
-    torch.set_num_threads(1)
-    mesh = init_device_mesh("cpu", (data, tensor), mesh_dim_names=("shard", "tensor"))
-    ours = model(tied)
-    parallel: Parallel = parallelize(ours, mesh, torch.bfloat16)
-    rows = batch(parallel.rank, parallel.world)
-    loss_and_gradients(ours, rows, len(rows.tokens), NextToken("llama", dtype=torch.bfloat16), parallel)
-    print(json.dumps(errors(ours, tied)), flush=True)
-    dist.destroy_process_group()
-    os._exit(0)  # see tests.train.processes
-
-
-if __name__ == "__main__":
-    main()
+def errors(found: Mapping[str, torch.Tensor], tied: bool) -> dict[str, float]:
+    """Relative errors of the gradients of a model that has taken `batch`."""
+    assert found.keys() == exact(tied).keys()
+    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    return {
+        name: ((found[name].double() - reference).norm() / reference.norm()).item()
+        for name, reference in exact(tied).items()
+    }

@@ -2,9 +2,6 @@
 test_checkpoint under torchrun's variables.
 
 python -m tests.train.reshard write | load | full DATAxTENSOR | replicate FOLDER
-python -m tests.train.reshard begin DATAxTENSOR | replicate TIED
-
-The last one prints the digest of the weights before the first step, of which each process makes its part.
 
 What is written is written by torch's DCP, too, and compared with it where it is loaded. With `full`, the last
 process finds the disk full in a second save; prints what that raises.
@@ -31,7 +28,7 @@ from puna.train.checkpoint import Progress, Saver
 from puna.train.losses import Losses
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
-from puna.train.parallel import init_weights, parallelize
+from puna.train.parallel import parallelize
 from tests.train.small import CONFIG, batches, settings
 
 
@@ -57,11 +54,6 @@ def main() -> None:
     do, layout, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    if do == "begin":
-        begun = Llama.empty(CONFIG.model_copy(update={"tie_embeddings": sys.argv[3] == "tied"}), "meta")
-        parallelize(begun, mesh_of(layout))
-        init_weights(begun, 1, "cpu")
-        end(digest(dict(begun.named_parameters())))
     model = Llama(CONFIG)
     model.init_weights(2 if do == "load" else 1)
     parallel = parallelize(model, mesh_of(layout))
@@ -84,7 +76,7 @@ def main() -> None:
             if parallel.team.rank == parallel.team.size - 1:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            saver.save(folder, Progress(5), kept=1)
+            saver.save(folder, Progress(5), kept=(1, None))
             try:
                 saver.wait()
             except OSError as error:

@@ -26,13 +26,13 @@ def shard(seed: int = 0, documents: int = 30) -> Shard:
     return Shard("s", tokens, offsets, np.arange(documents))
 
 
-def batches(seed: int = 1, length: int = 16) -> Batches:
-    """64 tokens a step, in sequences of `length`."""
+def batches(seed: int = 1, length: int = 16, rows: int | None = None) -> Batches:
+    """So many sequences of `length` a step; by default as many as are 64 tokens."""
     item = shard()
     count = sequences_in(len(item.tokens), length)
     settings = TokensSettings(maximum_epochs=1e9)
     mixture = plan({"s": len(item.tokens)}, {"s": count}, settings, BLOCK_SEQUENCES)
-    return Batches([item], mixture, seed=seed, batch_sequences=64 // length, length=length)
+    return Batches([item], mixture, seed=seed, batch_sequences=rows or 64 // length, length=length)
 
 
 def short_first(steps: int) -> Phases:
@@ -40,8 +40,8 @@ def short_first(steps: int) -> Phases:
     return Phases(batches(length=8), batches(), steps)
 
 
-def held_out() -> dict[str, Batch]:
-    return {"s": rows_of(shard(9, 5), 16)}
+def held_out(length: int = 16) -> dict[str, Batch]:
+    return {"s": rows_of(shard(9, 5), length)}
 
 
 def settings(**changes: Any) -> TrainSettings:

@@ -108,7 +108,8 @@ class HeadLoss(torch.autograd.Function):
             # Scaled and added in one pass; see `accumulate_weight_gradient`.
             total.add_(dweight, alpha=gradient.item())
             dweight = None
-        dhidden, dweight = (x if x is None else x * gradient for x in (dhidden, dweight))
+        # In place, since dW is as large as the head; a second backward is refused by autograd.
+        dhidden, dweight = (x if x is None else x.mul_(gradient) for x in (dhidden, dweight))
         return dhidden, dweight, None, None, None, None
 
 

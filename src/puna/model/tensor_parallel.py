@@ -23,6 +23,7 @@ gather, or beside the gradients of inputs. In the forward each product needs wha
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Waiting = Callable[[], Tensor]  # the result of what was started
@@ -47,10 +48,10 @@ class TensorParallelGroup:
         import torch.distributed as dist
 
         gathered = shard.new_empty(len(shard) * self.size, *shard.shape[1:])
-        shard = shard.contiguous()
-        return _waiting(
-            dist.all_gather_into_tensor(gathered, shard, group=self.group, async_op=True), gathered
-        )
+        if is_gloo(self.group, shard.device.type):
+            return gloo_all_gather(gathered, shard, self.group)
+        handle = dist.all_gather_into_tensor(gathered, shard.contiguous(), group=self.group, async_op=True)
+        return _waiting([handle], lambda: gathered)
 
     def reduce_scatter(self, value: Tensor) -> Waiting:
         """Sum the values [n, ...] of all processes: this process's rows [n / p, ...] of it."""
@@ -58,24 +59,78 @@ class TensorParallelGroup:
 
         value = value.contiguous()
         shard = value.new_empty(len(value) // self.size, *value.shape[1:])
-        return _waiting(dist.reduce_scatter_tensor(shard, value, group=self.group, async_op=True), shard)
+        if is_gloo(self.group, value.device.type):
+            return gloo_reduce_scatter(shard, value, self.group)
+        handle = dist.reduce_scatter_tensor(shard, value, group=self.group, async_op=True)
+        return _waiting([handle], lambda: shard)
 
     def all_reduce(self, value: Tensor, largest: bool = False) -> Waiting:
         """Sum the values of all processes, or take the largest, in place."""
         import torch.distributed as dist
 
         operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM
-        return _waiting(dist.all_reduce(value, operation, group=self.group, async_op=True), value)
+        handle = dist.all_reduce(value, operation, group=self.group, async_op=True)
+        return _waiting([handle], lambda: value)
 
 
-def _waiting(handle: Any, result: Tensor) -> Waiting:
-    """A function that waits for an exchange and returns what it filled in."""
+def _waiting(handles: list[Any], finish: Waiting) -> Waiting:
+    """A function that waits for exchanges, and then finishes."""
 
     def wait() -> Tensor:
-        handle.wait()
-        return result
+        for handle in handles:
+            handle.wait()
+        return finish()
 
     return wait
+
+
+def is_gloo(group: Any, device: str) -> bool:
+    """Whether gloo exchanges a group's tensors on a device."""
+    import torch.distributed as dist
+
+    return device == "cpu" and "gloo" in dist.get_backend(group)
+
+
+def gloo_all_gather(gathered: Tensor, shard: Tensor, group: Any) -> Waiting:
+    """Start to fill `gathered` with the shards of all processes; shard: may be its part of it.
+
+    Gloo's own gathers into memory that it allocates, and copies that.
+    """
+    import torch.distributed as dist
+
+    parts = gathered.view(-1).view(torch.uint8).chunk(dist.get_world_size(group))
+    own = parts[dist.get_rank(group)]
+    if own.data_ptr() != shard.data_ptr():
+        own.copy_(shard.reshape(-1).view(torch.uint8))
+    handles = [
+        dist.broadcast(part, group_src=rank, group=group, async_op=True) for rank, part in enumerate(parts)
+    ]
+    return _waiting(handles, lambda: gathered)
+
+
+def gloo_reduce_scatter(shard: Tensor, value: Tensor, group: Any) -> Waiting:
+    """Start to sum this process's part of the values of all, two or more, processes into `shard`, in the
+    order of their ranks.
+
+    Gloo's own sums everything in all processes, which sends twice as much, and copies it before.
+    """
+    import torch.distributed as dist
+
+    rank, parts = dist.get_rank(group), list(value.view(-1).chunk(dist.get_world_size(group)))
+    handles: list[Any] = []
+    for other, part in enumerate(list(parts)):
+        if other != rank:
+            parts[other] = torch.empty_like(part)
+            handles.append(dist.irecv(parts[other].view(torch.uint8), group_src=other, group=group))
+            handles.append(dist.isend(part.view(torch.uint8), group_dst=other, group=group))
+
+    def finish() -> Tensor:
+        summed = torch.add(parts[0], parts[1], out=shard.view(-1))
+        for part in parts[2:]:
+            summed.add_(part)
+        return shard
+
+    return _waiting(handles, finish)
 
 
 def all_gather(shard: Tensor, group: TensorParallelGroup | None) -> Waiting:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import STOPS, Ended, Stopped, UserError
+from puna.run.failure_detector import GO_ON, LOST_SECONDS, PHASES, FailureDetector, State, name
 from puna.run.files import write_atomically
-from puna.run.judge import GO_ON, LOST_SECONDS, PHASES, Judge, State, name
 from puna.run.processes import Processes
 
 BEAT_SECONDS, HEARTBEAT_SECONDS = 0.05, 3.0  # between what is told to the store, to programs outside
@@ -57,7 +57,7 @@ class Watch:
         self.failure: dict[str, Any] | None = None  # of which process, what is said of it, the exit code
         self._asked, self._heartbeat = asked, heartbeat if self.rank == 0 else None
         self._store, self._host, self._parent = processes.store(), socket.gethostname(), os.getppid()
-        self._judge = Judge(self.world, time_out_seconds, on_gpu=on_gpu)
+        self._detector = FailureDetector(self.world, time_out_seconds, on_gpu=on_gpu)
         self._beat_seconds = min(BEAT_SECONDS + self.world / 1000, time_out_seconds / 8)
         self._main = threading.get_ident()
         self._step, self._phase, self._blocked = 0, PHASES[0], 0.0
@@ -325,9 +325,9 @@ class Watch:
 
     def _compare(self, now: float, states: Mapping[int, State]) -> None:
         """Find who is silent; in the first process also who hangs, and who is slow."""
-        found = self._judge.silent(states, {rank: now - since for rank, (_, since) in self._heard.items()})
+        found = self._detector.silent(states, {rank: now - since for rank, (_, since) in self._heard.items()})
         if self.rank == 0:
-            found = found or self._judge.hung(states)
-            self._notices += self._judge.slow(states)
+            found = found or self._detector.hung(states)
+            self._notices += self._detector.slow(states)
         if found:
             self._declare(*found)

@@ -192,9 +192,14 @@ def parallelize(
         fully_shard(layer, mesh=data, mp_policy=MixedPrecisionPolicy(dtype, reduce_dtype))
     fully_shard(model, mesh=data, mp_policy=MixedPrecisionPolicy(None, reduce_dtype))
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    gather: Any = _Exchange(tensor_parallel.gloo_all_gather)
+    reduce_scatter: Any = _Exchange(tensor_parallel.gloo_reduce_scatter)
     for module in sharded:
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no averages
+        if tensor_parallel.is_gloo(mesh["shard"].get_group(), mesh.device_type):
+            module.set_custom_all_gather(gather)
+            module.set_custom_reduce_scatter(reduce_scatter)
     for module, following in itertools.pairwise(sharded):
         # Its weights come while the one before computes; in the backward FSDP2 does so by itself.
         module.set_modules_to_forward_prefetch([following])
@@ -204,6 +209,21 @@ def parallelize(
     return Parallel(
         data.get_local_rank(), data.size(), data.get_group(), _team(time_out_seconds), _team(time_out_seconds)
     )
+
+
+class _Exchange:
+    """What FSDP2 calls for an exchange. start: see `puna.model.tensor_parallel`."""
+
+    def __init__(self, start: Callable[..., Callable[[], torch.Tensor]]) -> None:
+        self.start = start
+
+    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, **options: Any
+    ) -> None:
+        self.start(output_tensor, input_tensor, group)()
 
 
 @torch.no_grad()

@@ -127,14 +127,13 @@ def train(
     import torch
 
     from puna.model import KERNELS
-    from puna.model.llama import Llama
     from puna.model.weights import native
     from puna.run import compiled, machine
     from puna.run.watch import Watch
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
-    from puna.train import checkpoint, metrics, trainer
+    from puna.train import metrics, trainer, weights
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
@@ -175,6 +174,8 @@ def train(
         context.reporter.event(event)
 
     tokenizer_file = inputs["tokenizer"].path("tokenizer.model")
+    if processes.rank == 0:
+        weights.describe((context.scratch, before_decay), config, tokenizer_file)
     tokenizer = load_tokenizer(tokenizer_file)
     heartbeat, on_gpu = context.logs.parent / HEARTBEAT, execution.device == "cuda"
     watch = Watch(processes, context.cluster.time_out_seconds, heartbeat, context.should_stop, on_gpu=on_gpu)
@@ -202,11 +203,9 @@ def train(
         return {}
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
-    if processes.world > 1:
-        model = Llama.empty(config)
-        checkpoint.load_weights(context.scratch, settings.train.steps, model)
-    model.cpu()
-    native.save(model, context.work)
+    last = context.scratch / f"step-{settings.train.steps:08d}"
+    native.save(weights.read(last) if processes.world > 1 else model, context.work)
+    _keep(context)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(tokenizer_file.read_bytes())
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
@@ -248,6 +247,16 @@ def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Para
     parallel = parallelize(model, mesh, precision(settings.train), cluster.time_out_seconds)
     init_weights(model, settings.seed, device)
     return model, parallel
+
+
+def _keep(context: Context) -> None:
+    """Let checkpoints of a finished training stay, where that was asked for."""
+    from puna.train import weights
+
+    if every := context.execution.checkpoints_every:
+        kept = context.shared / context.scratch.name
+        weights.keep(context.scratch, kept, every)
+        context.reporter.note(f"the checkpoints of each {every:,} steps stay in {kept}")
 
 
 def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Path:

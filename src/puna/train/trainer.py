@@ -167,10 +167,13 @@ def train(
             with parallel.phase("reduce"), _fitting(work):
                 run.judge(outcome)
             run.settle(run.behind)
+            run.saver.prepare()
             step, last = progress.step, progress.step == settings.steps
             stopping, due = parallel.team.any(should_stop(), run.saver.is_due(cluster.checkpoint_seconds))
             validating = last or step % settings.validation_steps == 0
-            saving = stopping or due or last or step % execution.checkpoint_steps == 0
+            every = execution.checkpoints_every
+            due = due or step % execution.checkpoint_steps == 0 or bool(every and step % every == 0)
+            saving = stopping or due or last
             turning = before_decay is not None and step == settings.decay_start
             going_back = settings.spikes == "rollback" and step % settings.rollback_steps == 0
             if saving or turning or going_back or step % cluster.replica_check_steps == 0:
@@ -184,9 +187,9 @@ def train(
                 if before_decay is not None and turning:
                     run.saver.save(before_decay, progress, with_losses=True)
                 if going_back:
-                    run.saver.save(checkpoints / ROLLBACK, progress, kept=2)
+                    run.saver.save(checkpoints / ROLLBACK, progress, kept=(2, None))
                 if saving:
-                    run.saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+                    run.saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
                 if stopping or last:
                     run.saver.wait()
             if stopping:
@@ -318,8 +321,8 @@ def _resume(
         told = f"going on from step {progress.step}, where the decay of an earlier training began"
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
-    if progress.step:
-        on_event(Notice(told))
+    if progress.step or passed:
+        on_event(Notice(told if progress.step else "no checkpoint is whole: beginning with the first step"))
     return progress
 
 

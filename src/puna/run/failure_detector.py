@@ -21,8 +21,8 @@ GO_ON = "the same command goes on from the last checkpoint"
 State = Mapping[str, Any]
 
 
-class Judge:
-    """Judges so many processes. on_gpu: GPUs compute, for which a host waits in `reduce` as for others."""
+class FailureDetector:
+    """Of so many processes. on_gpu: GPUs compute, for which a host waits in `reduce` as for others."""
 
     def __init__(self, world: int, time_out_seconds: float, *, on_gpu: bool = False) -> None:
         self.world, self.time_out_seconds, self.on_gpu = world, time_out_seconds, on_gpu
