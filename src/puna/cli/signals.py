@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from puna.errors import STOPS, Ended, Stopped
+from puna.cli import output
+from puna.errors import STOPS, Ended, Stopped, UserError
 
 if TYPE_CHECKING:
     from puna.cli.view import ConsoleView
@@ -90,11 +92,27 @@ def run(build: "Build", view: "ConsoleView", signals: Signals) -> "dict[str, Art
     except Ended as ended:
         view.close()
         leave(ended.code)
+    except Exception as error:
+        if build.processes.world == 1:
+            raise
+        view.close()
+        _fail(error)
     finally:
         view.close()
     if build.processes.rank == 0:
         view.console.print(message)
     leave(128 + (signals.received or signal.SIGINT))
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say what was wrong and end at once: an orderly end of one of several processes takes seconds in torch,
+    or is aborted there."""
+    reason = str(error) if isinstance(error, UserError) else output.disk_problem(error)
+    if reason is None:
+        traceback.print_exception(error)
+    else:
+        print(f"puna: {reason}", file=sys.stderr)
+    leave(1 if reason is None else 2)
 
 
 def leave(code: int) -> NoReturn:

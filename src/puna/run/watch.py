@@ -201,7 +201,7 @@ class Watch:
         if isinstance(error, RuntimeError) and any(lost in text for lost in LOST):
             self._lost_at = self._lost_at or time.monotonic()
             if "imed out" in text or "imeout" in text:
-                self._waited = self._judge.time_out_seconds
+                self._waited = self._detector.time_out_seconds
         elif getattr(error, "__notes__", [f"process {self.rank}"])[0] == f"process {self.rank}":
             code = 128 + self._number if isinstance(error, KeyboardInterrupt) else 2
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
