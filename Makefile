@@ -1,10 +1,10 @@
 # make run   raw data -> trained, measured model -> report      make test   linters, types, tests
-# make test-slow   tests that take minutes each
+# make test-slow   tests that take minutes each     make test-faults   every fault that a training survives
 PYTHON ?= python3
 RECIPE ?= laptop
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test test-slow clean
+.PHONY: run test test-slow test-faults clean
 
 run: .venv/installed
 	.venv/bin/puna run $(RECIPE) $(ARGS)
@@ -20,6 +20,9 @@ test: .venv/installed-test
 
 test-slow: .venv/installed-test
 	.venv/bin/pytest -m slow $(ARGS)
+
+test-faults: .venv/installed-test
+	.venv/bin/pytest tests/faults $(ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Puna needs Python 3.11 or newer, this is " + sys.version.split()[0])'

@@ -136,3 +136,39 @@ def test_a_run_is_exported_imported_and_generates_the_same(finished: Path, tmp_p
     assert "no such file or folder" in puna("import", "/nope", tmp_path / "q", code=2).stderr
     (tmp_path / "text").write_text("no model")
     assert "holds no model" in puna("import", tmp_path / "text", tmp_path / "q", code=2).stderr
+
+
+def test_checkpoints_that_are_kept_are_exported_as_the_model_is(finished: Path, tmp_path: Path) -> None:
+    left_out = shutil.ignore_patterns("train-*", "scores-*")
+    copy = Path(shutil.copytree(finished, tmp_path / "copy", ignore=left_out))
+    run, recipe = (
+        copy / "out" / "small",
+        ("small.toml", "--out", "out", "-s", "execution.checkpoints_every=8"),
+    )
+    told = puna("run", *recipe, "-s", "train.steps=16", cwd=copy).stderr
+    (folder,) = run.glob(".shared/train/train-*")
+    steps = [folder / f"step-{step:08d}" for step in (8, 16)]
+    assert sorted(folder.glob("step-*")) == steps and "checkpoints of each 8 steps stay in" in told
+    assert "step-00000008" in puna("verify", run).stdout and not any(run.glob(".scratch/*"))
+
+    def exported(source: Path, form: str, out: str) -> dict[str, bytes]:
+        puna("export", form, source, tmp_path / out)
+        return {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+
+    of_run = exported(run, "hf", "run")
+    assert exported(steps[1], "hf", "last") == of_run and "tokenizer.json" in of_run
+    of_middle = exported(steps[0], "hf", "middle")
+    assert {name for name, content in of_middle.items() if content != of_run[name]} == {"model.safetensors"}
+    arguments = ("The old llama", "--tokens", 5, "--temperature", 0)
+    assert puna("generate", steps[1], *arguments).stdout == puna("generate", run, *arguments).stdout
+    # The same training, unfinished, with a checkpoint that a kill has left half removed.
+    (made,) = run.glob("train-*")
+    scratch = run / ".scratch" / made.name
+    shutil.move(folder, scratch)
+    shutil.rmtree(made)
+    (scratch / "step-00000016" / "index.json").unlink()
+    assert "will go on after step 8" in puna("show", *recipe, "-s", "train.steps=16", cwd=copy).stdout
+    refused = puna("export", "hf", run, tmp_path / "none", code=2).stderr
+    assert "is not finished; name a checkpoint: " in refused and "step-00000008" in refused
+    refused = puna("export", "hf", scratch / "step-00000016", tmp_path / "none", code=2).stderr
+    assert "is no finished checkpoint" in refused and not (tmp_path / "none").exists()

@@ -37,6 +37,10 @@ def test_an_empty_table_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:
             "cannot write: No space left on device; "
             "nothing half-written is left: free some room and run again",
         ),
+        (
+            OSError(errno.EIO, "Input/output error", "out/x"),
+            "out/x: Input/output error; the disk or its server fails: look there, and run again",
+        ),
         (ValueError("a mistake of ours"), None),
         (OSError(errno.ENOENT, "No such file or directory", "x"), None),
     ],

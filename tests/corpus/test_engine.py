@@ -71,6 +71,25 @@ def test_workers_end_with_a_killed_process(tmp_path: Path) -> None:
             os.kill(int(worker.name), signal.SIGKILL)
 
 
+def die_alone(path: Path) -> None:
+    if path.name == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    note(path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+    """Also that the same command goes on: each job's result is a file."""
+    jobs = [tmp_path / name for name in "abcd"]
+    with pytest.raises(
+        UserError, match=r"was ended from outside.*the same command goes on from what is done"
+    ):
+        list(Engine(2).each(die_alone, jobs))
+    assert not (tmp_path / "b").exists()
+    list(Engine(2).each(note, jobs))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether a condition comes true in time."""
     end = time.monotonic() + seconds

@@ -119,5 +119,7 @@ def test_the_copy_for_checkpoints_counts_on_processors_and_processes_share_the_s
     alone, eight = (memory.training_bytes(model, settings, parts=parts) for parts in (1, 8))
     assert alone - eight == pytest.approx(7 / 8 * (2 * state + 4 * model.parameters()), abs=16)
     cuda = ExecutionSettings(device="cuda")
+    shared = memory.training_bytes(model, settings, parts=8, tensor=2)
+    assert eight / 2 < shared < eight
     on_gpu = [memory.training_bytes(model, settings, cuda, parts=parts) for parts in (1, 8)]
     assert on_gpu[0] - on_gpu[1] == pytest.approx(7 / 8 * (state + 4 * model.parameters()), abs=16)

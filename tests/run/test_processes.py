@@ -141,40 +141,6 @@ def validations(log: Path) -> list[dict[str, float]]:
     return [line["losses"] for line in lines if line.get("kind") == "validation"]
 
 
-@pytest.fixture(scope="module")
-def whole(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of two processes."""
-    left_out = shutil.ignore_patterns("train-*", "scores-*")
-    folder = Path(shutil.copytree(alone, tmp_path_factory.mktemp("two") / "whole", ignore=left_out))
-    several("run", folder / "small.toml", "--out", folder / "out", *CHANGES)
-    return folder
-
-
-def test_killed_and_resumed_on_the_same_layout_to_the_same_bits(whole: Path, copy: Path) -> None:
-    run = ("run", copy / "small.toml", "--out", copy / "out", *CHANGES)
-    killed(torchrun(*run), copy, 7)
-    assert "going on from the checkpoint of step" in several(*run).stderr
-    assert trained(copy)[0] == trained(whole)[0]
-    assert tiny.digests(copy / "out") == tiny.digests(whole / "out")
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_torchrun_starts_again_what_a_kill_of_one_process_ended(whole: Path, copy: Path, which: int) -> None:
-    """To the same bits, with nobody's help."""
-    run = torchrun("run", copy / "small.toml", "--out", copy / "out", *CHANGES, restarts=1)
-    with subprocess.Popen(
-        run, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
-    ) as process:
-        while newest(copy) < 5:
-            assert process.poll() is None
-            time.sleep(0.001)
-        os.kill(workers(process.pid)[which], signal.SIGKILL)
-        assert process.stderr is not None
-        told = process.stderr.read()
-    assert process.returncode == 0 and "going on from the checkpoint of step" in told
-    assert tiny.digests(copy / "out") == tiny.digests(whole / "out")
-
-
 def test_two_processes_then_one_then_two(alone: Path, copy: Path) -> None:
     run = ("run", copy / "small.toml", "--out", copy / "out", *CHANGES)
     killed(torchrun(*run), copy, 5)
@@ -236,7 +202,7 @@ def test_a_process_that_is_silent_ends_the_run_and_it_goes_on(alone: Path, copy:
         os.kill(silent, signal.SIGSTOP)
         stopped = time.monotonic()
         assert process.stderr is not None
-        told = next(line for line in process.stderr if "did not answer for 4 s" in line)
+        told = next(line for line in process.stderr if "silent for 4" in line)
         assert "puna: process" in told and time.monotonic() - stopped < 30
         os.kill(silent, signal.SIGKILL)  # torchrun itself would wait another 30 seconds
         process.stderr.read()

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.errors import UserError
-from puna.tokens import shards
+from puna.tokens import shards, splits
+from puna.tokens.batches import rows_of
 from puna.tokens.settings import TokenizerSettings
 from puna.tokens.tokenizer import Tokenizer, train
 
@@ -20,7 +21,7 @@ TEXTS = [f"document {number}: " + "the llamas graze " * (number % 7) for number 
 
 def held_out(names: list[str], share: float, least: int = 0, sizes: list[int] | None = None) -> shards.Array:
     bytes_of = np.array(sizes or [100] * len(names))
-    return shards.choose_held_out(shards.hashes_of(names), bytes_of, share, least)
+    return splits.choose_held_out(splits.hashes_of(names), bytes_of, share, least)
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=60), st.integers(0, 60_000), st.floats(0.01, 0.3))
@@ -29,10 +30,10 @@ def test_little_held_out_text_is_topped_up_to_a_fifth(sizes: list[int], least: i
     before, after = held_out(names, share, 0, sizes), held_out(names, share, least, sizes)
     assert after[before].all() and not after.all()
     added = np.array(sizes)[after & ~before]
-    held, fifth = np.array(sizes)[after].sum(), shards.LARGEST_HELD_OUT * sum(sizes)
+    held, fifth = np.array(sizes)[after].sum(), splits.LARGEST_HELD_OUT * sum(sizes)
     assert held <= max(fifth, np.array(sizes)[before].sum())
     if len(added):  # no more than needed, and those with the next hashes
-        hashes = shards.hashes_of(names)
+        hashes = splits.hashes_of(names)
         assert hashes[after].max() < hashes[~after].min()
         last = np.array(sizes)[after][hashes[after].argmax()]
         assert held - last < least
@@ -45,8 +46,8 @@ def tokenizer() -> Tokenizer:
 
 def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: Path) -> None:
     documents = ((f"id{n}", text) for n, text in enumerate(TEXTS))
-    counts = shards.write("s", documents, tokenizer, 0.2, 2, tmp_path)
-    opened = {split: shards.load(tmp_path, "s", split, 300) for split in shards.SPLITS}
+    counts = splits.write("s", documents, tokenizer, 0.2, 2, tmp_path)
+    opened = {split: shards.load(tmp_path, "s", split, 300) for split in splits.SPLITS}
     rows = sorted(row for shard in opened.values() for row in shard.rows.tolist())
     assert rows == list(range(60))
     for split, shard in opened.items():
@@ -64,7 +65,7 @@ def test_every_document_is_in_exactly_one_split(tokenizer: Tokenizer, tmp_path: 
 
 def test_where_a_token_is_and_samples_of_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
     documents = ((f"id{n}", text) for n, text in enumerate(TEXTS))
-    shards.write("s", documents, tokenizer, 0.1, 1, tmp_path)
+    splits.write("s", documents, tokenizer, 0.1, 1, tmp_path)
     shard = shards.load(tmp_path, "s", "train", 300)
     for number in range(shard.documents):
         start, end = shard.offsets[number], shard.offsets[number + 1]
@@ -81,6 +82,32 @@ def test_where_a_token_is_and_samples_of_documents(tokenizer: Tokenizer, tmp_pat
         else:
             left = maximum - sum(map(len, documents))
             assert left >= 0 and all(lengths[n] > left for n in range(len(lengths)) if n not in numbers)
+
+
+def test_a_damaged_shard_is_told_with_file_and_place(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = [(f"{number}", f"a llama grazes, {number}") for number in range(20)]
+    splits.write("s", iter(texts), tokenizer, 0.2, 1, tmp_path)
+    path, vocab_size = tmp_path / "s.train.bin", tokenizer.vocab_size
+
+    def told(raw: bytes) -> str:
+        sound = path.read_bytes()
+        path.write_bytes(raw)
+        with pytest.raises(UserError) as found:
+            list(rows_of(shards.load(tmp_path, "s", "train", vocab_size), 16).tokens)
+        path.write_bytes(sound)
+        return str(found.value)
+
+    raw = path.read_bytes()
+    beyond = vocab_size.to_bytes(2, "little")
+    for place in (0, 30, len(raw) - 2):
+        expected = f"{path} is damaged: at byte {place} stands token {vocab_size} of a vocabulary of "
+        assert expected in told(raw[:place] + beyond + raw[place + 2 :])
+    assert "one of them is damaged" in told(raw[:-2]) and str(path) in told(raw + b"\0\0")
+    assert f"{path}, or its index beside it, is damaged" in told(raw[:-1])
+    assert rows_of(shards.load(tmp_path, "s", "train", vocab_size), 16).target_count
+    (tmp_path / "s.train.rows.npy").unlink()
+    with pytest.raises(UserError, match=r"rows\.npy"):
+        shards.load(tmp_path, "s", "train", vocab_size)
 
 
 def test_samples_come_from_all_over_a_shard() -> None:
@@ -109,7 +136,7 @@ def test_a_sample_is_what_one_by_one_fits(sizes: list[int], budget: int, chance:
 
 def test_one_document_is_too_few(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="source s has 1 document: at least two"):
-        shards.write("s", iter([("id", "text")]), tokenizer, 0.1, 1, tmp_path)
+        splits.write("s", iter([("id", "text")]), tokenizer, 0.1, 1, tmp_path)
 
 
 @given(st.lists(st.uuids().map(str), min_size=2, max_size=50, unique=True), st.floats(0.01, 0.49))
@@ -144,7 +171,8 @@ MEASURED = """
 import sys
 from pathlib import Path
 import numpy as np
-from puna.tokens import shards
+from puna.tokens import shards, splits
+from puna.tokens.batches import rows_of
 
 class Letters:
     vocab_size = 256
@@ -168,9 +196,9 @@ def watched(count):
         if number % 10_000 == 0:
             most = max(most, peak())
         yield document
-shards.write("warm", documents(90_000), Letters(), 0.1, 1, out)
+splits.write("warm", documents(90_000), Letters(), 0.1, 1, out)
 before = peak()
-shards.write("s", watched(count), Letters(), 0.1, 1, out)
+splits.write("s", watched(count), Letters(), 0.1, 1, out)
 print((max(most, peak()) - before) / count)
 """
 

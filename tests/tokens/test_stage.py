@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from puna.tokens import shards, stage, tokenizer
+from puna.tokens import splits, stage, tokenizer
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 
 
@@ -42,8 +42,8 @@ def test_the_tokenizer_reads_training_documents_from_all_over_a_source(
     )
     numbers = np.array([texts.index(text) for text in read])
     assert told["training_bytes"] == {"s": 500 * size} and len(set(numbers)) == 500
-    held_out = shards.choose_held_out(
-        shards.hashes_of(names), np.array([500] * len(names)), settings.split.held_out_fraction
+    held_out = splits.choose_held_out(
+        splits.hashes_of(names), np.array([500] * len(names)), settings.split.held_out_fraction
     )
     assert not held_out[numbers].any()
     tenths = np.bincount(numbers // 200, minlength=10)

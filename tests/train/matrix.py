@@ -111,6 +111,7 @@ CHANGES: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], tuple[int, int, i
     "remat": ({"remat": "full"}, {}, (1, 2, 1)),
     "checkpoint_steps": ({"checkpoint_steps": 7}, {}, (1, 2, 1)),
     "checkpoints_kept": ({"checkpoints_kept": 1}, {}, (1, 2, 1)),
+    "checkpoints_every": ({"checkpoints_every": 50}, {}, (1, 2, 1)),
     "threads": ({"threads": 2}, {}, (1, 2, 1)),
     "checkpoint_seconds": ({}, {"checkpoint_seconds": 1e-3}, (1, 2, 1)),
     "time_out_seconds": ({}, {"time_out_seconds": 30}, (1, 2, 1)),

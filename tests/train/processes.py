@@ -1,12 +1,15 @@
-"""Five steps on one of four gloo processes, of which the first one finds a NaN in its part of one gradient of
-the third step; prints the losses and the gradient norms. Run by test_parallel under torchrun's variables.
+"""Five steps on one of several gloo processes; prints the losses and the gradient norms. Run by test_parallel
+under torchrun's variables.
 
-python -m tests.train.processes
+python -m tests.train.processes skip     of four, the first one finds a NaN in its part of one gradient of the
+                                         third step
+python -m tests.train.processes POLICY   of two under FSDP2, with compiled blocks
 """
 
 import json
 import math
 import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -25,14 +28,20 @@ def main() -> None:
     torch.set_num_threads(1)
     model = Llama(CONFIG)
     model.init_weights(1)
-    parallel = parallelize(model, init_device_mesh("cpu", (2, 2), mesh_dim_names=("shard", "tensor")))
+    skipping, size = sys.argv[1] == "skip", dist.get_world_size()
+    mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("shard", "tensor"))
+    parallel = parallelize(model, mesh)
+    if not skipping:
+        for layer in model.layers:
+            layer.compile(dynamic=False)  # as Pretraining does
+    objective = NextToken("llama" if skipping else sys.argv[1], 1e-3)
     options = settings(learning_rate=1e-2, warmup_steps=0)
     optimizer = build(model, options)
     results = []
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
-        loss = loss_and_gradients(model, batch, 1, NextToken("llama", 1e-3), parallel)
-        if step == 2 and dist.get_rank() == 0:
+        loss = loss_and_gradients(model, batch, 1, objective, parallel)
+        if skipping and step == 2 and dist.get_rank() == 0:
             local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
         norm = update(model, optimizer, step, options, loss).norm.item()
         results.append([loss.item(), norm if math.isfinite(norm) else None])

@@ -76,7 +76,7 @@ def main() -> None:
             if parallel.team.rank == parallel.team.size - 1:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            saver.save(folder, Progress(5), kept=1)
+            saver.save(folder, Progress(5), kept=(1, None))
             try:
                 saver.wait()
             except OSError as error:

@@ -161,7 +161,7 @@ def test_a_verdict_that_is_read_one_step_late_changes_nothing(
 
     def late(self: Any, *arguments: Any) -> None:
         real(self, *arguments)
-        self._behind = 1
+        self.behind = 1
 
     def on_batch(model: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
         computed.append(len(computed) + 1)

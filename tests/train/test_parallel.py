@@ -25,7 +25,7 @@ from .small import CONFIG, batches, settings
 ROOT = Path(__file__).parents[2]
 
 
-def alone(skipped: int) -> list[float]:
+def alone(skipped: int | None = None) -> list[float]:
     """Losses of five steps of one process, which leaves out one of them."""
     model = Llama(CONFIG)
     model.init_weights(1)
@@ -75,9 +75,17 @@ def together(processes: int, *arguments: object, module: str = "processes") -> A
 
 
 def test_all_processes_skip_a_step_whose_gradient_is_not_finite_in_one() -> None:
-    found = together(4)
+    found = together(4, "skip")
     assert [loss for loss, _ in found] == pytest.approx(alone(skipped=2), rel=1e-6)
     assert [step for step, (_, norm) in enumerate(found) if norm is None] == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["llama", "full"])
+def test_compiled_blocks_under_fsdp_equal_eager_ones(policy: str) -> None:
+    """As whole graphs: FSDP2's hooks break none."""
+    found = together(2, policy)
+    assert [loss for loss, _ in found] == pytest.approx(alone(), rel=1e-6)
 
 
 def test_a_mesh_without_names_is_refused() -> None:

@@ -148,6 +148,16 @@ def test_only_the_last_checkpoints_stay(tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / str(kept)).glob("step-*")) == left
 
 
+def test_checkpoints_of_each_so_many_steps_stay_beside_the_newest(tmp_path: Path) -> None:
+    """Also those of steps that no checkpoint was due at, and behind a stop."""
+    with pytest.raises(Stopped):
+        run(tmp_path, checkpoint_steps=5, checkpoints_kept=1, checkpoints_every=4, should_stop=stop_after(7))
+    assert sorted(path.name[5:] for path in tmp_path.glob("step-*")) == ["00000004", "00000007"]
+    run(tmp_path, checkpoint_steps=5, checkpoints_kept=2, checkpoints_every=4)
+    left = ["00000004", "00000008", "00000010", "00000012"]
+    assert sorted(path.name[5:] for path in tmp_path.glob("step-*")) == left
+
+
 def half_way(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Stopped after half the steps and gone on with under other settings: weights and losses."""
     with pytest.raises(Stopped, match="step 20"):
@@ -245,6 +255,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
         and "step-00000011" in notices[0]
         and "going on from the checkpoint of step 10" in notices[1]
     )
+    assert equal(whole, resumed)
+
+
+def test_where_no_checkpoint_is_whole_the_run_begins_again_and_says_so(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", should_stop=stop_after(7))
+    for path in (tmp_path / "cut").glob("step-*/rank-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    events: list[Event] = []
+    resumed, _ = run(tmp_path / "cut", events)
+    told = [event.text for event in events if isinstance(event, Notice)]
+    assert [text.partition(":")[0] for text in told[:2]] == ["passed over a checkpoint"] * 2
+    assert told[2] == "no checkpoint is whole: beginning with the first step"
     assert equal(whole, resumed)
 
 

@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from puna.cli import output
 from puna.cli.arguments import JsonOption, ModelArgument, ModeOption, RunArgument
 from puna.errors import UserError
+
+if TYPE_CHECKING:
+    from puna.generate.load import Opened
 
 
 def generate(
@@ -31,9 +34,9 @@ def generate(
 ) -> None:
     """Continue a text with the model of a run, of a folder of weights or of a GGUF file."""
     from puna.generate.engine import Engine, Piece, Request, Sampling
-    from puna.generate.load import load
+    from puna.generate.load import built
 
-    model, tokenizer, *_ = load(weights_of(run))
+    model, tokenizer, *_ = built(opened(run))
     ids = [*tokenizer.bos, *tokenizer.encode(prompt)]
     context = model.config.max_seq_len
     if len(ids) >= context:
@@ -90,7 +93,7 @@ def export(
     ] = "F32",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for other programs, with its tokenizer and chat template."""
+    """Write a model for other programs, with its tokenizer and chat template; also from a checkpoint."""
     _convert(source, out, form, kind, as_json)
 
 
@@ -99,9 +102,9 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
 
     if out.exists():
         raise UserError(f"{out} exists: name another place, or remove it")
-    loaded = load.load(weights_of(source))
+    loaded = opened(source)
     load.save(loaded, out, form, kind)
-    config, tokenizer = loaded.model.config, loaded.tokenizer
+    config, tokenizer = loaded.source.config, loaded.tokenizer
     told = {
         "from": loaded.origin.format,
         "to": form,
@@ -120,6 +123,16 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
         print(f"{key:<22} {value:,}" if type(value) is int and value > 9999 else f"{key:<22} {value}")
 
 
+def opened(run: Path) -> "Opened":
+    """The model of a run, of a checkpoint of its training, or of weights of others; not read yet."""
+    from puna.generate import load
+    from puna.train import weights
+
+    if weights.recognises(run):
+        return load.open_model(weights.read(run))
+    return load.open_model(load.open_source(weights_of(run)))
+
+
 def weights_of(run: Path) -> Path:
     """The folder of a run's weights, or `run` itself where it is a folder or a file of weights.
 
@@ -135,6 +148,9 @@ def weights_of(run: Path) -> Path:
     if run.is_file():
         return run
     bare = any(recognises(run) for recognises, _ in FORMATS.values())
+    waiting = sorted(run.glob(".scratch/train-*/step-*/index.json"))
+    if waiting and not bare and not any(run.glob(f"train-*/{artifact.MANIFEST}")):
+        raise UserError(f"the training of {run} is not finished; name a checkpoint: {waiting[-1].parent}")
     folder = run if bare else summary.stage_folder(run, "train")
     if not bare or (folder / artifact.MANIFEST).is_file():
         artifact.load(folder).verify()

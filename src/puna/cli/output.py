@@ -13,6 +13,7 @@ _ADVICE = {
         "nothing half-written is left: free some room and run again",
     ),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "change its rights, or name another place"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "the disk or its server fails: look there, and run again"),
 }
 
 

@@ -43,6 +43,7 @@ def run(
     """Run a recipe: make what is missing, skip what exists, write the report."""
     from puna import recipe as recipes
     from puna.cli.view import ConsoleView
+    from puna.run import watch
 
     stops = signals.Signals()
     changes = tuple(override or ())
@@ -52,6 +53,8 @@ def run(
     text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
     view = ConsoleView(loaded.train.steps)
     processes = _processes(loaded, view)
+    if processes.world > 1:
+        stops.together_seconds = watch.TOGETHER_SECONDS
     if processes.rank == 0:
         view.begin(path, out / loaded.name)
 
@@ -122,17 +125,14 @@ def _check_memory(recipe: "Recipe", processes: "Processes") -> None:
     available = machine.available_bytes(recipe.execution.device)
     if recipe.execution.device == "cpu":
         available //= processes.local_world
-    allowed, execution, parts = (
-        min(recipe.execution.memory_bytes or available, available),
-        recipe.execution,
-        1,
-    )
+    allowed = min(recipe.execution.memory_bytes or available, available)
+    execution, parts, tensor = recipe.execution, 1, 1
     if processes.world > 1:
         replicate, shard, tensor = mesh_sizes(recipe.cluster.mesh, processes.world)
         rows = -(-recipe.train.batch_sequences // (replicate * shard))
         rows = min(rows, recipe.train.micro_batch(execution))
         execution, parts = execution.model_copy(update={"micro_batch_sequences": rows}), shard * tensor
-    memory.check(recipe.llama_config(), recipe.train, execution, allowed, parts)
+    memory.check(recipe.llama_config(), recipe.train, execution, allowed, parts, tensor)
 
 
 def show(
@@ -171,7 +171,8 @@ def show(
 
 def _waiting(scratch: Path) -> str:
     """What a run would do about a stage that is not finished. scratch: the stage's folder of work."""
-    if steps := sorted(int(path.name.removeprefix("step-")) for path in scratch.glob("step-[0-9]*[0-9]")):
+    whole = scratch.glob("step-*/index.json")  # a checkpoint's, which is written last and goes first
+    if steps := sorted(int(path.parent.name.removeprefix("step-")) for path in whole):
         return f"will go on after step {steps[-1]:,}"
     return "will go on" if scratch.is_dir() and any(scratch.iterdir()) else "will run"
 

@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from puna.errors import Stopped
+from puna.cli import output
+from puna.errors import STOPS, Ended, Stopped, UserError
 
 if TYPE_CHECKING:
     from puna.cli.view import ConsoleView
@@ -21,7 +23,8 @@ ALARM_SECONDS = 1.0
 
 
 class Signals:
-    """Turns SIGINT and SIGTERM into a polite stop inside `pausable`, elsewhere into an interrupt.
+    """Turns SIGINT, SIGTERM and SIGUSR1, which Slurm may send before it ends a job, into a polite stop inside
+    `pausable`, elsewhere into an interrupt.
 
     A second signal is an interrupt everywhere. An interrupt may get lost: Python drops what is raised in a
     finalizer, and libraries what is raised while they call back. So an alarm raises it again, each second
@@ -29,18 +32,19 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self.together_seconds = 0, TOGETHER_SECONDS
         self._when = 0.0
         self._again = self._polite = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             signal.signal(number, self._handle)
         signal.signal(signal.SIGALRM, self._remind)
         sys.unraisablehook = _report_lost
 
     def _handle(self, number: int, frame: Any) -> None:
         now = time.monotonic()
-        if self.received and now - self._when < TOGETHER_SECONDS:
+        if self.received and now - self._when < self.together_seconds:
             return
+        number = signal.SIGTERM if number == signal.SIGUSR1 else number
         self._again, self.received, self._when = bool(self.received), number, now
         if self._again or not self._polite:
             set_alarm(ALARM_SECONDS)
@@ -55,7 +59,7 @@ class Signals:
     def end(self) -> None:
         """Take no more signals: the run has stopped, and says so."""
         set_alarm(0)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in (*STOPS, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 
     def should_stop(self) -> bool:
@@ -79,14 +83,36 @@ def run(build: "Build", view: "ConsoleView", signals: Signals) -> "dict[str, Art
         return build.run(view)
     except Stopped as stopped:
         signals.end()
+        signals.received = stopped.signal or signals.received
         message = f"stopped and saved at step {stopped.step}; the same command goes on from there"
+        message += f" ({stopped.told})" if stopped.told else ""
     except KeyboardInterrupt:
         signals.end()
         message = "stopped; the same command goes on from the last finished part"
+    except Ended as ended:
+        view.close()
+        leave(ended.code)
+    except Exception as error:
+        if build.processes.world == 1:
+            raise
+        view.close()
+        _fail(error)
     finally:
         view.close()
-    view.console.print(message)
+    if build.processes.rank == 0:
+        view.console.print(message)
     leave(128 + (signals.received or signal.SIGINT))
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say what was wrong and end at once: an orderly end of one of several processes takes seconds in torch,
+    or is aborted there."""
+    reason = str(error) if isinstance(error, UserError) else output.disk_problem(error)
+    if reason is None:
+        traceback.print_exception(error)
+    else:
+        print(f"puna: {reason}", file=sys.stderr)
+    leave(1 if reason is None else 2)
 
 
 def leave(code: int) -> NoReturn:

@@ -25,6 +25,7 @@ from puna.errors import UserError
 from puna.run import machine
 
 M_ARENA_MAX = -8  # of malloc.h
+LOST = "UDF process closed the connection"  # Daft's word for a worker that is gone
 # Daft calls a worker from several threads; memory is meant for one job.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -99,6 +100,14 @@ class Engine:
                 _raise(row["problem"])
                 done += 1
                 yield done
+        except RuntimeError as error:
+            if LOST not in str(error):
+                raise
+            raise UserError(
+                "a process that cleans raw files was ended from outside, perhaps by the system for want of "
+                "memory (execution.workers, execution.memory_bytes); the same command goes on from what is "
+                "done"
+            ) from error
         finally:
             gc.unfreeze()
         if done < len(jobs):  # Daft takes an interrupt for itself and ends

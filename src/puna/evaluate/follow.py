@@ -16,7 +16,7 @@ from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.run.artifact import MANIFEST
 from puna.tokens.text_tokenizer import TextTokenizer
-from puna.train import checkpoint
+from puna.train import checkpoint, weights
 from puna.train.losses import LOSSES
 
 
@@ -36,14 +36,12 @@ def read(place: Path, config: LlamaConfig) -> Llama | None:
     it is damaged."""
     if (place / MANIFEST).is_file():
         return load(place).model
-    model = Llama.empty(config)
     try:
-        checkpoint.load_weights(place.parent, checkpoint.step_of(place), model)
+        return weights.read(place, config).build()
     except (UserError, OSError):
         if (place / checkpoint.INDEX).is_file():  # which goes first
             raise
         return None
-    return model
 
 
 def measure(

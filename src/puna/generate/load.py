@@ -48,6 +48,16 @@ class Loaded(NamedTuple):
     origin: Origin
 
 
+class Opened(NamedTuple):
+    """A model whose weights are not read yet, in the order of `Loaded`."""
+
+    source: Source
+    tokenizer: TextTokenizer
+    chat_template: str | None
+    stop_ids: frozenset[int]
+    origin: Origin
+
+
 def open_source(path: Path) -> Source:
     """Find the adapter of a path and read its headers. Raises UserError where there is none."""
     if not path.exists():
@@ -63,14 +73,22 @@ def open_source(path: Path) -> Source:
 
 def load(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
     """Read a model with its tokenizer. Raises UserError for what is missing, damaged or not supported."""
-    source = open_source(path)
+    return built(open_model(open_source(path)), device, dtype)
+
+
+def built(opened: Opened, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+    """Read the weights of a model. Raises UserError where they are missing or damaged."""
+    return Loaded(opened.source.build(device, dtype), *opened[1:])
+
+
+def open_model(source: Source) -> Opened:
+    """Find the tokenizer of weights. Raises UserError for what is missing, damaged or not supported."""
     tokenizer, template = _tokenizer(source)
     if tokenizer is None:
-        raise UserError(f"{path} holds weights but no tokenizer that is known here")
-    _check(tokenizer, source.config, path)
-    model = source.build(device, dtype)
-    origin = Origin(source.format, path, source.metadata, source.types)
-    return Loaded(model, tokenizer, template, tokenizer.stops, origin)
+        raise UserError(f"{source.path} holds weights but no tokenizer that is known here")
+    _check(tokenizer, source.config, source.path)
+    origin = Origin(source.format, source.path, source.metadata, source.types)
+    return Opened(source, tokenizer, template, tokenizer.stops, origin)
 
 
 def _tokenizer(source: Source) -> tuple[TextTokenizer | None, str | None]:
@@ -94,8 +112,9 @@ def _check(tokenizer: TextTokenizer, config: LlamaConfig, path: Path) -> None:
         )
 
 
-def save(loaded: Loaded, path: Path, form: str, kind: str = "F32") -> None:
-    """Write a model with its tokenizer in a format of WRITTEN: a folder, or the file `path` for gguf.
+def save(loaded: Loaded | Opened, path: Path, form: str, kind: str = "F32") -> None:
+    """Write a model with its tokenizer in a format of WRITTEN: a folder, or the file `path` for gguf. What is
+    not read yet is read one weight at a time, but for meta.
 
     kind: of the weights: F32, F16 or BF16, for gguf also Q8_0 and Q4_1, and "as-read", the types and the
     metadata of the GGUF file that it comes from. Raises UserError for what does not go together, and where
@@ -103,7 +122,8 @@ def save(loaded: Loaded, path: Path, form: str, kind: str = "F32") -> None:
     """
     if path.exists():
         raise UserError(f"{path} exists: name another place, or remove it")
-    model, tokenizer, template, _, origin = loaded
+    model: Llama | Source = loaded[0]
+    _, tokenizer, template, _, origin = loaded
     if form == "gguf":
         if kind == "as-read":
             if not origin.types:

@@ -58,9 +58,12 @@ def training_bytes(
     settings: TrainSettings,
     execution: ExecutionSettings = DEFAULT_EXECUTION,
     parts: int = 1,
+    tensor: int = 1,
 ) -> int:
     """Bytes that training adds to a process, or takes of a GPU, where nothing but tensors is
-    counted. parts: processes that share weights, gradients, moments and their copy.
+    counted. parts: processes that share weights, gradients, moments and their copy; tensor: those of them
+    that share each layer and its tokens, which hold as many parts of the activations, but for what a block
+    reads and gives (2 d a token).
 
     On processors the copy for checkpoints and libraries come to `tensor_bytes`, and what the allocator leaves
     unused between activations, fitted to measured peaks: 95 MB, and 0.16 of what the layers hold; under
@@ -70,14 +73,17 @@ def training_bytes(
     """
     copy = snapshot_bytes(config, settings)
     shared = FLOAT * config.parameters() + copy  # and the gradients
-    needed = tensor_bytes(config, settings, execution) - shared + shared // parts
+    width = 2 if settings.precision == "bfloat16" else FLOAT
+    tokens, f = settings.micro_batch(execution) * settings.sequence_length // tensor, config.ffn_dim
+    own = settings.model_copy(update={"sequence_length": settings.sequence_length // tensor})
+    needed = tensor_bytes(config, own, execution) - shared + shared // parts
+    if tensor > 1:
+        needed += 2 * width * config.dim * tokens * tensor
     if execution.device == "cuda":
         return needed
-    tokens, f = settings.micro_batch(execution) * settings.sequence_length, config.ffn_dim
     unused = 0.16 * tokens * config.n_layers * saved_floats(config, execution.remat)
     if execution.remat == "full":
         unused = 0.6 * tokens * (saved_floats(config) + config.dim + 3 * f) + config.vocab_size * config.dim
-    width = 2 if settings.precision == "bfloat16" else FLOAT
     return needed + copy // parts + PROCESS + int(width * unused)
 
 
@@ -87,9 +93,10 @@ def check(
     execution: ExecutionSettings,
     available: int,
     parts: int = 1,
+    tensor: int = 1,
 ) -> None:
     """Raises UserError when training needs more than `available` bytes in a process, see `training_bytes`."""
-    needed = training_bytes(config, settings, execution, parts)
+    needed = training_bytes(config, settings, execution, parts, tensor)
     if needed > available:
         micro_batch = settings.micro_batch(execution)
         raise UserError(

@@ -7,20 +7,16 @@ stages that all make together, and are told the folders and fingerprints then. T
 from time to time, so a wait may take hours. A process alone has no store, no group, and asks nobody.
 """
 
-import contextlib
 import datetime
 import json
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from puna.errors import UserError
 from puna.run.settings import ClusterSettings, MeshSettings
 
 ASK_SECONDS = 0.2  # between two questions to the store
-# What gloo and torch say of a process that is gone or silent.
-LOST = ("Timed out waiting", "Connection closed by peer", "Connection reset by peer", "Application timeout")
 LAST_SECONDS = 60.0  # in which the others may take what they were told last
 
 
@@ -71,6 +67,10 @@ class Processes:
         self._told += 1
         return message
 
+    def store(self) -> Any:
+        """The store over a connection of its own, for another thread; None where there is one process."""
+        return self._store and self._store.clone()
+
     def close(self) -> None:
         """Let the others take what they were told, where the store is this process's own."""
         end = time.monotonic() + LAST_SECONDS
@@ -100,20 +100,6 @@ class Processes:
         for name in names:
             _set_pg_timeout(time_out, mesh[name].get_group())
         return mesh
-
-    @contextlib.contextmanager
-    def explaining(self, cluster: ClusterSettings) -> Iterator[None]:
-        """Raises UserError where the block finds another process gone or silent."""
-        try:
-            yield
-        except RuntimeError as error:
-            if self.world == 1 or not any(told in str(error) for told in LOST):
-                raise
-            raise UserError(
-                f"process {self.rank}: another process has ended, or did not answer for "
-                f"{cluster.time_out_seconds:g} s (cluster.time_out_seconds); the same command goes on from "
-                f"the last checkpoint. It says: {str(error).splitlines()[0]}"
-            ) from error
 
     def leave_group(self) -> None:
         """Leave torch's process group, where there is one."""

@@ -16,10 +16,11 @@ def not_hashed(default: Any = ..., **options: Any) -> Any:
 class ExecutionSettings(BaseModel):
     """How the work is done. May change in the middle of a run: it goes on in the same folder.
 
-    The same result, bit for bit, for any value of remat, checkpoint_steps, checkpoints_kept, workers, ray,
-    group_bytes and memory_bytes; the same within rounding for device, compile and micro_batch_sequences. A
-    training keeps the number of threads that it began with, unless `threads` says another: Puna's kernels
-    give the same bits on any number, matrix libraries promise them for one number alone.
+    The same result, bit for bit, for any value of remat, checkpoint_steps, checkpoints_kept,
+    checkpoints_every, workers, ray, group_bytes and memory_bytes; the same within rounding for device,
+    compile and micro_batch_sequences. A training keeps the number of threads that it began with, unless
+    `threads` says another: Puna's kernels give the same bits on any number, matrix libraries promise them for
+    one number alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,6 +40,9 @@ class ExecutionSettings(BaseModel):
     compile: bool = Field(False, description="torch.compile each block; minutes at the first start, for GPUs")
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints")
     checkpoints_kept: int = Field(2, ge=1, description="newest checkpoints kept while a training runs")
+    checkpoints_every: int | None = Field(
+        None, ge=1, description="a checkpoint each so many steps that is kept for good; default: none"
+    )
     workers: int = Field(0, ge=0, description="processes that read and clean raw files; 0: one a core")
     ray: str = Field(
         "",

@@ -184,10 +184,11 @@ def _fill_row(batch: Batch, row: int, shard: Shard, start: int) -> None:
     end = min(start + len(tokens), len(shard.tokens))
     size = end - start
     document = shard.document_at(np.arange(start, end + 1))
-    tokens[:size] = shard.tokens[start:end]
+    read = shard.read(start, end + 1)
+    tokens[:size] = read[:size]
     document_ids[:size] = document[:-1] - document[0]
     document_ids[size:] = document_ids[size - 1] + 1
-    following = shard.tokens[start + 1 : end + 1].astype(np.int64)
+    following = read[1:].astype(np.int64)
     same = document[1 : len(following) + 1] == document[: len(following)]
     targets[: len(following)] = np.where(same, following, IGNORED)
 

@@ -131,10 +131,10 @@ def training_texts(documents: Artifact, split: SplitSettings, source: str, budge
     """Draw training documents of a source. budget: bytes of text, at most."""
     import numpy as np
 
-    from puna.tokens import shards
+    from puna.tokens import shards, splits
 
     hashes, lengths = _hashes_and_bytes(documents, source)
-    held_out = shards.choose_held_out(hashes, lengths, split.held_out_fraction, split.held_out_bytes)
+    held_out = splits.choose_held_out(hashes, lengths, split.held_out_fraction, split.held_out_bytes)
     training = np.flatnonzero(~held_out)
     drawn = training[shards.choose_sample(hashes[training], lengths[training], budget)]
     chosen = np.zeros(len(hashes), bool)
@@ -148,7 +148,7 @@ def _hashes_and_bytes(documents: Artifact, source: str) -> tuple[Any, Any]:
     import numpy as np
     import pyarrow.compute as pc
 
-    from puna.tokens.shards import hashes_of
+    from puna.tokens.splits import hashes_of
 
     hashes, lengths = [], []
     for group in _row_groups(documents, source):
@@ -168,7 +168,7 @@ def _fair_shares(sizes: dict[str, int], budget: int) -> dict[str, int]:
 def write_shards(settings: SplitSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Documents -> token shards, split into training and held-out documents."""
     from puna.run import machine
-    from puna.tokens import shards, tokenizer
+    from puna.tokens import splits, tokenizer
 
     model = tokenizer.load(inputs["tokenizer"].path("tokenizer.model"))
     documents = inputs["documents"]
@@ -179,5 +179,5 @@ def write_shards(settings: SplitSettings, inputs: Mapping[str, Artifact], contex
         context.reporter.progress(name, number, len(sources))
         texts = documents_of(documents, name)
         share, least = settings.held_out_fraction, settings.held_out_bytes
-        counts[name] = shards.write(name, texts, model, share, threads, context.work, least)
+        counts[name] = splits.write(name, texts, model, share, threads, context.work, least)
     return counts

@@ -48,6 +48,8 @@ DTYPES = {
     "I64": torch.int64,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# How many of the newest checkpoints stay, None: all; and those of each so many steps.
+Kept = tuple[int | None, int | None]
 
 
 @dataclass
@@ -79,27 +81,32 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
 
+    def prepare(self) -> "tuple[_Snapshot, dict[str, Tensor]]":
+        """Take the memory of the copy, all pages of it, once there is a state; both. At the first save it
+        would hold the training up, and what does not fit would be found late."""
+        state = state_of(self.trainable, self.optimizer)
+        if self._snapshot is None or self._snapshot.names != state.keys():
+            self._snapshot = _Snapshot(state, self.team.rank)
+        return self._snapshot, state
+
     def save(
-        self, folder: Path, progress: Progress, *, kept: int | None = None, with_losses: bool = False
+        self, folder: Path, progress: Progress, *, kept: Kept = (None, None), with_losses: bool = False
     ) -> None:
-        """Begin to write the checkpoint of `progress.step`; remove all but the newest `kept` then, where that
-        is given.
+        """Begin to write the checkpoint of `progress.step`; remove all that are not `kept` then.
 
         with_losses: put a copy of their lines into the checkpoint, for trainings that go on from it in
         another folder. Nothing stays of a checkpoint that cannot be written.
         """
         self.wait()
-        state = state_of(self.trainable, self.optimizer)
-        if self._snapshot is None or self._snapshot.names != state.keys():
-            self._snapshot = _Snapshot(state, self.team.rank)
-        self._snapshot.take(state)
+        snapshot, state = self.prepare()
+        snapshot.take(state)
         self.saved = time.monotonic()
         index: dict[str, Any] = {"format": FORMAT, "progress": dict(vars(progress))}
         lines = 0
         if self.team.rank == 0:
             index["losses_sha256"] = self.losses.digest
             lines = self.losses.path.stat().st_size if with_losses else 0
-        arguments = (folder, self._snapshot, index, lines, kept)
+        arguments = (folder, snapshot, index, lines, kept)
         self._thread = threading.Thread(target=self._write, args=arguments)
         self._thread.start()
 
@@ -125,7 +132,7 @@ class Saver:
             self.wait()
 
     def _write(
-        self, folder: Path, snapshot: "_Snapshot", index: dict[str, Any], lines: int, kept: int | None
+        self, folder: Path, snapshot: "_Snapshot", index: dict[str, Any], lines: int, kept: Kept
     ) -> None:
         """What the thread does. lines: bytes of the losses that are copied."""
         work, team = folder / SAVING, self.team
@@ -181,10 +188,10 @@ class _Snapshot:
             described = {"dtype": NAMES[state[name].dtype], "shape": boxes[name].shape}
             header[name] = {**described, "data_offsets": [start, end]}
         raw = json.dumps(header).encode()
-        raw += b" " * (-len(raw) % 8)
+        raw += b" " * (-(8 + len(raw)) % 64)  # tensors on lines of the cache
         begin = 8 + len(raw)
         pinned = any(tensor.device.type == "cuda" for tensor in state.values())
-        self.bytes = torch.empty(begin + end, dtype=torch.uint8, pin_memory=pinned)
+        self.bytes = torch.empty(begin + end, dtype=torch.uint8, pin_memory=pinned).zero_()
         self.bytes[:begin] = torch.frombuffer(
             bytearray(len(raw).to_bytes(8, "little") + raw), dtype=torch.uint8
         )
@@ -236,8 +243,9 @@ def resume(
     lines of the steps before the checkpoint.
     """
     team, passed = parallel.team, []
-    if team.rank == 0:
-        shutil.rmtree(folder / SAVING, ignore_errors=True)  # of a save that was killed
+    if team.rank == 0 and (folder / SAVING).exists():
+        passed.append(f"{folder / SAVING} was not finished, and is removed")
+        shutil.rmtree(folder / SAVING, ignore_errors=True)
     found = [path.name for path in _saved(folder) if step_of(path) <= most_steps]
     for name in team.broadcast(found):
         try:
@@ -291,18 +299,6 @@ def load(
     return progress
 
 
-def load_weights(folder: Path, step: int, model: nn.Module) -> None:
-    """Fill in the weights of a model that is not distributed, one after the other, from the checkpoint of a
-    step, whatever layout wrote it. Raises UserError where it is damaged."""
-    path = folder / f"step-{step:08d}"
-    index = read_index(path)
-    trainable = trainable_of(model)
-    boxes = _boxes(path, index, trainable)
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(read_tensors(path, index, {name: boxes[name]})[name])
-
-
 def _boxes(path: Path, index: dict[str, Any], trainable: Mapping[str, nn.Parameter]) -> dict[str, Box]:
     """Which part of each tensor of a checkpoint is needed here. Raises UserError where it is another
     model's."""
@@ -343,7 +339,8 @@ def read_tensors(path: Path, index: dict[str, Any], boxes: Mapping[str, Box]) ->
 def _read_part(
     blocks: "_Blocks", offset: int, start: Sequence[int], shape: Sequence[int], value: Tensor, box: Box
 ) -> int:
-    """Read what a part of a file and a box have in common into the box's tensor; its count of numbers."""
+    """Read what a part of a file and a box have in common into the box's tensor, about a block at a time;
+    its count of numbers."""
     source, target = [], []
     for at, length, begin, size in zip(start, shape, box.start, box.shape, strict=True):
         low, high = max(at, begin), min(at + length, begin + size)
@@ -353,12 +350,13 @@ def _read_part(
         target.append(slice(low - begin, high - begin))
     rows = source[0] if source else slice(0, 1)
     row_bytes = math.prod(shape[1:]) * value.element_size()
-    raw = blocks.read(offset + rows.start * row_bytes, offset + rows.stop * row_bytes)
-    part = torch.frombuffer(raw, dtype=value.dtype).view(
-        [rows.stop - rows.start, *shape[1:]] if shape else []
-    )
-    place = value[tuple(target)]
-    place.copy_(part[(slice(None), *source[1:])] if source else part)
+    place = value[tuple(target)] if shape else value[None]
+    at_once = max(BLOCK // row_bytes, 1)
+    for first in range(rows.start, rows.stop, at_once):
+        last = min(first + at_once, rows.stop)
+        raw = blocks.read(offset + first * row_bytes, offset + last * row_bytes)
+        part = torch.frombuffer(raw, dtype=value.dtype).view(last - first, *shape[1:])
+        place[first - rows.start : last - rows.start].copy_(part[(slice(None), *source[1:])])
     return place.numel()
 
 
@@ -385,6 +383,7 @@ class _Blocks:
 
     def block(self, number: int) -> bytes:
         if number != self._number:
+            self._number, self._block = -1, b""  # before the next one takes memory
             with self.path.open("rb", buffering=0) as file:
                 file.seek(number * BLOCK)
                 block = b"".join(iter(lambda: file.read(BLOCK - file.tell() + number * BLOCK), b""))
@@ -466,13 +465,17 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_old(folder: Path, kept: int | None) -> None:
-    """Remove all checkpoints but the newest `kept`; none without a number."""
-    if kept is None:
-        return
-    whole = [path for path in _saved(folder) if (path / INDEX).is_file()]
+def finished(folder: Path) -> list[Path]:
+    """The checkpoints of a folder that were finished, newest first."""
+    return [path for path in _saved(folder) if (path / INDEX).is_file()]
+
+
+def _remove_old(folder: Path, kept: Kept) -> None:
+    """Remove all checkpoints that are not kept, and what is left of others."""
+    whole, (newest, every) = finished(folder), kept
+    stay = whole[:newest] + [path for path in whole if every and step_of(path) % every == 0]
     for old in _saved(folder):
-        if old not in whole[:kept]:
+        if old not in stay:
             remove(old)
 
 

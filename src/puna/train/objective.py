@@ -81,7 +81,8 @@ def loss_and_gradients(
             mean = summed / total
             mean.backward()
             loss += mean.detach()
-    return parallel.total(loss)
+    with parallel.phase("reduce"):
+        return parallel.total(loss)
 
 
 @torch.no_grad()

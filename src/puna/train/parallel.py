@@ -15,6 +15,7 @@ are summed over data ranks, not averaged.
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -76,6 +77,8 @@ class Team:
             value = do()
         except Exception as error:
             problem = error
+            if self.size > 1:
+                error.add_note(f"process {self.rank}")  # where it was, for those that are told
         if any(self.any(problem is not None)):
             told = self.broadcast(next(filter(None, self.gather(problem)), None))
             raise problem or told or RuntimeError("another process has failed")
@@ -86,16 +89,23 @@ class Team:
         return self.together(lambda: do() if self.rank == 0 else None)
 
 
+def _unwatched(name: str, step: int | None = None) -> AbstractContextManager[None]:
+    """Nobody watches."""
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Parallel:
     """This process among the data ranks, which read different rows. group: None where there is one rank.
-    team: all processes; saving: they again, for the thread that writes checkpoints."""
+    team: all processes; saving: they again, for the thread that writes checkpoints. phase: a block for what
+    this process does, by name, and from which step on (from 1), for who watches it."""
 
     rank: int = 0
     world: int = 1
     group: Any = None
     team: Team = Team()
     saving: Team = Team()
+    phase: Callable[..., AbstractContextManager[None]] = _unwatched
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
         """Sum the values of all data ranks, in place."""

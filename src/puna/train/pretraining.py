@@ -47,7 +47,8 @@ class Pretraining:
                 layer.compile(dynamic=False)
 
     def step(self, step: int) -> Outcome:
-        batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
+        with self.parallel.phase("data"):
+            batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
         rows = self.micro_batch * self.batches.length // batch.tokens.shape[1]  # as many tokens, if short
         loss = loss_and_gradients(self.model, batch, rows, self.objective, self.parallel)
         return Outcome(loss, self.batches.tokens_before(step + 1))

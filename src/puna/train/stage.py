@@ -1,5 +1,6 @@
 """Token shards -> trained weights: a stage of a run."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from puna.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from puna.model.llama import Llama
+    from puna.run.watch import Watch
     from puna.tokens.batches import Batches, Phases
     from puna.tokens.tokenizer import Tokenizer
     from puna.train.parallel import Parallel
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
 
 VERSIONS = {"train": 10}
+HEARTBEAT = "heartbeat.json"  # in a run's folder logs, while it trains
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}
 
@@ -124,13 +127,13 @@ def train(
     import torch
 
     from puna.model import KERNELS
-    from puna.model.llama import Llama
     from puna.model.weights import native
     from puna.run import compiled, machine
+    from puna.run.watch import Watch
     from puna.tokens.batches import rows_of, save_batch_plan
     from puna.tokens.shards import load
     from puna.tokens.tokenizer import load as load_tokenizer
-    from puna.train import checkpoint, metrics, trainer
+    from puna.train import metrics, trainer, weights
     from puna.train.losses import LOSSES, last_loss
     from puna.train.pretraining import Pretraining, precision
 
@@ -163,7 +166,6 @@ def train(
     if settings.train.schedule == "wsd" and processes.rank == 0:
         metrics.inherit(log.path, before_decay / log.path.name)
 
-    model, parallel = _begin(settings, context)
     if processes.world > 1:
         subscribers = ()
 
@@ -172,15 +174,16 @@ def train(
         context.reporter.event(event)
 
     tokenizer_file = inputs["tokenizer"].path("tokenizer.model")
+    if processes.rank == 0:
+        weights.describe((context.scratch, before_decay), config, tokenizer_file)
     tokenizer = load_tokenizer(tokenizer_file)
-    listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
-
-    def on_event(event: "Event") -> None:
-        for listener in listening:
-            listener(event)
-
+    heartbeat, on_gpu = context.logs.parent / HEARTBEAT, execution.device == "cuda"
+    watch = Watch(processes, context.cluster.time_out_seconds, heartbeat, context.should_stop, on_gpu=on_gpu)
     try:
-        with context.pausable(), processes.explaining(context.cluster):
+        with context.pausable(), watch.guarding():
+            model, parallel = _begin(settings, context)
+            parallel = dataclasses.replace(parallel, phase=watch.phase)
+            listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
             progress = trainer.train(
                 model,
                 Pretraining(model, batches, held_out, settings.train, execution, parallel),
@@ -190,8 +193,8 @@ def train(
                 parallel=parallel,
                 checkpoints=context.scratch,
                 before_decay=before_decay if settings.train.schedule == "wsd" else None,
-                on_event=on_event,
-                should_stop=context.should_stop,
+                on_event=lambda event: _spread(event, watch, listening),
+                should_stop=watch.should_stop,
             )
     finally:
         torch.set_num_threads(threads)
@@ -200,11 +203,9 @@ def train(
         return {}
     if settings.train.schedule == "wsd":
         metrics.copy_until(log.path, settings.train.decay_start, before_decay / log.path.name)
-    if processes.world > 1:
-        model = Llama.empty(config)
-        checkpoint.load_weights(context.scratch, settings.train.steps, model)
-    model.cpu()
-    native.save(model, context.work)
+    last = context.scratch / f"step-{settings.train.steps:08d}"
+    native.save(weights.read(last) if processes.world > 1 else model, context.work)
+    _keep(context)
     save_batch_plan(batches, settings.train.steps, config.vocab_size, context.work)
     (context.work / "tokenizer.model").write_bytes(tokenizer_file.read_bytes())
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
@@ -217,6 +218,16 @@ def train(
             share.source: {"share": share.share, "epochs": share.epochs} for share in batches.mixture
         },
     }
+
+
+def _spread(event: "Event", watch: "Watch", listening: Sequence["Listener"]) -> None:
+    """Tell all who listen an event, and what the watch has found."""
+    from puna.train.trainer import Notice
+
+    watch.loss = getattr(event, "loss", watch.loss)
+    for found in (event, *map(Notice, watch.notices())):
+        for listener in listening:
+            listener(found)
 
 
 def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Parallel]":
@@ -236,6 +247,16 @@ def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Para
     parallel = parallelize(model, mesh, precision(settings.train), cluster.time_out_seconds)
     init_weights(model, settings.seed, device)
     return model, parallel
+
+
+def _keep(context: Context) -> None:
+    """Let checkpoints of a finished training stay, where that was asked for."""
+    from puna.train import weights
+
+    if every := context.execution.checkpoints_every:
+        kept = context.shared / context.scratch.name
+        weights.keep(context.scratch, kept, every)
+        context.reporter.note(f"the checkpoints of each {every:,} steps stay in {kept}")
 
 
 def _before_decay(settings: TrainStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Path:

@@ -6,10 +6,11 @@ The state is the model, the optimizer and one integer, all in a checkpoint: a ru
 goes on to the same weights, bit for bit.
 """
 
+import contextlib
 import ctypes
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,12 +162,18 @@ def train(
     run = _Run(model, optimizer, settings, progress, losses, parallel, on_event)
     with checkpoint.Saver(model, optimizer, losses, parallel) as run.saver:
         while progress.step < settings.steps:
-            outcome = work.step(progress.step)
-            run.judge(outcome)
+            with parallel.phase("forward", progress.step + 1), _fitting(work):
+                outcome = work.step(progress.step)
+            with parallel.phase("reduce"), _fitting(work):
+                run.judge(outcome)
+            run.settle(run.behind)
+            run.saver.prepare()
             step, last = progress.step, progress.step == settings.steps
             stopping, due = parallel.team.any(should_stop(), run.saver.is_due(cluster.checkpoint_seconds))
             validating = last or step % settings.validation_steps == 0
-            saving = stopping or due or last or step % execution.checkpoint_steps == 0
+            every = execution.checkpoints_every
+            due = due or step % execution.checkpoint_steps == 0 or bool(every and step % every == 0)
+            saving = stopping or due or last
             turning = before_decay is not None and step == settings.decay_start
             going_back = settings.spikes == "rollback" and step % settings.rollback_steps == 0
             if saving or turning or going_back or step % cluster.replica_check_steps == 0:
@@ -174,15 +181,18 @@ def train(
             if validating or saving or turning or going_back:
                 run.settle()
             if validating:
-                on_event(ValidationEvent(step, outcome.tokens, work.validate()))
-            if before_decay is not None and turning:
-                run.saver.save(before_decay, progress, with_losses=True)
-            if going_back:
-                run.saver.save(checkpoints / ROLLBACK, progress, kept=2)
-            if saving:
-                run.saver.save(checkpoints, progress, kept=execution.checkpoints_kept)
+                with parallel.phase("validation"):
+                    on_event(ValidationEvent(step, outcome.tokens, work.validate()))
+            with parallel.phase("save"):
+                if before_decay is not None and turning:
+                    run.saver.save(before_decay, progress, with_losses=True)
+                if going_back:
+                    run.saver.save(checkpoints / ROLLBACK, progress, kept=(2, None))
+                if saving:
+                    run.saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
+                if stopping or last:
+                    run.saver.wait()
             if stopping:
-                run.saver.wait()
                 raise Stopped(step)
             run.clock()
     return progress
@@ -213,7 +223,7 @@ class _Run:
         lines = losses.lines() if parallel.team.rank == 0 else []
         self._judge.remember(parallel.team.broadcast(lines))
         device = next(model.parameters()).device
-        self._behind = int(device.type != "cpu" and settings.spikes != "rollback")
+        self.behind = int(device.type != "cpu" and settings.spikes != "rollback")
         self._waiting: list[tuple[int, Outcome, Judged]] = []
         self.clock()
 
@@ -227,7 +237,6 @@ class _Run:
         judged = update(self.model, self.optimizer, step, self.settings, outcome.loss, self._judge)
         self.progress.step += 1
         self._waiting.append((self.progress.step, outcome, judged))
-        self.settle(self._behind)
 
     def settle(self, behind: int = 0) -> None:
         """Count and tell the steps that wait for it, but for so many."""
@@ -312,8 +321,8 @@ def _resume(
         told = f"going on from step {progress.step}, where the decay of an earlier training began"
     for text in passed:
         on_event(Notice(f"passed over a checkpoint: {text}"))
-    if progress.step:
-        on_event(Notice(told))
+    if progress.step or passed:
+        on_event(Notice(told if progress.step else "no checkpoint is whole: beginning with the first step"))
     return progress
 
 
@@ -335,20 +344,30 @@ def _dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, comp
     after an hour. Its seconds."""
     started = time.perf_counter()
     try:
-        moments = zero_moments(optimizer)
-        work.dry_run()
-        del moments
+        with _fitting(work):
+            moments = zero_moments(optimizer)
+            work.dry_run()
+            del moments
     except RuntimeError as error:
-        if _out_of_memory(error):
-            raise UserError(
-                f"{work.largest} does not fit in memory; lower execution.micro_batch_sequences"
-            ) from error
         if not compiling:
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"torch.compile fails here: {reason}; leave out execution.compile") from error
     model.zero_grad(set_to_none=False)
     return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _fitting(work: Work) -> Iterator[None]:
+    """Raises UserError where the block needs more memory than there is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _out_of_memory(error):
+            raise UserError(
+                f"{work.largest} does not fit in memory; lower execution.micro_batch_sequences"
+            ) from error
+        raise
 
 
 def _fix_threads(progress: Progress, execution: ExecutionSettings, on_event: Callable[[Event], None]) -> None:

@@ -134,7 +134,7 @@ def _scaling(plain: Mapping[str, Any], info: TensorInfo, config: LlamaConfig, pa
 
 
 def save(
-    model: Llama,
+    model: Llama | Source,
     path: Path,
     kind: str = "F32",
     metadata: Mapping[str, Any] | None = None,
@@ -146,12 +146,14 @@ def save(
     types: instead of kind, that of each weight by our names, in the order of the file; then metadata is
     written as it is. Raises UserError for a format that Puna does not write.
     """
-    parameters = dict(model.named_parameters())
+    source = Source.of(model)
+    source.check()
+    parameters = source.weights
     listed = (
         [(name, _kind(parameters[name], kind)) for name in parameters] if types is None else [*types.items()]
     )
     described = dict(metadata or {})
-    tensors = [(NAMES.theirs(name), tuple(parameters[name].shape), form) for name, form in listed]
+    tensors = [(NAMES.theirs(name), parameters[name].shape, form) for name, form in listed]
     for form in {kind, *(form for _, form in listed)}:
         quantise(torch.zeros(0).numpy(), form)  # refuses what is not written before the file is begun
     ours = {NAMES.theirs(name): (name, form) for name, form in listed}
@@ -167,14 +169,14 @@ def save(
         if name == _DIVISORS:
             return divisors.tobytes() if divisors is not None else b""
         known, form = ours[name]
-        return quantise(parameters[known].detach().float().cpu().numpy(), form).data
+        return quantise(parameters[known].read().float().numpy(), form).data
 
     path.parent.mkdir(parents=True, exist_ok=True)
     gguf_file.write(path, described, tensors, data)
 
 
-def _kind(parameter: torch.Tensor, kind: str) -> str:
-    if parameter.dim() == 1:
+def _kind(parameter: Entry, kind: str) -> str:
+    if len(parameter.shape) == 1:
         return "F32"
     form = FORMATS.get(kind)
     return "F16" if form is not None and parameter.shape[-1] % form.numbers else kind

@@ -6,13 +6,11 @@ and then 1, 3, 5, ...
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from puna.errors import UserError
@@ -84,9 +82,10 @@ def _heads(config: LlamaConfig, name: str) -> int | None:
     return config.n_kv_heads if name.endswith("wk.weight") else None
 
 
-def export(model: Llama, dtype: torch.dtype | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (config.json, state dict) as transformers reads them. dtype: of weights; default: as it is."""
-    config = model.config
+def export(model: Llama | Source) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """Return (config.json, weights) as transformers reads them."""
+    source = Source.of(model)
+    config = source.config
     described: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
     described |= _ALLOWED | {
         "rope_theta": config.rope_theta,
@@ -97,12 +96,11 @@ def export(model: Llama, dtype: torch.dtype | None = None) -> tuple[dict[str, An
     del described["partial_rotary_factor"], described["is_encoder_decoder"]
     if config.rope_scaling is not None:
         described["rope_scaling"] = {"rope_type": "llama3", **config.rope_scaling.model_dump()}
-    tensors = {}
-    for name, parameter in model.named_parameters():
+    theirs = {}
+    for name, entry in source.weights.items():
         heads = _heads(config, name)
-        weight = parameter.detach().to(dtype or parameter.dtype)
-        tensors[NAMES.theirs(name)] = (reorder_rows(weight, heads, True) if heads else weight).contiguous()
-    return described, tensors
+        theirs[NAMES.theirs(name)] = entry if heads is None else _reordered(entry, heads, to_theirs=True)
+    return described, theirs
 
 
 def read_config(described: Mapping[str, Any], where: str) -> LlamaConfig:
@@ -153,8 +151,8 @@ def weights_of(config: LlamaConfig, theirs: Mapping[str, Entry], where: str) -> 
     return ours
 
 
-def _reordered(entry: Entry, heads: int) -> Entry:
-    return Entry(entry.shape, lambda: reorder_rows(entry.read(), heads, False))
+def _reordered(entry: Entry, heads: int, *, to_theirs: bool = False) -> Entry:
+    return Entry(entry.shape, lambda: reorder_rows(entry.read(), heads, to_theirs))
 
 
 def recognises(path: Path) -> bool:
@@ -200,19 +198,25 @@ def _files(folder: Path) -> dict[Path, list[str]]:
 
 
 def save(
-    model: Llama, folder: Path, dtype: torch.dtype | None = None, special: Mapping[str, Any] | None = None
+    model: Llama | Source,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    special: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write config.json and model.safetensors for transformers, vLLM and others.
+    """Write config.json and model.safetensors for transformers, vLLM and others; of a model that is a file's,
+    one weight is in memory at a time.
 
-    special: ids of the tokenizer's tokens, as `bos_token_id`; default: LLaMA's.
+    dtype: default: that of the last norm. special: ids of the tokenizer's tokens, as `bos_token_id`; default:
+    LLaMA's.
     """
+    source = Source.of(model)
+    source.check()
     folder.mkdir(parents=True, exist_ok=True)
-    described, tensors = export(model, dtype)
-    described |= special or {}
-    described["torch_dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    described, weights = export(source)
+    dtype = dtype or source.weights["norm.weight"].read().dtype
+    described |= {**(special or {}), "torch_dtype": str(dtype).removeprefix("torch.")}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # which safetensors writes for its owner alone
+    safetensors_file.write(folder / WEIGHTS, weights, dtype, {"format": "pt"})
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:

@@ -180,12 +180,14 @@ def load(
     return read(folder, max_seq_len).build(device, dtype)
 
 
-def save(model: Llama, folder: Path, ranks: int = 1, dtype: torch.dtype | None = None) -> None:
-    """Write a model as Meta did, split over this many ranks: a tied head twice, as Meta's code reads it.
+def save(model: Llama | Source, folder: Path, ranks: int = 1, dtype: torch.dtype | None = None) -> None:
+    """Write a model as Meta did, split over this many ranks: a tied head twice, as Meta's code reads it. All
+    of it is in memory: torch.save needs its tensors together.
 
     Meta's own code knows no head width but dim / n_heads, and of scaled ropes the one of `RopeScaling`'s
     defaults; Puna reads others from puna.json. Raises UserError where a weight cannot be split so.
     """
+    model = model.build() if isinstance(model, Source) else model
     config = model.config
     for count in (config.n_kv_heads, config.ffn_dim, config.vocab_size, config.dim):
         if count % ranks:

@@ -1,30 +1,38 @@
 """Our own weights folder: model.safetensors with Meta's names, and params.json with the shape."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from puna.errors import UserError
+from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.weights.safetensors_file import entries
+from puna.model.weights.safetensors_file import entries, write
 from puna.model.weights.source import Source, config_of, read_json
 
 WEIGHTS, PARAMS = "model.safetensors", "params.json"
 
 
-def save(model: Llama, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a model; equal weights give equal bytes. A tied head is written once. dtype: default: as is."""
+def save(model: Llama | Source, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model, one weight in memory at a time where it is a file's; equal weights give equal bytes. A
+    tied head is written once. dtype: default: that of the last norm."""
+    source = Source.of(model)
+    source.check()
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in model.named_parameters()},
-        folder / WEIGHTS,
-    )
-    config = model.config.model_dump(exclude_none=True)
-    (folder / PARAMS).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    shutil.copymode(folder / PARAMS, folder / WEIGHTS)  # which safetensors writes for its owner alone
+    write(folder / WEIGHTS, source.weights, dtype or source.weights["norm.weight"].read().dtype)
+    describe(model.config, folder)
+
+
+def describe(config: LlamaConfig, folder: Path) -> None:
+    """Write the shape of a model."""
+    told = config.model_dump(exclude_none=True)
+    (folder / PARAMS).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def described(folder: Path) -> LlamaConfig:
+    """The shape that a folder tells. Raises UserError where it tells none."""
+    return config_of(read_json(folder / PARAMS), str(folder / PARAMS))
 
 
 def recognises(path: Path) -> bool:
@@ -36,8 +44,7 @@ def read(folder: Path) -> Source:
     for name in (WEIGHTS, PARAMS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no model: {name} is missing")
-    config = config_of(read_json(folder / PARAMS), str(folder / PARAMS))
-    return Source("native", folder, config, entries(folder / WEIGHTS))
+    return Source("native", folder, described(folder), entries(folder / WEIGHTS))
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:

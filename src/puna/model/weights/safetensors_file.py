@@ -4,8 +4,10 @@ A file is the length of a header in eight bytes, the header as JSON, and the ten
 other. The library takes headers of 100 MB and names that are there twice; here neither is taken.
 """
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from puna.errors import UserError
 from puna.model.weights.source import HEADER_BYTES, Entry, parse_json
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def entries(path: Path) -> dict[str, Entry]:
@@ -66,6 +69,28 @@ def _entry(path: Path, data: int, dtype: str, shape: tuple[int, ...], start: int
         return torch.frombuffer(read_bytes(path, data + start, end - start), dtype=DTYPES[dtype]).view(shape)
 
     return Entry(shape, read)
+
+
+def write(
+    path: Path,
+    weights: Mapping[str, Entry],
+    dtype: torch.dtype,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write weights in one type, each read when its turn has come: the bytes that the library writes."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, entry in sorted(weights.items()):
+        start, end = end, end + math.prod(entry.shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": entry.shape, "data_offsets": [start, end]}
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for _, entry in sorted(weights.items()):
+            weight = entry.read().to(dtype).contiguous()
+            file.write(weight.view(-1).view(torch.uint8).numpy().data)
+            del weight  # before the next one is read
 
 
 def read_bytes(path: Path, start: int, count: int) -> bytearray:

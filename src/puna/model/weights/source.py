@@ -49,9 +49,21 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
 
-    def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-        """Build the model. Raises UserError naming weights that are missing, unknown or of another shape."""
+    @classmethod
+    def of(cls, model: "Llama | Source") -> "Source":
+        """The weights of a model in memory, of a file as they are."""
+        if isinstance(model, Source):
+            return model
+        weights = {name: Entry(tuple(one.shape), one.detach().cpu) for name, one in model.named_parameters()}
+        return cls("memory", Path(), model.config, weights)
+
+    def check(self) -> None:
+        """Raises UserError naming weights that are missing, unknown or of another shape."""
         check(self.config, {name: entry.shape for name, entry in self.weights.items()}, str(self.path))
+
+    def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
+        """Build the model. Raises UserError as `check` does."""
+        self.check()
         model = Llama.empty(self.config, device, dtype)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
