@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from puna.run.processes import Processes, mesh_sizes
 from puna.run.settings import MeshSettings
 from tests import tiny
 
+ROOT = Path(__file__).parents[2]
 CHANGES = ("-s", "train.learning_rate=1e-3", "-s", "train.steps=60", "-s", "execution.checkpoint_steps=1")
 
 
@@ -223,6 +225,28 @@ def test_what_cannot_be_is_refused(tmp_path: Path, key: str, told: str) -> None:
     path = tiny.write(tmp_path)
     assert told in several("run", path, "-s", *f"cluster.{key}".split(), code=1).stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_of_two_machines_that_are_started_again_agree_which_start_it_is(tmp_path: Path) -> None:
+    """torchrun counts restarts by machine, and only on that whose process failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "two"]
+    how = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "1", "--monitor-interval", "0.1"]
+    script = ["-m", "tests.run.restarted", str(tmp_path)]
+    command = [sys.executable, "-m", "torch.distributed.run", *how, *where, *script]
+    machines = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), cwd=ROOT)
+        for _ in range(2)
+    ]
+    try:
+        told = [machine.communicate(timeout=150)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "heard-1", "heard-2"]
 
 
 def test_a_process_alone_has_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """Twelve steps on one of several gloo processes; prints the digest of the weights, or what ended them. Run by
 test_health under torchrun's variables.
 
-python -m tests.train.flipped replicate | tensor FOLDER STEP
+python -m tests.train.flipped replicate | tensor | both FOLDER STEP
 
-In the last process a bit of a norm's weights flips behind step STEP, if it is not 0.
+In the last process, with `both` in the first one, a bit of a norm's weights flips behind step STEP, if it is not 0.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     size = dist.get_world_size()
-    shape = (size, 1, 1) if layout == "replicate" else (1, 1, size)
+    shape = {"replicate": (size, 1, 1), "tensor": (1, 1, size), "both": (2, 1, 2)}[layout]
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard", "tensor"))
     model = Llama(CONFIG)
     model.init_weights(1)
@@ -37,7 +37,7 @@ def main() -> None:
 
     class Flipping(Pretraining):
         def step(self, number: int) -> Outcome:
-            if step and number == step and dist.get_rank() == size - 1:
+            if step and number == step and dist.get_rank() == (0 if layout == "both" else size - 1):
                 with torch.no_grad():
                     local(model.layers[0].attention_norm.weight).view(torch.int32)[3] ^= 1 << 20
             return super().step(number)

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from puna.model.llama import Llama
 from puna.train import checkpoint
-from puna.train.checkpoint import Progress, Saver
+from puna.train.checkpoint import Kept, Progress, Saver
 from puna.train.losses import Losses
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
@@ -76,7 +76,7 @@ def main() -> None:
             if parallel.team.rank == parallel.team.size - 1:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            saver.save(folder, Progress(5), kept=(1, None))
+            saver.save(folder, Progress(5), kept=Kept(1))
             try:
                 saver.wait()
             except OSError as error:

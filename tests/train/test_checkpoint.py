@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from puna.errors import UserError
 from puna.train import checkpoint
-from puna.train.checkpoint import Progress, Saver, resume
+from puna.train.checkpoint import Kept, Progress, Saver, resume
 from puna.train.losses import Losses
 from puna.train.parallel import Box
 
@@ -272,7 +272,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_the_checkpoint_before_or_this_one
             )
         else:
             os.replace = replace  # type: ignore[assignment]
-        saver.save(tmp_path, Progress(4), kept=(1, None))
+        saver.save(tmp_path, Progress(4), kept=Kept(1))
         saver.wait()
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -283,7 +283,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_the_checkpoint_before_or_this_one
     else:
         assert step == 3 and equal(found, first)
         assert passed == [f"{tmp_path / '.saving'} was not finished, and is removed"]
-    saver.save(tmp_path, Progress(4), kept=(1, None))  # and the next save clears what was left
+    saver.save(tmp_path, Progress(4), kept=Kept(1))  # and the next save clears what was left
     saver.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.jsonl", "step-00000004"]
 
@@ -297,14 +297,14 @@ def test_a_disk_that_is_full_is_told_by_the_next_save_and_takes_nothing_along(tm
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
-        saver.save(tmp_path, Progress(3), kept=(1, None))
+        saver.save(tmp_path, Progress(3), kept=Kept(1))
         with pytest.raises(OSError, match=f"File too large.*{FILE}"):
             saver.save(tmp_path, Progress(4))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.jsonl", "step-00000002"]
-    saver.save(tmp_path, Progress(3), kept=(1, None))
+    saver.save(tmp_path, Progress(3), kept=Kept(1))
     saver.wait()
     assert loaded(tmp_path)[0] == 3
 

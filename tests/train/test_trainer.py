@@ -272,6 +272,18 @@ def test_where_no_checkpoint_is_whole_the_run_begins_again_and_says_so(tmp_path:
     assert equal(whole, resumed)
 
 
+def test_checkpoints_that_were_passed_over_push_no_new_one_out(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path, checkpoint_steps=2, should_stop=stop_after(9))
+    for path in tmp_path.glob("step-*"):
+        (path / FILE).write_bytes(b"")
+    events: list[Event] = []
+    with pytest.raises(Stopped):
+        run(tmp_path, events, checkpoint_steps=2, should_stop=stop_after(4))
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004"]
+    assert "no checkpoint is whole" in [event.text for event in events if isinstance(event, Notice)][-1]
+
+
 def test_a_save_that_was_killed_half_way_leaves_no_checkpoint(tmp_path: Path) -> None:
     whole, _ = run(tmp_path / "whole")
     with pytest.raises(Stopped):

@@ -11,7 +11,7 @@ import typer
 
 from puna.cli import follow, output, tables, usage
 from puna.cli.arguments import JsonOption, ModelArgument, ModeOption
-from puna.cli.model import weights_of
+from puna.cli.model import opened
 from puna.errors import UserError
 from puna.run.files import write_atomically
 
@@ -73,13 +73,13 @@ def run(
 ) -> None:
     """Measure a model, or the one at http://..., on tasks; what was stopped goes on from the last item."""
     from puna.evaluate import runner, task
-    from puna.generate.load import load
+    from puna.generate.load import built
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names and (harness == "lm-eval" or not paper):
         raise UserError("name tasks, such as --tasks boolq,piqa")
     if harness == "lm-eval":
-        return tables.with_harness(load(weights_of(model)), names, data, shots, limit, as_json)
+        return tables.with_harness(built(opened(model)), names, data, shots, limit, as_json)
     chosen = [task.find(name) for name in names]
     loaded, engine, identity, name = _opened(model, mode)
     options, folder = task.Options(profile, shots, samples), out or Path("eval") / name
@@ -118,13 +118,13 @@ def _opened(model: Path, mode: str) -> tuple[Any, Any, dict[str, str], str]:
     from puna.evaluate.endpoint import Endpoint
     from puna.evaluate.log import identify
     from puna.generate.engine import Engine
-    from puna.generate.load import load
+    from puna.generate.load import built
 
     told = str(model)
     if told.startswith(("http:/", "https:/")):  # as a path it has one slash of the two
         endpoint = Endpoint(told.replace(":/", "://", 1))
         return endpoint, endpoint, endpoint.identity, Path(endpoint.name).name
-    loaded = load(weights_of(model))
+    loaded = built(opened(model))
     _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
     engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
     return loaded, engine, identify(loaded, mode), model.stem
@@ -169,7 +169,6 @@ def show(
     from puna.evaluate import task as tasks
     from puna.evaluate.data import Data
     from puna.evaluate.scoring import split
-    from puna.generate.load import load
 
     found = tasks.find(task)
     options = tasks.Options(profile, found.shots if shots is None else shots)
@@ -177,7 +176,7 @@ def show(
     chosen = next((each for number, each in every if item in (each.id, str(number))), None)
     if chosen is None:
         raise UserError(f"{task} has no item {item}")
-    tokenizer = load(weights_of(model)).tokenizer if model else None
+    tokenizer = opened(model).tokenizer if model else None
     pairs = chosen.pairs() if isinstance(chosen, tasks.Choice) else [(chosen.text(), "")]
     before = None
     print(f"{task} version {found.version}, {profile}, item {chosen.id}")

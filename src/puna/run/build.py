@@ -108,10 +108,11 @@ class Build:
         """
         processes = self.processes
         for stage in (stage for stage in self.stages if stage.together):
-            reporter.note(
-                f"process {processes.rank} of {processes.world} waits for process 0, which makes what stage "
-                f"{stage.name} needs"
-            )
+            if processes.local_rank == 0:  # once a machine
+                reporter.note(
+                    f"process {processes.rank} of {processes.world} waits for process 0, which makes what "
+                    f"stage {stage.name} needs"
+                )
             told = processes.hear()
             if told["stage"] != stage.name or told.get("settings", "") not in ("", _settings_of(stage)):
                 raise UserError("the recipe here is not that of process 0: it was changed in between")

@@ -11,12 +11,14 @@ import datetime
 import json
 import os
 import time
+import uuid
 from typing import Any
 
 from puna.errors import UserError
 from puna.run.settings import ClusterSettings, MeshSettings
 
 ASK_SECONDS = 0.2  # between two questions to the store
+START_SECONDS = 600.0  # in which all processes have to start
 LAST_SECONDS = 60.0  # in which the others may take what they were told last
 
 
@@ -40,13 +42,58 @@ class Processes:
             for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", str(world)))
         )
         processes = cls(rank, world, local_rank, local_world)
-        from torch.distributed.distributed_c10d import PrefixStore
-        from torch.distributed.rendezvous import rendezvous
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-        store, _, _ = next(iter(rendezvous("env://", timeout=datetime.timedelta(minutes=10))))
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+            timeout=datetime.timedelta(seconds=START_SECONDS),
+            wait_for_workers=False,
+        )
         # What was told before torchrun started them again is told again.
-        processes._store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        processes._store = PrefixStore(processes._attempt(PrefixStore("puna", store)), store)
         return processes
+
+    def _attempt(self, store: Any) -> str:
+        """Which start of these processes this is, the same in all.
+
+        torchrun's own count is that of one machine: it grows only where a process failed. So each process
+        says a word of its own, and the first one answers it until it is heard. Raises UserError where one
+        does not start.
+        """
+        end, word = time.monotonic() + START_SECONDS, uuid.uuid4().hex
+        attempt, missing = "", set(range(1, self.world) if self.rank == 0 else (self.rank,))
+        if self.rank == 0:
+            attempt = f"attempt-{store.add('attempt', 1)}"
+        else:
+            store.set(f"word/{self.rank}", word)
+        while missing:
+            for rank in sorted(missing):
+                if not store.check([f"word/{rank}"]):
+                    continue
+                asked, answer, heard = f"word/{rank}", f"answer/{rank}", f"heard/{rank}"
+                told = store.get(answer).decode() if store.check([answer]) else ""
+                if self.rank == 0:
+                    said = f"{store.get(asked).decode()} {attempt}"
+                    if told != said:
+                        store.set(answer, said)
+                    elif store.check([heard]) and store.get(heard).decode() == said:
+                        missing.remove(rank)
+                elif told.startswith(word):
+                    store.set(heard, told)
+                    attempt = told.removeprefix(f"{word} ")
+                    missing.remove(rank)
+            if missing and time.monotonic() > end:
+                who = f"process {min(missing)}" if self.rank == 0 else "the first process"
+                raise UserError(f"{who} of this run has not started within {START_SECONDS:g} s")
+            time.sleep(self.ask_seconds if missing else 0)
+        return attempt
+
+    @property
+    def ask_seconds(self) -> float:
+        """Between two questions to the store, which answers all processes."""
+        return ASK_SECONDS + self.world / 1000
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell the other processes something; for the first one."""
@@ -59,7 +106,7 @@ class Processes:
         key = f"told/{self._told}"
         try:
             while not self._store.check([key]):
-                time.sleep(ASK_SECONDS)
+                time.sleep(self.ask_seconds)
             message: dict[str, Any] = json.loads(self._store.get(key))
             self._store.add("heard", 1)
         except RuntimeError as error:

@@ -9,6 +9,7 @@ are differences of monotonic clocks, and none is compared with another machine's
 import contextlib
 import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -29,7 +30,8 @@ from puna.run.processes import Processes
 BEAT_SECONDS, HEARTBEAT_SECONDS = 0.05, 3.0  # between what is told to the store, to programs outside
 WINDOW_STEPS = 8  # over which the own time of a phase is taken, as a median
 GRACE_SECONDS = 2.0  # for a process to end by itself after another one has failed
-LATE_SECONDS = 25.0  # after a signal; torchrun kills its processes after 30
+# What torchrun gives its processes after a signal, and the part of it after which a stop is late.
+SHUTDOWN_SECONDS, LATE = float(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")), 5 / 6
 TOGETHER_SECONDS = 3.0  # signals this close are one: torchrun passes on what its processes get as well
 # What gloo, NCCL and torch's store say where another process is gone or silent.
 LOST = ("imed out", "onnection closed", "onnection reset", "pplication timeout", "wait timeout", "NCCL")
@@ -147,6 +149,8 @@ class Watch:
                     path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
                     self._delays = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                for descriptor in (*self._signals, *filter(None, [self._delays])):
+                    stack.callback(os.close, descriptor)
                 # Python's own handlers run only when torch has done waiting.
                 signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
                 stack.callback(signal.set_wakeup_fd, -1)
@@ -202,7 +206,9 @@ class Watch:
             self._lost_at = self._lost_at or time.monotonic()
             if "imed out" in text or "imeout" in text:
                 self._waited = self._detector.time_out_seconds
-        elif getattr(error, "__notes__", [f"process {self.rank}"])[0] == f"process {self.rank}":
+        elif (notes := getattr(error, "__notes__", [f"process {self.rank}"]))[0] == "all processes":
+            self._declare(self.rank, text)
+        elif notes[0] == f"process {self.rank}":
             code = 128 + self._number if isinstance(error, KeyboardInterrupt) else 2
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             self._declare(self.rank, f"{name(self.rank, self._state())}: {kind}{text}", code)
@@ -234,15 +240,17 @@ class Watch:
 
     def _run(self) -> None:
         """What the thread does."""
-        before = time.monotonic()
+        before = failing = time.monotonic()
         while not self._closed.wait(self._beat_seconds):
             now, state = time.monotonic(), self._state()
             self._show(now, state)
             try:
                 if not self._alone:
                     self._beat(now, now - before, state)
+                failing = now
             except RuntimeError:  # of the store
-                self._alone = not self._closed.is_set()
+                gone = os.getppid() != self._parent or now - failing > LOST_SECONDS
+                self._alone = gone and not self._closed.is_set()
             before = now
 
     def _state(self) -> State:
@@ -268,9 +276,10 @@ class Watch:
         if self._heartbeat is not None and now - self._written >= HEARTBEAT_SECONDS:
             self._written = now
             told = {key: state[key] for key in ("step", "phase", "seconds", "host")}
+            loss = self.loss if self.loss is not None and math.isfinite(self.loss) else None
             with contextlib.suppress(OSError):
                 write_atomically(
-                    self._heartbeat, json.dumps({**told, "loss": self.loss, "pid": os.getpid()}) + "\n"
+                    self._heartbeat, json.dumps({**told, "loss": loss, "pid": os.getpid()}) + "\n"
                 )
 
     def _beat(self, now: float, seconds: float, state: State) -> None:
@@ -307,10 +316,10 @@ class Watch:
                 told = f"{name(self.rank, self._state())}: told twice to end; {GO_ON}"
                 self._declare(self.rank, told, 128 + self._number)
                 self._ends_at = self._ends_at or now + GRACE_SECONDS / 2
-        if self._signalled_at and now - self._signalled_at > LATE_SECONDS:
-            told = f"nothing is saved yet {LATE_SECONDS:g} s after the first signal to end"
+        if self._signalled_at and now - self._signalled_at > LATE * SHUTDOWN_SECONDS:
+            told = f"nothing is saved yet {LATE * SHUTDOWN_SECONDS:g} s after the first signal to end"
             where = f"{name(self.rank, self._state())}: {told}"
-            self._say("late", f"{where}; torchrun kills after 30 s or its --shutdown-timeout: then {GO_ON}")
+            self._say("late", f"{where}; torchrun kills after {SHUTDOWN_SECONDS:g} s: then {GO_ON}")
 
     def _states(self, now: float) -> dict[int, State]:
         """What others have told, by rank: all of them in the first process, it alone in the others."""

@@ -25,7 +25,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from puna.train.parallel import ALONE, Box, Parallel, Team, box_of
 SAVING = ".saving"
 INDEX = "index.json"
 FORMAT = 1
+DIGEST = b', "sha256": "'  # of the index, behind all else in it
 BLOCK = 16 << 20  # bytes that have a digest of their own
 DTYPES = {
     "F64": torch.float64,
@@ -48,8 +49,15 @@ DTYPES = {
     "I64": torch.int64,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# How many of the newest checkpoints stay, None: all; and those of each so many steps.
-Kept = tuple[int | None, int | None]
+
+
+class Kept(NamedTuple):
+    """Which checkpoints stay: the newest ones; all of each `every` steps; the last two of each `back`, to
+    which a training may have to go back."""
+
+    newest: int
+    every: int | None = None
+    back: int | None = None
 
 
 @dataclass
@@ -90,9 +98,10 @@ class Saver:
         return self._snapshot, state
 
     def save(
-        self, folder: Path, progress: Progress, *, kept: Kept = (None, None), with_losses: bool = False
+        self, folder: Path, progress: Progress, *, kept: Kept | None = None, with_losses: bool = False
     ) -> None:
-        """Begin to write the checkpoint of `progress.step`; remove all that are not `kept` then.
+        """Begin to write the checkpoint of `progress.step`; remove all that are not `kept` then, and those of
+        later steps, which were passed over; None: none.
 
         with_losses: put a copy of their lines into the checkpoint, for trainings that go on from it in
         another folder. Nothing stays of a checkpoint that cannot be written.
@@ -100,7 +109,8 @@ class Saver:
         self.wait()
         snapshot, state = self.prepare()
         snapshot.take(state)
-        self.saved = time.monotonic()
+        if not with_losses:
+            self.saved = time.monotonic()
         index: dict[str, Any] = {"format": FORMAT, "progress": dict(vars(progress))}
         lines = 0
         if self.team.rank == 0:
@@ -132,7 +142,7 @@ class Saver:
             self.wait()
 
     def _write(
-        self, folder: Path, snapshot: "_Snapshot", index: dict[str, Any], lines: int, kept: Kept
+        self, folder: Path, snapshot: "_Snapshot", index: dict[str, Any], lines: int, kept: Kept | None
     ) -> None:
         """What the thread does. lines: bytes of the losses that are copied."""
         work, team = folder / SAVING, self.team
@@ -140,7 +150,7 @@ class Saver:
             team.first(lambda: _empty(work))
             reports = team.gather(team.together(lambda: snapshot.write(work)))
             team.first(lambda: self._finish(work, index, reports, lines))
-            team.first(lambda: _remove_old(folder, kept))
+            team.first(lambda: _remove_old(folder, kept, index["progress"]["step"]))
         except Exception as error:
             self._problem = error
         finally:
@@ -162,7 +172,7 @@ class Saver:
         if lines:
             with self.losses.path.open("rb") as file:
                 files.write_atomically(work / LOSSES, file.read(lines))
-        files.write_atomically(work / INDEX, _rendered(index))
+        files.write_atomically(work / INDEX, _with_digest(json.dumps(index, sort_keys=True).encode()[:-1]))
         files.sync(work)
         target = work.with_name(f"step-{index['progress']['step']:08d}")
         remove(target)
@@ -190,8 +200,10 @@ class _Snapshot:
         raw = json.dumps(header).encode()
         raw += b" " * (-(8 + len(raw)) % 64)  # tensors on lines of the cache
         begin = 8 + len(raw)
-        pinned = any(tensor.device.type == "cuda" for tensor in state.values())
-        self.bytes = torch.empty(begin + end, dtype=torch.uint8, pin_memory=pinned).zero_()
+        self.bytes = torch.zeros(begin + end, dtype=torch.uint8)
+        if any(tensor.device.type == "cuda" for tensor in state.values()):
+            # torch's own pinned memory comes in powers of two.
+            torch.cuda.cudart().cudaHostRegister(self.bytes.data_ptr(), self.bytes.numel(), 0)
         self.bytes[:begin] = torch.frombuffer(
             bytearray(len(raw).to_bytes(8, "little") + raw), dtype=torch.uint8
         )
@@ -324,7 +336,11 @@ def read_tensors(path: Path, index: dict[str, Any], boxes: Mapping[str, Box]) ->
     for name, box in boxes.items():
         entry = index["tensors"][name]
         values[name] = torch.empty(box.shape, dtype=DTYPES[entry["dtype"]])
-        wanted += [(file, offset, name, start, shape) for file, offset, start, shape in entry["parts"]]
+        wanted += [
+            (file, offset, name, start, shape)
+            for file, offset, start, shape in entry["parts"]
+            if all(map(_meet, start, shape, box.start, box.shape))
+        ]
     counts = dict.fromkeys(values, 0)
     for file, parts in itertools.groupby(sorted(wanted), key=lambda part: part[0]):
         blocks = _Blocks(path / file, index["files"][file])
@@ -334,6 +350,11 @@ def read_tensors(path: Path, index: dict[str, Any], boxes: Mapping[str, Box]) ->
         if counts[name] != value.numel():
             raise UserError(f"{path} holds {counts[name]:,} of {value.numel():,} numbers of {name}")
     return values
+
+
+def _meet(start: int, size: int, other: int, other_size: int) -> bool:
+    """Whether two ranges have something in common."""
+    return max(start, other) < min(start + size, other + other_size)
 
 
 def _read_part(
@@ -409,22 +430,18 @@ def read_index(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{path} is no finished checkpoint: it has no {INDEX}")
     raw = file.read_bytes()
-    try:
-        index = json.loads(raw)
-        sound = raw == _rendered({key: value for key, value in index.items() if key != "sha256"})
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
-    if not sound:
+    body, _, _ = raw.rpartition(DIGEST)
+    if raw != _with_digest(body):
         raise UserError(f"{file} is damaged: it does not match its own digest")
+    index: dict[str, Any] = json.loads(raw)
     if index["format"] != FORMAT:
         raise UserError(f"{path} is of format {index['format']}; known is {FORMAT}")
     return index
 
 
-def _rendered(index: dict[str, Any]) -> bytes:
-    """An index as it is written, with the digest of all else in it."""
-    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**index, "sha256": digest}, sort_keys=True).encode() + b"\n"
+def _with_digest(body: bytes) -> bytes:
+    """An index as it is written. body: its JSON without the last brace; the digest of that comes last."""
+    return body + DIGEST + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
 
 
 def trainable_of(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -470,10 +487,15 @@ def finished(folder: Path) -> list[Path]:
     return [path for path in _saved(folder) if (path / INDEX).is_file()]
 
 
-def _remove_old(folder: Path, kept: Kept) -> None:
-    """Remove all checkpoints that are not kept, and what is left of others."""
-    whole, (newest, every) = finished(folder), kept
-    stay = whole[:newest] + [path for path in whole if every and step_of(path) % every == 0]
+def _remove_old(folder: Path, kept: Kept | None, step: int) -> None:
+    """Remove all checkpoints that are not kept, those of steps after `step`, and what is left of others."""
+    whole = finished(folder)
+    stay = whole
+    if kept is not None:
+        whole = [path for path in whole if step_of(path) <= step]
+        stay = whole[: kept.newest]
+        stay += [path for path in whole if kept.every and step_of(path) % kept.every == 0]
+        stay += [path for path in whole if kept.back and step_of(path) % kept.back == 0][:2]
     for old in _saved(folder):
         if old not in stay:
             remove(old)

@@ -25,6 +25,12 @@ SOUND, NOT_FINITE, SPIKE = 0, 1, 2
 WHY = {NOT_FINITE: "not finite", SPIKE: "a spike"}
 
 
+def newest(lines: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """What a judge compares with, of the lines of a file of losses (`losses`)."""
+    taken = [(line["loss"], line["gradient_norm"]) for line in lines if not line.get("skipped")]
+    return taken[-WINDOW:]
+
+
 class Judged(NamedTuple):
     """What became of a step, on the model's device. norm: of the gradients of all processes, before clipping;
     verdict: one of `SOUND`, `NOT_FINITE`, `SPIKE`; left_out: float32, 1 where the step was not taken."""
@@ -42,17 +48,16 @@ class Judge:
         self._count = torch.zeros((), dtype=torch.int64)
         self._seen = torch.zeros(WINDOW, 2, dtype=torch.float64)  # loss and log norm of a step, newest last
 
-    def remember(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Go on behind the steps of a file of losses (`losses`)."""
-        taken = [(line["loss"], line["gradient_norm"]) for line in lines if not line.get("skipped")]
-        for found in taken[-WINDOW:]:
+    def remember(self, taken: Iterable[tuple[float, float]]) -> None:
+        """Go on behind steps: loss and gradient norm of each (`newest`)."""
+        for found in taken:
             self._add(_figures(*(torch.tensor(value, dtype=torch.float64) for value in found)))
 
     def judge(self, loss: Tensor, norm: Tensor) -> Judged:
         """The verdict on a step: loss in nats, norm of its gradients; both the same in all processes."""
         if self._seen.device != norm.device:
             self._seen, self._count = self._seen.to(norm.device), self._count.to(norm.device)
-        new = _figures(loss.to(norm.device), norm)
+        new = _figures(loss, norm)
         known = torch.arange(WINDOW, 0, -1, device=norm.device)[:, None] <= self._count
         count = self._count.clamp(min=1)
         mean = self._seen.sum(0) / count
@@ -91,21 +96,24 @@ def _compare(state: Mapping[str, Tensor]) -> None:
             if placement.is_replicate() and tensor.device_mesh.size(dimension) > 1:  # type: ignore[attr-defined]
                 group = tensor.device_mesh.get_group(dimension)  # type: ignore[attr-defined]
                 groups.setdefault(group, []).append(name)
+    different = ""
     for group, names in groups.items():
         sums = torch.stack([_bits(local(state[name].detach())) for name in names])
-        every = sums.new_empty(dist.get_world_size(group) * len(names))
-        dist.all_gather_into_tensor(every, sums, group=group)
-        gathered = every.view(-1, len(names))
+        every = [torch.empty_like(sums) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(every, sums, group=group)
+        gathered = torch.stack(every)
         common = gathered.mode(0).values
         ranks = dist.get_process_group_ranks(group)
         odd = [rank for rank, found in zip(ranks, gathered, strict=True) if not found.equal(common)]
         if odd:
             name = names[int((gathered != common).any(0).nonzero()[0])]
             who = f"process {odd[0]}" if len(ranks) > 2 else f"process {ranks[0]} or {ranks[1]}"
-            raise UserError(
+            different = (
                 f"{who} holds other bits of {name} than those that should hold the same: a bit has flipped "
                 "in its memory, or its kernels are others; the same command goes on from the last checkpoint"
             )
+    if different:  # told when all groups have been asked: in them other processes wait
+        raise UserError(different)
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from puna.model.block import rounded_once
+from puna.model.kernels import to_device
 from puna.model.llama import Llama
 from puna.tokens.batches import Batch
 from puna.train.parallel import ALONE, Parallel
@@ -70,7 +71,7 @@ def loss_and_gradients(
     padding and the number of processes do not change the number. batch: this data rank's part of it.
     """
     device = next(model.parameters()).device
-    total = parallel.total(torch.tensor(batch.weight, dtype=torch.float64, device=device))
+    total = parallel.total(to_device(torch.tensor(batch.weight, dtype=torch.float64), device))
     loss = torch.zeros((), dtype=torch.float64, device=device)
     with rounded_once():
         pieces = list(batch.micro_batches(micro_batch))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from puna.model.tensor_parallel import local
 from puna.train.health import Judge, Judged
-from puna.train.parallel import box_of
+from puna.train.parallel import ALONE, Parallel, box_of
 from puna.train.settings import OptimizerSettings
 
 MOMENTUM = 0.95  # of Muon
@@ -72,6 +72,7 @@ def update(
     settings: OptimizerSettings,
     loss: Tensor | float = 0.0,
     judge: Judge | None = None,
+    parallel: Parallel = ALONE,
 ) -> Judged:
     """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
 
@@ -80,9 +81,11 @@ def update(
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     total = torch.nn.utils.get_total_norm(gradients)
-    norm = total.full_tensor() if hasattr(total, "full_tensor") else total
-    judged = (judge or Judge()).judge(torch.as_tensor(loss), norm)
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, total)
+    whole = total.full_tensor() if hasattr(total, "full_tensor") else total
+    figures = torch.stack((torch.as_tensor(loss, device=whole.device).double(), whole.double()))
+    mean, norm = parallel.same(figures).unbind()
+    judged = (judge or Judge()).judge(mean, norm.to(whole.dtype))
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, judged.norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)
     optimizer.found_inf = judged.left_out  # type: ignore[attr-defined]  # the fused step reads it

@@ -22,15 +22,14 @@ from puna.errors import Stopped, UserError
 from puna.run import compiled
 from puna.run.settings import DEFAULT_CLUSTER, DEFAULT_EXECUTION, ClusterSettings, ExecutionSettings
 from puna.train import checkpoint, health
-from puna.train.checkpoint import Progress
-from puna.train.health import SPIKE, WHY, Judge, Judged
+from puna.train.checkpoint import Kept, Progress
+from puna.train.health import SPIKE, WHY, Judge
 from puna.train.losses import LOSSES, Losses
 from puna.train.optimizer import build, learning_rate, update, zero_moments
 from puna.train.parallel import ALONE, Parallel
 from puna.train.settings import OptimizerSettings
 
 MOST_SKIPPED_IN_A_ROW = 10
-ROLLBACK = "rollback"  # folder of the states that spikes are undone with
 # What torch says, in a plain RuntimeError, when the system gives it no more memory.
 NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")
 
@@ -159,6 +158,8 @@ def train(
         on_event = _ignore
     progress = _resume(model, optimizer, losses, settings, before_decay, on_event, parallel)
     _fix_threads(progress, execution, on_event)
+    back = settings.rollback_steps if settings.spikes == "rollback" else None
+    kept = Kept(execution.checkpoints_kept, execution.checkpoints_every, back)
     run = _Run(model, optimizer, settings, progress, losses, parallel, on_event)
     with checkpoint.Saver(model, optimizer, losses, parallel) as run.saver:
         while progress.step < settings.steps:
@@ -167,18 +168,17 @@ def train(
             with parallel.phase("reduce"), _fitting(work):
                 run.judge(outcome)
             run.settle(run.behind)
-            run.saver.prepare()
+            with parallel.phase("save"), _fitting(work):
+                run.saver.prepare()
             step, last = progress.step, progress.step == settings.steps
             stopping, due = parallel.team.any(should_stop(), run.saver.is_due(cluster.checkpoint_seconds))
             validating = last or step % settings.validation_steps == 0
-            every = execution.checkpoints_every
-            due = due or step % execution.checkpoint_steps == 0 or bool(every and step % every == 0)
-            saving = stopping or due or last
+            every = (execution.checkpoint_steps, kept.every, kept.back)
+            saving = stopping or due or last or any(step % steps == 0 for steps in every if steps)
             turning = before_decay is not None and step == settings.decay_start
-            going_back = settings.spikes == "rollback" and step % settings.rollback_steps == 0
-            if saving or turning or going_back or step % cluster.replica_check_steps == 0:
+            if saving or turning or step % cluster.replica_check_steps == 0:
                 run.check_replicas()
-            if validating or saving or turning or going_back:
+            if validating or saving or turning:
                 run.settle()
             if validating:
                 with parallel.phase("validation"):
@@ -186,10 +186,8 @@ def train(
             with parallel.phase("save"):
                 if before_decay is not None and turning:
                     run.saver.save(before_decay, progress, with_losses=True)
-                if going_back:
-                    run.saver.save(checkpoints / ROLLBACK, progress, kept=(2, None))
                 if saving:
-                    run.saver.save(checkpoints, progress, kept=(execution.checkpoints_kept, every))
+                    run.saver.save(checkpoints, progress, kept=kept)
                 if stopping or last:
                     run.saver.wait()
             if stopping:
@@ -221,10 +219,10 @@ class _Run:
         self.losses, self.parallel, self.on_event = losses, parallel, on_event
         self._judge = Judge(settings.spikes == "keep")
         lines = losses.lines() if parallel.team.rank == 0 else []
-        self._judge.remember(parallel.team.broadcast(lines))
+        self._judge.remember(parallel.team.broadcast(health.newest(lines)))
         device = next(model.parameters()).device
         self.behind = int(device.type != "cpu" and settings.spikes != "rollback")
-        self._waiting: list[tuple[int, Outcome, Judged]] = []
+        self._waiting: list[tuple[int, Outcome, torch.Tensor, torch.cuda.Event | None]] = []
         self.clock()
 
     def clock(self) -> None:
@@ -234,28 +232,38 @@ class _Run:
     def judge(self, outcome: Outcome) -> None:
         """Take the step, or not."""
         step = self.progress.step
-        judged = update(self.model, self.optimizer, step, self.settings, outcome.loss, self._judge)
+        judged = update(
+            self.model, self.optimizer, step, self.settings, outcome.loss, self._judge, self.parallel
+        )
         self.progress.step += 1
-        self._waiting.append((self.progress.step, outcome, judged))
+        loss = torch.as_tensor(outcome.loss, device=judged.norm.device)
+        figures = torch.stack([value.double() for value in (loss, *judged)]).to("cpu", non_blocking=True)
+        there = torch.cuda.Event() if judged.norm.is_cuda else None
+        if there is not None:
+            there.record()
+        self._waiting.append((self.progress.step, outcome, figures, there))
 
     def settle(self, behind: int = 0) -> None:
         """Count and tell the steps that wait for it, but for so many."""
         while len(self._waiting) > behind:
             self._tell(*self._waiting.pop(0))
 
-    def _tell(self, step: int, outcome: Outcome, judged: Judged) -> None:
-        loss, norm, verdict = float(outcome.loss), judged.norm.item(), int(judged.verdict)
+    def _tell(
+        self, step: int, outcome: Outcome, figures_of_step: torch.Tensor, there: torch.cuda.Event | None
+    ) -> None:
+        if there is not None:
+            there.synchronize()
+        loss, norm, verdict, left_out = figures_of_step.tolist()
         progress, settings = self.progress, self.settings
-        left_out = bool(judged.left_out)
         progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if left_out else 0
-        progress.skipped += left_out
+        progress.skipped += bool(left_out)
         seconds, figures = time.perf_counter() - self._started, dict(outcome.figures)
         event: StepEvent | SkippedStepEvent
         if left_out and verdict == SPIKE and settings.spikes == "rollback":
             figures |= self._roll_back(step)
         found = (step, outcome.tokens, loss, learning_rate(step - 1, settings), norm, seconds)
         if left_out:
-            event = SkippedStepEvent(*found, progress.skipped, WHY[verdict], figures=figures)
+            event = SkippedStepEvent(*found, progress.skipped, WHY[int(verdict)], figures=figures)
         else:
             event = StepEvent(*found, figures=figures)
         if self.parallel.team.rank == 0:
@@ -264,21 +272,25 @@ class _Run:
         if verdict == SPIKE and not left_out:
             self.on_event(Notice(f"step {step:,}: a spike of loss or gradients, kept (train.spikes)"))
         if progress.skipped_in_a_row >= min(MOST_SKIPPED_IN_A_ROW, settings.steps):
-            raise UserError(
+            diverged = UserError(
                 f"training diverged: {progress.skipped_in_a_row} steps in a row were skipped, the last with "
                 f"loss {loss}, gradient norm {norm} at step {step}; lower train.learning_rate"
             )
+            diverged.add_note("all processes")
+            raise diverged
 
     def _roll_back(self, step: int) -> dict[str, float]:
         """Take the state of the last step that `settings.rollback_steps` divides: the data since are passed
         over, and the steps are counted as skipped."""
         before = (step - 1) // self.settings.rollback_steps * self.settings.rollback_steps
         self.saver.wait()
-        path = self.losses.path.parent / ROLLBACK / f"step-{before:08d}"
-        if not self.parallel.team.broadcast(path.is_dir()):
-            self.on_event(Notice(f"step {step:,}: a spike, and no state of step {before:,} to go back to"))
+        path = self.losses.path.parent / f"step-{before:08d}"
+        try:
+            checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
+        except UserError as error:
+            told = f"step {step:,}: a spike, and no state of step {before:,} to go back to: {error}"
+            self.on_event(Notice(told))
             return {}
-        checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
         self.progress.skipped += step - 1 - before
         self.on_event(
             Notice(

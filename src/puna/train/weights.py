@@ -5,6 +5,7 @@ one weight at a time; of many files each block that a weight has a part in is re
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +33,7 @@ def describe(folders: Iterable[Path], config: LlamaConfig, tokenizer: Path) -> N
 
 
 def recognises(path: Path) -> bool:
-    return path.name.startswith("step-") and path.is_dir()
+    return re.fullmatch(r"step-\d{8}", path.name) is not None and path.is_dir()
 
 
 def read(path: Path, config: LlamaConfig | None = None) -> Source:
