@@ -1,4 +1,4 @@
-"""One process of several that torchrun starts again: told by the first one, of which the first start fails. Run
+"""One process of several that torchrun starts again, told by the first one, whose first start fails. Run
 by test_processes under torchrun.
 
 python -m tests.run.restarted FOLDER

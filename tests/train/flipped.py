@@ -3,7 +3,7 @@ test_health under torchrun's variables.
 
 python -m tests.train.flipped replicate | tensor | both FOLDER STEP
 
-In the last process, with `both` in the first one, a bit of a norm's weights flips behind step STEP, if it is not 0.
+In the last process, with `both` in the first one, a bit of a norm behind step STEP flips, if that is not 0.
 """
 
 import sys

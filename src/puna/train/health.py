@@ -84,10 +84,17 @@ def check_replicas(state: Mapping[str, Tensor], parallel: Parallel) -> None:
     state: weights and moments by name. Replicas are those of a mesh's "replicate"; under tensor parallelism
     the processes of a group hold the same norms.
     """
-    parallel.team.together(lambda: _compare(state))
+    team = parallel.team
+    told = [different for different in team.gather(_different(state)) if different]
+    if different := team.broadcast(told[0] if told else ""):
+        error = UserError(different)
+        error.add_note("all processes")
+        raise error
 
 
-def _compare(state: Mapping[str, Tensor]) -> None:
+def _different(state: Mapping[str, Tensor]) -> str:
+    """What to say of a process that holds other bits than this one; "" where none does. Asked of all groups,
+    since in them other processes wait."""
     import torch.distributed as dist
 
     groups: dict[Any, list[str]] = {}
@@ -108,12 +115,11 @@ def _compare(state: Mapping[str, Tensor]) -> None:
         if odd:
             name = names[int((gathered != common).any(0).nonzero()[0])]
             who = f"process {odd[0]}" if len(ranks) > 2 else f"process {ranks[0]} or {ranks[1]}"
-            different = (
+            different = different or (
                 f"{who} holds other bits of {name} than those that should hold the same: a bit has flipped "
                 "in its memory, or its kernels are others; the same command goes on from the last checkpoint"
             )
-    if different:  # told when all groups have been asked: in them other processes wait
-        raise UserError(different)
+    return different
 
 
 def _bits(tensor: Tensor) -> Tensor:
