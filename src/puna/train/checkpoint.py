@@ -258,8 +258,8 @@ def resume(
     if team.rank == 0 and (folder / SAVING).exists():
         passed.append(f"{folder / SAVING} was not finished, and is removed")
         shutil.rmtree(folder / SAVING, ignore_errors=True)
-    found = [path.name for path in _saved(folder) if step_of(path) <= most_steps]
-    for name in team.broadcast(found):
+    saved = _saved(folder) if team.rank == 0 else []
+    for name in team.broadcast([path.name for path in saved if step_of(path) <= most_steps]):
         try:
             progress = load(folder / name, trainable_of(model), optimizer, team, losses)
         except (UserError, OSError) as error:

@@ -175,6 +175,7 @@ def parallelize(
     time_out_seconds: how long a process waits for another in what `Team` does.
     Raises ValueError when the shape does not divide or the mesh has other dimensions.
     """
+    from torch.distributed.distributed_c10d import _set_pg_timeout
     from torch.distributed.fsdp import (
         FSDPModule,
         MixedPrecisionPolicy,
@@ -215,6 +216,7 @@ def parallelize(
     register_fsdp_forward_method(model, "summed_loss")
     if replicas > 1:
         data = data._flatten("data")
+        _set_pg_timeout(timedelta(seconds=time_out_seconds), data.get_group())
     return Parallel(
         data.get_local_rank(), data.size(), data.get_group(), _team(time_out_seconds), _team(time_out_seconds)
     )
