@@ -19,7 +19,7 @@ def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     view.stage("documents", "done", "ba9876543210")
     view.event(Notice("goes on at step 3"))
     view.event(ValidationEvent(step=5, tokens=50, losses={"news": 2.5, "code": 1.25}))
-    view.event(SkippedStepEvent(7, 70, float("nan"), 1e-3, float("inf"), 0.5, skipped=2))
+    view.event(SkippedStepEvent(7, 70, float("nan"), 1e-3, float("inf"), 0.5, skipped=2, why="a spike"))
     view.close()
     result = capsys.readouterr()
     first, *lines = result.err.splitlines()
@@ -33,7 +33,7 @@ def test_a_line_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[4:] == [
         "  goes on at step 3",
         "  step     5  held-out nats per token: news 2.500, code 1.250",
-        "  step     7  skipped: loss nan, gradient norm inf; 2 skipped so far",
+        "  step     7  skipped, a spike: loss nan, gradient norm inf; 2 skipped so far",
     ]
 
 

@@ -25,7 +25,7 @@ def test_samples_are_published_on_the_way_and_at_no_other_step(monkeypatch: pyte
     listen = subscribe("model", tokenizer, published.append)
     for step in range(1, 81):
         figures = (step, step * 16, 3.0, 1e-3, 1.0, 0.1)
-        listen(SkippedStepEvent(*figures, 1) if step == 20 else StepEvent(*figures))
+        listen(SkippedStepEvent(*figures, 1, "not finite") if step == 20 else StepEvent(*figures))
         listen(Notice("nothing"))
     assert [event.step for event in published] == [10, 40]  # none of a model that was not to be updated
     assert asked[0] == ("model", tokenizer, {"length": 16, "seed": 3})

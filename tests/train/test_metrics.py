@@ -38,7 +38,7 @@ def test_lines_and_figures(tmp_path: Path) -> None:
 def test_a_skipped_step_has_a_line_of_json_and_counts_as_time_alone(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     writer = metrics.Metrics(path, flops_per_token=lambda step: 50.0, peak_flops=20_000.0)
-    skipped = SkippedStepEvent(2, 200, math.nan, 1e-3, 0.7, 0.25, 1)
+    skipped = SkippedStepEvent(2, 200, math.nan, 1e-3, 0.7, 0.25, 1, "not finite")
     for event in (step(1), skipped, step(3)):
         writer.write(event)
 
@@ -49,7 +49,7 @@ def test_a_skipped_step_has_a_line_of_json_and_counts_as_time_alone(tmp_path: Pa
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[1] == {
         **{"step": 2, "tokens": 200, "loss": None, "learning_rate": 1e-3, "gradient_norm": 0.7},
-        **{"seconds": 0.25, "skipped": 1, "kind": "skipped"},
+        **{"seconds": 0.25, "skipped": 1, "why": "not finite", "kind": "skipped"},
     }
     figures = metrics.read(path)
     assert figures["training_seconds"] == pytest.approx(1.25) and figures["tokens_per_second"] == 200
