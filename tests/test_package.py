@@ -138,8 +138,8 @@ def test_no_fingerprint_changes_with_how_it_is_made_or_checked() -> None:
     assert fingerprints(root=Path("/elsewhere")) == base
     execution = {
         "threads": 3, "micro_batch_sequences": 4, "remat": "full", "device": "cuda", "compile": "true",
-        "checkpoint_steps": 7, "checkpoints_kept": 9, "workers": 1, "ray": "local", "group_bytes": 9,
-        "memory_bytes": 8,
+        "checkpoint_steps": 7, "checkpoints_kept": 9, "checkpoints_every": 8, "workers": 1, "ray": "local",
+        "group_bytes": 9, "memory_bytes": 8,
     }  # fmt: skip
     assert execution.keys() == ExecutionSettings.model_fields.keys()
     for override in (
@@ -154,6 +154,7 @@ def test_no_fingerprint_changes_with_how_it_is_made_or_checked() -> None:
         "cluster.mesh.tensor=2",
         "cluster.checkpoint_seconds=9",
         "cluster.time_out_seconds=9",
+        "cluster.replica_check_steps=9",
         "corpus.root=elsewhere",
         "name=other",
     ):

@@ -24,7 +24,7 @@ def tensor_bytes(
         at the head         what all L layers hold, 3 d (what the head reads, the norm's result, its
                             gradient), one chunk of logits
         in the last block   what all layers hold, dy (d) and three arrays of the SwiGLU (3 f); under `full`,
-                            L d, what one block holds under `none`, d and 3 f, and new gradients of w1, w3
+                            L d, what one block holds under `none`, and 3 f, and new gradients of w1, w3
 
     for each of n tokens of a micro-batch, with `saved_floats` a layer; and at the head a new gradient of it,
     which on GPUs waits for the embedding's where they are tied. Activations take 2 bytes in bfloat16, else 4.
@@ -39,10 +39,10 @@ def tensor_bytes(
     logits = min(tokens * config.vocab_size, max(CHUNK_BYTES // width, config.vocab_size))
     at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head + width * head * on_cpu
     new = 2 * d * f if execution.remat == "full" else 0
-    again = saved_floats(config, "none") if execution.remat == "full" else 0
+    again = saved_floats(config, "none") if execution.remat == "full" else d
     if config.tie_embeddings and execution.device == "cuda":
         new += head
-    in_the_block = width * tokens * (held + again + d + 3 * f) + (FLOAT + width * on_cpu) * new
+    in_the_block = width * tokens * (held + again + 3 * f) + (FLOAT + width * on_cpu) * new
     muon = config.matrix_parameters() - head if settings.optimizer == "muon" else 0
     return FLOAT * (4 * config.parameters() - muon) + rounded + max(at_the_head, in_the_block)
 

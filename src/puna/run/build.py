@@ -108,7 +108,7 @@ class Build:
         """
         processes = self.processes
         for stage in (stage for stage in self.stages if stage.together):
-            if processes.local_rank == 0:  # once a machine
+            if processes.local_rank == (processes.rank == processes.local_rank):  # once a machine
                 reporter.note(
                     f"process {processes.rank} of {processes.world} waits for process 0, which makes what "
                     f"stage {stage.name} needs"

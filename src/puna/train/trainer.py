@@ -199,8 +199,8 @@ def train(
 class _Run:
     """The steps of one training as they are judged, counted and told.
 
-    On a GPU a step is told when the next one is under way, so that the host never waits for the device, and who
-    listens finds the weights of that one; what is saved, and where spikes are undone, waits.
+    On a GPU a step is told when the next one is under way, so that the host never waits for the device, and
+    who listens finds the weights of that one; what is saved, and where spikes are undone, waits.
     """
 
     saver: checkpoint.Saver
