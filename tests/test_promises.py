@@ -171,6 +171,7 @@ BITWISE = {
     "group_bytes": "100",
     "checkpoint_steps": "7",
     "checkpoints_kept": "1",
+    "checkpoints_every": "4",
     "remat": "full",
     "memory_bytes": "5000000000",
     "threads": "1",
