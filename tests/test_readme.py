@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TEXTS = {name: (ROOT / name).read_text() for name in PAGES}
-MAKE = {"make run", "make test", "make .venv/installed", "make run RECIPE=ours.toml"}
+MAKE = {
+    "make run",
+    "make test",
+    "make test-slow",
+    "make test-faults",
+    "make .venv/installed",
+    "make run RECIPE=ours.toml",
+}
 PUNA = ".venv/bin/puna "
 
 

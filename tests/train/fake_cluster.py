@@ -29,6 +29,7 @@ from puna.model.config import config as config_of
 from puna.model.llama import Llama
 from puna.model.loss import HeadTargets
 from puna.model.tensor_parallel import local
+from puna.train.metrics import peak_memory_bytes
 from puna.train.objective import loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.parallel import Team, parallelize
@@ -141,7 +142,7 @@ def main() -> None:
         results[policy] = [step(two, policy, tokens), step(three, policy, tokens)]
     results["accumulated"] = step(two, "llama", tokens, micro_batches=2)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    results["seconds"], results["bytes"] = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+    results["seconds"], results["bytes"] = used.ru_utime + used.ru_stime, peak_memory_bytes()
     print(json.dumps(results))
 
 
