@@ -119,6 +119,7 @@ def _opened(model: Path, mode: str) -> tuple[Any, Any, dict[str, str], str]:
     from puna.evaluate.log import identify
     from puna.generate.engine import Engine
     from puna.generate.load import built
+    from puna.train import weights
 
     told = str(model)
     if told.startswith(("http:/", "https:/")):  # as a path it has one slash of the two
@@ -127,7 +128,9 @@ def _opened(model: Path, mode: str) -> tuple[Any, Any, dict[str, str], str]:
     loaded = built(opened(model))
     _tell(f"begin token: {loaded.tokenizer.bos[0] if loaded.tokenizer.bos else 'none'}")
     engine = Engine(loaded.model, loaded.tokenizer, mode=mode)
-    return loaded, engine, identify(loaded, mode), model.stem
+    # Checkpoints of two runs have one name.
+    name = f"{model.absolute().parent.name}-{model.name}" if weights.recognises(model) else model.stem
+    return loaded, engine, identify(loaded, mode), name
 
 
 def _tell(text: str) -> None:

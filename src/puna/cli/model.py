@@ -99,11 +99,13 @@ def export(
 
 def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> None:
     from puna.generate import load
+    from puna.run import files
 
     if out.exists():
         raise UserError(f"{out} exists: name another place, or remove it")
     loaded = opened(source)
-    load.save(loaded, out, form, kind)
+    with files.replacing(out) as part:
+        load.save(loaded, part, form, kind)
     config, tokenizer = loaded.source.config, loaded.tokenizer
     told = {
         "from": loaded.origin.format,

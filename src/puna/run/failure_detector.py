@@ -32,8 +32,11 @@ class FailureDetector:
     def silent(self, states: Mapping[int, State], silence: Mapping[int, float]) -> tuple[int, str] | None:
         """(process, what to say of it) of the first one that is silent for too long; None: nobody is.
         silence: seconds, of those that were heard."""
-        lost = any(state["lost"] for state in states.values())
-        bound = LOST_SECONDS if lost else self.time_out_seconds
+        bound = self.time_out_seconds
+        if any(state["lost"] for state in states.values()):
+            bound = LOST_SECONDS
+        elif any(state["waits"] >= bound for state in states.values()):
+            bound = min(LOST_SECONDS, bound / 2)  # for whom they wait: rather one that is silent
         told = {
             rank: f"{name(rank, states[rank])}: silent for {seconds:.1f} s"
             for rank, seconds in sorted(silence.items())

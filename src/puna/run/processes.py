@@ -163,6 +163,11 @@ def mesh_sizes(mesh: MeshSettings, world: int) -> tuple[int, int, int]:
     """(replicate, shard, tensor) of so many processes. Raises UserError where they are not as many."""
     outside = mesh.replicate * mesh.tensor
     shard = world // outside if mesh.shard == "all" else mesh.shard
+    if mesh.shard == "all" and outside * shard != world:
+        raise UserError(
+            f"cluster.mesh: {world} processes, which torchrun started, cannot be divided by replicate x "
+            f"tensor = {outside}"
+        )
     if outside * shard != world:
         raise UserError(
             f"cluster.mesh: replicate {mesh.replicate} x shard {mesh.shard} x tensor {mesh.tensor} is not "

@@ -1,6 +1,6 @@
 """How a run is executed, and what it costs: settings that are no part of what it computes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +63,7 @@ class MeshSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicate: int = Field(1, ge=1, description="groups of processes that each hold the whole state (HSDP)")
-    shard: int | Literal["all"] = Field(
+    shard: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="processes that share the state and read different rows (FSDP2); all: what is left"
     )
     tensor: int = Field(1, ge=1, description="processes that share each layer and its tokens")

@@ -156,6 +156,7 @@ class Watch:
                 stack.callback(signal.set_wakeup_fd, -1)
             thread = threading.Thread(target=self._run, name="watch", daemon=True)
             thread.start()
+            stack.callback(self._show_end)
             stack.callback(thread.join, GRACE_SECONDS)
             stack.callback(self._closed.set)
             yield
@@ -281,6 +282,11 @@ class Watch:
                 write_atomically(
                     self._heartbeat, json.dumps({**told, "loss": loss, "pid": os.getpid()}) + "\n"
                 )
+
+    def _show_end(self) -> None:
+        """Tell programs outside that no more is to be expected."""
+        self._phase, self._written = "ended", 0.0
+        self._show(time.monotonic(), self._state())
 
     def _beat(self, now: float, seconds: float, state: State) -> None:
         """Tell where this process is, look at others, end where one has failed. seconds: since the last

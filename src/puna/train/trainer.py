@@ -72,7 +72,7 @@ class StepEvent(StepFigures):
 @dataclass(frozen=True)
 class SkippedStepEvent(StepFigures):
     """A step that was not taken, and why (`health.WHY`); nothing but the count of steps has changed. skipped:
-    how many so far, with this one and those that were undone."""
+    how many so far, with this one."""
 
     skipped: int
     why: str
@@ -281,17 +281,22 @@ class _Run:
 
     def _roll_back(self, step: int) -> dict[str, float]:
         """Take the state of the last step that `settings.rollback_steps` divides: the data since are passed
-        over, and the steps are counted as skipped."""
+        over."""
         before = (step - 1) // self.settings.rollback_steps * self.settings.rollback_steps
         self.saver.wait()
         path = self.losses.path.parent / f"step-{before:08d}"
+        if not before:
+            told = (
+                f"step {step:,}: a spike before the first state to go back to: this step alone is passed over"
+            )
+            self.on_event(Notice(told))
+            return {}
         try:
             checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
         except UserError as error:
             told = f"step {step:,}: a spike, and no state of step {before:,} to go back to: {error}"
             self.on_event(Notice(told))
             return {}
-        self.progress.skipped += step - 1 - before
         self.on_event(
             Notice(
                 f"step {step:,}: a spike of loss or gradients; the weights are those of step {before:,} "
