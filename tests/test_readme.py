@@ -22,14 +22,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TEXTS = {name: (ROOT / name).read_text() for name in PAGES}
-MAKE = {
-    "make run",
-    "make test",
-    "make test-slow",
-    "make test-faults",
-    "make .venv/installed",
-    "make run RECIPE=ours.toml",
-}
+MAKE = {"make run", "make test", "make .venv/installed", "make run RECIPE=ours.toml"}
+LONGER = {"make test-slow", "make test-faults"}  # in sentences alone
 PUNA = ".venv/bin/puna "
 
 
@@ -67,7 +61,7 @@ def test_two_commands_do_all() -> None:
     others = {line for name in PAGES for line in lines(name) if not line.startswith(PUNA)}
     assert others == MAKE
     targets = re.findall(r"^([.\w/-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {line.split()[1] for line in MAKE} <= set(targets)
+    assert {line.split()[1] for line in MAKE | LONGER} <= set(targets)
 
 
 def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
@@ -106,7 +100,7 @@ def test_commands_between_backquotes_can_be_typed(
 ) -> None:
     program, *words = shlex.split(line)
     if program == "make":
-        assert line in MAKE
+        assert line in MAKE | LONGER
     elif program == "pip":
         assert words[0] == "install"
     elif program == "python":
