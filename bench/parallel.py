@@ -58,7 +58,7 @@ def stepping(shape: str, shard: int, tensor: int) -> Callable[[], object]:
     def step() -> float:
         loss = loss_and_gradients(model, batch, rows, NextToken("llama"), parallel)
         update(model, optimizer, 0, settings, loss)
-        return loss
+        return parallel.total(loss).item()
 
     return step
 

@@ -114,7 +114,7 @@ def step(config: LlamaConfig, policy: str, tokens: tuple[int, int], micro_batche
         optimizer = build(model, options)
         rows = Rows(torch.zeros(tokens, dtype=torch.long), micro_batches)
         with Exchanged() as exchanged:
-            loss = loss_and_gradients(model, rows, 1, objective, parallel)
+            loss = parallel.total(loss_and_gradients(model, rows, 1, objective, parallel))
         with Exchanged() as updating:
             update(model, optimizer, 0, options, loss)
     return {"held": held, "exchanged": exchanged.found, "update": updating.found, "order": exchanged.order}

@@ -2,12 +2,12 @@
 under torchrun's variables.
 
 python -m tests.train.processes skip     of four, the first one finds a NaN in its part of one gradient of the
-                                         third step
+                                         third step, of which it tells the process instead of the norm
+python -m tests.train.processes "skip loss"   or the last one in its part of the loss
 python -m tests.train.processes POLICY   of two under FSDP2, with compiled blocks
 """
 
 import json
-import math
 import os
 import sys
 
@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = Llama(CONFIG)
     model.init_weights(1)
-    skipping, size = sys.argv[1] == "skip", dist.get_world_size()
+    skipping, size = sys.argv[1].startswith("skip"), dist.get_world_size()
     mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("shard", "tensor"))
     parallel = parallelize(model, mesh)
     if not skipping:
@@ -41,10 +41,14 @@ def main() -> None:
     for step in range(5):
         batch = batches().batch(step, parallel.rank, parallel.world)
         loss = loss_and_gradients(model, batch, 1, objective, parallel)
-        if skipping and step == 2 and dist.get_rank() == 0:
+        if skipping and step == 2 and "loss" in sys.argv[1]:
+            loss = loss * (float("nan") if dist.get_rank() == size - 1 else 1)
+        elif skipping and step == 2 and dist.get_rank() == 0:
             local(model.layers[0].attention.wq.weight.grad).view(-1)[1] = float("nan")
-        norm = update(model, optimizer, step, options, loss).norm.item()
-        results.append([loss.item(), norm if math.isfinite(norm) else None])
+        total = parallel.total(loss.clone())
+        judged = update(model, optimizer, step, options, total, parallel=parallel, part=loss)
+        source = int(judged.source)
+        results.append([total.item(), judged.norm.item()] if source < 0 else [None, source])
     print(json.dumps(results), flush=True)
     dist.destroy_process_group()
     # Gloo's threads outlive the group and may hold the last tensors: a thread that frees them while the

@@ -65,8 +65,8 @@ def main() -> None:
         dist.barrier()
         for step in range(4):
             batch = batches().batch(step, parallel.rank, parallel.world)
-            loss = loss_and_gradients(model, batch, 4, NextToken("llama"), parallel)
-            update(model, optimizer, step, options, loss)
+            part = loss_and_gradients(model, batch, 4, NextToken("llama"), parallel)
+            update(model, optimizer, step, options, parallel.total(part.clone()), None, parallel, part)
             if dist.get_rank() == 0:
                 losses.append({"step": step + 1})
     if do == "full":

@@ -25,7 +25,9 @@ BAD = 50  # the step with a spike
 def verdicts(judge: Judge, losses: list[float], norms: list[float]) -> list[int]:
     found = []
     for loss, norm in zip(losses, norms, strict=True):
-        found.append(int(judge.judge(*torch.tensor([loss, norm], dtype=torch.float64)).verdict))
+        found.append(
+            int(judge.judge(*torch.tensor([loss, norm, -1], dtype=torch.float64), torch.float64).verdict)
+        )
     return found
 
 
@@ -91,6 +93,10 @@ def spike(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     monkeypatch.setattr(pretraining, "loss_and_gradients", spiking)
 
 
+def notices(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
 def changed(folder: Path, events: list[Event] | None = None, **changes: Any) -> Any:
     return run(folder, events, **{"steps": 60, "checkpoints_kept": 20, **changes})
 
@@ -103,7 +109,7 @@ def test_a_spike_is_kept_and_told_or_passed_over(
     events: list[Event] = []
     _, lines = changed(tmp_path / "keep", events, optimizer=optimizer)
     assert not any("skipped" in line for line in lines)
-    assert [f"step {BAD}: a spike" in event.text for event in events if isinstance(event, Notice)] == [True]
+    assert [f"step {BAD}: a spike" in text for text in notices(events)] == [True]
     events.clear()
     weights, lines = changed(
         tmp_path / "skip", events, optimizer=optimizer, spikes="skip", checkpoint_steps=1
@@ -127,7 +133,7 @@ def test_a_spike_is_undone_with_all_since_the_state_before_it(
     events: list[Event] = []
     options = {"spikes": "rollback", "rollback_steps": 20}
     weights, lines = changed(tmp_path / "whole", events, checkpoint_steps=10, **options)
-    told = [event.text for event in events if isinstance(event, Notice)]
+    told = notices(events)
     assert len(told) == 1 and "those of step 40 again, and the data of steps 41 to 50 are passed" in told[0]
     assert lines[BAD - 1]["rolled_back_to"] == 40 and lines[BAD - 1]["skipped"] == 1
     saved = [tmp_path / "whole" / name / FILE for name in ("step-00000040", "step-00000050")]
@@ -145,11 +151,7 @@ def test_without_a_state_to_go_back_to_the_step_alone_is_passed_over(
     spike(monkeypatch, BAD)
     events: list[Event] = []
     weights, _ = changed(tmp_path / "back", events, spikes="rollback", rollback_steps=100)
-    assert any(
-        "a spike before the first state to go back to" in event.text
-        for event in events
-        if isinstance(event, Notice)
-    )
+    assert any("a spike before the first state to go back to" in text for text in notices(events))
     assert equal(weights, changed(tmp_path / "skip", spikes="skip")[0])
 
 

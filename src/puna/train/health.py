@@ -33,11 +33,13 @@ def newest(lines: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 class Judged(NamedTuple):
     """What became of a step, on the model's device. norm: of the gradients of all processes, before clipping;
-    verdict: one of `SOUND`, `NOT_FINITE`, `SPIKE`; left_out: float32, 1 where the step was not taken."""
+    verdict: one of `SOUND`, `NOT_FINITE`, `SPIKE`; left_out: float32, 1 where the step was not taken; source:
+    the process that what is not finite comes from, -1: none that is known."""
 
     norm: Tensor
     verdict: Tensor
     left_out: Tensor
+    source: Tensor
 
 
 class Judge:
@@ -53,8 +55,9 @@ class Judge:
         for found in taken:
             self._add(_figures(*(torch.tensor(value, dtype=torch.float64) for value in found)))
 
-    def judge(self, loss: Tensor, norm: Tensor) -> Judged:
-        """The verdict on a step: loss in nats, norm of its gradients; both the same in all processes."""
+    def judge(self, loss: Tensor, norm: Tensor, source: Tensor, dtype: torch.dtype) -> Judged:
+        """The verdict on a step: loss in nats, norm of its gradients, `Judged.source`; all the same in all
+        processes. dtype: of the norm that is returned."""
         if self._seen.device != norm.device:
             self._seen, self._count = self._seen.to(norm.device), self._count.to(norm.device)
         new = _figures(loss, norm)
@@ -67,7 +70,7 @@ class Judge:
         taken = finite if self.keeps_spikes else finite & ~far
         self._add(new, taken)
         verdict = torch.where(finite, far * SPIKE, NOT_FINITE)
-        return Judged(norm, verdict, (~taken).float())
+        return Judged(norm.to(dtype), verdict, (~taken).float(), source)
 
     def _add(self, new: Tensor, taken: Tensor | bool = True) -> None:
         self._seen = torch.where(torch.as_tensor(taken), torch.cat((self._seen[1:], new[None])), self._seen)

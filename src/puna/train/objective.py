@@ -64,8 +64,8 @@ def loss_and_gradients(
     objective: Objective = NextToken(),
     parallel: Parallel = ALONE,
 ) -> Tensor:
-    """Add the gradients of the mean loss over a batch to `.grad`; return that loss in nats per
-    token, float64 [], on the model's device.
+    """Add the gradients of the mean loss over a batch to `.grad`; return this process's part of that loss, in
+    nats per token, float64 [], on the model's device: `parallel.total` sums the parts.
 
     Each micro-batch's loss is summed and divided by the weight of the whole batch, so accumulation, packing,
     padding and the number of processes do not change the number. batch: this data rank's part of it.
@@ -82,8 +82,7 @@ def loss_and_gradients(
             mean = summed / total
             mean.backward()
             loss += mean.detach()
-    with parallel.phase("reduce"):
-        return parallel.total(loss)
+    return loss
 
 
 @torch.no_grad()

@@ -73,18 +73,21 @@ def update(
     loss: Tensor | float = 0.0,
     judge: Judge | None = None,
     parallel: Parallel = ALONE,
+    part: Tensor | float = 0.0,
 ) -> Judged:
     """Clip the gradients, take one step at the schedule's rate, set the gradients to zero.
 
-    loss: of this step, in nats. Where the step is not to be taken, by the judge or since something is not
-    finite, weights, moments and the optimizer's count of steps keep their bits; the host waits for nothing.
+    loss: of this step, in nats; part: of it, what this process computed. Where the step is not to be taken,
+    by the judge or since something is not finite, weights, moments and the optimizer's count of steps keep
+    their bits; the host waits for nothing.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     total = torch.nn.utils.get_total_norm(gradients)
     whole = total.full_tensor() if hasattr(total, "full_tensor") else total
-    figures = torch.stack((torch.as_tensor(loss, device=whole.device).double(), whole.double()))
-    mean, norm = parallel.same(figures).unbind()
-    judged = (judge or Judge()).judge(mean, norm.to(whole.dtype))
+    several = parallel.team.size > 1
+    own = torch.nn.utils.get_total_norm([local(each) for each in gradients]) if several else whole
+    figures = (torch.as_tensor(value, device=whole.device).double() for value in (loss, whole, part, own))
+    judged = (judge or Judge()).judge(*parallel.agreed(*figures), whole.dtype)
     torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.gradient_clip, judged.norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, settings)

@@ -14,6 +14,7 @@ are summed over data ranks, not averaged.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -115,14 +116,25 @@ class Parallel:
             dist.all_reduce(value, group=self.group)
         return value
 
-    def same(self, value: torch.Tensor) -> torch.Tensor:
-        """The largest value of all processes, in place: what each has summed over others in another order
-        differs in the last bit, and weights that should be equal would drift apart."""
-        if self.team.size > 1:
-            import torch.distributed as dist
+    def agreed(
+        self, loss: torch.Tensor, norm: torch.Tensor, part: torch.Tensor, own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A step's loss and gradient norm, the same in all processes, and the process that one not finite
+        comes from; -1: none. part, own: of the loss and the norm, what is this process's.
 
-            dist.all_reduce(value, dist.ReduceOp.MAX)
-        return value
+        The largest of all, since sums over several groups may differ in the last bit, by which weights that
+        should be equal would drift apart; a maximum over processes may lose a NaN, but no infinity. Losses
+        come first: their gradients are summed before anybody looks at them.
+        """
+        if self.team.size == 1:
+            return loss, norm, torch.full_like(loss, -1)
+        import torch.distributed as dist
+
+        size, rank = self.team.size, self.team.rank
+        source = torch.where(part.isfinite(), torch.where(own.isfinite(), -1.0, rank), size + rank)
+        values = torch.stack((loss, norm, source.to(loss.dtype))).nan_to_num_(math.inf, math.inf, math.inf)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values[0], values[1], torch.where(values[2] < 0, -1, values[2] % size)
 
 
 ALONE = Parallel()

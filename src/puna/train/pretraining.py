@@ -50,8 +50,10 @@ class Pretraining:
         with self.parallel.phase("data"):
             batch = self.batches.batch(step, self.parallel.rank, self.parallel.world)
         rows = self.micro_batch * self.batches.length // batch.tokens.shape[1]  # as many tokens, if short
-        loss = loss_and_gradients(self.model, batch, rows, self.objective, self.parallel)
-        return Outcome(loss, self.batches.tokens_before(step + 1))
+        part = loss_and_gradients(self.model, batch, rows, self.objective, self.parallel)
+        with self.parallel.phase("reduce"):
+            loss = self.parallel.total(part.clone())
+        return Outcome(loss, self.batches.tokens_before(step + 1), part=part)
 
     def dry_run(self) -> None:
         """Two documents a row, so that attention stays inside them, and a target at every position."""

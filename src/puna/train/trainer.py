@@ -37,11 +37,12 @@ NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")
 @dataclass(frozen=True)
 class Outcome:
     """What a work's step found. loss: mean over the step's batch, where the model is; tokens: read so far,
-    without padding; figures: others of this work, by name."""
+    without padding; figures: others of this work, by name; part: of the loss, what this process computed."""
 
     loss: torch.Tensor | float
     tokens: int
     figures: Mapping[str, float] = field(default_factory=dict)
+    part: torch.Tensor | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -233,14 +234,13 @@ class _Run:
         """Take the step, or not."""
         step = self.progress.step
         judged = update(
-            self.model, self.optimizer, step, self.settings, outcome.loss, self._judge, self.parallel
+            *(self.model, self.optimizer, step, self.settings, outcome.loss),
+            *(self._judge, self.parallel, outcome.part),
         )
         self.progress.step += 1
         loss = torch.as_tensor(outcome.loss, device=judged.norm.device)
         figures = torch.stack([value.double() for value in (loss, *judged)]).to("cpu", non_blocking=True)
-        there = torch.cuda.Event() if judged.norm.is_cuda else None
-        if there is not None:
-            there.record()
+        there = torch.cuda.current_stream().record_event() if judged.norm.is_cuda else None
         self._waiting.append((self.progress.step, outcome, figures, there))
 
     def settle(self, behind: int = 0) -> None:
@@ -253,17 +253,18 @@ class _Run:
     ) -> None:
         if there is not None:
             there.synchronize()
-        loss, norm, verdict, left_out = figures_of_step.tolist()
+        loss, norm, verdict, left_out, source = figures_of_step.tolist()
         progress, settings = self.progress, self.settings
         progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if left_out else 0
         progress.skipped += bool(left_out)
+        where = f" in process {int(source)}" if source >= 0 else ""
         seconds, figures = time.perf_counter() - self._started, dict(outcome.figures)
         event: StepEvent | SkippedStepEvent
         if left_out and verdict == SPIKE and settings.spikes == "rollback":
             figures |= self._roll_back(step)
         found = (step, outcome.tokens, loss, learning_rate(step - 1, settings), norm, seconds)
         if left_out:
-            event = SkippedStepEvent(*found, progress.skipped, WHY[int(verdict)], figures=figures)
+            event = SkippedStepEvent(*found, progress.skipped, WHY[int(verdict)] + where, figures=figures)
         else:
             event = StepEvent(*found, figures=figures)
         if self.parallel.team.rank == 0:
@@ -274,7 +275,7 @@ class _Run:
         if progress.skipped_in_a_row >= min(MOST_SKIPPED_IN_A_ROW, settings.steps):
             diverged = UserError(
                 f"training diverged: {progress.skipped_in_a_row} steps in a row were skipped, the last with "
-                f"loss {loss}, gradient norm {norm} at step {step}; lower train.learning_rate"
+                f"loss {loss}, gradient norm {norm} at step {step}{where}; lower train.learning_rate"
             )
             diverged.add_note("all processes")
             raise diverged
@@ -286,9 +287,7 @@ class _Run:
         self.saver.wait()
         path = self.losses.path.parent / f"step-{before:08d}"
         if not before:
-            told = (
-                f"step {step:,}: a spike before the first state to go back to: this step alone is passed over"
-            )
+            told = f"step {step:,}: a spike before the first state to go back to: it alone is passed over"
             self.on_event(Notice(told))
             return {}
         try:
