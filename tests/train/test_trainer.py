@@ -303,12 +303,12 @@ def poison(monkeypatch: pytest.MonkeyPatch, bad: dict[int, str]) -> None:
         {batches().batch(step - 1).tokens.tobytes(): step for step in bad},
     )
 
-    def poisoned(model: Any, batch: Any, *arguments: Any, **options: Any) -> torch.Tensor | float:
+    def poisoned(model: Any, batch: Any, *arguments: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = real(model, batch, *arguments, **options)
         kind = bad.get(given.get(batch.tokens.tobytes(), 0), "")
         if "gradient" in kind:
             model.layers[1].attention.wo.weight.grad[3, 2] = math.inf if "inf" in kind else math.nan
-        return math.nan if "loss" in kind else loss
+        return loss * math.nan if "loss" in kind else loss
 
     monkeypatch.setattr(pretraining, "loss_and_gradients", poisoned)
 
