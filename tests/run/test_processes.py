@@ -218,6 +218,7 @@ def test_a_process_that_is_silent_ends_the_run_and_it_goes_on(alone: Path, copy:
     [
         ("mesh.pipeline=2", "there is no pipeline or context parallelism"),
         ("mesh.tensor=3", "2 processes, which torchrun started, cannot be divided by replicate x tensor = 3"),
+        ("mesh.shard=0", 'shard 0: a number of processes, 1 or more, or "all" is needed'),
         ("mesh.tensor=2 -s execution.compile=true", "compiled blocks do not go with cluster.mesh.tensor"),
     ],
 )

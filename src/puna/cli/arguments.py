@@ -51,7 +51,8 @@ RunArgument = Annotated[
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="folder of a finished run, such as out/laptop; folder or file of weights, such as model.gguf",
+        help="folder of a finished run, such as out/laptop; of a checkpoint, step-NUMBER; folder or file of "
+        "weights, such as model.gguf",
         show_default=False,
     ),
 ]

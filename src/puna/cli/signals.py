@@ -100,7 +100,7 @@ def run(build: "Build", view: "ConsoleView", signals: Signals) -> "dict[str, Art
     finally:
         view.close()
     if build.processes.rank == 0:
-        view.console.print(message)
+        view.console.print(message, soft_wrap=True)
     leave(128 + (signals.received or signal.SIGINT))
 
 

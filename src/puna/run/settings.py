@@ -1,6 +1,6 @@
 """How a run is executed, and what it costs: settings that are no part of what it computes."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +63,7 @@ class MeshSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicate: int = Field(1, ge=1, description="groups of processes that each hold the whole state (HSDP)")
-    shard: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+    shard: int | Literal["all"] = Field(
         "all", description="processes that share the state and read different rows (FSDP2); all: what is left"
     )
     tensor: int = Field(1, ge=1, description="processes that share each layer and its tokens")
@@ -75,6 +75,9 @@ class MeshSettings(BaseModel):
             raise ValueError(
                 "there is no pipeline or context parallelism: a mesh has replicate, shard and tensor"
             )
+        shard = value.get("shard", "all") if isinstance(value, dict) else "all"
+        if shard != "all" and (type(shard) is not int or shard < 1):
+            raise ValueError(f'shard {shard!r}: a number of processes, 1 or more, or "all" is needed')
         return value
 
 
