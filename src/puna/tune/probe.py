@@ -155,7 +155,7 @@ def warnings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     if len(forgotten) > LOST:
         told.append(
             f"{len(forgotten)} of {before['right']} plain questions that were answered right before are "
-            f"wrong now, such as: {forgotten[0]} A lower learning rate, fewer epochs or more replay keep more."
+            f"wrong now: {forgotten[0]} A lower learning rate, fewer epochs or more replay keep them."
         )
     if after["ended"] is not None and after["ended"] < ENDING:
         told.append(
