@@ -11,6 +11,7 @@ from puna.report.frame import figure, frame, join
 from puna.report.markup import NONE, Html, count, duration, escape, facts, number, table
 from puna.report.page import costs, lineage, recipe
 
+COUNTED = ("conversations", "tokens", "learned_tokens", "steps", "selected_step")
 SHOWN = 12  # answers about passages, of each kind
 
 
@@ -49,8 +50,8 @@ def told(data: Mapping[str, Any]) -> list[str]:
     """All warnings, in plain words."""
     probe, tuned = data.get("probe") or {}, data.get("tuned") or {}
     found = [str(text) for text in probe.get("warnings") or ()]
-    if probe.get("skipped"):
-        found.append(f"what it learned and forgot was not asked: {probe['skipped']}")
+    if why := probe.get("skipped"):
+        found.append(f"what it learned and forgot was not asked: {why}")
     for name, stage in tuned.items():
         if stage.get("overfitting"):
             found.append(f"{name}: {stage['overfitting']}")
@@ -79,15 +80,8 @@ def learned(data: Mapping[str, Any]) -> Html:
         parts += [
             f"<h3>{escape(name)}</h3>",
             facts(
-                {
-                    "conversations": count(stage.get("conversations")),
-                    "tokens": count(stage.get("tokens")),
-                    "of them learned": count(stage.get("learned_tokens")),
-                    "steps": count(stage.get("steps")),
-                    "kept: step": count(stage.get("selected_step")),
-                    "format": stage.get("format"),
-                    "last training loss": _loss(stage.get("loss")),
-                }
+                {key.replace("_", " "): count(stage.get(key)) for key in COUNTED}
+                | {"format": stage.get("format"), "last training loss": _loss(stage.get("loss"))}
             ),
             figure(caption, chart.line_chart(lines, "steps", "nats per token", faint=["training"])),
             table("Held-out loss, nats per learned token", ["after step", *sets], rows) if rows else "",
@@ -155,11 +149,8 @@ def documents(data: Mapping[str, Any]) -> Html:
     if not after.get("without"):
         return Html("")
     names = {"before": "before tuning", "after": "after tuning"}
-    rows = [
-        [names[when], *(_share(asked[when][kind]) for kind in ("without", "with"))]
-        for when in names
-        if when in asked
-    ]
+    known = [when for when in names if when in asked]
+    rows = [[names[when], *(_share(asked[when][kind]) for kind in ("without", "with"))] for when in known]
     examples = [
         _beside(
             memory["question"],
@@ -224,8 +215,11 @@ SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
 def render(data: Mapping[str, Any]) -> str:
     """The whole page. data: the figures of `summary.json`, any of which may be absent; its `losses` are those
     of the steps of each stage, by its name."""
-    machine = data.get("machine") or {}
-    where = [data.get("date"), f"Puna {data['puna']}" if data.get("puna") else None, machine.get("cpu")]
+    where = [
+        data.get("date"),
+        data.get("puna") and f"Puna {data['puna']}",
+        (data.get("machine") or {}).get("cpu"),
+    ]
     base, warned = (
         data.get("base"),
         "".join(f'<p class="lead">Warning: {escape(text)}</p>' for text in told(data)),
