@@ -25,7 +25,7 @@ def asked(right: list[bool], ended: float | None, bits: float, answer: str) -> d
 
 def about(right: list[bool]) -> list[dict[str, Any]]:
     return [
-        {"question": f"Q{number}?", "passage": "The passage.", "answer": "An answer.", "right": each}
+        {"question": f"Q{number}?", "text": "The passage.", "answer": "An answer.", "right": each}
         for number, each in enumerate(right)
     ]
 

@@ -156,7 +156,7 @@ def documents(data: Mapping[str, Any]) -> Html:
             memory["question"],
             {f"from memory, {_judged(memory)}": memory, f"with the passage, {_judged(read)}": read},
         )
-        + f'<p class="soft">The passage: {escape(memory["passage"])}</p>'
+        + f'<p class="soft">The passage: {escape(memory["text"])}</p>'
         for memory, read in list(zip(after["without"], after["with"], strict=True))[:SHOWN]
     ]
     return join(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from puna.text.lists import listed
 from puna.text.sentences import sentences
-from puna.tokens.conversations import Turn
 from puna.tokens.permutation import key_of
 
 if TYPE_CHECKING:
@@ -168,20 +167,14 @@ def ask(
     model: "Llama", tokenizer: "TextTokenizer", form: "Format | None", held_out: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Ask held-out questions without their passages and with them in the prompt: {without, with}, lists of
-    {question, passage, answer, right}. held_out: {question, text} each."""
+    {question, text, answer, right}. held_out: {question, text} each."""
     from puna.tune import probe
 
     asked = held_out[:ASKED]
-    prompts = [entry["question"] for entry in asked]
     read = [f"{entry['text']}\n\n{entry['question']}" for entry in asked]
-    found = probe.ask(model, tokenizer, form, [*prompts, *read])
+    found = probe.ask(model, tokenizer, form, [*(entry["question"] for entry in asked), *read])
     told = [
-        {
-            "question": entry["question"],
-            "passage": entry["text"],
-            "answer": answer.text,
-            "right": is_right(answer.text, entry),
-        }
+        dict(entry) | {"answer": answer.text, "right": is_right(answer.text, entry)}
         for entry, answer in zip([*asked, *asked], found, strict=True)
     ]
     return {"without": told[: len(asked)], "with": told[len(asked) :]}
@@ -206,9 +199,3 @@ def advice(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
             "the tuned model for how it speaks, and put what it has to know into the prompt."
         )
     return told
-
-
-def as_turns(passage: Passage) -> Iterator[list[Turn]]:
-    """Conversations of a passage: each question with the passage as its answer."""
-    for question in passage.questions:
-        yield [Turn("user", question), Turn("assistant", passage.text)]
