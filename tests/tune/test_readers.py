@@ -81,8 +81,9 @@ def test_forms_of_one_round(row: Any) -> None:
 
 
 def test_prompts_have_system_and_input() -> None:
+    asked = Turn("user", "Add.\n\n1, 2", instruction="Add.")
     row = {"system_prompt": "Be brief.", "instruction": "Add.", "input": "1, 2", "output": "3"}
-    assert turns_of(row) == (Turn("system", "Be brief."), user("Add.\n\n1, 2"), answer("3"))
+    assert turns_of(row) == (Turn("system", "Be brief."), asked, answer("3"))
     messages = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     assert turns_of({"system": "Be brief.", "messages": messages})[0] == Turn("system", "Be kind.")
     assert turns_of({"id": "koala_0", "prompt": "Who?"}) == (user("Who?"),)
@@ -226,7 +227,7 @@ def test_messages_of_one_sender_are_joined() -> None:
     row = {"messages": CHAT, "ratings": {"witty": 1}}
     joined = (user("Hello\nHow are you?"), answer("Fine\nand you?"))
     assert turns_of(row, "@second") == joined == turns_of(row, "U2")
-    with pytest.raises(UserError, match=r"some.jsonl, row 1: A chat of u1 \(3 messages\), u2 \(2 messages\)"):
+    with pytest.raises(UserError, match=r"^A chat of u1 \(3 messages\), u2 \(2 messages\)"):
         read_rows(row)
     with pytest.raises(UserError, match="Bob is not in it"):
         read_rows(row, as_name="Bob")
@@ -326,7 +327,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words in (
         ("a.json", "no JSON"),
-        ("b.jsonl", "line 2: no UTF-8"),
+        ("b.jsonl", "text in UTF-8"),
         ("c.jsonl.gz", "cannot be read"),
         ("d.jsonl", "No such file"),
         ("empty", "no data in it"),

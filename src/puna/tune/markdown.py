@@ -76,18 +76,16 @@ def _block(node: LexborNode) -> str | None:
 
 
 def _inline(node: LexborNode) -> str:
-    tag, attributes = node.tag or "-", node.attributes
+    tag = node.tag or "-"
     if tag == "-text":
         return _SPACE.sub(" ", node.text_content or "")
     if tag in _FIXED or tag[0] in "-_":
         return _FIXED.get(tag, "")
     if tag == "code":
         return f"`{node.text()}`"
-    if tag == "img":
-        return f"![{attributes.get('alt') or ''}]({attributes.get('src') or ''})"
     # A block that the parser found in a line, such as a list in a span, keeps its lines.
     inside = "".join(_block(child) or _inline(child) for child in node.iter(include_text=True))
-    if tag == "a" and (target := attributes.get("href")):
+    if tag == "a" and (target := node.attributes.get("href")):
         return f"[{inside.strip()}]({target})"
     bare, mark = inside.strip(), _MARKS.get(tag, "")
     return inside.replace(bare, mark + bare + mark, 1) if bare else inside  # space around it stays outside
