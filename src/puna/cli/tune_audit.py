@@ -63,8 +63,8 @@ def audit(
         output.print_json({**told, "learned_share": found.learned_share, "counts": found.counts(),
                            "licence": _licence(data), "findings": findings})  # fmt: skip
     else:
-        console.print(f"{data}: {len(found.verdicts):,} rows, written as {known.name}")
-        console.print(f"{found.tokens:,} {unit}, {found.learned_share:.1%} of them learned")
+        console.print(f"{len(found.verdicts):,} rows, {found.tokens:,} {unit} as {known.name}")
+        console.print(f"{found.learned_share:.1%} of them are learned")
         _print_defects(console, found, data.is_dir())
         for verdict in [verdict for verdict in found.verdicts if verdict.kept][:preview]:
             _print_preview(console, verdict, known)
@@ -105,9 +105,9 @@ def _print_defects(console: "Console", found: "Audit", named: bool) -> None:
             where = f"{Path(row.source).name}, row {row.row}" if named else f"row {row.row}"
             where += f" (line {lines_of(row.source)[row.row - 1]})" if lines_of(row.source) else ""
             where += f", turn {finding.turn}" if finding.turn else ""
-            others = [str(number) for number in dict.fromkeys(each.row for each, _ in hits)][1:9]
-            more = f"; also row {', '.join(others)}" if others else ""
-            _line(console, f"{kind:<23} {counts[kind]:>5,}  {where}: {finding.told}{more}")
+            others = [str(number) for number in dict.fromkeys(each.row for each, _ in hits)][1:5]
+            more = f" (also {', '.join(others)})" if others else ""
+            _line(console, f"{kind:<23} {counts[kind]:>5,}  {where}{more}: {finding.told}")
     needs = {kind: f"{kind} (with {option})" for kind, option in NEEDS.items()}
     absent = [needs.get(kind, kind) for kind, count in counts.items() if not count]
     console.print(f"\nnot found: {', '.join(absent)}", style="dim", soft_wrap=False)

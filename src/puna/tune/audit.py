@@ -97,8 +97,8 @@ class Auditor:
             cut = clean.split(conversation, self.length, lambda turns: self._sizes(turns)[0])
         if cut.lost or len(cut.pieces) > 1:
             most = max(tokens, self._sizes(said(conversation))[0])
-            gone = f" without round {', '.join(map(str, cut.lost))}, too long alone" if cut.lost else ""
-            told = f"{most:,} tokens, at most {self.length:,}: {len(cut.pieces)} of whole rounds{gone}"
+            gone = f"; too long alone, and gone: round {', '.join(map(str, cut.lost))}" if cut.lost else ""
+            told = f"{most - self.length:,} tokens of {most:,} too many: {len(cut.pieces)} pieces{gone}"
             findings.append(Finding("over-long", 0, told))
         kept = [] if any(finding.kind in DROPPED for finding in findings) else cut.pieces
         return Verdict(row, findings, tokens, learned, kept, cut.lost)

@@ -1,6 +1,7 @@
 """HTML of chat pages as the Markdown that a model would have written: ShareGPT keeps answers as HTML."""
 
 import re
+from itertools import groupby
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -37,19 +38,14 @@ def from_html(html: str) -> str:
 def _blocks(node: LexborNode) -> str:
     """Return the blocks of an element, a blank line between."""
     parts: list[str] = []
-    inline = ""
-    for child in node.iter(include_text=True):
-        block = _block(child)
-        if block is None:
-            inline += _inline(child)
-            continue
-        parts += [_tidy(inline), block]
-        inline = ""
-    return "\n\n".join(part for part in (*parts, _tidy(inline)) if part)
-
-
-def _tidy(inline: str) -> str:
-    return "\n".join(line.strip() for line in inline.split("\n")).strip()
+    children = [(_block(child), child) for child in node.iter(include_text=True)]
+    for is_inline, group in groupby(children, key=lambda each: each[0] is None):
+        if is_inline:
+            lines = "".join(_inline(child) for _, child in group).split("\n")
+            parts.append("\n".join(line.strip() for line in lines).strip())
+        else:
+            parts += [block or "" for block, _ in group]
+    return "\n\n".join(filter(None, parts))
 
 
 def _block(node: LexborNode) -> str | None:

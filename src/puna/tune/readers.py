@@ -22,13 +22,9 @@ from puna.tune import chat_log, markdown
 UNREADABLE, UNKNOWN_ROLE = "unreadable row", "unknown role"
 DIFFERENT_PROMPTS, NO_CHOICE = "different prompts", "chosen = rejected"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt")  # each also .gz
-_NAMES = {
-    "system": "system developer",
-    "user": "user human prompter",
-    "assistant": "assistant gpt chatgpt bot model bing bard ai",
-    "tool": "tool function observation ipython",
-}
-ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_SPEAK = {"user": "user human prompter", "assistant": "assistant gpt chatgpt bot model bing bard ai"}
+_HELP = {"system": "system developer", "tool": "tool function observation ipython"}
+ROLES = {name: role for role, names in (_SPEAK | _HELP).items() for name in names.split()}
 # Keys that mean one thing, the first that a row has counts.
 MESSAGES = "messages|conversations|conversation|dialogue|dialog|items"
 PROMPTS = "instruction|prompt|question|context|query|user|user_input|human|inputs"
@@ -159,9 +155,7 @@ def read_row(content: Any, source: str, number: int, as_name: str = "") -> Itera
         form = form_of(row)
         if form is None:
             known = "; ".join(name for name, *_ in FORMS)
-            raise Unfit(
-                UNREADABLE, f"a row of no known form ({', '.join(map(str, row))}); known are: {known}"
-            )
+            raise Unfit(UNREADABLE, f"no known form: {', '.join(map(str, row))}; known are {known}")
         for each in form[2]({str(key).lower(): value for key, value in row.items()}, as_name):
             "".join(turn.text for turn in said(each)).encode()  # halves of characters cannot be
             yield replace(each, source=source, row=number)
@@ -169,15 +163,13 @@ def read_row(content: Any, source: str, number: int, as_name: str = "") -> Itera
         kind, told, seen = (*error.args, None)[:3]
         seen = replace(seen, source=source, row=number) if seen else None
         yield BadRow(source, number, kind, told, seen, "" if seen else _excerpt(content))
-    except (TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError, RecursionError) as error:
         told = f"a value that its form does not have: {type(error).__name__} {error}"
         yield BadRow(source, number, UNREADABLE, told, None, _excerpt(content))
 
 
 def _excerpt(content: Any) -> str:
-    text = (
-        content.doc if isinstance(content, json.JSONDecodeError) else json.dumps(content, ensure_ascii=False)
-    )
+    text = getattr(content, "doc", "") or json.dumps(content, ensure_ascii=False)
     return text[:2_000].encode("utf-8", "replace").decode()
 
 
