@@ -371,11 +371,12 @@ def test_real_files(data: Path) -> None:
     assert all(isinstance(row, Conversation) and len(row.turns) == 2 for row in gsm8k)
 
 
-KEYS = [key for keys in (readers.MESSAGES, readers.PROMPTS, readers.ANSWERS) for key in keys.split("|")] + [
-    "chosen", "rejected", "role", "from", "content", "value", "text", "sender", "system", "input", "instances",
-    "mapping", "current_node", "replies", "message_tree_id", "output_1", "output_2", "preference", "parent",
-    "message", "author", "info", "summaries", "choice", "human_answers", "chatgpt_answers", "weight",
-]  # fmt: skip
+MORE = (
+    "chosen rejected role from content value text sender system input instances mapping current_node replies "
+    "message_tree_id output_1 output_2 preference parent message author info summaries choice human_answers "
+    "chatgpt_answers weight"
+)
+KEYS = "|".join((readers.MESSAGES, readers.PROMPTS, readers.ANSWERS, *MORE.split())).split("|")
 WORDS = st.sampled_from(
     ["user", "gpt", "oracle", "", "text", "\n\nHuman: a\n\nAssistant: b", "<human>: a", "\udc00"]
 )

@@ -90,9 +90,10 @@ def _inline(node: LexborNode) -> str:
 def _list(node: LexborNode, numbered: bool) -> str:
     start = node.attributes.get("start") or "1"
     lines = []
-    for number, item in enumerate(node.iter(), int(start) if start.isdigit() else 1):
+    items = filter(None, (_blocks(item) or _inline(item).strip() for item in node.iter(include_text=True)))
+    for number, item in enumerate(items, int(start) if start.isdecimal() else 1):
         mark = f"{number}. " if numbered else "- "
-        lines.append(mark + _SUBLIST.sub("\n", _blocks(item)).replace("\n", "\n" + " " * len(mark)))
+        lines.append(mark + _SUBLIST.sub("\n", item).replace("\n", "\n" + " " * len(mark)))
     return re.sub(r"[ \t]+$", "", "\n".join(lines), flags=re.MULTILINE)
 
 
@@ -100,7 +101,8 @@ def _code(node: LexborNode) -> str:
     """Return a code block. Before the code the page has its language and a button, in one way or another."""
     inner = node.css_first("code") or node
     code, named = inner.text(), re.search(r"language-([\w+#.-]+)", inner.attributes.get("class") or "")
-    head = "" if inner is node or not code else node.text().partition(code)[0]
+    head, _, tail = node.text().partition(code) if code else ("", "", "")
+    code += tail
     if pasted := _PASTED.match(code):
         head, code = pasted[1], code[pasted.end() :]
     language = named[1] if named else _BUTTON.sub("", head).strip()
