@@ -20,7 +20,7 @@ There is no dropout of inputs, which has no merged form.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from puna.errors import UserError
 from puna.model.block import rounded, weight_gradient
+from puna.model.config import LlamaConfig
 from puna.model.initial_weights import BLOCK_ROWS, normal_rows
 from puna.model.kernels import upcast
 from puna.model.llama import Llama
@@ -70,6 +71,22 @@ class Adapter:
         if isinstance(self.targets, str):
             return re.fullmatch(self.targets, module) is not None
         return any(module == target or module.endswith(f".{target}") for target in self.targets)
+
+    def layers(self, config: LlamaConfig) -> dict[str, str]:
+        """The layers that are adapted: their names at Hugging Face's by ours. Raises UserError for targets
+        that are none."""
+        ours = [f"layers.{layer}.{name}" for layer in range(config.n_layers) for name in MATRICES]
+        names = {name: NAMES.theirs(f"{name}.weight").removesuffix(".weight") for name in [*ours, "output"]}
+        taken = {name: theirs for name, theirs in names.items() if self.takes(theirs)}
+        listed, ends = (
+            [] if isinstance(self.targets, str) else self.targets,
+            [f".{one}" for one in taken.values()],
+        )
+        missing = [one for one in listed if not any(end.endswith(f".{one}") for end in ends)]
+        if missing or not taken:
+            known = ", ".join(sorted({theirs.rpartition(".")[2] for theirs in names.values()}))
+            raise UserError(f"no layer is called {', '.join(missing) or self.targets}; there are {known}")
+        return taken
 
     def size_of(self, module: str) -> tuple[int, float]:
         """(rank, scale) at a module."""
@@ -250,13 +267,6 @@ def _save_no_merged_weight(layer: nn.Module) -> None:
     layer.register_forward_hook(leave, always_call=True)
 
 
-def linear_layers(model: Llama) -> Iterator[tuple[str, str]]:
-    """(our name, Hugging Face's name) of each linear layer."""
-    ours = [f"layers.{layer}.{name}" for layer in range(model.config.n_layers) for name in MATRICES]
-    for name in [*ours, "output"]:
-        yield name, NAMES.theirs(f"{name}.weight").removesuffix(".weight")
-
-
 def changed_modules(model: Llama) -> dict[str, Changed]:
     """Modules with adapters or trained rows, by our names; a tied one once."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Changed)}
@@ -278,15 +288,7 @@ def apply(model: Llama, adapter: Adapter, *, name: str = "default", seed: int = 
     """
     if model.tensor_parallel is not None:
         raise UserError("adapters go with data parallelism alone: set the size of tensor parallelism to 1")
-    names = dict(linear_layers(model))
-    taken = {ours: theirs for ours, theirs in names.items() if adapter.takes(theirs)}
-    listed = [] if isinstance(adapter.targets, str) else adapter.targets
-    missing = [
-        one for one in listed if not any(f".{theirs}".endswith(f".{one}") for theirs in taken.values())
-    ]
-    if missing or not taken:
-        known = ", ".join(sorted({theirs.rpartition(".")[2] for theirs in names.values()}))
-        raise UserError(f"no layer is called {', '.join(missing) or adapter.targets}; there are {known}")
+    taken = adapter.layers(model.config)
     changed = changed_modules(model)
     if adapter.rows and ("output" in taken or {"tok_embeddings", "output"} & changed.keys()):
         raise UserError("rows of new tokens go with one adapter, and none of the head (lm_head)")
