@@ -220,7 +220,9 @@ class TrainedRows(Changed):
 
     @property
     def weight(self) -> Tensor:
-        """W with these rows."""
+        """W with these rows; where FSDP2 has not gathered it, its parts, of which only the type is asked."""
+        if hasattr(self.base, "full_tensor"):
+            return self.base
         table = Rows.apply(self, self.rows)
         assert isinstance(table, Tensor)
         return table
