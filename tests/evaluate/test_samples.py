@@ -22,7 +22,7 @@ def test_samples_are_published_on_the_way_and_at_no_other_step(monkeypatch: pyte
     published: list[SamplesEvent] = []
     subscribe = samples.while_trained(EvaluateSettings(), steps=80, length=16, seed=3)
     tokenizer = SimpleNamespace(bos=[1], encode=lambda text: [2] * len(text))
-    listen = subscribe("model", tokenizer, published.append)
+    listen = subscribe(lambda: "model", tokenizer, published.append)
     for step in range(1, 81):
         figures = (step, step * 16, 3.0, 1e-3, 1.0, 0.1)
         listen(SkippedStepEvent(*figures, 1, "not finite") if step == 20 else StepEvent(*figures))

@@ -209,6 +209,20 @@ def test_the_verdict_is_what_the_numbers_say() -> None:
     assert "(not xz on a, b and c; not unigram on c)" in results.verdict(lost)
 
 
+def test_steps_that_were_not_taken_are_told_with_why_and_what_was_gone_back_to() -> None:
+    taken = {"step": 1, "tokens": 8, "loss": 3.0, "learning_rate": 1e-3, "gradient_norm": 1.0}
+    skipped = {**taken, "step": 7, "loss": None, "skipped": 1, "why": "not finite in process 1"}
+    back = {**taken, "step": 9, "skipped": 2, "why": "a spike", "rolled_back_to": 4}
+    told = page.training({"losses": [taken, skipped, back]})
+    expected = "2 of 3 steps were not taken: 7 (not finite in process 1), 9 (a spike, back to step 4)."
+    assert expected in told
+    many = page.training({"losses": [{**skipped, "step": step} for step in range(1, 31)]})
+    assert (
+        "30 of 30 steps were not taken: 1 (" in many and "12 (not finite in process 1) and 18 more." in many
+    )
+    assert "not taken" not in page.training({"losses": [taken]})
+
+
 def test_what_was_learnt_by_heart_is_told() -> None:
     losses = [{"loss": 6.0}] * 95 + [{"loss": 0.5}] * 5
     for held_out, told in ((2.0, True), (0.6, False)):

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from puna.evaluate.paper import Model, Score
-from puna.report import page, paper
+from puna.report import page, paper, tuning
 from puna.report.frame import frame
 from puna.report.markdown import html as markdown
 from tests.report.test_report import DATA
+from tests.report.test_tuning import DATA as TUNED
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # What is wider than the page and lies in no box that scrolls, or is cut off by its own box.
@@ -106,3 +107,10 @@ def test_the_papers_tables_scroll_in_their_boxes(width: int, tmp_path: Path) -> 
     scores = {"boolq@0": Score(0.5, 0.01, 3270), "crows_pairs@0": Score(0.6, 0.02, 300, True)}
     found = look(paper.render([Model("a-model-with-a-long-name-135M", scores)]), width, tmp_path)
     assert found["told"] == [] and found["page"] == width and found["scrolling"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_report_of_a_tuning_is_as_wide_as_its_window(width: int, tmp_path: Path) -> None:
+    found = look(tuning.render(TUNED), width, tmp_path)
+    assert found["told"] == [] and found["page"] == width

@@ -269,7 +269,10 @@ def test_a_signal_is_a_saved_stop_of_all(
         (saved,) = folder.glob("out/small/.scratch/train-*/step-*/index.json")
         step = int(saved.parent.name.removeprefix("step-"))
         assert run.told.count("stopped and saved") == 1 and f"stopped and saved at step {step};" in run.told
-        assert re.search(rf"\({numbers[0].name} came to process \d on {HOST}\)", run.told) or len(numbers) > 1
+        assert (
+            re.search(rf"\({numbers[0].name}, first seen by process \d on {HOST}\)", run.told)
+            or len(numbers) > 1
+        )
         if code is not None:
             assert codes == {0: code, 1: code}
 

@@ -47,12 +47,14 @@ def run(
 
     stops = signals.Signals()
     changes = tuple(override or ())
-    path = recipes.find(recipe)
-    loaded = recipes.load(path, changes)
+    with signals.once():
+        path = recipes.find(recipe)
+        loaded = recipes.load(path, changes)
     # As it is now: it may be edited while the run goes on.
     text = path.read_text() + "".join(f"\n# set on the command line: {change}" for change in changes)
     view = ConsoleView(loaded.train.steps)
-    processes = _processes(loaded, view)
+    with signals.once():
+        processes = _processes(loaded, view)
     if processes.world > 1:
         stops.together_seconds = watch.TOGETHER_SECONDS
     if processes.rank == 0:

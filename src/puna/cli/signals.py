@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Signals this close are one: some programs send two, and a terminal sends to all that run in it.
 TOGETHER_SECONDS = 0.5
 ALARM_SECONDS = 1.0
+ONCE_SECONDS = 10.0  # for torchrun to end a process after the one that says why
 
 
 class Signals:
@@ -75,6 +76,19 @@ class Signals:
             self._polite = False
             if self.received:  # for what was done before the block noticed
                 set_alarm(ALARM_SECONDS)
+
+
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """What is wrong in the block is wrong in every process that torchrun started: the first one of each
+    machine says it, and torchrun ends the others, which only wait for that."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        time.sleep(ONCE_SECONDS)
+        leave(2)
 
 
 def run(build: "Build", view: "ConsoleView", signals: Signals) -> "dict[str, Artifact]":

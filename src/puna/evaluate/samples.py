@@ -51,14 +51,16 @@ def _tokens(wanted: EvaluateSettings, tokenizer: Any, length: int) -> list[list[
 
 def while_trained(
     wanted: EvaluateSettings, *, steps: int, length: int, seed: int
-) -> Callable[[Any, Any, Callable[[Any], None]], Callable[[Any], None]]:
+) -> Callable[[Callable[[], Any], Any, Callable[[Any], None]], Callable[[Any], None]]:
     """A subscriber of `train.stage.train` that publishes samples several times on the way.
 
     A prompt that leaves no room is told before the first step.
     """
     chosen = {steps // part for part in EARLIER} if wanted.prompts else set()
 
-    def subscribe(model: Any, tokenizer: Any, publish: Callable[[Any], None]) -> Callable[[Any], None]:
+    def subscribe(
+        whole: Callable[[], Any], tokenizer: Any, publish: Callable[[Any], None]
+    ) -> Callable[[Any], None]:
         import torch
 
         from puna.train.trainer import SamplesEvent, StepEvent
@@ -66,7 +68,9 @@ def while_trained(
         _tokens(wanted, tokenizer, length)
 
         def listen(event: Any) -> None:
-            if isinstance(event, StepEvent) and event.step in chosen:
+            if not isinstance(event, StepEvent) or event.step not in chosen:
+                return
+            if (model := whole()) is not None:
                 with torch.compiler.set_stance("force_eager"):  # else compiled anew for every length
                     told = samples(wanted, model, tokenizer, length=length, seed=seed)
                 publish(SamplesEvent(event.step, told))

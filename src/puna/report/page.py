@@ -7,7 +7,7 @@ type Html already is left as it is.
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from puna.report.markup import (
     total,
 )
 from puna.report.results import by_heart, samples, scores, verdict
+
+SHOWN_STEPS = 12  # of those that were not taken
 
 
 def _kept(data: Mapping[str, Any]) -> float | None:
@@ -153,10 +155,27 @@ def training(data: Mapping[str, Any]) -> Html:
         "gave to the token that came. Scores are in bits per byte, which can be compared between tokenizers: "
         "nats per token / ln 2 / bytes per token (see the table of tokens), over whole documents."
     )
-    heart = by_heart(losses, validation)
+    heart, left_out = by_heart(losses, validation), _left_out(losses)
     return join(
-        f"<p>{heart}</p>" if heart else "", f'<p class="soft">{note}</p>' if drawings else "", drawings
+        f"<p>{heart}</p>" if heart else "",
+        f"<p>{left_out}</p>" if left_out else "",
+        f'<p class="soft">{note}</p>' if drawings else "",
+        drawings,
     )
+
+
+def _left_out(losses: Sequence[Mapping[str, Any]]) -> Html:
+    """Which steps were not taken, why, and what was gone back to."""
+    told = [entry for entry in losses if entry.get("why")]
+    if not told:
+        return Html("")
+    back = [
+        f", back to step {entry['rolled_back_to']:,}" if "rolled_back_to" in entry else "" for entry in told
+    ]
+    named = [f"{entry.get('step')} ({entry['why']}{to})" for entry, to in zip(told, back, strict=True)]
+    more = f" and {len(named) - SHOWN_STEPS} more" if len(named) > SHOWN_STEPS else ""
+    steps = f"{len(named)} of {len(losses)} steps were not taken: {', '.join(named[:SHOWN_STEPS])}{more}."
+    return escape(steps)
 
 
 def costs(data: Mapping[str, Any]) -> Html:

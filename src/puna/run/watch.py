@@ -316,7 +316,7 @@ class Watch:
             self._number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
             if not self._signalled_at:
                 self._signalled_at = now
-                told = f"{signal.Signals(number).name} came to process {self.rank} on {self._host}"
+                told = f"{signal.Signals(number).name}, first seen by process {self.rank} on {self._host}"
                 self._store.compare_set(SIGNAL, "", json.dumps([self._number, told]))
             elif now - self._signalled_at > TOGETHER_SECONDS:
                 told = f"{name(self.rank, self._state())}: told twice to end; {GO_ON}"

@@ -76,6 +76,13 @@ class ByteBPE:
         except (TypeError, UnicodeEncodeError) as error:
             raise UserError(f"a text cannot be encoded, half of a character is in it: {error}") from error
 
+    def encode_after(self, text: str) -> list[int]:
+        return self.encode(text)  # no space goes before a text
+
+    def control_id(self, text: str) -> int | None:
+        token = self.backend.token_to_id(text)
+        return token if token in self._added and self._added[token].special else None
+
     def decode(self, ids: list[int]) -> str:
         return b"".join(map(self.bytes_of, ids)).decode("utf-8", "replace")
 

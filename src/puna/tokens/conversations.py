@@ -8,11 +8,13 @@ ROLES = ("system", "user", "assistant", "tool")
 @dataclass(frozen=True)
 class Turn:
     """What one side says. role: of ROLES. train: whether an assistant's turn is learned, its end with it; the
-    turns of others never are."""
+    turns of others never are. instruction: of a user's turn that has Alpaca's two parts, whose text is
+    `instruction + "\\n\\n" + input`, the first of them; else empty."""
 
     role: str
     text: str
     train: bool = True
+    instruction: str = ""
 
 
 @dataclass(frozen=True)

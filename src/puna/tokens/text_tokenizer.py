@@ -41,6 +41,15 @@ class TextTokenizer(Protocol):
         """Token ids of a text alone. Raises UserError for a text that UTF-8 cannot represent."""
         ...
 
+    def encode_after(self, text: str) -> list[int]:
+        """Token ids of a text that goes on after another: no space mark is put before it, as `encode` does
+        where the tokenizer has one before every text. Raises UserError as `encode` does."""
+        ...
+
+    def control_id(self, text: str) -> int | None:
+        """The id of the control token of this name, which no text becomes; None where there is none."""
+        ...
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids; control tokens are dropped, bytes that are no character become U+FFFD."""
         ...

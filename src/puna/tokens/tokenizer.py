@@ -10,7 +10,9 @@ U+2581, so a U+2581 of the text itself would come back as a space. Here that cha
 its three bytes.
 """
 
+import functools
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ BOUNDARY = "\uffff"  # in training text: no piece crosses it. Unicode has no suc
 # What SentencePiece says of a vocabulary that does not suit a text, with the bound.
 TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 TOO_LARGE = re.compile(r"value <= (\d+)")
+NO_SPACE_BEFORE = b"\x1a\x02\x18\x00"  # normalizer_spec.add_dummy_prefix = false, as a model file says it
 THREADS = 4  # a constant, since SentencePiece writes it into the model
 Array = np.ndarray[Any, Any]
 
@@ -64,6 +67,23 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without begin and end tokens."""
         return self.encode_flat([text])[0].tolist()
+
+    def encode_after(self, text: str) -> list[int]:
+        """Token ids of a text that goes on after another: no space mark is put before it."""
+        ids, offsets = self._continuing.encode_flat(text.split(SPACE))
+        parts = [ids[start:end].tolist() for start, end in itertools.pairwise(offsets)]
+        mark = self._space_bytes.tolist()
+        return parts[0] + [token for part in parts[1:] for token in mark + part]
+
+    @functools.cached_property
+    def _continuing(self) -> Encoder:
+        """The same model without a space before a text: of a field that comes twice the last one holds."""
+        return Encoder(self.model + NO_SPACE_BEFORE)
+
+    def control_id(self, text: str) -> int | None:
+        """The id of the control token of this name; None where there is none."""
+        token = self._processor.piece_to_id(text)
+        return token if self._processor.is_control(token) else None
 
     def encode_flat(self, texts: list[str], threads: int = 1) -> tuple[Array, Array]:
         """Token ids of all texts one after the other, int32 [ids], and their offsets, int64 [texts + 1].

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from puna.train.trainer import Event
 
     Listener = Callable[[Event], None]
-    Subscribe = Callable[[Llama, Tokenizer, Listener], Listener]
+    Whole = Callable[[], Llama | None]
+    Subscribe = Callable[[Whole, Tokenizer, Listener], Listener]
 
 VERSIONS = {"train": 10}
 HEARTBEAT = "heartbeat.json"  # in a run's folder logs, while it trains
@@ -120,9 +122,9 @@ def train(
 ) -> Metrics:
     """Train a model; its weights, the losses of all steps, and what rebuilds its batches.
 
-    subscribers: each is given the model, its tokenizer and a function that publishes events of its own, and
-    returns what is called with every event, after the log; none where several processes train, since none
-    has the whole model then. Of these all call this, and the first one writes.
+    subscribers: each is given a function that returns the model (`weights.whole`: all processes call it, and
+    the first one alone gets it), its tokenizer and a function that publishes events of its own, and returns
+    what is called with every event, after the log. All processes call this, and the first one writes.
     """
     import torch
 
@@ -166,8 +168,12 @@ def train(
     if settings.train.schedule == "wsd" and processes.rank == 0:
         metrics.inherit(log.path, before_decay / log.path.name)
 
-    if processes.world > 1:
+    if processes.world > 1 and 4 * config.parameters() > weights.LARGEST_COPY:
         subscribers = ()
+        context.reporter.note(
+            f"no samples are written on the way: one process would hold {4 * config.parameters() / 1e9:.0f} "
+            "GB of weights; puna generate takes any checkpoint"
+        )
 
     def publish(event: "Event") -> None:
         log.write(event)
@@ -183,7 +189,10 @@ def train(
         with context.pausable(), watch.guarding():
             model, parallel = _begin(settings, context)
             parallel = dataclasses.replace(parallel, phase=watch.phase)
-            listening = [publish, *(subscribe(model, tokenizer, publish) for subscribe in subscribers)]
+            whole = partial(weights.whole, model, parallel)
+            listening = [subscribe(whole, tokenizer, publish) for subscribe in subscribers]
+            if processes.rank == 0:
+                listening.insert(0, publish)
             progress = trainer.train(
                 model,
                 Pretraining(model, batches, held_out, settings.train, execution, parallel),
@@ -241,7 +250,6 @@ def _begin(settings: TrainStageSettings, context: Context) -> "tuple[Llama, Para
         model = Llama.empty(settings.model, device)
         model.init_weights(settings.seed)
         return model, ALONE
-    context.reporter.note(f"{processes.world} processes train: no samples are written on the way")
     model = Llama.empty(settings.model, "meta")
     mesh = processes.mesh(device, cluster)
     parallel = parallelize(model, mesh, precision(settings.train), cluster.time_out_seconds)

@@ -143,7 +143,7 @@ def train(
     folder of this training's own, with the losses of its steps (`losses`). before_decay: folder in which
     trainings that differ in their decay alone (`stage.trunk`) keep the checkpoint of the step where it
     begins; one of an earlier training is where a longer one starts. parallel: where the model is distributed:
-    all processes call this, the first one writes the losses and is told the events. A step whose loss or
+    all processes call this and are told the events; the first one writes the losses. A step whose loss or
     gradient norm is not finite is skipped, and one of a spike by `settings.spikes`. Raises Stopped when
     `should_stop` turned true in any process (after saving), UserError when a micro-batch does not fit, when
     ten steps in a row, or all there are, were skipped, and when processes that should hold the same do not.
@@ -155,8 +155,6 @@ def train(
         folder = compiled.keep_blocks()
         on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {folder}"))
     losses = Losses(checkpoints / LOSSES)
-    if parallel.team.rank:
-        on_event = _ignore
     progress = _resume(model, optimizer, losses, settings, before_decay, on_event, parallel)
     _fix_threads(progress, execution, on_event)
     back = settings.rollback_steps if settings.spikes == "rollback" else None
@@ -309,10 +307,6 @@ class _Run:
         if self.parallel.team.size > 1:
             state = checkpoint.state_of(self.saver.trainable, self.optimizer)
             health.check_replicas(state, self.parallel)
-
-
-def _ignore(event: Event) -> None:
-    """What processes other than the first do with events."""
 
 
 def _resume(

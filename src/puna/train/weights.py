@@ -11,18 +11,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
+from puna.model.llama import Llama
 from puna.model.weights import native
 from puna.model.weights.source import Entry, Source
 from puna.run import files
 from puna.train.checkpoint import finished, read_index, read_tensors, remove, step_of
 from puna.train.losses import LOSSES
-from puna.train.parallel import Box
+from puna.train.parallel import Box, Parallel
 
 TOKENIZER = "tokenizer.model"
+LARGEST_COPY = 8 << 30  # bytes of weights of which one process takes a copy while several train
 
 
 def describe(folders: Iterable[Path], config: LlamaConfig, tokenizer: Path) -> None:
@@ -30,6 +33,20 @@ def describe(folders: Iterable[Path], config: LlamaConfig, tokenizer: Path) -> N
     for folder in folders:
         native.describe(config, folder)
         shutil.copyfile(tokenizer, folder / TOKENIZER)
+
+
+@torch.no_grad()
+def whole(model: Llama, parallel: Parallel) -> Llama | None:
+    """The model, or of one that is distributed a copy in the first process's memory, and None in the others.
+    All processes call this."""
+    if parallel.team.size == 1:
+        return model
+    copy = Llama.empty(model.config) if parallel.team.rank == 0 else None
+    for name, parameter in model.named_parameters():
+        gathered = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+        if copy is not None:
+            copy.get_parameter(name).copy_(gathered)
+    return copy
 
 
 def recognises(path: Path) -> bool:

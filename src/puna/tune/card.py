@@ -1,0 +1,56 @@
+"""The card of a tuned model (after Mitchell et al. 2019); model_card.md has its words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import puna
+from puna.text.lists import filled
+
+
+def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_licence: str = "") -> str:
+    """Write the card in Markdown. figures: of `summary.json`. weights: the base's, as the recipe says."""
+    probe, tuned = figures.get("probe") or {}, figures["tuned"][figures["result"]]
+    audit = {kind: n for kinds in (figures.get("audit") or {}).values() for kind, n in kinds.items() if n}
+    return filled(
+        __file__,
+        "model_card.md",
+        title=name,
+        puna=puna.__version__,
+        base=weights.rpartition("/")[2],
+        weights=weights,
+        base_licence=f", licence {base_licence}" if base_licence else "",
+        format=tuned["format"],
+        sets=_table(["set", "licence", "conversations", "learned tokens"], _sets(figures["sets"])),
+        audit=f"The audit found: {', '.join(audit)}." if audit else "The audit found nothing.",
+        probe=_probe(probe),
+        warnings="\n".join(f"- {text}" for text in probe.get("warnings") or ["There is nothing to warn of."]),
+        passages=(figures.get("passages") or {}).get("advice", ""),
+        recipe=recipe.strip(),
+    )
+
+
+def _sets(sets: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [name, one.get("licence") or "not said", *(f"{one['train'][key]:,}" for key in _COUNTED)]
+        for name, one in sets.items()
+    ]
+
+
+_COUNTED = ("conversations", "learned_tokens")
+
+
+def _probe(probe: Mapping[str, Any]) -> str:
+    if "after" not in probe:
+        return f"Not asked: {probe.get('skipped', 'no probe')}."
+    both = (probe["before"], probe["after"])
+    rows = [
+        ["plain questions right", *(f"{one['right']} of {len(one['questions'])}" for one in both)],
+        ["answers that end", *("–" if one["ended"] is None else f"{one['ended']:.0%}" for one in both)],
+        ["bits per byte of plain text", *(f"{one['bits_per_byte']:.3f}" for one in both)],
+    ]
+    return _table(["", "before", "after"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
