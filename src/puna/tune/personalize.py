@@ -185,7 +185,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
     text = filled(
         __file__,
         RECIPE,
-        name=json.dumps(name),
+        title=json.dumps(name),
         weights=json.dumps(str(base)),
         data=data,
         max_tokens=str(MAX_TOKENS),
