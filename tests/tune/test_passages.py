@@ -44,14 +44,14 @@ def squeezed(text: str) -> str:
 )
 def test_windows_are_the_document_in_pieces_that_fit(parts: list[str]) -> None:
     document = Document("a.md", "A", "\n".join(parts))
-    made = list(passages.windows(document, words))
-    assert all(0 < len(words.encode(text)) <= passages.WINDOW for text in made)
+    made = list(passages.windows(document, words, 384))
+    assert all(0 < len(words.encode(text)) <= 384 for text in made)
     assert "".join("".join(made).split()) == "".join(document.text.split())
 
 
 def test_a_window_ends_with_a_line_or_a_sentence() -> None:
     sentence = "The heron stands in the reeds and waits for a fish. "
-    made = list(passages.windows(Document("a.txt", "A", sentence * 100), words))
+    made = list(passages.windows(Document("a.txt", "A", sentence * 100), words, 384))
     assert len(made) > 1
     assert all(text.endswith("fish.") for text in made)
 

@@ -44,11 +44,12 @@ class Found(NamedTuple):
 
 class Collected(NamedTuple):
     """What a model learns from. sets: rows of each set by its name. held_out: {question, text} of passages
-    that are asked afterwards only. tokens: of all rows. counts: of files, documents, conversations, windows,
-    passages. audit: rows of each set by kind of defect; personal: where personal data and secrets stand."""
+    that are asked afterwards only. max_tokens: of a row; tokens: of all. counts: of files, documents and
+    rows. audit: rows of each set by kind of defect; personal: where personal data and secrets stand."""
 
     sets: dict[str, list[Row]]
     held_out: list[dict[str, str]]
+    max_tokens: int
     tokens: int
     counts: dict[str, int]
     audit: dict[str, dict[str, int]]
@@ -113,20 +114,23 @@ def _reader(path: Path) -> str:
     return "" if outside or reader in ("code", "none") else reader
 
 
-def collect(found: Found, as_name: str, form: "Format", tokenizer: "TextTokenizer") -> Collected:
+def collect(
+    found: Found, as_name: str, form: "Format", tokenizer: "TextTokenizer", context: int = MAX_TOKENS
+) -> Collected:
     """Read and audit everything: chats in which `as_name`'s turns are learned, documents as windows of text
-    and as questions. Raises UserError for chats between people where `as_name` is nobody."""
+    and as questions. context: tokens that the model reads. Raises UserError for chats between people where
+    `as_name` is nobody."""
     from puna.tune import readers
     from puna.tune.audit import Auditor, audit
 
-    documents = list(_documents(found))
+    documents, most = list(_documents(found)), min(MAX_TOKENS, context)
     rows = (each for path in found.chats for each in readers.read(path, as_name))
-    said = audit(rows, Auditor(form, tokenizer, MAX_TOKENS))
+    said = audit(rows, Auditor(form, tokenizer, most))
     pages = (Conversation((Turn("assistant", each.text),), each.name) for each in documents)
     written = audit(pages, Auditor(form))
     made = passages.passages(documents)
     pairs = [(question, one.text) for one in made if not one.held_out for question in one.questions]
-    texts = [text for each in documents for text in passages.windows(each, tokenizer)]
+    texts = [text for each in documents for text in passages.windows(each, tokenizer, 3 * most // 4)]
     sets = {
         "chats": [_row(each.turns) for verdict in said.verdicts for each in verdict.kept],
         "questions": [_row([Turn("user", asked), Turn("assistant", text)]) for asked, text in pairs],
@@ -141,7 +145,7 @@ def collect(found: Found, as_name: str, form: "Format", tokenizer: "TextTokenize
     counts |= {name: len(rows) for name, rows in sets.items()} | {"questions held out": len(held_out)}
     findings = {"documents": {PERSONAL: written.counts()[PERSONAL]}, "chats": said.counts()}
     tokens = sum(len(tokenizer.encode(text)) for text in every)
-    return Collected(sets, held_out, tokens, counts, findings, [*_personal(written), *_personal(said)])
+    return Collected(sets, held_out, most, tokens, counts, findings, [*_personal(written), *_personal(said)])
 
 
 def _personal(audited: "Audit") -> Iterator[str]:
@@ -188,7 +192,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
         title=json.dumps(name),
         weights=json.dumps(str(base)),
         data=data,
-        max_tokens=str(MAX_TOKENS),
+        max_tokens=str(collected.max_tokens),
         epochs=str(min(LONGEST_EPOCHS, max(1, round(TOKENS / collected.tokens)))),
         passages=json.dumps(f"{DATA}/{HELD_OUT}" if collected.held_out else ""),
     )
