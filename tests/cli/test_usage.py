@@ -23,6 +23,8 @@ COMMANDS = [
     ["corpus", "clean"],
     ["corpus", "score"],
     ["corpus", "dropped"],
+    ["tune"],
+    ["tune", "audit"],
     ["eval"],
     ["eval", "run"],
     ["eval", "show"],
@@ -54,6 +56,7 @@ def test_help_says_what_to_type_first(monkeypatch: pytest.MonkeyPatch, capsys: C
     assert listed == [
         "run",
         "corpus",
+        "tune",
         "show",
         "report",
         "trace",
@@ -108,7 +111,7 @@ MISTAKES = {
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
         "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
-        "export, import, corpus, eval"
+        "export, import, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
