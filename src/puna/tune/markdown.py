@@ -99,9 +99,9 @@ def _list(node: LexborNode, numbered: bool) -> str:
 
 def _code(node: LexborNode) -> str:
     """Return a code block. Before the code the page has its language and a button, in one way or another."""
-    inner = node.css_first("code") or node
+    inner, whole = node.css_first("code") or node, node.text()
     code, named = inner.text(), re.search(r"language-([\w+#.-]+)", inner.attributes.get("class") or "")
-    head, _, tail = node.text().partition(code) if code else ("", "", "")
+    head, _, tail = whole.partition(code) if code else ("", "", "" if _BUTTON.search(whole) else whole)
     code += tail
     if pasted := _PASTED.match(code):
         head, code = pasted[1], code[pasted.end() :]
