@@ -63,8 +63,8 @@ def audit(
         output.print_json({**told, "learned_share": found.learned_share, "counts": found.counts(),
                            "licence": _licence(data), "findings": findings})  # fmt: skip
     else:
-        console.print(f"{len(found.verdicts):,} rows, {found.tokens:,} {unit} as {known.name}")
-        console.print(f"{found.learned_share:.1%} of them are learned")
+        console.print(f"{len(found.verdicts):,} rows, {found.tokens:,} {unit} as {known.name}", end=", ")
+        console.print(f"{found.learned_share:.1%} of them learned")
         _print_defects(console, found, data.is_dir())
         for verdict in [verdict for verdict in found.verdicts if verdict.kept][:preview]:
             _print_preview(console, verdict, known)
