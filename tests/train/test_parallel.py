@@ -16,10 +16,12 @@ import torch
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.tensor_parallel import distribute
+from puna.model.weights import peft, safetensors_file
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.optimizer import build, update
 from puna.train.parallel import parallelize
 
+from .adapted import train
 from .small import CONFIG, batches, settings
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,18 @@ def test_compiled_blocks_under_fsdp_equal_eager_ones(policy: str) -> None:
     """As whole graphs: FSDP2's hooks break none."""
     found = together(2, policy)
     assert [loss for loss, _ in found] == pytest.approx(alone(), rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["llama", "full"])
+def test_adapters_under_fsdp_are_those_of_one_process(policy: str, tmp_path: Path) -> None:
+    """Losses, micro-batches and all, and the adapter that is written of the parts."""
+    expected = train(policy, tmp_path / "alone")
+    found = together(2, policy, tmp_path / "together", module="adapted")
+    assert found == pytest.approx(expected, rel=1e-7) and expected[4] < expected[0]
+    one, other = (safetensors_file.entries(tmp_path / name / peft.WEIGHTS) for name in ("alone", "together"))
+    assert one.keys() == other.keys() and len(one) == 2 * 7 * 2 + 2
+    for name, entry in one.items():
+        torch.testing.assert_close(other[name].read(), entry.read(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_mesh_without_names_is_refused() -> None:

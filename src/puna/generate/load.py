@@ -12,10 +12,16 @@ import torch
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.weights import gguf, hf, llama2c, meta, native
+from puna.model.weights import gguf, hf, llama2c, meta, native, peft
 from puna.model.weights.source import Source
 from puna.tokens import files
 from puna.tokens.text_tokenizer import TextTokenizer
+
+
+def read_adapter(path: Path) -> Source:
+    """A low-rank adapter's weights, added to its base's."""
+    return peft.read(path, open_source(peft.base_path(path)))
+
 
 # Every adapter: what it is called, whether a path is its own, and how it is read. A new one is a line here.
 FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
@@ -24,6 +30,7 @@ FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
     "meta": (meta.recognises, meta.read),
     "gguf": (gguf.recognises, gguf.read),
     "llama2c": (llama2c.recognises, llama2c.read),
+    "peft": (peft.recognises, read_adapter),
 }
 WRITTEN = ("native", "hf", "gguf", "meta")
 
@@ -67,7 +74,8 @@ def open_source(path: Path) -> Source:
             return read(path)
     raise UserError(
         f"{path} holds no model: neither params.json with model.safetensors or consolidated.*.pth, nor "
-        "config.json with *.safetensors, nor is it a .gguf file or a llama2.c .bin"
+        "config.json with *.safetensors, nor adapter_config.json with adapter_model.safetensors, nor is it a "
+        ".gguf file or a llama2.c .bin"
     )
 
 
@@ -100,7 +108,11 @@ def _tokenizer(source: Source) -> tuple[TextTokenizer | None, str | None]:
         if not path.is_file():
             return None, None
         return files.of_llama2c(path, llama2c.pieces(path, source.config.vocab_size)), None
-    return files.from_folder(source.path)
+    tokenizer, template = files.from_folder(source.path)
+    if source.base is not None and tokenizer is None:  # an adapter without one of its own
+        tokenizer, of_base = _tokenizer(source.base)
+        template = template or of_base
+    return tokenizer, template
 
 
 def _check(tokenizer: TextTokenizer, config: LlamaConfig, path: Path) -> None:

@@ -109,10 +109,13 @@ def accumulate_weight_gradient(
 
     Added in place, it takes no memory of its own. So gradients are for `.backward()`: torch.autograd.grad
     finds None for weights that have one. Under the policy `full` weights come without theirs. needed: the
-    weight is trained; if not, None.
+    weight is trained; if not, None. A weight that an adapter has changed (`puna.model.lora`) carries on its
+    storage, which views and saved copies share, what takes gradient and x instead.
     """
     if not needed or x is None:
         return None
+    if not torch.compiler.is_compiling() and (take := getattr(weight.untyped_storage(), "low_rank", None)):
+        return take(gradient, x)
     total = gradient_of(weight)
     if total is None:
         return weight_gradient(gradient, x, weight.dtype).to(weight.dtype)

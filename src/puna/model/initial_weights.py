@@ -73,12 +73,12 @@ def initial_rows(config: LlamaConfig, seed: int, name: str, start: int = 0, end:
             deviation = np.float32(DEVIATION / math.sqrt(2 * config.n_layers))
         for first in range(start // BLOCK_ROWS * BLOCK_ROWS, end, BLOCK_ROWS):
             block_end, wanted = min(first + BLOCK_ROWS, end), max(first, start)
-            drawn = _normal(seed, name, first // BLOCK_ROWS, (block_end - first, shape[1]))
+            drawn = normal_rows(seed, name, first // BLOCK_ROWS, (block_end - first, shape[1]))
             np.multiply(drawn[wanted - first :], deviation, out=rows[wanted - start : block_end - start])
     return torch.from_numpy(rows)
 
 
-def _normal(seed: int, name: str, block: int, shape: tuple[int, ...]) -> np.ndarray:
+def normal_rows(seed: int, name: str, block: int, shape: tuple[int, ...]) -> np.ndarray:
     """The first rows of a block's normal numbers.
 
     Philox (Salmon et al. 2011) and the ziggurat of numpy: table look-ups and products, on which

@@ -76,7 +76,8 @@ def reorder_rows(weight: Tensor, heads: int, to_theirs: bool) -> Tensor:
     return weight.unflatten(0, (heads, *halves)).transpose(1, 2).flatten(0, 2)
 
 
-def _heads(config: LlamaConfig, name: str) -> int | None:
+def heads_of(config: LlamaConfig, name: str) -> int | None:
+    """Heads in whose rows a weight's order is another; None where it is the same."""
     if name.endswith("wq.weight"):
         return config.n_heads
     return config.n_kv_heads if name.endswith("wk.weight") else None
@@ -98,7 +99,7 @@ def export(model: Llama | Source) -> tuple[dict[str, Any], dict[str, Entry]]:
         described["rope_scaling"] = {"rope_type": "llama3", **config.rope_scaling.model_dump()}
     theirs = {}
     for name, entry in source.weights.items():
-        heads = _heads(config, name)
+        heads = heads_of(config, name)
         theirs[NAMES.theirs(name)] = entry if heads is None else _reordered(entry, heads, to_theirs=True)
     return described, theirs
 
@@ -139,7 +140,7 @@ def weights_of(config: LlamaConfig, theirs: Mapping[str, Entry], where: str) -> 
             continue
         if (known := NAMES.ours(name)) is None:
             raise UserError(f"{where}: {name[:200]} is not known: it is no weight of a LLaMA model")
-        heads = _heads(config, known)
+        heads = heads_of(config, known)
         ours[known] = entry if heads is None else _reordered(entry, heads)
     if config.tie_embeddings and (head := ours.pop("output.weight", None)) is not None:
         table = ours.get("tok_embeddings.weight")

@@ -39,7 +39,7 @@ class Source:
     """A model's config, and its weights by Meta's names.
 
     format: the adapter's name. metadata: what a GGUF file says beside it. types: in which type such a file
-    stores each weight, by Meta's names.
+    stores each weight, by Meta's names. base: the model that a low-rank adapter is of.
     """
 
     format: str
@@ -48,6 +48,7 @@ class Source:
     weights: Mapping[str, Entry]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    base: "Source | None" = None
 
     @classmethod
     def of(cls, model: "Llama | Source") -> "Source":
