@@ -115,10 +115,11 @@ def _print_defects(console: "Console", found: "Audit", named: bool) -> None:
 
 def _line(console: "Console", line: str, style: str = "") -> None:
     """Print one line: on a terminal cut where it ends, whole in a file."""
-    if console.is_terminal:
-        console.print(line, style=style, markup=False, soft_wrap=False, no_wrap=True, overflow="ellipsis")
-    else:
-        console.print(line, markup=False)
+    from rich.text import Text
+
+    whole = not console.is_terminal
+    text = Text(line, style, overflow="ignore" if whole else "ellipsis", no_wrap=True)
+    console.print(text, soft_wrap=whole)
 
 
 def _print_preview(console: "Console", verdict: "Verdict", form: "Format") -> None:
@@ -127,10 +128,9 @@ def _print_preview(console: "Console", verdict: "Verdict", form: "Format") -> No
     groups = groupby(form.pieces(verdict.kept[0].turns), lambda piece: piece.learn)
     pieces = [(learn, "".join(piece.text for piece in group)) for learn, group in groups]
     shown = [(learn, line) for learn, text in pieces for line in text.split("\n")]
-    for learn, line in shown[:PREVIEW_LINES]:
+    more = [(False, f"and {len(shown) - PREVIEW_LINES} lines")] if len(shown) > PREVIEW_LINES else []
+    for learn, line in [*shown[:PREVIEW_LINES], *more]:
         _line(console, f"{'+' if learn else ' '} {line}", "green" if learn else "dim")
-    if len(shown) > PREVIEW_LINES:
-        console.print(f"  and {len(shown) - PREVIEW_LINES} lines")
 
 
 def _licence(data: Path) -> str:
