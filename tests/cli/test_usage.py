@@ -18,6 +18,7 @@ COMMANDS = [
     ["verify"],
     ["keys"],
     ["generate"],
+    ["chat"],
     ["corpus"],
     ["corpus", "clean"],
     ["corpus", "score"],
@@ -62,6 +63,7 @@ def test_help_says_what_to_type_first(monkeypatch: pytest.MonkeyPatch, capsys: C
         "verify",
         "keys",
         "generate",
+        "chat",
         "eval",
     ]
     assert "--install-completion" in text
@@ -108,8 +110,8 @@ MISTAKES = {
     "--steps 3": "no option --steps; see puna --help",
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
-        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, "
-        "import, corpus, tune, eval"
+        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
+        "export, import, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
