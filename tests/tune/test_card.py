@@ -12,7 +12,7 @@ def test_the_card_tells_base_licences_recipe_and_what_was_forgotten() -> None:
         "letters", DATA, DATA["recipe_toml"], weights="models/SmolLM2.gguf", base_licence="apache-2.0"
     )
     assert text.startswith("# letters\n\nSmolLM2.gguf, tuned with Puna")
-    assert "`models/SmolLM2.gguf`, licence apache-2.0." in text
+    assert "`models/SmolLM2.gguf`. The licence of the base" in text
     assert "| chats | your own | 40 | 2,100 |" in text
     assert "The audit found: personal data, empty turn." in text
     assert "| plain questions right | 2 of 3 | 2 of 3 |" in text

@@ -10,6 +10,7 @@ from puna.report import chart
 from puna.report.frame import figure, frame, join
 from puna.report.markup import NONE, Html, count, duration, escape, facts, number, table
 from puna.report.page import costs, lineage, recipe
+from puna.tune.card import UNSAID
 
 COUNTED = ("conversations", "tokens", "learned_tokens", "steps", "selected_step")
 SHOWN = 12  # answers about passages, of each kind
@@ -186,7 +187,7 @@ def sets(data: Mapping[str, Any]) -> Html:
         parts = [one.get(split) or {} for split in ("train", "held_out")]
         sizes = (f"{part.get('conversations', 0):,}" for part in parts)
         learned_tokens = count(parts[0].get("learned_tokens"))
-        rows.append([name, one.get("licence") or "not said", *sizes, learned_tokens, _counts(one["dropped"])])
+        rows.append([name, one.get("licence") or UNSAID.get(name, "not said"), *sizes, learned_tokens, _counts(one["dropped"])])
     head = ["set", "licence", "trained on", "held out", "learned tokens", "left out"]
     seen = "".join(f"<li>{escape(name)}: {escape(_counts(kinds))}</li>" for name, kinds in audit.items())
     return join(

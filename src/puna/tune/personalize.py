@@ -213,6 +213,7 @@ def write(collected: Collected, out: Path, text: str) -> None:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         _write(out / DATA / f"{name}.jsonl", lines)
     _write(out / DATA / HELD_OUT, json.dumps(collected.held_out, ensure_ascii=False, indent=1) + "\n")
+    _write(out / DATA / "audit.json", json.dumps(collected.audit, indent=1) + "\n")
     _write(path, text)
 
 

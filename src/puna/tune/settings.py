@@ -84,6 +84,15 @@ class ValidationSettings(_Settings):
     rows: int = Field(8, ge=0, description="held out at least, but no more than a fifth of a set")
 
 
+class AfterSettings(_Settings):
+    """What is done with the tuned model."""
+
+    passages: str = Field(
+        "", description="a JSON list of questions with the passages that answer them, asked before and after"
+    )
+    exports: bool = Field(False, description="write it for transformers and as GGUF, too")
+
+
 class LoraSettings(_Settings):
     """Low-rank adapters in place of all weights (Hu et al. 2021)."""
 
@@ -162,13 +171,14 @@ class TuneSettings(_Settings):
     data: dict[str, DataSettings] = Field(min_length=1, description="sets of conversations, by name")
     replay: ReplaySettings = ReplaySettings()
     validation: ValidationSettings = ValidationSettings()
+    after: AfterSettings = AfterSettings()
     stages: tuple[SupervisedSettings, ...] = Field(min_length=1, description="trained one after the other")
 
     @model_validator(mode="after")
     def _named(self) -> "TuneSettings":
         known = ["base"]
         for stage in self.stages:
-            if stage.name in (*known, REPLAY, "rows", "probe"):
+            if stage.name in (*known, REPLAY, "rows", "probe", "passages", "exports"):
                 raise ValueError(f"stages.{stage.name}: the name is taken; give each stage its own")
             if stage.start and stage.start not in known:
                 raise ValueError(f"stages.{stage.name}.start: no stage {stage.start} before it")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from puna.train.trainer import Event
     from puna.tune.rows import Batches
 
-VERSIONS = {"replay": 1, "rows": 1, "supervised": 1, "probe": 1}
+VERSIONS = {"replay": 1, "rows": 1, "supervised": 1, "probe": 1, "passages": 1, "exports": 1}
 ROWS = "rows"  # the input with encoded conversations
 
 
