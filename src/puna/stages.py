@@ -132,7 +132,7 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
         answers = replay.ReplayStageSettings(
             seed=recipe.seed, base=base, replay=recipe.replay, kernels=kernels
         )
-        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(replay.content, answers)))
+        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(encode.base_content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
     earlier = "base"
@@ -149,12 +149,12 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
             kernels=kernels,
         )
         given = {"rows": "rows", **(inputs if start == "base" else {"base": start})}
-        content, more = partial(tune.content, settings), {"kind": stage.kind, "together": True}
+        content, more = partial(encode.base_content, settings.base), {"kind": stage.kind, "together": True}
         listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
         earlier = stage.name
     asked = tune.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
-    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(tune.content, asked))]
+    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base))]
 
 
 def _stage(name: str, settings: Any, function: Any, inputs: Any, content: Any, **more: Any) -> Stage[Any]:
