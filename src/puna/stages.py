@@ -124,8 +124,10 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
     """root: the folder that the recipe's files are relative to; out: that of all runs."""
     base, inputs = base_of(recipe.base.weights, root, out)
     own, kernels = recipe.replay.share > 0 and not recipe.replay.data, compiled.kind(KERNELS)
+    used = {name for stage in recipe.stages for name in recipe.weights_of(stage)} | {recipe.replay.data}
+    data = {name: one for name, one in recipe.data.items() if name in used}
     encoded = encode.RowsStageSettings(
-        base=base, root=root, chat=recipe.chat, data=recipe.data, validation=recipe.validation
+        base=base, root=root, chat=recipe.chat, data=data, validation=recipe.validation
     )
     listed: list[Stage[Any]] = []
     if own:

@@ -66,7 +66,7 @@ def run(
     every = (*(changes or ()), *(override or ()))
     path = recipes.find(recipe)
     loaded = recipes.load_tuning(path, every)
-    listed = stages.tuning_stages(loaded, path.parent, out)
+    listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
     processes, view = Processes.started(), ConsoleView(0)
     if processes.world > 1:
         stops.together_seconds = watch.TOGETHER_SECONDS
