@@ -187,7 +187,15 @@ def sets(data: Mapping[str, Any]) -> Html:
         parts = [one.get(split) or {} for split in ("train", "held_out")]
         sizes = (f"{part.get('conversations', 0):,}" for part in parts)
         learned_tokens = count(parts[0].get("learned_tokens"))
-        rows.append([name, one.get("licence") or UNSAID.get(name, "not said"), *sizes, learned_tokens, _counts(one["dropped"])])
+        rows.append(
+            [
+                name,
+                one.get("licence") or UNSAID.get(name, "not said"),
+                *sizes,
+                learned_tokens,
+                _counts(one["dropped"]),
+            ]
+        )
     head = ["set", "licence", "trained on", "held out", "learned tokens", "left out"]
     seen = "".join(f"<li>{escape(name)}: {escape(_counts(kinds))}</li>" for name, kinds in audit.items())
     return join(

@@ -33,7 +33,11 @@ def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str) -> st
 
 def _sets(sets: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [name, one.get("licence") or UNSAID.get(name, "not said"), *(f"{one['train'][key]:,}" for key in _COUNTED)]
+        [
+            name,
+            one.get("licence") or UNSAID.get(name, "not said"),
+            *(f"{one['train'][key]:,}" for key in _COUNTED),
+        ]
         for name, one in sets.items()
     ]
 

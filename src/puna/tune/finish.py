@@ -38,8 +38,7 @@ class ExportsStageSettings(BaseModel):
 
 def content(settings: PassagesStageSettings) -> dict[str, Any]:
     """Digests of the questions and of the base, where it is no input."""
-    base = {"base": base_content(settings.base)} if settings.base else {}
-    return {"held_out": cached_digest(settings.held_out), **base}
+    return {"held_out": cached_digest(settings.held_out), **base_content(settings.base)}
 
 
 def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
