@@ -34,7 +34,7 @@ def personalize(
     found = personalize.find(folder)
     weights = (base or _last_run(out)).resolve()
     model = opened(weights)
-    form = encode.chosen_format(ChatSettings(), model.chat_template, model.tokenizer)
+    form = encode.chosen_format(ChatSettings(), model.chat_template)
     collected = personalize.collect(found, as_name, form, model.tokenizer, model.source.config.max_seq_len)
     print(f"base: {weights}")
     print(", ".join(f"{count:,} {kind}" for kind, count in collected.counts.items()))

@@ -16,7 +16,6 @@ from puna.run.files import write_atomically
 from puna.run.settings import EnergySettings
 
 SUMMARY, REPORT, CORPUS, CARD = "summary.json", "report.html", "corpus.html", "model_card.md"
-AUDIT = "data/audit.json"  # of a folder that was personalized: rows of each set by kind of defect
 
 
 def write(
@@ -101,7 +100,6 @@ def write_tuned(
         "tuned": {name: {**finished[name].metrics, **speed[name]} for name in trained},
         "probe": finished["probe"].metrics,
         **({"passages": finished["passages"].metrics} if "passages" in finished else {}),
-        **({"audit": json.loads(audit.read_bytes())} if (audit := folder / AUDIT).is_file() else {}),
         "forecasts": forecasts,
         **_cost_figures(costs, energy),
         "stages": _stage_figures(planned, finished, costs),

@@ -6,14 +6,14 @@ from typing import Any
 import puna
 from puna.text.lists import filled
 
-
 UNSAID = {"replay": "the base's own answers"}
 
 
 def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str) -> str:
     """Write the card in Markdown. figures: of `summary.json`. weights: the base's, as the recipe says."""
     probe, tuned = figures.get("probe") or {}, figures["tuned"][figures["result"]]
-    audit = {kind: n for kinds in (figures.get("audit") or {}).values() for kind, n in kinds.items() if n}
+    found = (one.get("findings") or {} for one in figures["sets"].values())
+    audit = dict.fromkeys(kind for kinds in found for kind, times in kinds.items() if times)
     return filled(
         __file__,
         "model_card.md",

@@ -6,7 +6,9 @@ write(sets, Path("out/letters"), base, "letters")
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 RECIPE, DATA, HELD_OUT = "personalize.toml", "data", "held_out.json"
 HEAD = "# by puna personalize; change it by hand, and run it with puna tune. Written as "
 PERSONAL = "personal data"
+REPEATS = 8  # of a round, word by word
 MAX_TOKENS = 512
 LONGEST_EPOCHS = 8
 TOKENS = 40_000  # of the folder that are seen in all epochs, where it has fewer
@@ -45,14 +48,13 @@ class Found(NamedTuple):
 class Collected(NamedTuple):
     """What a model learns from. sets: rows of each set by its name. held_out: {question, text} of passages
     that are asked afterwards only. max_tokens: of a row; tokens: of all. counts: of files, documents and
-    rows. audit: rows of each set by kind of defect; personal: where personal data and secrets stand."""
+    rows. personal: where personal data and secrets stand."""
 
     sets: dict[str, list[Row]]
     held_out: list[dict[str, str]]
     max_tokens: int
     tokens: int
     counts: dict[str, int]
-    audit: dict[str, dict[str, int]]
     personal: list[str]
 
 
@@ -120,19 +122,17 @@ def collect(
     """Read and audit everything: chats in which `as_name`'s turns are learned, documents as windows of text
     and as questions. context: tokens that the model reads. Raises UserError for chats between people where
     `as_name` is nobody."""
-    from puna.tune import readers
     from puna.tune.audit import Auditor, audit
 
     documents, most = list(_documents(found)), min(MAX_TOKENS, context)
-    rows = (each for path in found.chats for each in readers.read(path, as_name))
-    said = audit(rows, Auditor(form, tokenizer, most))
+    chats = list(without_repeats(_chats(found, as_name)))
     pages = (Conversation((Turn("assistant", each.text),), each.name) for each in documents)
-    written = audit(pages, Auditor(form))
+    audited = audit([*pages, *chats], Auditor(form))
     made = passages.passages(documents)
     pairs = [(question, one.text) for one in made if not one.held_out for question in one.questions]
     texts = [text for each in documents for text in passages.windows(each, tokenizer, 3 * most // 4)]
     sets = {
-        "chats": [_row(each.turns) for verdict in said.verdicts for each in verdict.kept],
+        "chats": [_row(each.turns) for each in chats],
         "questions": [_row([Turn("user", asked), Turn("assistant", text)]) for asked, text in pairs],
         "texts": [_row([Turn("assistant", text)]) for text in texts],
     }
@@ -143,9 +143,8 @@ def collect(
     every = [turn["content"] for rows in sets.values() for row in rows for turn in row["messages"]]
     counts = {"documents": len(documents), "chat files": len(found.chats)}
     counts |= {name: len(rows) for name, rows in sets.items()} | {"questions held out": len(held_out)}
-    findings = {"documents": {PERSONAL: written.counts()[PERSONAL]}, "chats": said.counts()}
     tokens = sum(len(tokenizer.encode(text)) for text in every)
-    return Collected(sets, held_out, most, tokens, counts, findings, [*_personal(written), *_personal(said)])
+    return Collected(sets, held_out, most, tokens, counts, list(_personal(audited)))
 
 
 def _personal(audited: "Audit") -> Iterator[str]:
@@ -174,6 +173,30 @@ def _documents(found: Found) -> Iterator[Document]:
             found.unread.append(f"{path}: {error}")
 
 
+def _chats(found: Found, as_name: str) -> Iterator[Conversation]:
+    """All conversations; rows that are none go to `found.unread`."""
+    from puna.tune import readers
+
+    for path in found.chats:
+        for each in readers.read(path, as_name):
+            if isinstance(each, Conversation):
+                yield each
+            else:
+                found.unread.append(f"{path}, row {each.row}: {each.message}")
+
+
+def without_repeats(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    """Leave out rounds that REPEATS others before had word by word, such as greetings."""
+    seen: Counter[tuple[Turn, ...]] = Counter()
+    for each in conversations:
+        starts = [place for place, turn in enumerate(each.turns) if turn.role == "user"]
+        rounds = [each.turns[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        seen.update(rounds)
+        kept = [turn for one in rounds if seen[one] <= REPEATS for turn in one]
+        if kept:
+            yield replace(each, turns=(*each.turns[: starts[0]], *kept))
+
+
 def _row(turns: Sequence[Turn]) -> Row:
     return {"messages": [
         {"role": turn.role, "content": turn.text} | ({} if turn.train else {"train": False}) for turn in turns
@@ -185,7 +208,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
     data = ""
     for each in collected.sets:
         data += f'\n[data.{each}]\nfiles = ["{DATA}/{each}.jsonl"]\nlicence = "your own"\n'
-        data += 'template = "text"\n' if each == "texts" else ""
+        data += 'template = "text"\n' if each == "texts" else 'defects = "drop"\n'
     text = filled(
         __file__,
         RECIPE,
@@ -213,7 +236,6 @@ def write(collected: Collected, out: Path, text: str) -> None:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         _write(out / DATA / f"{name}.jsonl", lines)
     _write(out / DATA / HELD_OUT, json.dumps(collected.held_out, ensure_ascii=False, indent=1) + "\n")
-    _write(out / DATA / "audit.json", json.dumps(collected.audit, indent=1) + "\n")
     _write(path, text)
 
 
