@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from puna.errors import UserError
 from puna.tokens import chat
+from puna.tokens.conversations import Conversation, Turn
 from puna.tune import passages, personalize
 from puna.tune.passages import Document
 from tests.tune import documents
@@ -214,3 +215,21 @@ def test_a_small_folder_is_seen_more_often(tmp_path: Path) -> None:
     for tokens, epochs in ((100, personalize.LONGEST_EPOCHS), (personalize.TOKENS, 1), (10**9, 1)):
         text = personalize.recipe("club", Path("base"), made._replace(tokens=tokens))
         assert tomllib.loads(text)["stages"][0]["epochs"] == epochs
+
+
+def test_a_round_that_repeats_is_learned_a_few_times() -> None:
+    greeting = (Turn("user", "Hello"), Turn("assistant", "Hi!"))
+
+    def talk(number: int) -> Conversation:
+        own = (Turn("user", f"What is {number}?"), Turn("assistant", f"{number}"))
+        return Conversation((Turn("system", "Be kind."), *greeting, *own))
+
+    made = list(personalize.without_repeats([talk(number) for number in range(12)]))
+    assert [len(each.turns) for each in made] == [5] * personalize.REPEATS + [3] * 4
+    assert made[-1].turns == (
+        Turn("system", "Be kind."),
+        Turn("user", "What is 11?"),
+        Turn("assistant", "11"),
+    )
+    only = list(personalize.without_repeats([Conversation(greeting)] * 12))
+    assert len(only) == personalize.REPEATS
