@@ -6,6 +6,7 @@ here by hand: no more of the format is needed, and the library for it is a large
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from puna.errors import UserError
@@ -61,6 +62,15 @@ def to_model(pieces: Pieces) -> bytes:
         trainer += _bytes(field, pieces.texts[token].encode()) if token >= 0 else b""
     normalizer = _bytes(1, b"identity") + _number(3, pieces.space_prefix) + _number(4, 0) + _number(5, 1)
     return b"".join(parts) + _bytes(2, trainer) + _bytes(3, normalizer)
+
+
+def with_controls(model: bytes, names: Sequence[str]) -> bytes:
+    """A model file with control pieces behind its last one: fields of a message come in any order, and a
+    message may come in parts."""
+    for name in names:
+        model += _bytes(1, _bytes(1, name.encode()) + b"\x15" + struct.pack("<f", 0.0) + _number(3, CONTROL))
+    size = sum(number == 1 for number, _ in fields(model))
+    return model + _bytes(2, _number(4, size)) if names else model
 
 
 def of_model(model: bytes) -> Pieces:
