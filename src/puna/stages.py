@@ -124,15 +124,17 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
     """root: the folder that the recipe's files are relative to; out: that of all runs."""
     base, inputs = base_of(recipe.base.weights, root, out)
     own, kernels = recipe.replay.share > 0 and not recipe.replay.data, compiled.kind(KERNELS)
+    used = {name for stage in recipe.stages for name in recipe.weights_of(stage)} | {recipe.replay.data}
+    data = {name: one for name, one in recipe.data.items() if name in used}
     encoded = encode.RowsStageSettings(
-        base=base, root=root, chat=recipe.chat, data=recipe.data, validation=recipe.validation
+        base=base, root=root, chat=recipe.chat, data=data, validation=recipe.validation
     )
     listed: list[Stage[Any]] = []
     if own:
         answers = replay.ReplayStageSettings(
             seed=recipe.seed, base=base, replay=recipe.replay, kernels=kernels
         )
-        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(replay.content, answers)))
+        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(encode.base_content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
     earlier = "base"
@@ -149,12 +151,12 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
             kernels=kernels,
         )
         given = {"rows": "rows", **(inputs if start == "base" else {"base": start})}
-        content, more = partial(tune.content, settings), {"kind": stage.kind, "together": True}
+        content, more = partial(encode.base_content, settings.base), {"kind": stage.kind, "together": True}
         listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
         earlier = stage.name
     asked = tune.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
-    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(tune.content, asked))]
+    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base))]
 
 
 def _stage(name: str, settings: Any, function: Any, inputs: Any, content: Any, **more: Any) -> Stage[Any]:

@@ -58,6 +58,7 @@ class Encoded:
         return Encoded(name, tokens, learned, starts)
 
     def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         for kind in ("tokens", "learned", "starts"):
             np.save(folder / f"{self.name}.{kind}.npy", getattr(self, kind))
 
@@ -175,6 +176,7 @@ class Batches:
             self.targets += sum(int(targets[which][number]) for which, number in members)
         self._tokens, self.filled = tokens, tokens[-1] / places
         self.batch_sequences = max(self.rows)
+        self.fullest = self.rows.index(self.batch_sequences)  # the step with most rows
 
     def members(self, step: int) -> list[tuple[int, int]]:
         """(set, conversation of it) of each conversation of a step."""
