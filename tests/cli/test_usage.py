@@ -121,7 +121,7 @@ MISTAKES = {
     "generate . x --seed q": "--seed: should be a valid integer (it is q); see puna generate --help",
     "generate . x --seed": "option '--seed' requires an argument",
     "trace . 0 0 0": "step: should be greater than or equal to 1 (it is 0); see puna trace --help",
-    "export onnx out x": "form: onnx is none of hf, gguf, meta; see puna export --help",
+    "export onnx out x": "form: onnx is none of hf, gguf, meta, delta; see puna export --help",
     "show a b": "got unexpected extra argument(s) (b); see puna show --help",
     "report /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "verify /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
