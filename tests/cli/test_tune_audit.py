@@ -1,6 +1,7 @@
 """puna tune audit on small files: what is printed, what is written, which exit code it ends with."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def audit(monkeypatch: pytest.MonkeyPatch, capsys: Capture, *words: Any, code: i
 def test_defects_with_rows_and_lines(rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     out, errors = audit(monkeypatch, capsys, rows, code=2)
     lines = out.splitlines()
-    assert lines[0].startswith("5 rows, ") and lines[0].endswith(" characters as vicuna_v1.1")
+    assert re.fullmatch(r"5 rows, \d{3} characters as vicuna_v1.1, \d+\.\d% of them learned", lines[0])
     assert "empty turn                  2  row 3 (line 18), turn 2 (also 5): no text" in lines
     assert "duplicate question          1  row 2 (line 6): as rows.json, row 1" in lines
     assert "control string              1  row 4 (line 22), turn 1: '</s>' stays text" in lines

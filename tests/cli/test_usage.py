@@ -18,6 +18,7 @@ COMMANDS = [
     ["verify"],
     ["keys"],
     ["generate"],
+    ["chat"],
     ["corpus"],
     ["corpus", "clean"],
     ["corpus", "score"],
@@ -62,6 +63,7 @@ def test_help_says_what_to_type_first(monkeypatch: pytest.MonkeyPatch, capsys: C
         "verify",
         "keys",
         "generate",
+        "chat",
         "eval",
     ]
     assert "--install-completion" in text
@@ -108,8 +110,8 @@ MISTAKES = {
     "--steps 3": "no option --steps; see puna --help",
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
-        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, "
-        "import, corpus, tune, eval"
+        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
+        "export, import, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
@@ -119,7 +121,7 @@ MISTAKES = {
     "generate . x --seed q": "--seed: should be a valid integer (it is q); see puna generate --help",
     "generate . x --seed": "option '--seed' requires an argument",
     "trace . 0 0 0": "step: should be greater than or equal to 1 (it is 0); see puna trace --help",
-    "export onnx out x": "form: onnx is none of hf, gguf, meta; see puna export --help",
+    "export onnx out x": "form: onnx is none of hf, gguf, meta, delta; see puna export --help",
     "show a b": "got unexpected extra argument(s) (b); see puna show --help",
     "report /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "verify /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from puna.cli import keys, model, output, run, signals, usage
+from puna.cli.chat import chat
 from puna.cli.corpus import corpus
 from puna.cli.eval import evaluate
 from puna.cli.tune import tune
@@ -32,6 +33,7 @@ for panel, command in (
     (LOOK, run.verify),
     (LOOK, keys.keys),
     (USE, model.generate),
+    (USE, chat),
     (USE, model.export),
 ):
     app.command(rich_help_panel=panel)(command)

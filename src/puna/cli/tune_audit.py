@@ -63,8 +63,8 @@ def audit(
         output.print_json({**told, "learned_share": found.learned_share, "counts": found.counts(),
                            "licence": _licence(data), "findings": findings})  # fmt: skip
     else:
-        console.print(f"{len(found.verdicts):,} rows, {found.tokens:,} {unit} as {known.name}")
-        console.print(f"{found.learned_share:.1%} of them are learned")
+        console.print(f"{len(found.verdicts):,} rows, {found.tokens:,} {unit} as {known.name}", end=", ")
+        console.print(f"{found.learned_share:.1%} of them learned")
         _print_defects(console, found, data.is_dir())
         for verdict in [verdict for verdict in found.verdicts if verdict.kept][:preview]:
             _print_preview(console, verdict, known)
@@ -115,10 +115,11 @@ def _print_defects(console: "Console", found: "Audit", named: bool) -> None:
 
 def _line(console: "Console", line: str, style: str = "") -> None:
     """Print one line: on a terminal cut where it ends, whole in a file."""
-    if console.is_terminal:
-        console.print(line, style=style, markup=False, soft_wrap=False, no_wrap=True, overflow="ellipsis")
-    else:
-        console.print(line, markup=False)
+    from rich.text import Text
+
+    whole = not console.is_terminal
+    text = Text(line, style, overflow="ignore" if whole else "ellipsis", no_wrap=True)
+    console.print(text, soft_wrap=whole)
 
 
 def _print_preview(console: "Console", verdict: "Verdict", form: "Format") -> None:
@@ -127,10 +128,9 @@ def _print_preview(console: "Console", verdict: "Verdict", form: "Format") -> No
     groups = groupby(form.pieces(verdict.kept[0].turns), lambda piece: piece.learn)
     pieces = [(learn, "".join(piece.text for piece in group)) for learn, group in groups]
     shown = [(learn, line) for learn, text in pieces for line in text.split("\n")]
-    for learn, line in shown[:PREVIEW_LINES]:
+    more = [(False, f"and {len(shown) - PREVIEW_LINES} lines")] if len(shown) > PREVIEW_LINES else []
+    for learn, line in [*shown[:PREVIEW_LINES], *more]:
         _line(console, f"{'+' if learn else ' '} {line}", "green" if learn else "dim")
-    if len(shown) > PREVIEW_LINES:
-        console.print(f"  and {len(shown) - PREVIEW_LINES} lines")
 
 
 def _licence(data: Path) -> str:

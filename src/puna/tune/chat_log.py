@@ -21,8 +21,7 @@ _DATED = re.compile(
     re.DOTALL,
 )
 _NAMED = re.compile(r"(?:\[?\d{1,2}:\d{2}(?::\d{2})?\]? )?([^\W\d_][^:\n]{0,39}): (.*)", re.DOTALL)
-_NOBODY = re.compile("()()")
-_SENT = re.compile(r"([^:\n]{1,60}): (.*)", re.DOTALL)
+_SENT = re.compile(r"(?:([^:\n]{1,60}): )?(.*)", re.DOTALL)  # what an app says itself has no sender
 _NO_TEXT = re.compile(r"<[^<>\n]{3,40}>|(?:image|video|audio|sticker|GIF|document|Contact card) omitted")
 _HIDDEN = str.maketrans("", "", "\u200e\u200f\u202a\u202c\ufeff")  # marks of direction that apps put in
 _FEW_WORDS = 4  # of a name
@@ -98,8 +97,7 @@ def _messages(text: str) -> list[Message]:
     lines = [line.translate(_HIDDEN) for line in text.split("\n")]
     dated = [_DATED.match(line) for line in lines]
     if 3 * sum(map(bool, dated)) >= sum(map(bool, lines)):
-        # What an app says itself has a date and no sender.
-        sent = [head and (_SENT.match(head[2]) or _NOBODY.match("")) for head in dated]
+        sent = [head and _SENT.match(head[2]) for head in dated]
     else:
         sent = [_NAMED.match(line) for line in lines]
         counts = Counter(head[1] for head in sent if head and len(head[1].split()) <= _FEW_WORDS)

@@ -16,7 +16,6 @@ _SUBLIST = re.compile(r"\n\n(?=- |\d+\. )")
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _FENCE = re.compile(r"`{3,}")
 _MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~"}
-_HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _FIXED = {"script": "", "style": "", "button": "", "svg": "", "br": "\n", "hr": "\n---\n"}
 
 
@@ -66,8 +65,8 @@ def _block(node: LexborNode) -> str | None:
         )
     if tag == "blockquote":
         return "\n".join(f"> {line}".rstrip() for line in _blocks(node).split("\n"))
-    if tag in _HEADINGS:
-        return _HEADINGS[tag] + _blocks(node).replace("\n", " ")
+    if tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
+        return "#" * int(tag[1]) + " " + _blocks(node).replace("\n", " ")
     return _blocks(node) if tag in ("div", "p", "section", "article", "main") else None
 
 
@@ -99,9 +98,9 @@ def _list(node: LexborNode, numbered: bool) -> str:
 
 def _code(node: LexborNode) -> str:
     """Return a code block. Before the code the page has its language and a button, in one way or another."""
-    inner = node.css_first("code") or node
+    inner, whole = node.css_first("code") or node, node.text()
     code, named = inner.text(), re.search(r"language-([\w+#.-]+)", inner.attributes.get("class") or "")
-    head, _, tail = node.text().partition(code) if code else ("", "", "")
+    head, _, tail = whole.partition(code) if code else ("", "", "" if _BUTTON.search(whole) else whole)
     code += tail
     if pasted := _PASTED.match(code):
         head, code = pasted[1], code[pasted.end() :]
