@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from puna.cli import output, signals, usage
-from puna.cli.arguments import JsonOption, OutOption
+from puna.cli.arguments import JsonOption, OutOption, TuningArgument
 from puna.cli.run import program
 from puna.cli.tune_audit import audit
 
@@ -38,9 +38,7 @@ tune.command()(audit)
 
 @tune.command()
 def run(
-    recipe: Annotated[
-        str, typer.Argument(help="a shipped recipe's name (alpaca, vicuna, koala, llama-i), or a .toml file")
-    ],
+    recipe: TuningArgument,
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as stages.sft.epochs=1"),
@@ -135,16 +133,20 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         if source is not None and begins is None:  # another stage's, which is not there yet
             continue
         config = opened(settings, inputs).source.config
-        execution = executed(build.execution, settings.max_tokens)
-        train = settings.stage.training(plan(settings, ready["rows"]), settings.max_tokens)
+        batches, execution = plan(settings, ready["rows"]), executed(build.execution, settings.max_tokens)
+        train = settings.stage.training(batches, settings.max_tokens)
+        # As many tokens as are in memory at once, in one row.
+        tokens = min(batches.largest, train.micro_batch(execution) * settings.max_tokens)
+        train = train.model_copy(update={"sequence_length": tokens})
+        execution = execution.model_copy(update={"micro_batch_sequences": 1})
         allowed = build.execution.memory_bytes or machine.available_bytes(execution.device)
+        resident, needed = machine.resident_bytes(), memory.training_bytes(config, train, execution)
         if settings.stage.lora is None:
             memory.check(config, train, execution, allowed)
         line |= forecast.probe(settings, inputs, context)
-        frozen = max(0, config.parameters() - line["trained_parameters"])
         # What is frozen has no gradient, no moments and no copy of them.
-        needed = memory.training_bytes(config, train, execution) - 24 * frozen
-        line["memory_bytes"] = machine.resident_bytes() + needed
+        frozen = max(0, config.parameters() - line["trained_parameters"])
+        line["memory_bytes"] = resident + needed - 24 * frozen
     return found
 
 
