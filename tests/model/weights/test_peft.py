@@ -164,17 +164,17 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     other = base(tmp_path / "other", seed=2)
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": str(other)}))
     source = load.open_source(path)  # headers alone
-    with pytest.raises(UserError, match=r"other is not the model that .*adapter is an adapter of: tok_emb"):
+    with pytest.raises(UserError, match=r"other is not the model that .*adapter belongs to: tok_emb"):
         source.build()
-    model = hf.load(other)
+    model = hf.read(other).build()
     with pytest.raises(UserError, match=r"is not the model that .* is another"):
         peft.load(model, path)
     assert not lora.changed_modules(model)
-    grown = hf.load(other)
+    grown = hf.read(other).build()
     lora.grow(grown, [68])
     hf.save(grown, tmp_path / "grown")
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "../grown"}))
-    with pytest.raises(UserError, match=r"of a model with 68 tokens; .*grown has 69"):
+    with pytest.raises(UserError, match=r"to a model of 68 tokens; .*grown has 69"):
         load.open_source(path)
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "gone/away"}))
     with pytest.raises(UserError, match="base_model_name_or_path = 'gone/away' is no folder or file here"):
@@ -183,7 +183,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_base_in_another_format_is_the_same(tmp_path: Path) -> None:
     path = written(tmp_path)
-    native.save(hf.load(tmp_path / "base"), tmp_path / "native")
+    native.save(hf.read(tmp_path / "base").build(), tmp_path / "native")
     merged = load.open_source(path).build()
     shutil.rmtree(tmp_path / "base")
     (tmp_path / "native").rename(tmp_path / "base")
