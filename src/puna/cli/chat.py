@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from puna.generate.sequences import Writing
     from puna.tokens.chat import Format
 
-HELP = """/retry  another answer, but not at --temperature 0   /undo  take the last message back
-/new    begin anew   /quit, Ctrl-D  end   Ctrl-C  stop an answer; what is written of it stays
-A line that ends with \\ goes on in the next one; one that begins with a space is said, whatever it is."""
+HELP = """/retry  another answer        /undo   take the last message back
+/new    begin anew            /quit   end, as Ctrl-D does
+Ctrl-C stops an answer. A line that ends with \\ goes on in the next one;
+one that begins with a space is said, whatever it is."""
 CONTEXT_TOKENS = 4_096  # of a longer context, keys and values of so many are held at once
 # What a model writes moves no cursor: control characters but tab and line feed are shown as U+FFFD.
 UNSEEN = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")
