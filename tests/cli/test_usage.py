@@ -121,13 +121,14 @@ MISTAKES = {
     "generate . x --seed q": "--seed: should be a valid integer (it is q); see puna generate --help",
     "generate . x --seed": "option '--seed' requires an argument",
     "trace . 0 0 0": "step: should be greater than or equal to 1 (it is 0); see puna trace --help",
-    "export onnx out x": "form: onnx is none of hf, gguf, meta; see puna export --help",
+    "export onnx out x": "form: onnx is none of hf, gguf, meta, delta; see puna export --help",
     "show a b": "got unexpected extra argument(s) (b); see puna show --help",
     "report /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "verify /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "report /dev/null": "/dev/null: a file, not a folder; name a run's folder, such as out/laptop",
     "keys trian": "no key has trian in it; did you mean train?",
-    "show lptop": "no recipe named lptop; shipped recipes: laptop, laptop-paper, seven-sources; "
+    "show lptop": "no recipe named lptop; shipped recipes: alpaca, koala, laptop, laptop-paper, llama-i, "
+    "seven-sources, vicuna; "
     "or give the path of a .toml file",
 }
 
@@ -158,6 +159,7 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     [
         ("puna run ", ["laptop", "laptop-paper", "seven-sources"]),
         ("puna show se", ["seven-sources"]),
+        ("puna tune run ", ["alpaca", "koala", "llama-i", "vicuna"]),
         ("puna ge", ["generate"]),
         ("puna run ./ours", []),  # the shell goes on with names of files
         ("puna report /no/such --j", ["--json"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.errors import UserError
@@ -176,6 +176,8 @@ TOKENIZERS: tuple[TextTokenizer, TextTokenizer] = (small_sentencepiece(), small_
 
 
 @given(TEXT, TEXT)
+@example("a", "\u2581b \u2581\u2581")
+@example("", " a")
 def test_a_text_goes_on_without_a_space_mark(before: str, after: str) -> None:
     tokenizer = TOKENIZERS[0]
     ids = tokenizer.encode(before) + tokenizer.encode_after(after) if before else tokenizer.encode(after)
@@ -233,8 +235,8 @@ def fastchats_mask(ids: list[int], text: str, tokenizer: TextTokenizer) -> list[
 
 @pytest.mark.parametrize("defect", ["none", "a mark in a text", "another tokenizer"])
 def test_what_fastchat_masks_wrongly(defect: str, llama: Tokenizer, letters: ByteBPE) -> None:
-    """Its way agrees on plain texts with LLaMA's tokenizer, and learns nothing, or something else, where a
-    text holds the mark and where a tokenizer cuts otherwise; ours is right in each case."""
+    """Its way agrees on plain texts with LLaMA's tokenizer, and learns nothing where a text holds the mark or
+    a tokenizer cuts otherwise; ours is right in each case."""
     said = "ok ASSISTANT: fine" if defect == "a mark in a text" else "fine"
     tokenizer = letters if defect == "another tokenizer" else llama
     turns = [user("Hi"), answer(said), user("Bye"), answer("Bye!")]
@@ -243,6 +245,7 @@ def test_what_fastchat_masks_wrongly(defect: str, llama: Tokenizer, letters: Byt
     theirs = Encoded(encoded.ids, fastchats_mask(encoded.ids, whole, tokenizer))
     assert re.findall("«(.*?)»", rendered(encoded, tokenizer)) == [f" {said}</s>", " Bye!</s>"]
     assert (rendered(encoded, tokenizer) == rendered(theirs, tokenizer)) == (defect == "none")
+    assert any(theirs.learned) == (defect == "none")
 
 
 PLAIN = [[user("Hi"), answer("Hello"), user("a b"), answer("c\n\nd")], CONVERSATIONS["marks"]]

@@ -1,5 +1,5 @@
 """Five steps of an adapter and rows of new tokens, alone or on one of several gloo processes under FSDP2;
-prints the losses and digests of what is saved. Run by test_parallel under torchrun's variables.
+prints the losses. Run by test_parallel under torchrun's variables.
 
 python -m tests.train.adapted POLICY FOLDER     FOLDER: of an adapter, which the first process writes
 """

@@ -10,6 +10,13 @@ from puna.cli import output
 from puna.cli.arguments import JsonOption, ModelArgument, ModeOption, RunArgument
 from puna.errors import UserError
 
+BaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--base", help="the model that an adapter or a delta belongs to; default: where it was then"
+    ),
+]
+
 if TYPE_CHECKING:
     from puna.generate.load import Opened
 
@@ -72,16 +79,21 @@ def import_model(
         Path, typer.Argument(help="a folder of Meta's or Hugging Face's, a .gguf file, a llama2.c .bin")
     ],
     out: Annotated[Path, typer.Argument(help="folder to write; it must not exist")],
+    base: BaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn someone's LLaMA weights into a folder of ours, with their tokenizer."""
-    _convert(source, out, "native", "F32", as_json)
+    """Turn someone's LLaMA weights into a folder of ours, with their tokenizer; also a low-rank adapter or a
+    delta with the model that it belongs to."""
+    _convert(source, out, "native", "F32", as_json, base)
 
 
 def export(
     form: Annotated[
-        Literal["hf", "gguf", "meta"],
-        typer.Argument(help="hf: for transformers and vLLM; gguf: for llama.cpp; meta: as Meta released"),
+        Literal["hf", "gguf", "meta", "delta"],
+        typer.Argument(
+            help="hf: for transformers and vLLM; gguf: for llama.cpp; meta: as Meta released; delta: as the "
+            "difference from --base, which `puna import` puts together again"
+        ),
     ],
     source: ModelArgument,
     out: Annotated[Path, typer.Argument(help="folder or .gguf file to write; it must not exist")],
@@ -91,21 +103,26 @@ def export(
             "--type", help="of the weights; Q8_0, Q4_1 for gguf alone; as-read: as the GGUF file has them"
         ),
     ] = "F32",
+    base: BaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model for other programs, with its tokenizer and chat template; also from a checkpoint."""
-    _convert(source, out, form, kind, as_json)
+    """Write a model for other programs, with its tokenizer and chat template; also from a checkpoint, and
+    from a low-rank adapter, merged."""
+    _convert(source, out, form, kind, as_json, base)
 
 
-def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> None:
+def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool, base: Path | None) -> None:
     from puna.generate import load
     from puna.run import files
 
     if out.exists():
         raise UserError(f"{out} exists: name another place, or remove it")
-    loaded = opened(source)
+    if form == "delta" and base is None:
+        raise UserError("a delta is the difference from another model: name it with --base")
+    loaded = opened(source, None if form == "delta" else base)
+    of = opened(base).source if form == "delta" and base is not None else None
     with files.replacing(out) as part:
-        load.save(loaded, part, form, kind)
+        load.save(loaded, part, form, kind, of)
     config, tokenizer = loaded.source.config, loaded.tokenizer
     told = {
         "from": loaded.origin.format,
@@ -125,14 +142,18 @@ def _convert(source: Path, out: Path, form: str, kind: str, as_json: bool) -> No
         print(f"{key:<22} {value:,}" if type(value) is int and value > 9999 else f"{key:<22} {value}")
 
 
-def opened(run: Path) -> "Opened":
-    """The model of a run, of a checkpoint of its training, or of weights of others; not read yet."""
+def opened(run: Path, base: Path | None = None) -> "Opened":
+    """The model of a run, of a checkpoint of its training, or of weights of others; not read yet. base: the
+    model that `run`, a low-rank adapter or a difference, belongs to, where it is no more where it was."""
     from puna.generate import load
     from puna.train import weights
 
     if weights.recognises(run):
         return load.open_model(weights.read(run))
-    return load.open_model(load.open_source(weights_of(run)))
+    path = weights_of(run)
+    if base is not None and not any(load.FORMATS[name][0](path) for name in load.BASED):
+        raise UserError(f"{path} is a whole model: leave --base away")
+    return load.open_model(load.open_source(path, base and weights_of(base)))
 
 
 def weights_of(run: Path) -> Path:

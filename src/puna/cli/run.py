@@ -152,7 +152,7 @@ def show(
     loaded: CorpusRecipe | TuneRecipe
     if recipes.is_tuning(path):
         loaded = recipes.load_tuning(path, changes)
-        listed = stages.tuning_stages(loaded, path.parent, out)
+        listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
     else:
         loaded = recipes.load_corpus(path, changes)
         listed = stages.stages(loaded, raw_folder(path, loaded))

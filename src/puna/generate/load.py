@@ -4,6 +4,7 @@ model, tokenizer, chat_template, stop_ids, origin = load(Path("SmolLM2.gguf"))
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,28 +13,32 @@ import torch
 from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.weights import gguf, hf, llama2c, meta, native, peft
+from puna.model.weights import delta, gguf, hf, llama2c, meta, native, peft
 from puna.model.weights.source import Source
 from puna.tokens import files
 from puna.tokens.chat import Format, jinja
 from puna.tokens.text_tokenizer import TextTokenizer
 
 
-def read_adapter(path: Path) -> Source:
-    """A low-rank adapter's weights, added to its base's."""
-    return peft.read(path, open_source(peft.base_path(path)))
+def _on_base(room: Any, path: Path, base: Path | None = None) -> Source:
+    """What is written as a change of another model: `peft` or `delta`. base: where that is, default: where it
+    was then."""
+    source: Source = room.read(path, open_source(base or room.base_path(path)))
+    return source
 
 
 # Every adapter: what it is called, whether a path is its own, and how it is read. A new one is a line here.
-FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Source]]] = {
+FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[..., Source]]] = {
     "native": (native.recognises, native.read),
     "hf": (hf.recognises, hf.read),
     "meta": (meta.recognises, meta.read),
     "gguf": (gguf.recognises, gguf.read),
     "llama2c": (llama2c.recognises, llama2c.read),
-    "peft": (peft.recognises, read_adapter),
+    "peft": (peft.recognises, partial(_on_base, peft)),
+    "delta": (delta.recognises, partial(_on_base, delta)),
 }
-WRITTEN = ("native", "hf", "gguf", "meta")
+WRITTEN = ("native", "hf", "gguf", "meta", "delta")
+BASED = ("peft", "delta")  # what is there is only a change of another model
 
 
 class Origin(NamedTuple):
@@ -66,13 +71,14 @@ class Opened(NamedTuple):
     origin: Origin
 
 
-def open_source(path: Path) -> Source:
-    """Find the adapter of a path and read its headers. Raises UserError where there is none."""
+def open_source(path: Path, base: Path | None = None) -> Source:
+    """Find the adapter of a path and read its headers. base: of a low-rank adapter or a difference, where it
+    is now. Raises UserError where there is none."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     for recognises, read in FORMATS.values():
         if recognises(path):
-            return read(path)
+            return read(path) if base is None else read(path, base)
     raise UserError(
         f"{path} holds no model: neither params.json with model.safetensors or consolidated.*.pth, nor "
         "config.json with *.safetensors, nor adapter_config.json with adapter_model.safetensors, nor is it a "
@@ -134,13 +140,15 @@ def save_adapter(
     files.to_folder(tokenizer, folder, jinja(form, tokenizer.adds_bos), model.config.max_seq_len)
 
 
-def save(loaded: Loaded | Opened, path: Path, form: str, kind: str = "F32") -> None:
+def save(
+    loaded: Loaded | Opened, path: Path, form: str, kind: str = "F32", base: Source | None = None
+) -> None:
     """Write a model with its tokenizer in a format of WRITTEN: a folder, or the file `path` for gguf. What is
     not read yet is read one weight at a time, but for meta.
 
     kind: of the weights: F32, F16 or BF16, for gguf also Q8_0 and Q4_1, and "as-read", the types and the
-    metadata of the GGUF file that it comes from. Raises UserError for what does not go together, and where
-    `path` exists.
+    metadata of the GGUF file that it comes from. base: from which a delta is the difference. Raises UserError
+    for what does not go together, and where `path` exists.
     """
     if path.exists():
         raise UserError(f"{path} exists: name another place, or remove it")
@@ -172,6 +180,8 @@ def save(loaded: Loaded | Opened, path: Path, form: str, kind: str = "F32") -> N
         meta.save(model, path, dtype=dtypes[kind])
     elif form == "native":
         native.save(model, path, dtypes[kind])
+    elif form == "delta" and base is not None:
+        delta.save(model, base, path, dtypes[kind])
     else:
         raise UserError(f"no format is called {form}; there are {', '.join(WRITTEN)}")
     files.to_folder(tokenizer, path, template, model.config.max_seq_len)

@@ -128,7 +128,9 @@ def matmul_peak(
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now; 0 where Linux does not tell."""
+    """Memory that this process holds now, without what its allocator keeps unused; 0 where Linux does not
+    tell."""
+    release_memory()
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 

@@ -164,7 +164,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     other = base(tmp_path / "other", seed=2)
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": str(other)}))
     source = load.open_source(path)  # headers alone
-    with pytest.raises(UserError, match=r"other is not the model that .*adapter is an adapter of: tok_emb"):
+    with pytest.raises(UserError, match=r"other is not the model that .*adapter belongs to: tok_emb"):
         source.build()
     model = hf.read(other).build()
     with pytest.raises(UserError, match=r"is not the model that .* is another"):
@@ -174,7 +174,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     lora.grow(grown, [68])
     hf.save(grown, tmp_path / "grown")
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "../grown"}))
-    with pytest.raises(UserError, match=r"of a model with 68 tokens; .*grown has 69"):
+    with pytest.raises(UserError, match=r"to a model of 68 tokens; .*grown has 69"):
         load.open_source(path)
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "gone/away"}))
     with pytest.raises(UserError, match="base_model_name_or_path = 'gone/away' is no folder or file here"):

@@ -74,7 +74,7 @@ class Base:
         """The same weights, each compared when it is read. Raises UserError for another vocabulary."""
         if self.vocab_size != source.config.vocab_size:
             raise UserError(
-                f"{folder} is an adapter of a model with {self.vocab_size:,} tokens; {source.path} has "
+                f"{folder} belongs to a model of {self.vocab_size:,} tokens; {source.path} has "
                 f"{source.config.vocab_size:,}"
             )
 
@@ -83,7 +83,7 @@ class Base:
                 weight = entry.read()
                 if _digest(weight) != self.digests.get(name):
                     raise UserError(
-                        f"{source.path} is not the model that {folder} is an adapter of: {name} is another"
+                        f"{source.path} is not the model that {folder} belongs to: {name} is another"
                     )
                 return weight
 
