@@ -37,12 +37,8 @@ class TokenizerStageSettings(BaseModel):
 
 
 def split_settings(sources: tuple[str, ...], tokens: TokensSettings) -> SplitSettings:
-    return SplitSettings(
-        sources=sources,
-        held_out_fraction=tokens.held_out_fraction,
-        held_out_bytes=tokens.held_out_bytes,
-        small_sources=tokens.small_sources,
-    )
+    kept = {name: getattr(tokens, name) for name in SplitSettings.model_fields if name != "sources"}
+    return SplitSettings(sources=sources, **kept)
 
 
 def documents_of(documents: Artifact, source: str) -> Iterator[tuple[str, str]]:
