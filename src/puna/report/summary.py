@@ -80,8 +80,8 @@ def write_tuned(
     forecasts: of stages, by name. base: its weights, as the recipe names them.
     """
     from puna.report import tuning
+    from puna.report.card import card
     from puna.train import metrics
-    from puna.tune.card import card
 
     folder, planned = build.folder, build.plan()
     trained = [item.stage.name for item in planned if item.stage.kind == "supervised"]
