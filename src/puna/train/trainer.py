@@ -293,10 +293,8 @@ class _Run:
                 told = f"step {step:,}: a spike, and no state of step {before:,} to go back to: {error}"
             else:
                 figures["rolled_back_to"] = before
-                told = (
-                    f"step {step:,}: a spike of loss or gradients; the weights are those of step {before:,} "
-                )
-                told += f"again, and the data of steps {before + 1:,} to {step:,} are passed over"
+                told = f"step {step:,}: a spike of loss or gradients; the weights are those of step "
+                told += f"{before:,} again, and the data of steps {before + 1:,} to {step:,} are passed over"
         self.on_event(Notice(told))
         return figures
 
