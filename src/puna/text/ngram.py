@@ -99,13 +99,8 @@ class KneserNey:
         of ALIGNMENT bytes.
         """
         arrays = [array for order in self.orders for array in vars(order).values()]
-        header = {
-            "vocab_size": self.vocab_size,
-            "begin": self.begin,
-            "log10_unseen": self.log10_unseen,
-            "discounts": self.discounts,
-            "sizes": [len(array) for array in arrays],
-        }
+        header = {name: value for name, value in vars(self).items() if name != "orders"}
+        header["sizes"] = [len(array) for array in arrays]
         with replacing(path) as part, part.open("wb") as file:
             file.write(MAGIC + json.dumps(header).encode() + b"\n")
             for array in arrays:
