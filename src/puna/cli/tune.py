@@ -106,7 +106,7 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
     from puna.run.stage import Context
     from puna.tune import forecast
     from puna.tune.settings import executed
-    from puna.tune.stage import opened, plan
+    from puna.tune.supervised import opened, plan
 
     found: dict[str, dict[str, Any]] = {}
     at = build.folder

@@ -2,13 +2,21 @@
 
 import time
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
+import torch
 
 from puna.run.artifact import Artifact
 from puna.run.stage import Context
+from puna.tokens.batches import Batch
+from puna.train.objective import NextToken, loss_and_gradients
+from puna.train.optimizer import build, update
+from puna.train.pretraining import precision
+from puna.train.trainer import keep_freed_memory
 from puna.tune.settings import executed
-from puna.tune.stage import ROWS, SupervisedStageSettings, begin, opened, plan, trained_parameters
+from puna.tune.stage import SupervisedStageSettings
+from puna.tune.supervised import begin, counts, opened, plan, trained_parameters
 
 PROBE_FLOPS = 4e11  # of a probe's forward and backward: seconds on one core
 FORWARD = 1 / 3  # of a step's operations, which a validation costs
@@ -17,16 +25,7 @@ SAVE_SECONDS = 1.6e-9  # a byte of a checkpoint, to copy, digest and write it
 
 def exactly(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     """Conversations, tokens, learned tokens, rows and steps of a stage, and which share of rows is filled."""
-    batches, sets = plan(settings, inputs[ROWS]), inputs[ROWS].metrics["sets"]
-    return {
-        "conversations": batches.conversations,
-        "steps": batches.steps,
-        "rows": sum(batches.rows),
-        "tokens": batches.tokens_before(batches.steps),
-        "learned_tokens": batches.targets,
-        "filled": batches.filled,
-        "held_out_tokens": sum(sets[one.name]["held_out"]["tokens"] for one in batches.sets),
-    }
+    return counts(plan(settings, inputs["rows"]))
 
 
 def probe(
@@ -34,21 +33,13 @@ def probe(
 ) -> dict[str, float]:
     """Seconds of a stage, of processors and of the clock, from one short step done twice, and how many
     numbers are trained."""
-    import torch
-
-    from puna.tokens.batches import Batch
-    from puna.train.objective import NextToken, loss_and_gradients
-    from puna.train.optimizer import build, update
-    from puna.train.pretraining import precision
-    from puna.train.trainer import keep_freed_memory
-
-    known, batches = exactly(settings, inputs), plan(settings, inputs[ROWS])
+    batches, sets = plan(settings, inputs["rows"]), inputs["rows"].metrics["sets"]
     train = settings.stage.training(batches, settings.max_tokens)
     execution, threads = executed(context.execution, settings.max_tokens), torch.get_num_threads()
     torch.set_num_threads(execution.threads or threads)
     keep_freed_memory()
     started = time.process_time()
-    model, _ = begin(settings, opened(settings, inputs), inputs[ROWS], context)
+    model, _ = begin(settings, opened(settings, inputs), train, context)
     loading = time.process_time() - started
     batch = batches.batch(batches.steps // 2)
     size = int(PROBE_FLOPS / model.config.flops_per_token(settings.max_tokens))
@@ -64,18 +55,17 @@ def probe(
             loss_and_gradients(model, part, rows, objective)
         moments.append((time.process_time(), time.perf_counter()))
         update(model, optimizer, 0, train)
-        moments.append((time.process_time(), time.perf_counter()))
-        took.append([after - before for one, other in pairwise(moments)
-                     for before, after in zip(one, other, strict=True)])  # fmt: skip
+        took.append(np.diff([*moments, (time.process_time(), time.perf_counter())], axis=0))
     torch.set_num_threads(threads)
-    rows_cpu, rows_clock, update_cpu, update_clock = map(min, zip(*took, strict=True))
+    computed, updated = np.minimum(*took)  # each (of processors, of the clock)
     validations = 1 + -(-batches.steps // train.validation_steps)
-    read = known["tokens"] / known["filled"] + FORWARD * validations * known["held_out_tokens"]
+    held_out = sum(sets[one.name]["held_out"]["tokens"] for one in batches.sets)
+    read = batches.tokens_before(batches.steps) / batches.filled + FORWARD * validations * held_out
     trained = trained_parameters(model)
     saved = 12 * trained * (1 + batches.steps // execution.checkpoint_steps)
-    other, share = 2 * loading + saved * SAVE_SECONDS, read / part.tokens.size
-    return {
-        "cpu_seconds": share * rows_cpu + batches.steps * update_cpu + other,
-        "seconds": share * rows_clock + batches.steps * update_clock + other,
-        "trained_parameters": trained,
+    seconds = (
+        read / part.tokens.size * computed + batches.steps * updated + 2 * loading + saved * SAVE_SECONDS
+    )
+    return dict(zip(("cpu_seconds", "seconds"), seconds.tolist(), strict=True)) | {
+        "trained_parameters": trained
     }
