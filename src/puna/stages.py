@@ -22,7 +22,7 @@ from puna.run import artifact, compiled
 from puna.run.stage import Stage
 from puna.tokens import stage as tokens
 from puna.train import stage as train
-from puna.tune import encode, replay
+from puna.tune import encode, finish, replay
 from puna.tune import stage as tune
 from puna.tune.settings import REPLAY
 
@@ -156,7 +156,14 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
         earlier = stage.name
     asked = tune.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
-    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base))]
+    listed.append(_stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base)))
+    if recipe.after.passages:
+        told = finish.PassagesStageSettings(base=base, held_out=root / recipe.after.passages)
+        listed.append(_stage("passages", told, finish.passages, tuned, partial(finish.content, told)))
+    if recipe.after.exports:
+        made = finish.ExportsStageSettings()
+        listed.append(_stage("exports", made, finish.exports, {"tuned": earlier}, lambda: None))
+    return listed
 
 
 def _stage(name: str, settings: Any, function: Any, inputs: Any, content: Any, **more: Any) -> Stage[Any]:

@@ -49,6 +49,7 @@ def run(
     ] = None,
     out: OutOption = Path("out"),
     forecast: Annotated[bool, typer.Option("--forecast", help="say what it will take, and stop")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="ask before anything is trained")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a base model by a recipe: encode, forecast, train, and write what is asked for next."""
@@ -86,8 +87,17 @@ def run(
             view.note(_sentence(line))
         if forecast:
             return output.print_json(told) if as_json else None
+        if ask:
+            typer.confirm("Train it?", abort=True)
         view.expect({name: line["steps"] for name, line in told.items()})
-        summary.write_tuned(build, signals.run(build, view, stops), told, loaded.energy)
+        summary.write_tuned(
+            build,
+            signals.run(build, view, stops),
+            told,
+            loaded.energy,
+            loaded.base.weights,
+            path.read_text("utf-8"),
+        )
     figures = summary.read(build.folder)
     if as_json:
         output.print_json(figures)

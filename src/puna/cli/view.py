@@ -29,6 +29,8 @@ MEANING = {
     "replay": "the base's own answers",
     "rows": "encoded conversations",
     "probe": "what it learned and forgot",
+    "passages": "answers about passages",
+    "exports": "the model for other programs",
 }
 TUNED = "tuned weights"  # what all other stages make
 SAMPLE_CHARACTERS = 90

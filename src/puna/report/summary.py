@@ -15,7 +15,7 @@ from puna.run.build import Build, Planned, cost
 from puna.run.files import write_atomically
 from puna.run.settings import EnergySettings
 
-SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
+SUMMARY, REPORT, CORPUS, CARD = "summary.json", "report.html", "corpus.html", "model_card.md"
 
 
 def write(
@@ -68,10 +68,20 @@ def write(
 
 
 def write_tuned(
-    build: Build, finished: dict[str, Artifact], forecasts: dict[str, Any], energy: EnergySettings
+    build: Build,
+    finished: dict[str, Artifact],
+    forecasts: dict[str, Any],
+    energy: EnergySettings,
+    base: str = "",
+    recipe_text: str = "",
 ) -> dict[str, Any]:
-    """Gather the figures of a tuning and write summary.json; the figures. forecasts: of stages, by name."""
+    """Gather the figures of a tuning and write summary.json, the report and the card; the figures.
+
+    forecasts: of stages, by name. base: its weights, as the recipe names them.
+    """
+    from puna.report import tuning
     from puna.train import metrics
+    from puna.tune.card import card
 
     folder, planned = build.folder, build.plan()
     trained = [item.stage.name for item in planned if item.stage.kind == "supervised"]
@@ -89,11 +99,19 @@ def write_tuned(
         "sets": finished["rows"].metrics["sets"],
         "tuned": {name: {**finished[name].metrics, **speed[name]} for name in trained},
         "probe": finished["probe"].metrics,
+        **({"passages": finished["passages"].metrics} if "passages" in finished else {}),
         "forecasts": forecasts,
         **_cost_figures(costs, energy),
         "stages": _stage_figures(planned, finished, costs),
     }
     write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    losses = {
+        name: [json.loads(line) for line in finished[name].path("losses.jsonl").read_text().splitlines()]
+        for name in trained
+    }
+    more = {"losses": losses, "base": base, "recipe_toml": recipe_text}
+    write_atomically(folder / REPORT, tuning.render({**figures, **more}))
+    write_atomically(folder / CARD, card(folder.name, figures, recipe_text, base))
     return figures
 
 

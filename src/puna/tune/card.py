@@ -6,11 +6,14 @@ from typing import Any
 import puna
 from puna.text.lists import filled
 
+UNSAID = {"replay": "the base's own answers"}
 
-def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_licence: str = "") -> str:
+
+def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str) -> str:
     """Write the card in Markdown. figures: of `summary.json`. weights: the base's, as the recipe says."""
     probe, tuned = figures.get("probe") or {}, figures["tuned"][figures["result"]]
-    audit = {kind: n for kinds in (figures.get("audit") or {}).values() for kind, n in kinds.items() if n}
+    found = (one.get("findings") or {} for one in figures["sets"].values())
+    audit = dict.fromkeys(kind for kinds in found for kind, times in kinds.items() if times)
     return filled(
         __file__,
         "model_card.md",
@@ -18,7 +21,6 @@ def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_
         puna=puna.__version__,
         base=weights.rpartition("/")[2],
         weights=weights,
-        base_licence=f", licence {base_licence}" if base_licence else "",
         format=tuned["format"],
         sets=_table(["set", "licence", "conversations", "learned tokens"], _sets(figures["sets"])),
         audit=f"The audit found: {', '.join(audit)}." if audit else "The audit found nothing.",
@@ -31,7 +33,11 @@ def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_
 
 def _sets(sets: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [name, one.get("licence") or "not said", *(f"{one['train'][key]:,}" for key in _COUNTED)]
+        [
+            name,
+            one.get("licence") or UNSAID.get(name, "not said"),
+            *(f"{one['train'][key]:,}" for key in _COUNTED),
+        ]
         for name, one in sets.items()
     ]
 

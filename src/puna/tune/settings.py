@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MICRO_BATCH_TOKENS = 4096  # in memory at once, where a recipe does not say
 REPLAY = "replay"  # the data set of the base's own answers
-TAKEN = ("base", "rows", "probe", REPLAY)  # names that no stage of a recipe can have
+TAKEN = ("base", "rows", "probe", "passages", "exports", REPLAY)  # names that no stage of a recipe can have
 IF_SET: dict[str, Any] = {"hashed": "if set"}
 
 
@@ -70,6 +70,15 @@ class ValidationSettings(_Settings):
 
     fraction: float = Field(0.02, ge=0, le=0.5, description="of each set that is held out")
     rows: int = Field(8, ge=0, description="held out at least, but no more than a fifth of a set")
+
+
+class AfterSettings(_Settings):
+    """What is done with the tuned model."""
+
+    passages: str = Field(
+        "", description="a JSON list of questions with the passages that answer them, asked before and after"
+    )
+    exports: bool = Field(False, description="write it for transformers and as GGUF, too")
 
 
 class LoraSettings(_Settings):
@@ -131,6 +140,7 @@ class TuneSettings(_Settings):
     data: dict[str, DataSettings] = Field(min_length=1, description="sets of conversations, by name")
     replay: ReplaySettings = ReplaySettings()
     validation: ValidationSettings = ValidationSettings()
+    after: AfterSettings = AfterSettings()
     stages: tuple[SupervisedSettings, ...] = Field(min_length=1, description="trained one after the other")
 
     @model_validator(mode="after")

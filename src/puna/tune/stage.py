@@ -13,7 +13,7 @@ from puna.run.stage import Context, Metrics
 from puna.tune.encode import base_path
 from puna.tune.settings import IF_SET, SupervisedSettings
 
-VERSIONS = {"replay": 1, "rows": 1, "supervised": 1, "probe": 1}
+VERSIONS = {"replay": 1, "rows": 1, "supervised": 1, "probe": 1, "passages": 1, "exports": 1}
 
 
 class SupervisedStageSettings(BaseModel):
