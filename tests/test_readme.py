@@ -160,7 +160,7 @@ def test_the_laptops_model_is_tuned_and_answers_in_its_format(tmp_path: Path) ->
     length = ("-s", "train.sequence_length=160", "-s", "tokens.maximum_epochs=1000")
     tiny.puna("run", laptop, *length, "--out", tmp_path / "out")
     (tmp_path / "chat.toml").write_text(CHAT)
-    rows = small.rows(120)
+    rows = small.rows(200)
     (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = ("chat.format=koala", "chat.max_tokens=160", "stages.sft.learning_rate=1e-2")
     changes += ("stages.sft.epochs=8", "replay.prompts=4", "replay.answer_tokens=8", "replay.share=0.05")
