@@ -87,7 +87,7 @@ def asked(model: Path, data: Path, wordings: tuple[str, ...]) -> dict[str, Any]:
     form = chat.recognise(loaded.chat_template) if loaded.chat_template else None
     answers = probe.ask(loaded.model, loaded.tokenizer, form, wordings, max_new_tokens=48)
     bits = probe.bits_per_byte(loaded.model, loaded.tokenizer, books(data))
-    return {"answers": [answer.text for answer in answers], "bits_per_byte": bits}
+    return {"answers": [each.answer for each in answers], "bits_per_byte": bits}
 
 
 def puna(*words: object) -> str:

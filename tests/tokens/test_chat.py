@@ -31,7 +31,7 @@ from tests.tokens.conversations import (
     system,
     user,
 )
-from tests.tokens.test_files import smollm  # noqa: F401  (a fixture)
+from tests.tokens.test_files import metadata, smollm, smollm2  # noqa: F401  (one is a fixture)
 
 ROOT = Path(__file__).parents[2]
 SPANS: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "spans.json").read_text("utf-8"))
@@ -310,6 +310,19 @@ def test_transformers_renders_the_same_ids(tmp_path: Path, pieces: Tokenizer, le
     for (form, tokenizer, _, open), theirs in templated(tmp_path, asked):
         for turns, ids in zip(rows, theirs, strict=True):
             assert encode(turns, form, tokenizer, open=open).ids == ids, (form.name, turns)
+
+
+def test_smollm2s_own_template_is_recognised(tmp_path: Path) -> None:
+    """With the system text that it puts by itself: ids are those of transformers with that template."""
+    tokenizer, template = files.from_gguf(metadata(smollm2()), "here")
+    assert tokenizer is not None and template is not None
+    form = chat.recognise(template)
+    assert form is not None and form.name == "chatml" and form.system
+    rows = [CONVERSATIONS[name] for name in ("system", "three rounds", "line feeds", "emoji", "tool", "open")]
+    files.to_folder(tokenizer, tmp_path, template, 2048)
+    asked = {"folder": f"{tmp_path}", "open": True, "conversations": [*map(chat.messages, rows)]}
+    (theirs,) = oracle("transformers", [asked])
+    assert [encode(turns, form, tokenizer, open=True).ids for turns in rows] == theirs
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)

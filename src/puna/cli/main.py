@@ -22,7 +22,6 @@ MAKE, LOOK, USE = "Make", "Look", "Use"
 
 app = typer.Typer(
     cls=usage.Group,
-    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": usage.HELP},
 )

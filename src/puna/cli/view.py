@@ -193,13 +193,8 @@ class ConsoleView:
         if not self.console.is_terminal:
             return
         if self._progress is None:
-            columns = (
-                SpinnerColumn(),
-                BarColumn(30),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("so far · {task.description}", markup=False),
-            )
+            told = TextColumn("so far · {task.description}", markup=False)
+            columns = (SpinnerColumn(), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), told)
             self._progress = Live(*columns, console=self.console, transient=True)
             self._task = self._progress.add_task(what, total=total)
             self._progress.start()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puna.report import chart
+from puna.report.card import licence_of
 from puna.report.frame import figure, frame, join
 from puna.report.markup import NONE, Html, count, duration, escape, facts, number, table
 from puna.report.page import costs, lineage, recipe
-from puna.tune.card import UNSAID
 
 COUNTED = ("conversations", "tokens", "learned_tokens", "steps", "selected_step")
 SHOWN = 12  # answers about passages, of each kind
@@ -185,10 +185,11 @@ def sets(data: Mapping[str, Any]) -> Html:
     for name, one in (data.get("sets") or {}).items():
         train, held_out = one.get("train") or {}, one.get("held_out") or {}
         sizes = (f"{part.get('conversations', 0):,}" for part in (train, held_out))
-        licence = one.get("licence") or UNSAID.get(name, "not said")
         found = (f"{kind} {times:,}" for kind, times in (one.get("findings") or {}).items() if times)
         learned_tokens, dropped = count(train.get("learned_tokens")), count(one.get("dropped"))
-        rows.append([name, licence, *sizes, learned_tokens, dropped, ", ".join(found) or "nothing"])
+        rows.append(
+            [name, licence_of(name, one), *sizes, learned_tokens, dropped, ", ".join(found) or "nothing"]
+        )
     head = ["set", "licence", "trained on", "held out", "learned tokens", "too long", "what the audit found"]
     if not rows:
         return Html("")

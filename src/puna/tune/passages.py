@@ -173,8 +173,8 @@ def ask(
     read = [f"{entry['text']}\n\n{entry['question']}" for entry in asked]
     found = probe.ask(model, tokenizer, form, [*(entry["question"] for entry in asked), *read])
     told = [
-        dict(entry) | {"answer": answer.text, "right": is_right(answer.text, entry)}
-        for entry, answer in zip([*asked, *asked], found, strict=True)
+        dict(entry) | {"answer": each.answer, "right": is_right(each.answer, entry)}
+        for entry, each in zip([*asked, *asked], found, strict=True)
     ]
     return {"without": told[: len(asked)], "with": told[len(asked) :]}
 

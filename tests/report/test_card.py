@@ -2,8 +2,8 @@
 
 import copy
 
+from puna.report.card import card
 from puna.report.markdown import html
-from puna.tune.card import card
 from tests.report.test_tuning import DATA
 
 
