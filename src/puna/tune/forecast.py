@@ -1,7 +1,7 @@
 """What a tuning will take, before it begins: rows, tokens and steps exactly, processor time from a probe."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,11 @@ from puna.train.pretraining import precision
 from puna.train.trainer import keep_freed_memory
 from puna.tune.settings import executed
 from puna.tune.stage import SupervisedStageSettings
-from puna.tune.supervised import begin, counts, opened, plan, trained_parameters
+from puna.tune.supervised import begin, opened, plan, trained_parameters
 
 PROBE_FLOPS = 4e11  # of a probe's forward and backward: seconds on one core
 FORWARD = 1 / 3  # of a step's operations, which a validation costs
 SAVE_SECONDS = 1.6e-9  # a byte of a checkpoint, to copy, digest and write it
-
-
-def exactly(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Conversations, tokens, learned tokens, rows and steps of a stage, and which share of rows is filled."""
-    return counts(plan(settings, inputs["rows"]))
 
 
 def probe(
@@ -45,19 +40,12 @@ def probe(
     size = int(PROBE_FLOPS / model.config.flops_per_token(settings.max_tokens))
     size = min(max(128, size), settings.max_tokens * train.micro_batch(execution))
     rows = max(1, min(size // batch.tokens.shape[1], len(batch.tokens)))
-    arrays = (batch.tokens, batch.targets, batch.document_ids)
-    part = Batch(*(array[:rows, : max(8, size // rows)] for array in arrays))
+    some = slice(rows), slice(max(8, size // rows))
+    part = Batch(batch.tokens[some], batch.targets[some], batch.document_ids[some])
     objective, optimizer = NextToken(execution.remat, dtype=precision(train)), build(model, train)
-    took = []
-    for _ in range(2):
-        moments = [(time.process_time(), time.perf_counter())]
-        if part.target_count:
-            loss_and_gradients(model, part, rows, objective)
-        moments.append((time.process_time(), time.perf_counter()))
-        update(model, optimizer, 0, train)
-        took.append(np.diff([*moments, (time.process_time(), time.perf_counter())], axis=0))
+    computed = timed(lambda: loss_and_gradients(model, part, rows, objective))
+    updated = timed(lambda: update(model, optimizer, 0, train))
     torch.set_num_threads(threads)
-    computed, updated = np.minimum(*took)  # each (of processors, of the clock)
     validations = 1 + -(-batches.steps // train.validation_steps)
     held_out = sum(sets[one.name]["held_out"]["tokens"] for one in batches.sets)
     read = batches.tokens_before(batches.steps) / batches.filled + FORWARD * validations * held_out
@@ -69,3 +57,13 @@ def probe(
     return dict(zip(("cpu_seconds", "seconds"), seconds.tolist(), strict=True)) | {
         "trained_parameters": trained
     }
+
+
+def timed(work: Callable[[], object]) -> Any:
+    """Seconds of what is done twice, of processors and of the clock, float64 [2]: the lesser ones."""
+    found = []
+    for _ in range(2):
+        begun = np.array((time.process_time(), time.perf_counter()))
+        work()
+        found.append(np.array((time.process_time(), time.perf_counter())) - begun)
+    return np.minimum(*found)

@@ -49,6 +49,10 @@ class Encoded:
         total = np.concatenate([[0], np.cumsum(self.learned)])
         return np.diff(total[self.starts])
 
+    def counts(self) -> dict[str, int]:
+        tokens, learned = int(self.sizes.sum()), int(self.learned.sum())
+        return {"conversations": len(self), "tokens": tokens, "learned_tokens": learned}
+
     def save(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         for kind in ("tokens", "learned", "starts"):

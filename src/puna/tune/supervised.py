@@ -110,12 +110,12 @@ def plan(settings: SupervisedStageSettings, encoded: Artifact) -> rows.Batches:
     told, stage, folder = encoded.metrics["sets"], settings.stage, encoded.folder / "train"
     names = [name for name in settings.weights if told[name]["train"]["conversations"]]
     if not names:
-        found = "; ".join(f"{name}: {told[name]}" for name in settings.weights)
-        raise UserError(f"stages.{stage.name}: no conversation of at most chat.max_tokens is left ({found})")
+        found = {name: told[name] for name in settings.weights}
+        raise UserError(f"stages.{stage.name}: no conversation of at most chat.max_tokens is left: {found}")
     sets = [rows.load(folder, name) for name in names]
     draws = [max(1, round(stage.epochs * settings.weights[one.name] * len(one))) for one in sets]
-    if settings.replay is not None and told[settings.replay[0]]["train"]["conversations"]:
-        name, share = settings.replay
+    name, share = settings.replay or ("", 0.0)
+    if share and told[name]["train"]["conversations"]:
         sets.append(rows.load(folder, name))
         draws.append(round(sum(draws) * share / (1 - share)))
     steps = stage.step_count(sum(draws))
@@ -200,13 +200,13 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     execution = executed(context.execution, settings.max_tokens)
     torch.set_num_threads(execution.threads or threads)
     base, batches = opened(settings, inputs), plan(settings, encoded)
-    config, train = base.source.config, stage.training(batches, settings.max_tokens)
+    train = stage.training(batches, settings.max_tokens)
     if stage.select == "best":
         execution = execution.model_copy(update={"checkpoints_every": train.validation_steps})
     held = [rows.load(encoded.folder / "held_out", one.name) for one in batches.sets]
     held_out = {one.name: rows.whole(one, settings.max_tokens) for one in held if len(one)}
     peak = processes.world * machine.matmul_peak(execution.device, precision(train))
-    flops = config.flops_per_token(settings.max_tokens)
+    flops = base.source.config.flops_per_token(settings.max_tokens)
     log = metrics.Metrics(context.logs / "metrics.jsonl", lambda step: flops, peak)
 
     def publish(event: Event) -> None:
@@ -219,7 +219,7 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     try:
         with context.pausable(), watch.guarding():
             model, parallel = begin(settings, base, train, context)
-            if processes.rank == 0 and stage.lora is None:
+            if processes.rank == 0:
                 _describe(base, model, context.scratch)
             parallel = replace(parallel, phase=watch.phase)
             trainer.keep_freed_memory(large=processes.world > 1)
@@ -254,7 +254,7 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
         return {}
     if stage.lora is None:
         native.save(weights.read(kept) if processes.world > 1 else model, context.work)
-    _describe(base, model, context.work, tokenizer_alone=True)
+    _describe(base, model, context.work)
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
     losses = [json.loads(line)["loss"] for line in (context.work / LOSSES).read_text().splitlines()]
     told = overfitting(validations, losses)
@@ -273,11 +273,10 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     }
 
 
-def _describe(base: Opened, model: Llama, folder: Path, tokenizer_alone: bool = False) -> None:
-    """Write what lies beside weights: tokenizer, template, ids that end a text, and the shape."""
+def _describe(base: Opened, model: Llama, folder: Path) -> None:
+    """Write what lies beside weights: the shape, tokenizer, template, ids that end a text."""
+    native.describe(model.config, folder)
     files.to_folder(base.tokenizer, folder, base.chat_template, model.config.max_seq_len)
-    if not tokenizer_alone:
-        native.describe(model.config, folder)
 
 
 def _reshard(model: Llama) -> None:
