@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_rows_counts_and_the_parts_that_are_held_out(tuned: Any) -> None:
     shop = 2 * counted["shop"]["train"]["conversations"]
     assert sft["conversations"] == shop + round(shop / 3)
     assert sft["steps"] == -(-sft["conversations"] // 16)
+
+
+def test_sets_come_as_often_as_their_weights_say(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    more = (
+        '[data.more]\nfiles = ["shop.jsonl"]\nlimit = 50\nweight = 2.5\n[data.kept]\nfiles = ["shop.jsonl"]\n'
+    )
+    path.write_text(path.read_text() + more)
+    made, _ = run(path, "replay.data=kept", "replay.share=0.5", last="rows")
+    loaded = recipe.load_tuning(path, ("replay.data=kept", "replay.share=0.5"))
+    settings = stages.tuning_stages(loaded, path.parent, path.parent / "out")[-2].settings
+    batches = supervised.plan(settings, made["rows"])
+    seen = Counter(
+        batches.sets[which].name for step in range(batches.steps) for which, _ in batches.members(step)
+    )
+    sizes = {name: one["train"]["conversations"] for name, one in made["rows"].metrics["sets"].items()}
+    own = {"shop": 2 * sizes["shop"], "more": round(2 * 2.5 * sizes["more"])}
+    assert seen == {**own, "kept": sum(own.values())}
 
 
 def test_targets_are_the_answers_with_their_end(tuned: Any) -> None:

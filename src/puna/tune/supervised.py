@@ -155,6 +155,8 @@ def begin(
     source, adapted = base.source, settings.stage.lora
     new = tuple(range(source.config.vocab_size, base.tokenizer.vocab_size))
     in_parts = processes.world > 1 and not new and adapted is None
+    if processes.world > 1 and cluster.mesh.tensor > 1 and (adapted or settings.stage.noise_alpha):
+        raise UserError("cluster.mesh.tensor above 1 goes with neither adapters nor noise_alpha")
     source.check()
     model = Llama.empty(source.config, "meta") if in_parts else source.build(device)
     if new:
