@@ -144,9 +144,9 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         resident, needed = machine.resident_bytes(), memory.training_bytes(config, train, execution)
         if settings.stage.lora is None and needed > allowed:
             raise UserError(
-                f"{stage.name} needs about {needed / 1e9:.1f} GB, {allowed / 1e9:.1f} GB may be used: it does "
-                f"not fit; adapters (stages.{stage.name}.lora.rank=8) need less, and so do a lower "
-                "execution.micro_batch_sequences and chat.max_tokens"
+                f"{stage.name} needs about {needed / 1e9:.1f} GB, and {allowed / 1e9:.1f} GB may be used: it "
+                f"does not fit; adapters (stages.{stage.name}.lora.rank=8) need less, and so "
+                "do a lower execution.micro_batch_sequences and chat.max_tokens"
             )
         line |= forecast.probe(settings, inputs, context)
         # What is frozen has no gradient, no moments and no copy of them.
