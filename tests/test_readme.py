@@ -68,6 +68,7 @@ def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
     """In the pages' order, on a recipe of seconds."""
     assert {shlex.split(line)[1] for line in RUN} == {
         *("run", "show", "report", "generate", "trace", "verify", "keys", "corpus", "export", "import"),
+        "chat",
     }
     recipe = tiny.write(tmp_path)
     (tmp_path / "laptop.toml").write_text(recipe.read_text())

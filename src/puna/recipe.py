@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,6 +18,7 @@ from puna.plan import small
 from puna.run.settings import ClusterSettings, EnergySettings, ExecutionSettings
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 from puna.train.settings import TrainSettings
+from puna.tune.settings import REPLAY, SupervisedSettings, TuneSettings
 
 PACKAGED = Path(__file__).parent / "recipes"
 CHECKOUT = Path(__file__).parents[2] / "recipes"
@@ -50,6 +51,7 @@ RENAMED = {  # keys of earlier versions, and what they are called now
     "train.compile": "execution.compile",
     "train.checkpoint_steps": "execution.checkpoint_steps",
 }
+Known = TypeVar("Known", bound=BaseModel)
 TOO_DEEP = "recipe: lists or sections lie too deep in each other"
 
 
@@ -148,6 +150,28 @@ class Recipe(CorpusRecipe):
         return found
 
 
+class TuneRecipe(TuneSettings):
+    """Everything that decides what a tuning computes."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="name of the output folder; default: the recipe file's, without .toml",
+    )
+    seed: int = Field(1, ge=0, lt=1 << 63, description="of all that is drawn by chance")
+    execution: ExecutionSettings = ExecutionSettings()
+    energy: EnergySettings = EnergySettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    def replayed(self) -> tuple[str, float] | None:
+        """(name of the set that is replayed, its share); None where nothing is."""
+        return (self.replay.data or REPLAY, self.replay.share) if self.replay.share else None
+
+    def weights_of(self, stage: SupervisedSettings) -> dict[str, float]:
+        """The sets that a stage trains on beside what is replayed, with their weights."""
+        names = [name for name in stage.data or self.data if name != self.replay.data]
+        return {name: self.data[name].weight for name in names}
+
+
 def find(name: str) -> Path:
     """The file of a recipe given by path or by the name of a shipped one. Raises UserError listing the
     shipped ones."""
@@ -199,6 +223,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises UserError with every problem at once, each with file and key.
     """
+    if is_tuning(path):
+        raise UserError(f"{path} tunes a base model: puna tune {path}")
     recipe, problems, missing = _read(path, overrides)
     if missing:
         told = (
@@ -227,8 +253,23 @@ def _refused(path: Path, problems: list[str]) -> UserError:
     )
 
 
-def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, list[str], list[str]]:
-    """(the recipe unless there are problems, the problems, those sections of TRAINING that are missing)."""
+def is_tuning(path: Path) -> bool:
+    """Whether a recipe tunes a base model: it has a section [base]."""
+    return "base" in _tree(path)
+
+
+def load_tuning(path: Path, overrides: tuple[str, ...] = ()) -> TuneRecipe:
+    """Read a recipe that tunes a base model. Raises UserError as `load` does."""
+    tree = _tree(path)
+    problems = [problem for text in overrides if (problem := _override(tree, text))]
+    recipe, more = _validated(path, tree, TuneRecipe)
+    if recipe is None or problems:
+        raise _refused(path, problems + more)
+    return recipe
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    """A recipe's file as it is. Raises UserError where it is no TOML."""
     try:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -236,33 +277,51 @@ def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, 
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
+    return tree
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[CorpusRecipe | None, list[str], list[str]]:
+    """(the recipe unless there are problems, the problems, those sections of TRAINING that are missing)."""
+    tree = _tree(path)
     problems = [problem for text in overrides if (problem := _override(tree, text))]
     missing = [section for section in TRAINING if section not in tree]
+    whole, found = _validated(path, tree, Recipe, missing)
+    recipe: CorpusRecipe | None = whole
+    if whole is not None:
+        problems += whole.problems()
+    elif not found:
+        recipe, found = _validated(
+            path, {key: tree[key] for key in CorpusRecipe.model_fields if key in tree}, CorpusRecipe
+        )
+    return recipe, problems + found, missing
+
+
+def _validated(
+    path: Path, tree: dict[str, Any], kind: type[Known], missing: Sequence[str] = ()
+) -> tuple[Known | None, list[str]]:
+    """(a recipe of a kind unless there are problems, the problems but for the sections that are missing)."""
     foreign: dict[str, str] = {}
     if tree["name"] == path.stem and not _is_text(path.stem):
         foreign["name"] = (
             "it is the file's, which is not text in UTF-8; rename the file, or write a name into it"
         )
-        tree["name"] = None
-    recipe: CorpusRecipe | None = None
+        tree = {**tree, "name": None}
+    recipe, problems = None, []
     try:
         plain = _plain(tree, "", foreign)
         # As JSON, where a list may stand for a tuple and nothing else is taken for what it is not.
         try:
-            recipe = Recipe.model_validate_json(json.dumps(plain), strict=True)
-            problems += recipe.require_training().problems()
+            recipe = kind.model_validate_json(json.dumps(plain), strict=True)
         except ValidationError as error:
-            found = [
-                problem for problem in _causes(error.errors()) if _key(problem) not in (*foreign, *missing)
+            problems = [
+                _explain(problem, plain, kind)
+                for problem in _causes(error.errors())
+                if _key(problem) not in (*foreign, *missing)
             ]
-            problems += [_explain(problem, plain) for problem in found]
-            if not found and not foreign:
-                alone = {key: plain[key] for key in CorpusRecipe.model_fields if key in plain}
-                recipe = CorpusRecipe.model_validate_json(json.dumps(alone), strict=True)
     except RecursionError:
-        problems.append(TOO_DEEP)
+        problems = [TOO_DEEP]
     problems += [f"{_named(key.split('.'), tree)}: {message}" for key, message in foreign.items()]
-    return recipe, problems, missing
+    return recipe, problems
 
 
 def _is_text(text: str) -> bool:
@@ -347,7 +406,7 @@ def _named(location: Sequence[Any], tree: Any) -> str:
     return ".".join(parts)
 
 
-def _explain(problem: Any, tree: Any) -> str:
+def _explain(problem: Any, tree: Any, kind: Any) -> str:
     if (
         problem["type"] == "json_invalid"
     ):  # all that json.dumps writes is JSON, but pydantic goes 200 levels deep only
@@ -355,13 +414,13 @@ def _explain(problem: Any, tree: Any) -> str:
     key = _named(problem["loc"], tree) or "recipe"
     message = NEEDED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "int_type":
-        message = f"{message}, such as {_example(problem['loc'])}"
+        message = f"{message}, such as {_example(problem['loc'], kind)}"
     if problem["type"] == "extra_forbidden":
         name, _, meaning = RENAMED.get(".".join(map(str, problem["loc"])), "").partition(", ")
         if name:
             message = f"is called {name} now" + (f" ({meaning})" if meaning else "")
         else:
-            message = f"unknown key{_nearest(problem['loc'])}"
+            message = f"unknown key{_nearest(problem['loc'], kind)}"
     elif problem["type"] == "missing":
         message = "missing"
     elif problem["type"] == "literal_error":
@@ -374,16 +433,16 @@ def _explain(problem: Any, tree: Any) -> str:
     return f"{key}: {message}"
 
 
-def _example(location: tuple[Any, ...]) -> int:
+def _example(location: tuple[Any, ...], kind: Any) -> int:
     """A whole number that a key takes: 100, or its least where that is more."""
-    fields = getattr(_model_at(location), "model_fields", {})
+    fields = getattr(_model_at(location, kind), "model_fields", {})
     metadata = fields[location[-1]].metadata if location[-1] in fields else []
     return max([100, *(bound.ge for bound in metadata if hasattr(bound, "ge"))])
 
 
-def _model_at(location: tuple[Any, ...]) -> Any:
-    """The class of settings that a key stands in; None where there is none."""
-    model: Any = Recipe
+def _model_at(location: tuple[Any, ...], kind: Any) -> Any:
+    """The class of settings that a key of a kind of recipe stands in; None where there is none."""
+    model: Any = kind
     for part in location[:-1]:
         if isinstance(part, int):
             continue
@@ -394,14 +453,14 @@ def _model_at(location: tuple[Any, ...]) -> Any:
     return model
 
 
-def _nearest(location: tuple[Any, ...]) -> str:
+def _nearest(location: tuple[Any, ...], kind: Any) -> str:
     """A suggestion for a misspelt key, and for one that lacks its section."""
     import difflib
 
-    model = _model_at(location)
+    model = _model_at(location, kind)
     if len(location) == 1:
         sections = {
-            name: getattr(field.annotation, "model_fields", {}) for name, field in Recipe.model_fields.items()
+            name: getattr(field.annotation, "model_fields", {}) for name, field in kind.model_fields.items()
         }
         if inside := [f"{name}.{location[0]}" for name, keys in sections.items() if location[0] in keys]:
             return f"; did you mean {' or '.join(inside)}?"

@@ -1,23 +1,30 @@
 """The table of stages of a recipe, in the order of the data; nothing else.
 
-fetch -> documents -> tokenizer -> tokens -> train -> scores: each with its own settings, its inputs and the
-room's function.
+fetch -> documents -> tokenizer -> tokens -> train -> scores, or, of a recipe that tunes a base model,
+replay -> rows -> the recipe's own: each with its own settings, its inputs and the room's function.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from puna.corpus import stage as corpus
+from puna.errors import UserError
 from puna.evaluate import stage as evaluate
 from puna.evaluate.samples import while_trained
 from puna.model import KERNELS
-from puna.recipe import CorpusRecipe, Recipe
-from puna.run import compiled
+from puna.recipe import CorpusRecipe, Recipe, TuneRecipe
+from puna.report import summary
+from puna.run import artifact, compiled
 from puna.run.stage import Stage
 from puna.tokens import stage as tokens
 from puna.train import stage as train
+from puna.tune import encode, replay
+from puna.tune import stage as tune
+from puna.tune.settings import REPLAY
 
 
 def stages(recipe: CorpusRecipe, root: Path, subscribers: Sequence[Any] = ()) -> list[Stage[Any]]:
@@ -111,3 +118,64 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Sta
             inputs={name: name for name in ("documents", "tokens", "train")},
         ),
     ]
+
+
+def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]:
+    """root: the folder that the recipe's files are relative to; out: that of all runs."""
+    base, inputs = base_of(recipe.base.weights, root, out)
+    own, kernels = recipe.replay.share > 0 and not recipe.replay.data, compiled.kind(KERNELS)
+    encoded = encode.RowsStageSettings(
+        base=base, root=root, chat=recipe.chat, data=recipe.data, validation=recipe.validation
+    )
+    listed: list[Stage[Any]] = []
+    if own:
+        answers = replay.ReplayStageSettings(
+            seed=recipe.seed, base=base, replay=recipe.replay, kernels=kernels
+        )
+        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(replay.content, answers)))
+    rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
+    listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
+    earlier = "base"
+    for stage in recipe.stages:
+        start = stage.start or earlier
+        settings = tune.SupervisedStageSettings(
+            seed=recipe.seed,
+            base=base if start == "base" else None,
+            stage=stage,
+            max_tokens=recipe.chat.max_tokens,
+            weights=recipe.weights_of(stage),
+            replay=recipe.replayed(),
+            selected=stage.validations if stage.select == "best" else None,
+            kernels=kernels,
+        )
+        given = {"rows": "rows", **(inputs if start == "base" else {"base": start})}
+        content, more = partial(tune.content, settings), {"kind": stage.kind, "together": True}
+        listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
+        earlier = stage.name
+    asked = tune.ProbeStageSettings(base=base)
+    tuned = {**inputs, "tuned": earlier}
+    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(tune.content, asked))]
+
+
+def _stage(name: str, settings: Any, function: Any, inputs: Any, content: Any, **more: Any) -> Stage[Any]:
+    """A stage of tuning, by the name of its kind unless `more` tells it."""
+    kind = more.pop("kind", name)
+    return Stage(name, kind, tune.VERSIONS[kind], settings, function, inputs, content, **more)
+
+
+def base_of(weights: str, root: Path, out: Path) -> tuple[Path | None, dict[str, str | Path]]:
+    """Where the base of a tuning lies: (a file or folder of weights, {}), or (None, the input that it is).
+
+    Raises UserError where there is none.
+    """
+    name = weights.removeprefix("recipe:")
+    path = out / name if name != weights else root / Path(os.path.expandvars(weights)).expanduser()
+    if not path.exists():
+        if name != weights:
+            raise UserError(f"base.weights: {path} is not there; make it first: puna run {name} --out {out}")
+        hub = re.fullmatch(r"[\w.-]+/[\w.-]+", weights)
+        load = f"; a model of a hub is downloaded first: hf download {weights} --local-dir DIR" if hub else ""
+        raise UserError(f"base.weights: no such file or folder: {path}{load}")
+    if (path / summary.SUMMARY).is_file():
+        path = summary.model_folder(path)
+    return (None, {"base": path}) if (path / artifact.MANIFEST).is_file() else (path, {})

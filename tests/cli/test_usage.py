@@ -18,10 +18,13 @@ COMMANDS = [
     ["verify"],
     ["keys"],
     ["generate"],
+    ["chat"],
     ["corpus"],
     ["corpus", "clean"],
     ["corpus", "score"],
     ["corpus", "dropped"],
+    ["tune"],
+    ["tune", "audit"],
     ["eval"],
     ["eval", "run"],
     ["eval", "show"],
@@ -50,7 +53,19 @@ def test_help_says_what_to_type_first(monkeypatch: pytest.MonkeyPatch, capsys: C
     panels = [line[1] for line in words if line[:1] == ["╭─"]]
     assert panels == ["Options", "Make", "Look", "Use"]
     listed = [line[1] for line in words if line[:1] == ["│"] and len(line) > 2 and [line[1]] in COMMANDS]
-    assert listed == ["run", "corpus", "show", "report", "trace", "verify", "keys", "generate", "eval"]
+    assert listed == [
+        "run",
+        "corpus",
+        "tune",
+        "show",
+        "report",
+        "trace",
+        "verify",
+        "keys",
+        "generate",
+        "chat",
+        "eval",
+    ]
     assert "--install-completion" in text
     assert call(["-h"], monkeypatch, capsys) == call([], monkeypatch, capsys) == (0, text, "")
 
@@ -95,8 +110,8 @@ MISTAKES = {
     "--steps 3": "no option --steps; see puna --help",
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
-        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, export, "
-        "import, corpus, eval"
+        "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
+        "export, import, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from puna.tokens.conversations import Conversation, Turn
 from puna.tune import readers
@@ -30,6 +32,7 @@ FENCED = "```python\ndef f(a_b):\n    return a_b < 2\n```"
             "| A | B |\n| --- | --- |\n| 1 | 2\\|3 |",
         ),
         ("<blockquote><p>a</p><p>b</p></blockquote>", "> a\n>\n> b"),
+        ("<ul>a<li>b</li></ul><pre><code>x</code>y</pre>", "- a\n- b\n\n```\nxy\n```"),
         ("<div>2 / 3<p>The answer</p></div>", "The answer"),
         ("<p>5 &lt; 6 &amp; 1 / 2</p>", "5 < 6 & 1 / 2"),
     ],
@@ -58,3 +61,15 @@ def test_only_answers_that_are_html_as_a_whole_are_changed() -> None:
     assert is_html(html)
     assert not is_html(about)
     assert not is_html("<think>a</think>")
+
+
+TAGS = (
+    "<p> </p> <ul> <li> </li> </ul> <pre> <code>x </code> </pre> <table> <tr> <td> </table> <b> </b> <br> `"
+)
+PARTS = st.sampled_from([*TAGS.split(), "<a href=x>", "</a>", "word ", "```", "<ol start=x>", "|", "\n"])
+
+
+@given(st.lists(PARTS, max_size=20).map("".join))
+def test_any_html_becomes_text_and_loses_no_word(html: str) -> None:
+    text = from_html(f"<div>{html}</div>")
+    assert text.count("word") >= html.count("word")  # more where tables stand in tables

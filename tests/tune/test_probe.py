@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from puna.generate.engine import Engine, Request, Sampling
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
+from puna.tokens import chat
 from puna.tokens import tokenizer as sentencepiece
+from puna.tokens.conversations import Turn
 from puna.tokens.settings import TokenizerSettings
 from puna.tune import probe
 
@@ -108,3 +111,38 @@ def test_what_was_lost_and_what_is_told() -> None:
     (told,) = probe.warnings(result(14), result(14, bits=1.03))
     assert told.startswith("plain text takes 3.0% more bits")
     assert probe.warnings(result(14, ended=None), result(14, ended=None, bits=1.019)) == []
+
+
+def test_in_a_chat_format_answers_end_by_the_formats_own_token(model: Llama, tokenizer: Any) -> None:
+    form = chat.FORMATS["vicuna_v1.1"]
+    (cut,) = probe.ask(model, tokenizer, form, ["Which planet do we live on?"], max_new_tokens=4)
+    assert cut.ended is False
+    ids = chat.encode([Turn("user", "Which planet do we live on?")], form, tokenizer, open=True).ids
+    likeliest = int(model(torch.tensor([ids]))[0, -1].argmax())
+    swapped = copy.deepcopy(model)  # the end token is what this model writes first
+    with torch.no_grad():
+        rows = swapped.output.weight[[likeliest, tokenizer.eos_id]]
+        swapped.output.weight[[tokenizer.eos_id, likeliest]] = rows
+    (ended,) = probe.ask(swapped, tokenizer, form, ["Which planet do we live on?"], max_new_tokens=4)
+    assert ended == probe.Answer("", True)
+    found = probe.probe(model, tokenizer, form)
+    assert found["format"] == "vicuna_v1.1"
+    answers = [*found["questions"], *found["samples"]]
+    assert found["ended"] == sum(entry["ended"] for entry in answers) / len(answers)
+
+
+def test_earlier_turns_are_read(model: Llama, tokenizer: Any) -> None:
+    form = chat.FORMATS["vicuna_v1.1"]
+    turns = [
+        Turn("system", "Say little."),
+        Turn("user", "Hi"),
+        Turn("assistant", "Hello"),
+        Turn("user", "Go"),
+    ]
+    ids = chat.encode(turns, form, tokenizer, open=True).ids
+    engine = Engine(model, tokenizer)
+    writing = engine.submit(Request(ids, 8, Sampling(temperature=0)))
+    while engine.step():
+        pass
+    (answer,) = probe.ask(model, tokenizer, form, [turns], max_new_tokens=8)
+    assert answer.text == writing.text.strip()

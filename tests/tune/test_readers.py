@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from puna.errors import UserError
-from puna.tokens.conversations import Conversation, Turn
-from puna.tune import readers
+from puna.tokens.conversations import ROLES, Conversation, Turn
+from puna.tune import chat_log, readers
 from puna.tune.readers import BadRow, read
 
 
@@ -81,8 +83,9 @@ def test_forms_of_one_round(row: Any) -> None:
 
 
 def test_prompts_have_system_and_input() -> None:
+    asked = Turn("user", "Add.\n\n1, 2", instruction="Add.")
     row = {"system_prompt": "Be brief.", "instruction": "Add.", "input": "1, 2", "output": "3"}
-    assert turns_of(row) == (Turn("system", "Be brief."), user("Add.\n\n1, 2"), answer("3"))
+    assert turns_of(row) == (Turn("system", "Be brief."), asked, answer("3"))
     messages = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     assert turns_of({"system": "Be brief.", "messages": messages})[0] == Turn("system", "Be kind.")
     assert turns_of({"id": "koala_0", "prompt": "Who?"}) == (user("Who?"),)
@@ -226,7 +229,7 @@ def test_messages_of_one_sender_are_joined() -> None:
     row = {"messages": CHAT, "ratings": {"witty": 1}}
     joined = (user("Hello\nHow are you?"), answer("Fine\nand you?"))
     assert turns_of(row, "@second") == joined == turns_of(row, "U2")
-    with pytest.raises(UserError, match=r"some.jsonl, row 1: A chat of u1 \(3 messages\), u2 \(2 messages\)"):
+    with pytest.raises(UserError, match=r"^A chat of u1 \(3 messages\), u2 \(2 messages\)"):
         read_rows(row)
     with pytest.raises(UserError, match="Bob is not in it"):
         read_rows(row, as_name="Bob")
@@ -326,7 +329,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words in (
         ("a.json", "no JSON"),
-        ("b.jsonl", "line 2: no UTF-8"),
+        ("b.jsonl", "text in UTF-8"),
         ("c.jsonl.gz", "cannot be read"),
         ("d.jsonl", "No such file"),
         ("empty", "no data in it"),
@@ -366,3 +369,51 @@ def test_real_files(data: Path) -> None:
     gsm8k = list(read(data / "eval" / "gsm8k_train.jsonl"))
     assert len(gsm8k) == 7473
     assert all(isinstance(row, Conversation) and len(row.turns) == 2 for row in gsm8k)
+
+
+MORE = (
+    "chosen rejected role from content value text sender system input instances mapping current_node replies "
+    "message_tree_id output_1 output_2 preference parent message author info summaries choice human_answers "
+    "chatgpt_answers weight"
+)
+KEYS = "|".join((readers.MESSAGES, readers.PROMPTS, readers.ANSWERS, *MORE.split())).split("|")
+WORDS = st.sampled_from(
+    ["user", "gpt", "oracle", "", "text", "\n\nHuman: a\n\nAssistant: b", "<human>: a", "\udc00"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=250)
+@given(st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=5) | JSON)
+def test_any_json_is_a_conversation_or_told(row: Any) -> None:
+    try:
+        found = list(readers.read_row(row, "x", 1))
+    except UserError as error:
+        assert "whose turns shall be learned" in str(error)
+        return
+    for each in found:
+        if isinstance(each, Conversation):
+            assert all(isinstance(turn.text, str) and turn.role in ROLES for turn in readers.said(each))
+        else:
+            assert each.message and (each.conversation or each.raw)
+
+
+LINES = st.sampled_from(
+    ["Ann: a", "Bob: b", "no name", "", "1/2/24, 9:41 PM - Ann: c", "[1.2.24, 21:41] Bob: d", "Note: x"]
+)
+
+
+@given(st.lists(LINES, max_size=12).map("\n".join), st.sampled_from(["ann", "Bob", "@second", ""]))
+def test_any_text_is_a_chat_or_told(text: str, as_name: str) -> None:
+    try:
+        found = list(chat_log.conversations(text, as_name))
+    except chat_log.Nameless:
+        return
+    for row, turns in found:
+        assert 1 <= row <= text.count("\n") + 1
+        assert [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+        assert all(turn.text.strip() for turn in turns)

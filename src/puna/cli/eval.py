@@ -106,7 +106,7 @@ def _documents(run: Path) -> Callable[[], Iterator[str]] | None:
     from puna.run import artifact
     from puna.tokens.stage import documents_of
 
-    if not (run / summary.SUMMARY).is_file():
+    if not (run / summary.SUMMARY).is_file() or "tuned" in summary.read(run):
         return None
     documents = artifact.load(summary.stage_folder(run, "documents"))
     sources = documents.metrics["sources"]

@@ -25,9 +25,11 @@ Every key of a recipe, from the types of its settings. `puna keys --markdown` pr
 holds that it is up to date; `puna keys train` prints a section in the terminal. Any key can be set on the
 command line, as in `-s train.steps=300` or `-s corpus.sources.letters.reader=lines`; `NAME` below stands for
 the name of an entry, which a file writes as `[[corpus.sources]]` with a key `name`, or as
-`[tokens.mixture.NAME]`. What is not marked *needed* can be left out, and so can the sections
-`corpus.perplexity`, `corpus.reference` and `tokens.mixture`. Unknown keys and values of another type are
-refused, all problems of a recipe at once; a key that had another name earlier is refused with its new one.
+`[tokens.mixture.NAME]`. The sections from `base` on are those of a recipe that tunes a base model
+(`puna tune`), which has `name`, `seed`, `execution`, `energy` and `cluster` beside them. What is not marked
+*needed* can be left out, and so can the sections `corpus.perplexity`, `corpus.reference`, `tokens.mixture`
+and `stages.NAME.lora`. Unknown keys and values of another type are refused, all problems of a recipe at once;
+a key that had another name earlier is refused with its new one.
 """
 FROM_THE_FILE = ("name",)  # keys that are needed, and are filled in where a recipe does not say them
 
@@ -50,10 +52,24 @@ class Key:
 
 
 def recipe_keys() -> Iterator[Key]:
-    """Every key of a recipe, section by section."""
+    """Every key of a recipe, section by section; behind them those that only one that tunes has."""
+    trains = list(training_keys())
+    known = {key.path for key in trains}
+    return iter([*trains, *(key for key in tuning_keys() if key.path not in known)])
+
+
+def training_keys() -> Iterator[Key]:
+    """Every key of a recipe that trains."""
     from puna.recipe import Recipe
 
     return _keys(Recipe, "")
+
+
+def tuning_keys() -> Iterator[Key]:
+    """Every key of a recipe that tunes."""
+    from puna.recipe import TuneRecipe
+
+    return _keys(TuneRecipe, "")
 
 
 def _keys(model: Any, section: str) -> Iterator[Key]:

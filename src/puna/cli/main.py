@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from puna.cli import keys, model, output, run, signals, usage
+from puna.cli.chat import chat
 from puna.cli.corpus import corpus
 from puna.cli.eval import evaluate
+from puna.cli.tune import tune
 from puna.errors import UserError
 from puna.run import threads
 
@@ -31,11 +33,13 @@ for panel, command in (
     (LOOK, run.verify),
     (LOOK, keys.keys),
     (USE, model.generate),
+    (USE, chat),
     (USE, model.export),
 ):
     app.command(rich_help_panel=panel)(command)
 app.command("import", rich_help_panel=USE)(model.import_model)
 app.add_typer(corpus, name="corpus", rich_help_panel=MAKE)
+app.add_typer(tune, name="tune", rich_help_panel=MAKE)
 app.add_typer(evaluate, name="eval", rich_help_panel=USE)
 
 

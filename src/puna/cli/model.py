@@ -174,7 +174,7 @@ def weights_of(run: Path) -> Path:
     waiting = sorted(run.glob(".scratch/train-*/step-*/index.json"))
     if waiting and not bare and not any(run.glob(f"train-*/{artifact.MANIFEST}")):
         raise UserError(f"the training of {run} is not finished; name a checkpoint: {waiting[-1].parent}")
-    folder = run if bare else summary.stage_folder(run, "train")
+    folder = run if bare else summary.model_folder(run)
     if not bare or (folder / artifact.MANIFEST).is_file():
         artifact.load(folder).verify()
     return folder

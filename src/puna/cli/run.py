@@ -23,7 +23,7 @@ from puna.errors import UserError
 
 if TYPE_CHECKING:
     from puna.cli.view import ConsoleView
-    from puna.recipe import CorpusRecipe, Recipe
+    from puna.recipe import CorpusRecipe, Recipe, TuneRecipe
     from puna.run.processes import Processes
 
 UNFINISHED = {".work", ".scratch", ".saving"}  # folders of work that a run goes on with
@@ -79,10 +79,10 @@ def run(
         figures = summary.read(build.folder)
         view.console.print("nothing to do: every stage exists")
     else:
-        figures = summary.write(build, finished, text, loaded.energy, recipe, _program(), changes)
+        figures = summary.write(build, finished, text, loaded.energy, recipe, program(), changes)
     _print_figures(build.folder, figures, as_json)
     if not as_json:
-        print(f'next: {_program()} generate {shlex.quote(str(build.folder))} "{_prompt(figures)}"')
+        print(f'next: {program()} generate {shlex.quote(str(build.folder))} "{_prompt(figures)}"')
     if processes.world > 1:
         processes.close()
         signals.leave(0)
@@ -104,7 +104,7 @@ def _processes(recipe: "Recipe", view: "ConsoleView") -> "Processes":
     return processes
 
 
-def _program() -> str:
+def program() -> str:
     """This program as it was called."""
     called = sys.argv[0]
     if Path(called).name != "puna":
@@ -148,9 +148,15 @@ def show(
     from puna import stages
     from puna.run.build import Build
 
-    path = recipes.find(recipe)
-    loaded = recipes.load_corpus(path, tuple(override or ()))
-    build = Build(out / loaded.name, stages.stages(loaded, raw_folder(path, loaded)), loaded.execution)
+    path, changes = recipes.find(recipe), tuple(override or ())
+    loaded: CorpusRecipe | TuneRecipe
+    if recipes.is_tuning(path):
+        loaded = recipes.load_tuning(path, changes)
+        listed = stages.tuning_stages(loaded, path.parent, out)
+    else:
+        loaded = recipes.load_corpus(path, changes)
+        listed = stages.stages(loaded, raw_folder(path, loaded))
+    build = Build(out / loaded.name, listed, loaded.execution)
     rows = [
         {
             "stage": item.stage.name,
@@ -167,7 +173,7 @@ def show(
     columns = ("stage", "fingerprint", "inputs", "state")
     cells = [{**row, "inputs": " ".join(row["inputs"])} for row in rows]
     output.print_table(columns, [[row[column] for column in columns] for row in cells])
-    if not isinstance(loaded, recipes.Recipe):
+    if not isinstance(loaded, recipes.Recipe | recipes.TuneRecipe):
         print("a recipe of a corpus alone: it has no stages that train")
 
 
@@ -281,6 +287,10 @@ def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None
     if as_json:
         output.print_json(figures)
         return
+    if "tuned" in figures:
+        from puna.cli.tune import print_tuned
+
+        return print_tuned(folder, figures)
     counts = f"{figures['documents']:,} documents, {figures['tokens']:,} tokens trained"
     print(f"{counts}, {figures['model']['parameters']:,} weights")
     scores = figures["bits_per_byte"]

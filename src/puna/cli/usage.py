@@ -94,7 +94,7 @@ def _bad_value(error: Any) -> str:
 def _unknown_option(option: str, command: Any, words: Sequence[str]) -> str:
     """Name the key of the recipe that an unknown option stands for, else the nearest option or key."""
     options = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-    keys = list(_recipe_keys()) if "--set" in options else []
+    keys = list(_recipe_keys(words)) if "--set" in options else []
     matching = _keys_called(option, keys)
     if matching:
         return f"no option {option}; a key of the recipe is set with {_settings(matching, option, words)}"
@@ -127,7 +127,9 @@ def _value_of(option: str, words: Sequence[str]) -> str:
     return VALUE
 
 
-def _recipe_keys() -> Iterator[str]:
-    from puna.cli.keys import recipe_keys
+def _recipe_keys(words: Sequence[str]) -> Iterator[str]:
+    from puna.cli.keys import training_keys, tuning_keys
 
-    return (key.path for key in recipe_keys())
+    if words[:1] == ["tune"]:
+        return (key.path for key in tuning_keys())
+    return (key.path for key in training_keys())

@@ -26,7 +26,11 @@ MEANING = {
     "tokens": "token shards",
     "train": "trained weights",
     "scores": "bits per byte, samples",
+    "replay": "the base's own answers",
+    "rows": "encoded conversations",
+    "probe": "what it learned and forgot",
 }
+TUNED = "tuned weights"  # what all other stages make
 SAMPLE_CHARACTERS = 90
 LINE_SECONDS = 15.0  # between lines of figures where there is no terminal
 PACE_STEPS = 100  # over which the pace is taken that tells the end
@@ -83,12 +87,21 @@ class ConsoleView:
         self._progress: Live | None = None
         self._task: Any = None
         self._started = self._last_line = 0.0
+        self._expected: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._begin_training(total_steps)
+
+    def _begin_training(self, total_steps: int) -> None:
         self.total_steps = total_steps
         self._pace = Pace(total_steps)
         self._smooth: float | None = None
         self._held_out: float | None = None
         self._writes = ""
         self._first_step = 0  # after 1: a stopped training goes on
+
+    def expect(self, steps: dict[str, int]) -> None:
+        """Say how many steps the stages have that train, by their names, where it is not one called train."""
+        self._expected = steps
 
     def begin(self, source: str | Path, folder: Path) -> None:
         """Say at once what is read and where results go: libraries and digests may take seconds."""
@@ -97,15 +110,22 @@ class ConsoleView:
     def stage(self, name: str, state: str, detail: str = "") -> None:
         """See run.stage.Reporter."""
         self.close()
-        label, described = f"{name:<10}", f"{detail}  {MEANING[name]}"
+        if state == "reuse" and name in self._told:  # made by an earlier part of the same command
+            return
+        if state != "start":
+            self._told.add(name)
+        label, described = f"{name:<10}", f"{detail}  {MEANING.get(name, TUNED)}"
         if state == "reuse":
             self._line(f"[green]✓[/] {label} [dim]{described}, exists already[/]")
         elif state == "start":
             self._started = self._last_line = time.monotonic()
             self._line(f"[cyan]▸[/] {label} [dim]{described} ...[/]")
-            self._bar("getting ready", 0, self.total_steps if name == "train" else None)
+            if name in self._expected:
+                self._begin_training(self._expected[name])
+            self._bar("getting ready", 0, self.total_steps if name in ("train", *self._expected) else None)
         else:
-            since = f" since step {self._first_step}" if name == "train" and self._first_step > 1 else ""
+            trained = name in ("train", *self._expected)
+            since = f" since step {self._first_step}" if trained and self._first_step > 1 else ""
             spent = f"{time.monotonic() - self._started:.1f} s{since}"
             self._line(f"[green]✓[/] {label} [dim]{described}, {spent}[/]")
 

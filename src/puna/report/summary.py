@@ -11,7 +11,7 @@ from puna.corpus.funnel import FUNNEL
 from puna.errors import UserError
 from puna.run import machine, meter
 from puna.run.artifact import Artifact
-from puna.run.build import Build, cost
+from puna.run.build import Build, Planned, cost
 from puna.run.files import write_atomically
 from puna.run.settings import EnergySettings
 
@@ -51,17 +51,7 @@ def write(
         **_training_figures(finished),
         **speed,
         **_cost_figures(costs, energy),
-        "stages": [
-            {
-                "stage": item.stage.name,
-                "fingerprint": item.fingerprint,
-                "digest": finished[item.stage.name].digest,
-                "inputs": finished[item.stage.name].inputs,
-                "seconds": costs[item.stage.name]["seconds"],
-                "bytes": finished[item.stage.name].bytes,
-            }
-            for item in planned
-        ],
+        "stages": _stage_figures(planned, finished, costs),
     }
     write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
     losses = [json.loads(line) for line in finished["train"].path("losses.jsonl").read_text().splitlines()]
@@ -75,6 +65,61 @@ def write(
     write_atomically(folder / REPORT, page.render({**figures, **curves, **places, **called}))
     write_corpus_page(folder, finished["documents"])
     return figures
+
+
+def write_tuned(
+    build: Build, finished: dict[str, Artifact], forecasts: dict[str, Any], energy: EnergySettings
+) -> dict[str, Any]:
+    """Gather the figures of a tuning and write summary.json; the figures. forecasts: of stages, by name."""
+    from puna.train import metrics
+
+    folder, planned = build.folder, build.plan()
+    trained = [item.stage.name for item in planned if item.stage.kind == "supervised"]
+    costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
+    speed = {
+        name: metrics.read(folder / "logs" / finished[name].folder.name / "metrics.jsonl") for name in trained
+    }
+    figures = {
+        "recipe": folder.name,
+        "puna": puna.__version__,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "result": trained[-1],
+        "sets": finished["rows"].metrics["sets"],
+        "tuned": {name: {**finished[name].metrics, **speed[name]} for name in trained},
+        "probe": finished["probe"].metrics,
+        "forecasts": forecasts,
+        **_cost_figures(costs, energy),
+        "stages": _stage_figures(planned, finished, costs),
+    }
+    write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def _stage_figures(
+    planned: Sequence[Planned], finished: dict[str, Artifact], costs: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": item.stage.name,
+            "fingerprint": item.fingerprint,
+            "digest": finished[item.stage.name].digest,
+            "inputs": finished[item.stage.name].inputs,
+            "seconds": costs[item.stage.name]["seconds"],
+            "bytes": finished[item.stage.name].bytes,
+        }
+        for item in planned
+    ]
+
+
+def is_current(build: Build) -> bool:
+    """Whether summary.json tells of the artifacts that the recipe asks for now."""
+    try:
+        told = {entry["stage"]: entry["fingerprint"] for entry in read(build.folder)["stages"]}
+    except UserError:
+        return False
+    return told == {item.stage.name: item.fingerprint for item in build.plan()}
 
 
 def write_corpus_page(folder: Path, documents: Artifact) -> Path:
@@ -181,7 +226,8 @@ def read(run: Path) -> dict[str, Any]:
         raise UserError(f"{run} holds no finished run: {SUMMARY} is missing; run the recipe to its end first")
     try:
         figures = json.loads(path.read_bytes())
-        if isinstance(figures, dict) and figures.keys() >= {"documents", "stages", "bits_per_byte"}:
+        known = figures.keys() if isinstance(figures, dict) else set()
+        if known >= {"documents", "stages", "bits_per_byte"} or known >= {"result", "stages"}:
             return figures
     except ValueError:
         pass
@@ -192,13 +238,9 @@ def read(run: Path) -> dict[str, Any]:
 
 def current(build: Build, energy: EnergySettings) -> bool:
     """Whether the files exist and tell of the artifacts that the recipe asks for now."""
-    try:
-        known = read(build.folder)
-        told = {entry["stage"]: entry["fingerprint"] for entry in known["stages"]}
-    except UserError:
+    if not is_current(build):
         return False
-    planned = {item.stage.name: item.fingerprint for item in build.plan()}
-    same = told == planned and known.get("energy_settings") == energy.model_dump()
+    same = read(build.folder).get("energy_settings") == energy.model_dump()
     return same and (build.folder / REPORT).is_file() and (build.folder / CORPUS).is_file()
 
 
@@ -206,8 +248,15 @@ def missing(run: Path) -> list[str]:
     """What summary.json lists and is gone; nothing where a folder has no summary."""
     if not (run / SUMMARY).is_file():
         return []
-    folders = [f"{entry['stage']}-{entry['fingerprint']}" for entry in read(run)["stages"]]
-    return [name for name in (*folders, REPORT, CORPUS) if not (run / name).exists()]
+    known = read(run)
+    folders = [f"{entry['stage']}-{entry['fingerprint']}" for entry in known["stages"]]
+    pages = () if "tuned" in known else (REPORT, CORPUS)
+    return [name for name in (*folders, *pages) if not (run / name).exists()]
+
+
+def model_folder(run: Path) -> Path:
+    """The folder with the model of a finished run: what it trained, or tuned last."""
+    return stage_folder(run, read(run).get("result", "train"))
 
 
 def stage_folder(run: Path, stage: str) -> Path:

@@ -127,6 +127,12 @@ def matmul_peak(
     return best
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now; 0 where Linux does not tell."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
+
+
 def available_bytes(device: str = "cpu") -> int:
     """Memory this process may still take: the machine's, or less where a control group limits it; or a GPU's.
 

@@ -202,7 +202,7 @@ def train(
                 parallel=parallel,
                 checkpoints=context.scratch,
                 before_decay=before_decay if settings.train.schedule == "wsd" else None,
-                on_event=lambda event: _spread(event, watch, listening),
+                on_event=lambda event: spread(event, watch, listening),
                 should_stop=watch.should_stop,
             )
     finally:
@@ -229,7 +229,7 @@ def train(
     }
 
 
-def _spread(event: "Event", watch: "Watch", listening: Sequence["Listener"]) -> None:
+def spread(event: "Event", watch: "Watch", listening: Sequence["Listener"]) -> None:
     """Tell all who listen an event, and what the watch has found."""
     from puna.train.trainer import Notice
 

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from puna.errors import UserError
 from puna.tokens.conversations import Turn
+from puna.tune.clean import answered
 
 SECOND = "@second"  # in place of a name: whoever answers the first message
 _DATED = re.compile(
@@ -20,16 +21,15 @@ _DATED = re.compile(
     re.DOTALL,
 )
 _NAMED = re.compile(r"(?:\[?\d{1,2}:\d{2}(?::\d{2})?\]? )?([^\W\d_][^:\n]{0,39}): (.*)", re.DOTALL)
-_NOBODY = re.compile("()()")
-_SENT = re.compile(r"([^:\n]{1,60}): (.*)", re.DOTALL)
+_SENT = re.compile(r"(?:([^:\n]{1,60}): )?(.*)", re.DOTALL)  # what an app says itself has no sender
 _NO_TEXT = re.compile(r"<[^<>\n]{3,40}>|(?:image|video|audio|sticker|GIF|document|Contact card) omitted")
 _HIDDEN = str.maketrans("", "", "\u200e\u200f\u202a\u202c\ufeff")  # marks of direction that apps put in
 _FEW_WORDS = 4  # of a name
 Message = tuple[int, str, str, str]  # line, day, sender, text
 
 
-class Nameless(Exception):
-    """A chat between people, of whom none is named as the one whose turns are learned."""
+class Nameless(UserError):
+    """No chat between people, or none of them is named as the one whose turns are learned."""
 
 
 def senders(text: str) -> Counter[str]:
@@ -41,19 +41,16 @@ def senders(text: str) -> Counter[str]:
     return people if len(people) > 1 and 2 * len(found) >= lines else Counter()
 
 
-def conversations(text: str, source: str, as_name: str) -> Iterator[tuple[int, tuple[Turn, ...]]]:
+def conversations(text: str, as_name: str) -> Iterator[tuple[int, tuple[Turn, ...]]]:
     """Yield (line on which it begins, turns) of the conversations of a chat log.
 
     A new one begins with the first message of a day that others than `as_name` write. What comes before the
-    first question, and questions that stay without an answer at an end, are no part of any. Raises UserError.
+    first question, and questions that stay without an answer at an end, are no part of any. Raises Nameless.
     """
     if not (people := senders(text)):
-        raise UserError(f"{source}: no chat log: its lines are to begin with a name, such as 'Ann: hello'")
+        raise Nameless("no chat log: its lines are to begin with a name, such as 'Ann: hello'")
     found = _messages(text)
-    try:
-        learned = _person([(sender, said) for _, _, sender, said in found], as_name)
-    except Nameless as error:
-        raise UserError(f"{source}: {error}") from error
+    learned = _person([(sender, said) for _, _, sender, said in found], as_name)
     starts = [0]
     for place in range(1, len(found)):
         day, before = found[place][1], found[starts[-1]][1]
@@ -85,23 +82,14 @@ def _person(messages: Sequence[tuple[str, str]], as_name: str) -> str:
     if person is None:
         said = ", ".join(f"{sender} ({count} messages)" for sender, count in counts.most_common(6))
         wrong = f"{as_name} is not in it. " if as_name else ""
-        raise Nameless(
-            f"{wrong}A chat of {said}: whose turns shall be learned? Say --as {counts.most_common(1)[0][0]!r}"
-        )
+        raise Nameless(f"{wrong}A chat of {said}: whose turns shall be learned? Say --as {min(counts)!r}")
     return person
 
 
 def _as_roles(messages: Sequence[tuple[str, str]], learned: str, name_others: bool) -> list[Turn]:
-    said = [
-        ("assistant", text) if sender == learned else ("user", f"{sender}: {text}" if name_others else text)
-        for sender, text in messages
-    ]
-    made = merged(said)
-    while made and made[0].role == "assistant":
-        made.pop(0)
-    while made and made[-1].role == "user":
-        made.pop()
-    return made
+    form = "{0}: {1}" if name_others else "{1}"
+    said = [("assistant", t) if name == learned else ("user", form.format(name, t)) for name, t in messages]
+    return list(answered(merged(said)))
 
 
 def _messages(text: str) -> list[Message]:
@@ -109,8 +97,7 @@ def _messages(text: str) -> list[Message]:
     lines = [line.translate(_HIDDEN) for line in text.split("\n")]
     dated = [_DATED.match(line) for line in lines]
     if 3 * sum(map(bool, dated)) >= sum(map(bool, lines)):
-        # What an app says itself has a date and no sender.
-        sent = [head and (_SENT.match(head[2]) or _NOBODY.match("")) for head in dated]
+        sent = [head and _SENT.match(head[2]) for head in dated]
     else:
         sent = [_NAMED.match(line) for line in lines]
         counts = Counter(head[1] for head in sent if head and len(head[1].split()) <= _FEW_WORDS)

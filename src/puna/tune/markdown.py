@@ -1,6 +1,7 @@
 """HTML of chat pages as the Markdown that a model would have written: ShareGPT keeps answers as HTML."""
 
 import re
+from itertools import groupby
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -15,7 +16,6 @@ _SUBLIST = re.compile(r"\n\n(?=- |\d+\. )")
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _FENCE = re.compile(r"`{3,}")
 _MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~"}
-_HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _FIXED = {"script": "", "style": "", "button": "", "svg": "", "br": "\n", "hr": "\n---\n"}
 
 
@@ -37,19 +37,14 @@ def from_html(html: str) -> str:
 def _blocks(node: LexborNode) -> str:
     """Return the blocks of an element, a blank line between."""
     parts: list[str] = []
-    inline = ""
-    for child in node.iter(include_text=True):
-        block = _block(child)
-        if block is None:
-            inline += _inline(child)
-            continue
-        parts += [_tidy(inline), block]
-        inline = ""
-    return "\n\n".join(part for part in (*parts, _tidy(inline)) if part)
-
-
-def _tidy(inline: str) -> str:
-    return "\n".join(line.strip() for line in inline.split("\n")).strip()
+    children = [(_block(child), child) for child in node.iter(include_text=True)]
+    for is_inline, group in groupby(children, key=lambda each: each[0] is None):
+        if is_inline:
+            lines = "".join(_inline(child) for _, child in group).split("\n")
+            parts.append("\n".join(line.strip() for line in lines).strip())
+        else:
+            parts += [block or "" for block, _ in group]
+    return "\n\n".join(filter(None, parts))
 
 
 def _block(node: LexborNode) -> str | None:
@@ -70,24 +65,22 @@ def _block(node: LexborNode) -> str | None:
         )
     if tag == "blockquote":
         return "\n".join(f"> {line}".rstrip() for line in _blocks(node).split("\n"))
-    if tag in _HEADINGS:
-        return _HEADINGS[tag] + _blocks(node).replace("\n", " ")
+    if tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
+        return "#" * int(tag[1]) + " " + _blocks(node).replace("\n", " ")
     return _blocks(node) if tag in ("div", "p", "section", "article", "main") else None
 
 
 def _inline(node: LexborNode) -> str:
-    tag, attributes = node.tag or "-", node.attributes
+    tag = node.tag or "-"
     if tag == "-text":
         return _SPACE.sub(" ", node.text_content or "")
     if tag in _FIXED or tag[0] in "-_":
         return _FIXED.get(tag, "")
     if tag == "code":
         return f"`{node.text()}`"
-    if tag == "img":
-        return f"![{attributes.get('alt') or ''}]({attributes.get('src') or ''})"
     # A block that the parser found in a line, such as a list in a span, keeps its lines.
     inside = "".join(_block(child) or _inline(child) for child in node.iter(include_text=True))
-    if tag == "a" and (target := attributes.get("href")):
+    if tag == "a" and (target := node.attributes.get("href")):
         return f"[{inside.strip()}]({target})"
     bare, mark = inside.strip(), _MARKS.get(tag, "")
     return inside.replace(bare, mark + bare + mark, 1) if bare else inside  # space around it stays outside
@@ -96,17 +89,19 @@ def _inline(node: LexborNode) -> str:
 def _list(node: LexborNode, numbered: bool) -> str:
     start = node.attributes.get("start") or "1"
     lines = []
-    for number, item in enumerate(node.iter(), int(start) if start.isdigit() else 1):
+    items = filter(None, (_blocks(item) or _inline(item).strip() for item in node.iter(include_text=True)))
+    for number, item in enumerate(items, int(start) if start.isdecimal() else 1):
         mark = f"{number}. " if numbered else "- "
-        lines.append(mark + _SUBLIST.sub("\n", _blocks(item)).replace("\n", "\n" + " " * len(mark)))
+        lines.append(mark + _SUBLIST.sub("\n", item).replace("\n", "\n" + " " * len(mark)))
     return re.sub(r"[ \t]+$", "", "\n".join(lines), flags=re.MULTILINE)
 
 
 def _code(node: LexborNode) -> str:
     """Return a code block. Before the code the page has its language and a button, in one way or another."""
-    inner = node.css_first("code") or node
+    inner, whole = node.css_first("code") or node, node.text()
     code, named = inner.text(), re.search(r"language-([\w+#.-]+)", inner.attributes.get("class") or "")
-    head = "" if inner is node or not code else node.text().partition(code)[0]
+    head, _, tail = whole.partition(code) if code else ("", "", "" if _BUTTON.search(whole) else whole)
+    code += tail
     if pasted := _PASTED.match(code):
         head, code = pasted[1], code[pasted.end() :]
     language = named[1] if named else _BUTTON.sub("", head).strip()

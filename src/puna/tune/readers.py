@@ -9,10 +9,11 @@ FORMS lists the forms in the order in which they are tried: add one there. Chat 
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from puna.errors import UserError
 from puna.tokens.conversations import Conversation, Turn
@@ -21,13 +22,9 @@ from puna.tune import chat_log, markdown
 UNREADABLE, UNKNOWN_ROLE = "unreadable row", "unknown role"
 DIFFERENT_PROMPTS, NO_CHOICE = "different prompts", "chosen = rejected"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt")  # each also .gz
-_NAMES = {
-    "system": "system developer",
-    "user": "user human prompter",
-    "assistant": "assistant gpt chatgpt bot model bing bard ai",
-    "tool": "tool function observation ipython",
-}
-ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_SPEAK = {"user": "user human prompter", "assistant": "assistant gpt chatgpt bot model bing bard ai"}
+_HELP = {"system": "system developer", "tool": "tool function observation ipython"}
+ROLES = {name: role for role, names in (_SPEAK | _HELP).items() for name in names.split()}
 # Keys that mean one thing, the first that a row has counts.
 MESSAGES = "messages|conversations|conversation|dialogue|dialog|items"
 PROMPTS = "instruction|prompt|question|context|query|user|user_input|human|inputs"
@@ -37,6 +34,9 @@ _ROLE, _SENDER = "role|from", "sender|from|author|speaker|name"
 _HH, _OIG = re.compile(r"\n\n(Human|Assistant):"), re.compile(r"(?:\A|\n)\s*<(human|bot)>:")
 _VALUE = re.compile(r"[^\s,]")
 Row = dict[str, Any]
+# For people; keys that a row of this form has, "a|b" where one of them is enough; (row, its keys in lower
+# case, whose turns are the assistant's) to its conversations, where it is no Unfit one.
+Form = tuple[str, tuple[str, ...], Callable[[Row, str], Sequence[Conversation]]]
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,8 @@ class BadRow:
     raw: str = ""
 
 
-class Form(NamedTuple):
-    """name: for people. keys: that a row of this form has, "a|b" where one of them is enough. read: (row, its
-    keys in lower case; whose turns are the assistant's) to its conversations; raises Unfit."""
-
-    name: str
-    keys: tuple[str, ...]
-    read: Callable[[Row, str], Sequence[Conversation]]
-
-
 class Unfit(Exception):
-    """A row is no conversation: kind and message of a BadRow."""
-
-    def __init__(self, kind: str, message: str, conversation: Conversation | None = None) -> None:
-        super().__init__(message)
-        self.kind, self.conversation = kind, conversation
+    """A row is no conversation: kind, message, and conversation if any, of a BadRow."""
 
 
 def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
@@ -84,12 +71,16 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
             raise UserError(f"{path}: no data in it; data is in files *{', *'.join(SUFFIXES)}, or these .gz")
         for each in files:
             yield from read(each, as_name)
-    elif plain_suffix(path) == ".txt":
-        for row, turns in chat_log.conversations(text_of(path), str(path), as_name):
-            yield Conversation(turns, str(path), row)
-    else:
+        return
+    try:
+        if plain_suffix(path) == ".txt":
+            made = chat_log.conversations(text_of(path), as_name)
+            yield from (Conversation(turns, str(path), row) for row, turns in made)
+            return
         for number, content in rows(path):
             yield from read_row(content, str(path), number, as_name)
+    except chat_log.Nameless as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def plain_suffix(path: Path) -> str:
@@ -103,11 +94,10 @@ def text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: no UTF-8; convert the file to UTF-8") from error
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"{path}: cannot be read, as text in UTF-8, with .gz packed by gzip: {error}"
+        ) from error
 
 
 def rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -131,12 +121,9 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _listed(content: Any) -> Sequence[Any]:
     """The rows of a JSON file: a list, a list under one key, or an object of rows by their names."""
-    if isinstance(content, dict):
-        values = list(content.values())
-        listed = _first(content, _LISTS)
-        named = values and all(isinstance(value, dict) and form_of(value) for value in values)
-        return listed if isinstance(listed, list) else values if named else [content]
-    return content if isinstance(content, list) else [content]
+    rows = _first(content, _LISTS) or list(content.values()) if isinstance(content, dict) else content
+    named = isinstance(rows, list) and all(isinstance(row, dict) for row in rows) and rows
+    return rows if named or isinstance(content, list) else [content]
 
 
 def lines(path: Path) -> list[int]:
@@ -156,7 +143,7 @@ def lines(path: Path) -> list[int]:
 def form_of(row: Row) -> Form | None:
     """Return the form that a row has; None for a row of no known form."""
     keys = {str(key).lower() for key in row}
-    return next((form for form in FORMS if all(keys.intersection(key.split("|")) for key in form.keys)), None)
+    return next((form for form in FORMS if all(keys.intersection(key.split("|")) for key in form[1])), None)
 
 
 def read_row(content: Any, source: str, number: int, as_name: str = "") -> Iterator[Conversation | BadRow]:
@@ -167,36 +154,28 @@ def read_row(content: Any, source: str, number: int, as_name: str = "") -> Itera
         row = content if isinstance(content, dict) else {"messages": content}
         form = form_of(row)
         if form is None:
-            known = "; ".join(form.name for form in FORMS)
-            raise Unfit(
-                UNREADABLE, f"a row of no known form ({', '.join(map(str, row))}); known are: {known}"
-            )
-        for each in form.read({str(key).lower(): value for key, value in row.items()}, as_name):
-            _check_unicode(each)
+            known = "; ".join(name for name, *_ in FORMS)
+            raise Unfit(UNREADABLE, f"no known form: {', '.join(map(str, row))}; known are {known}")
+        for each in form[2]({str(key).lower(): value for key, value in row.items()}, as_name):
+            "".join(turn.text for turn in said(each)).encode()  # halves of characters cannot be
             yield replace(each, source=source, row=number)
-    except chat_log.Nameless as error:
-        raise UserError(f"{source}, row {number}: {error}") from error
     except Unfit as error:
-        seen = replace(error.conversation, source=source, row=number) if error.conversation else None
-        yield BadRow(source, number, error.kind, str(error), seen, "" if seen else _excerpt(content))
-    except (TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+        kind, told, seen = (*error.args, None)[:3]
+        seen = replace(seen, source=source, row=number) if seen else None
+        yield BadRow(source, number, kind, told, seen, "" if seen else _excerpt(content))
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError, RecursionError) as error:
         told = f"a value that its form does not have: {type(error).__name__} {error}"
         yield BadRow(source, number, UNREADABLE, told, None, _excerpt(content))
 
 
 def _excerpt(content: Any) -> str:
-    text = (
-        content.doc if isinstance(content, json.JSONDecodeError) else json.dumps(content, ensure_ascii=False)
-    )
+    text = getattr(content, "doc", "") or json.dumps(content, ensure_ascii=False)
     return text[:2_000].encode("utf-8", "replace").decode()
 
 
-def _check_unicode(conversation: Conversation) -> None:
-    for turn in (*conversation.turns, *([conversation.rejected] if conversation.rejected else ())):
-        try:
-            turn.text.encode()
-        except UnicodeEncodeError as error:
-            raise Unfit(UNREADABLE, f"half of a character (surrogate) at {error.start}") from error
+def said(conversation: Conversation) -> list[Turn]:
+    """All turns, the rejected answer behind the last."""
+    return [*conversation.turns, *([conversation.rejected] if conversation.rejected else ())]
 
 
 def _first(row: Row, keys: str) -> Any:
@@ -245,7 +224,8 @@ def _turns_of(message: Row) -> list[Turn]:
     text = _text(content)
     if known == "assistant" and "value" in message and markdown.is_html(text):
         text = markdown.from_html(text)
-    return [Turn(known, text, message.get("train", message.get("weight", 1)) not in (False, 0))]
+    learned = message.get("train", message.get("weight", 1)) not in (False, 0)
+    return [Turn(known, text, learned, message.get("instruction", ""))]
 
 
 def _text(content: Any) -> str:
@@ -260,9 +240,9 @@ def _text(content: Any) -> str:
 def _prompt(row: Row) -> list[Turn]:
     """The turns before the answer: system, then a text, an instruction with its input, or messages."""
     asked, given = _first(row, PROMPTS), row.get("input") or ""
-    if given and isinstance(asked, str):
-        asked = f"{asked}\n\n{given}" if asked else given
-    turns = _messages(asked) if asked else []
+    turns = _messages(asked or given) if asked or given else []
+    if asked and given and isinstance(asked, str):
+        turns = [Turn("user", f"{asked}\n\n{given}", instruction=asked)]
     if turns and turns[-1] == Turn("assistant", ""):  # "\n\nAssistant:" ends the prompts of some sets
         turns.pop()
     return _with_system(row, turns)
@@ -274,7 +254,9 @@ def _with_system(row: Row, turns: list[Turn]) -> list[Turn]:
 
 
 def _list(row: Row, as_name: str) -> Sequence[Conversation]:
-    return [Conversation(tuple(_with_system(row, _messages(_first(row, MESSAGES), as_name))))]
+    turns = tuple(_with_system(row, _messages(_first(row, MESSAGES), as_name)))
+    rejected = row.get("rejected")
+    return [Conversation(turns, rejected=Turn("assistant", rejected) if rejected is not None else None)]
 
 
 def _pair(row: Row, as_name: str) -> Sequence[Conversation]:
@@ -379,18 +361,18 @@ def _shown(message: Row) -> str:
     return "\n".join(part for part in content["parts"] if isinstance(part, str)).strip()
 
 
-FORMS = (
-    Form("ChatGPT export (mapping, current_node)", ("mapping", "current_node"), _chatgpt),
-    Form("pairs (chosen, rejected)", ("chosen", "rejected"), _preference),
-    Form("two outputs (output_1, output_2)", ("output_1", "output_2"), _two_outputs),
-    Form("two answers (answer_0, answer_1, scores)", ("answer_0", "answer_1", "score_0"), _webgpt),
-    Form("two summaries (info, summaries, choice)", ("info", "summaries", "choice"), _summaries),
-    Form("messages (role/content, from/value, sender/text)", (MESSAGES,), _list),
-    Form("OpenAssistant tree (message_tree_id, prompt)", ("message_tree_id", "prompt"), _oasst),
-    Form("OpenAssistant message (text, replies)", ("text", "role", "replies"), _oasst),
-    Form("instruction, instances", ("instruction", "instances"), _instances),
-    Form("HC3 (human_answers, chatgpt_answers)", ("question", "human_answers", "chatgpt_answers"), _hc3),
-    Form(f"prompt ({PROMPTS}) and answer ({ANSWERS})", (f"{PROMPTS}|input", ANSWERS), _pair),
-    Form("prompt alone", ("instruction|prompt",), lambda row, _: [Conversation(tuple(_prompt(row)))]),
-    Form("text with <human>: and <bot>:", ("text",), _marked),
+FORMS: tuple[Form, ...] = (
+    ("ChatGPT export (mapping, current_node)", ("mapping", "current_node"), _chatgpt),
+    ("pairs (chosen, rejected)", ("chosen", "rejected"), _preference),
+    ("two outputs (output_1, output_2)", ("output_1", "output_2"), _two_outputs),
+    ("two answers (answer_0, answer_1, scores)", ("answer_0", "answer_1", "score_0"), _webgpt),
+    ("two summaries (info, summaries, choice)", ("info", "summaries", "choice"), _summaries),
+    ("messages (role/content, from/value, sender/text)", (MESSAGES,), _list),
+    ("OpenAssistant tree (message_tree_id, prompt)", ("message_tree_id", "prompt"), _oasst),
+    ("OpenAssistant message (text, replies)", ("text", "role", "replies"), _oasst),
+    ("instruction, instances", ("instruction", "instances"), _instances),
+    ("HC3 (human_answers, chatgpt_answers)", ("question", "human_answers", "chatgpt_answers"), _hc3),
+    (f"prompt ({PROMPTS}) and answer ({ANSWERS})", (f"{PROMPTS}|input", ANSWERS), _pair),
+    ("prompt alone", ("instruction|prompt",), lambda row, _: [Conversation(tuple(_prompt(row)))]),
+    ("text with <human>: and <bot>:", ("text",), _marked),
 )

@@ -1,0 +1,174 @@
+"""puna tune: a base model becomes one that answers."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from puna.cli import output, signals, usage
+from puna.cli.arguments import JsonOption, OutOption
+from puna.cli.run import program
+from puna.cli.tune_audit import audit
+
+if TYPE_CHECKING:
+    from puna.recipe import TuneRecipe
+    from puna.run.artifact import Artifact
+    from puna.run.build import Build
+
+
+PREPARED = ("replay", "rows")  # the stages that a forecast reads
+
+
+class _RunFirst(usage.Implied):
+    """`puna tune RECIPE` means `puna tune run RECIPE`."""
+
+    implied = "run"
+
+
+tune = typer.Typer(cls=_RunFirst)
+
+
+@tune.callback()
+def _tune() -> None:
+    """Tune a base model on conversations: puna tune RECIPE (its options: puna tune run --help)."""
+
+
+tune.command()(audit)
+
+
+@tune.command()
+def run(
+    recipe: Annotated[
+        str, typer.Argument(help="a shipped recipe's name (alpaca, vicuna, koala, llama-i), or a .toml file")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as stages.sft.epochs=1"),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="the same", show_default=False),
+    ] = None,
+    out: OutOption = Path("out"),
+    forecast: Annotated[bool, typer.Option("--forecast", help="say what it will take, and stop")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a base model by a recipe: encode, forecast, train, and write what is asked for next."""
+    from puna import recipe as recipes
+    from puna import stages
+    from puna.cli.view import ConsoleView
+    from puna.report import summary
+    from puna.run import watch
+    from puna.run.build import Build
+    from puna.run.processes import Processes
+
+    stops = signals.Signals()
+    every = (*(changes or ()), *(override or ()))
+    path = recipes.find(recipe)
+    loaded = recipes.load_tuning(path, every)
+    listed = stages.tuning_stages(loaded, path.parent, out)
+    processes, view = Processes.started(), ConsoleView(0)
+    if processes.world > 1:
+        stops.together_seconds = watch.TOGETHER_SECONDS
+    how: Any = (loaded.execution, stops.should_stop, stops.pausable, processes, loaded.cluster)
+    build = Build(out / loaded.name, listed, *how)
+    if processes.rank:
+        signals.run(build, view, stops)
+        signals.leave(0)
+    view.begin(path, build.folder)
+    planned = build.plan()
+    if all(item.done for item in planned) and summary.is_current(build):
+        signals.run(build, view, stops)
+        view.console.print("nothing to do: every stage exists")
+    else:
+        prepared = [stage for stage in listed if stage.name in PREPARED]
+        ready = signals.run(Build(build.folder, prepared, *how[:3]), view, stops)
+        told = forecasts(build, loaded, ready)
+        for line in told.values():
+            view.note(_sentence(line))
+        if forecast:
+            return output.print_json(told) if as_json else None
+        view.expect({name: line["steps"] for name, line in told.items()})
+        summary.write_tuned(build, signals.run(build, view, stops), told, loaded.energy)
+    figures = summary.read(build.folder)
+    if as_json:
+        output.print_json(figures)
+    else:
+        print_tuned(build.folder, figures)
+    if processes.world > 1:
+        processes.close()
+        signals.leave(0)
+
+
+def forecasts(
+    build: "Build", recipe: "TuneRecipe", ready: "dict[str, Artifact]"
+) -> dict[str, dict[str, Any]]:
+    """What each stage that is not done will take. Raises UserError where there is not as much memory."""
+    from puna.generate import load
+    from puna.plan import memory
+    from puna.run import artifact, machine
+    from puna.tune import forecast
+    from puna.tune.encode import base_path
+    from puna.tune.settings import executed
+
+    found: dict[str, dict[str, Any]] = {}
+    known: dict[str, Path] = {}  # of stages, where the weights that they begin with have their shape from
+    for item in build.plan():
+        stage = item.stage
+        if not stage.together:
+            continue
+        source = stage.inputs.get("base")
+        begins = artifact.load(source) if isinstance(source, Path) else ready.get(str(source))
+        inputs = {"rows": ready["rows"], **({"base": begins} if begins else {})}
+        settings = stage.settings
+        known[stage.name] = known[source] if source in known else base_path(settings.base, inputs)
+        if item.done:
+            ready[stage.name] = artifact.load(item.folder)
+            continue
+        line = found[stage.name] = forecast.exactly(settings, inputs)
+        config = load.open_source(known[stage.name]).config
+        execution = executed(recipe.execution, settings.max_tokens)
+        train = settings.stage.training(line["steps"], line["largest_step_rows"], settings.max_tokens)
+        available = machine.available_bytes(execution.device)
+        line["memory_bytes"] = machine.resident_bytes() + memory.training_bytes(config, train, execution)
+        if line["memory_bytes"] > (recipe.execution.memory_bytes or available):
+            memory.check(config, train, execution, recipe.execution.memory_bytes or available)
+        if source not in known:
+            line |= forecast.probe(settings, inputs, recipe.execution)
+    return found
+
+
+def _sentence(line: dict[str, Any]) -> str:
+    from puna.report.markup import duration
+
+    cpu = f", about {duration(line['cpu_seconds'])} of processor time" if "cpu_seconds" in line else ""
+    return (
+        f"{line['conversations']:,} conversations, {line['tokens']:,} tokens, {line['learned_tokens']:,} of "
+        f"them learned, in {line['rows']:,} rows that are {line['filled']:.1%} filled; {line['steps']:,} "
+        f"steps{cpu}, {line['memory_bytes'] / 1e9:.1f} GB at most"
+    ).replace("\xa0", " ")
+
+
+def print_tuned(folder: Path, figures: dict[str, Any]) -> None:
+    """Print what a tuning came to, and what to do next."""
+    from puna.report import summary
+
+    for name, stage in figures["tuned"].items():
+        rows = [(entry["step"], *(f"{loss:.3f}" for loss in entry["losses"].values()))
+                for entry in stage["validations"]]  # fmt: skip
+        if rows:
+            output.print_table(("held out", *stage["validations"][0]["losses"]), rows)
+        print(f"{name}: step {stage['selected_step']:,} of {stage['steps']:,}, format {stage['format']}")
+        if stage["overfitting"]:
+            print(stage["overfitting"])
+    probe = figures["probe"]
+    for name in ("before", "after") if "after" in probe else ():
+        asked, told = len(probe[name]["questions"]), probe[name]
+        ends = "" if told["ended"] is None else f"{told['ended']:.0%} of answers end by themselves, "
+        bits = f"{told['bits_per_byte']:.3f} bits per byte of plain text"
+        print(f"{name}: {told['right']} of {asked} plain questions right, {ends}{bits}")
+    for text in probe.get("warnings", ()):
+        print(f"warning: {text}")
+    print(f"model: {summary.model_folder(folder).resolve()}")
+    print(f"next: {program()} chat {shlex.quote(str(folder))}")

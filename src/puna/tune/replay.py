@@ -1,0 +1,83 @@
+"""The base's own answers to prompts that ship with Puna: rows that keep what it knows, made once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from puna.run.artifact import Artifact
+from puna.run.settings import not_hashed
+from puna.run.stage import Context, Metrics
+from puna.tune.encode import base_content, base_path
+from puna.tune.settings import REPLAY, ReplaySettings
+
+PROMPTS = Path(__file__).with_name("replay.json")
+
+
+class ReplayStageSettings(BaseModel):
+    """What the base's answers depend on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    base: Path | None = not_hashed()
+    replay: ReplaySettings
+    kernels: str
+
+
+def content(settings: ReplayStageSettings) -> dict[str, Any]:
+    """Digests of the base."""
+    return base_content(settings.base) if settings.base else {}
+
+
+def prompts(kind: str, count: int) -> list[str]:
+    """The first `count` prompts of a kind, "questions" or "beginnings": each form with each topic once,
+    neighbours of both differing."""
+    known = json.loads(PROMPTS.read_text("utf-8"))
+    forms, topics = known[kind], known["topics"]
+    every = [forms[(number + turn) % len(forms)].format(topics[number])
+             for turn in range(len(forms)) for number in range(len(topics))]  # fmt: skip
+    return every[:count]
+
+
+def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+    """Let the base answer: in its own chat format where it has one that is known, else it continues the
+    beginnings of texts. An answer that did not end by itself ends with its last whole sentence."""
+    from puna.generate import load
+    from puna.generate.engine import Engine, Request, Sampling
+    from puna.tokens import chat
+    from puna.tokens.conversations import Turn
+
+    base = load.load(base_path(settings.base, inputs))
+    form = chat.recognise(base.chat_template) if base.chat_template else None
+    wanted = settings.replay
+    asked = prompts("questions" if form else "beginnings", wanted.prompts)
+    engine = Engine(base.model, base.tokenizer)
+    how = Sampling(temperature=wanted.temperature, top_p=0.95)
+    writings = []
+    for number, prompt in enumerate(asked):
+        if form:
+            ids = chat.encode([Turn("user", prompt)], form, base.tokenizer, open=True).ids
+        else:
+            ids = [*base.tokenizer.bos, *base.tokenizer.encode(prompt)]
+        room = min(wanted.answer_tokens, base.model.config.max_seq_len - len(ids))
+        writings.append(engine.submit(Request(ids, room, how, seed=settings.seed + number)))
+    while engine.step():
+        context.reporter.progress(REPLAY, sum(bool(one.finish) for one in writings), len(writings))
+    kept = 0
+    with (context.work / "replay.jsonl").open("w", encoding="utf-8") as file:
+        for prompt, writing in zip(asked, writings, strict=True):
+            answer = writing.text if writing.finish == "stop" or not form else whole(writing.text)
+            if answer.strip():
+                turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+                kept += 1
+                file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+    ended = sum(writing.finish == "stop" for writing in writings)
+    return {"template": "chat" if form else "text", "asked": len(writings), "kept": kept, "ended": ended}
+
+
+def whole(text: str) -> str:
+    """A text up to the end of its last sentence; "" where none ends."""
+    return text[: max(text.rfind(mark) for mark in ".!?") + 1]

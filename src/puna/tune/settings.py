@@ -1,0 +1,182 @@
+"""Settings of tuning: a base model, conversations, and named stages that train on them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from puna.run.settings import ExecutionSettings, not_hashed
+from puna.train.settings import TrainSettings
+
+MICRO_BATCH_TOKENS = 4096  # in memory at once, where a recipe does not say
+REPLAY = "replay"  # the data set of the base's own answers
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BaseSettings(_Settings):
+    """The model that is tuned."""
+
+    weights: str = not_hashed(
+        description="a folder or file of weights, or a run's folder; recipe:NAME, such as recipe:laptop, for "
+        "what that recipe has trained in the same output folder"
+    )
+
+
+class ChatSettings(_Settings):
+    """How conversations are written as tokens."""
+
+    format: str = Field(
+        "",
+        description="a format's name, such as vicuna_v1.1 or chatml; default: that of the base's own chat "
+        "template, vicuna_v1.1 where it has none",
+    )
+    system: str = Field(
+        "", description="what a system turn says where a conversation has none; default: the format's own"
+    )
+    max_tokens: int = Field(
+        1024, ge=8, description="tokens of the longest conversation, and of a row of packed ones"
+    )
+
+
+class DataSettings(_Settings):
+    """One set of conversations, by its name."""
+
+    files: tuple[str, ...] = Field(
+        min_length=1, description="files or folders of conversations, from the recipe's folder"
+    )
+    licence: str = Field("", description="under which it may be used, for the model card")
+    weight: float = Field(1.0, gt=0, description="how often each conversation comes an epoch")
+    learn: Literal["all", "last"] = Field(
+        "all", description="which of the assistant's turns are learned; others still can say train = false"
+    )
+    template: Literal["chat", "text"] = Field(
+        "chat",
+        description="text: rows are no chats: the last turn is learned as it stands behind the others",
+    )
+    condition: Literal["", "feedback"] = Field(
+        "",
+        description="feedback: of two answers both are learned, each behind a mark that says whether people "
+        "liked it (Koala)",
+    )
+    limit: int | None = Field(
+        None, ge=1, json_schema_extra={"hashed": "if set"}, description="first rows to take; default: all"
+    )
+
+
+class ReplaySettings(_Settings):
+    """Rows that keep what the base knows: of a set of one's own, or the base's own answers."""
+
+    share: float = Field(0.25, ge=0, lt=1, description="of all conversations that are trained on")
+    data: str = Field(
+        "", description="the set of [data] that is replayed; default: the base answers prompts of Puna's"
+    )
+    prompts: int = Field(128, ge=1, description="prompts that the base answers")
+    answer_tokens: int = Field(96, ge=1, description="tokens of an answer at most")
+    temperature: float = Field(0.7, ge=0, description="of the answers; 0 takes the likeliest token")
+
+
+class ValidationSettings(_Settings):
+    """Conversations that are held out of training, by a hash of their first turn."""
+
+    fraction: float = Field(0.02, ge=0, le=0.5, description="of each set that is held out")
+    rows: int = Field(8, ge=0, description="held out at least, but no more than a fifth of a set")
+
+
+class LoraSettings(_Settings):
+    """Low-rank adapters in place of all weights (Hu et al. 2021)."""
+
+    rank: int = Field(8, ge=1, description="of the product that is added to a weight")
+    alpha: float = Field(16.0, gt=0, description="the product counts alpha / rank")
+    targets: tuple[str, ...] = Field(
+        ("wq", "wk", "wv", "wo", "w1", "w2", "w3"), min_length=1, description="linear layers that get one"
+    )
+    rs: bool = Field(False, description="the product counts alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)")
+
+
+class SupervisedSettings(_Settings):
+    """A stage that learns the answers of conversations."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="of the stage, and of its result's folder")
+    kind: Literal["supervised"] = Field("supervised", description="what the stage does")
+    start: str = Field(
+        "", description="the stage whose model is tuned on; default: the one before, the base for the first"
+    )
+    data: tuple[str, ...] = Field((), description="names of sets; default: all")
+    epochs: int = Field(3, ge=1, description="how often each conversation is seen, times its set's weight")
+    maximum_steps: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra={"hashed": "if set"},
+        description="end after so many; default: all epochs",
+    )
+    batch_conversations: int = Field(32, ge=1, description="conversations an optimizer step, at most")
+    learning_rate: float = Field(2e-5, gt=0, description="peak learning rate")
+    final_learning_rate_fraction: float = Field(0.0, ge=0, le=1, description="last rate, of the peak")
+    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises")
+    schedule: Literal["cosine", "wsd"] = Field("cosine", description="how the rate falls after the warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="on matrices only")
+    beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
+    gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of activations and products; weights, moments and sums are float32 always"
+    )
+    noise_alpha: float = Field(
+        0.0, ge=0, description="noise on the embeddings (NEFTune, Jain et al. 2023), such as 5; 0: none"
+    )
+    select: Literal["last", "best"] = Field(
+        "last", description="which weights are kept: of the last step, or of the lowest held-out loss"
+    )
+    validations: int = not_hashed(1, ge=1, description="an epoch, of the held-out conversations")
+    lora: LoraSettings | None = Field(None, description="default: all weights are tuned")
+
+    def step_count(self, conversations: int) -> int:
+        """Optimizer steps over so many conversations, all epochs counted."""
+        return min(-(-conversations // self.batch_conversations), self.maximum_steps or conversations)
+
+    def training(self, steps: int, rows: int, max_tokens: int) -> TrainSettings:
+        """What the trainer is told. steps: in all; rows: of the largest step, of `max_tokens` each."""
+        own = {name: getattr(self, name) for name in TrainSettings.model_fields if hasattr(self, name)}
+        return TrainSettings(
+            **own,
+            steps=steps,
+            batch_sequences=rows,
+            sequence_length=max_tokens,
+            warmup_steps=min(round(self.warmup_fraction * steps), steps - 1),
+            validation_steps=-(-steps // (self.epochs * self.validations)),
+        )
+
+
+def executed(execution: ExecutionSettings, max_tokens: int) -> ExecutionSettings:
+    """How tuning is executed: with MICRO_BATCH_TOKENS in memory at once where nothing is said."""
+    rows = execution.micro_batch_sequences or max(1, MICRO_BATCH_TOKENS // max_tokens)
+    return execution.model_copy(update={"micro_batch_sequences": rows})
+
+
+class TuneSettings(_Settings):
+    """What decides a tuned model."""
+
+    base: BaseSettings
+    chat: ChatSettings = ChatSettings()
+    data: dict[str, DataSettings] = Field(min_length=1, description="sets of conversations, by name")
+    replay: ReplaySettings = ReplaySettings()
+    validation: ValidationSettings = ValidationSettings()
+    stages: tuple[SupervisedSettings, ...] = Field(min_length=1, description="trained one after the other")
+
+    @model_validator(mode="after")
+    def _named(self) -> "TuneSettings":
+        known = ["base"]
+        for stage in self.stages:
+            if stage.name in (*known, REPLAY, "rows", "probe"):
+                raise ValueError(f"stages.{stage.name}: the name is taken; give each stage its own")
+            if stage.start and stage.start not in known:
+                raise ValueError(f"stages.{stage.name}.start: no stage {stage.start} before it")
+            if unknown := sorted(set(stage.data) - set(self.data)):
+                raise ValueError(f"stages.{stage.name}.data: no set {unknown[0]} in [data]")
+            known.append(stage.name)
+        if self.replay.data and self.replay.data not in self.data:
+            raise ValueError(f"replay.data: no set {self.replay.data} in [data]")
+        if REPLAY in self.data and self.replay.data != REPLAY:
+            raise ValueError(f"data.{REPLAY}: the name is that of the base's own answers; choose another")
+        return self

@@ -1,0 +1,215 @@
+"""The stages of a tuning on a tiny base: from rows to a model that answers, stopped, resumed and changed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from puna import recipe, stages
+from puna.errors import Stopped, UserError
+from puna.generate import load
+from puna.run.artifact import Artifact
+from puna.run.build import Build
+from puna.tokens.batches import IGNORED
+from puna.tune import rows, stage
+from puna.tune.encode import held_out
+from puna.tune.settings import ValidationSettings
+from tests.tiny import Watcher
+from tests.tune import small
+
+
+def run(
+    path: Path, *overrides: str, stop_after: int = 0, last: str = "sft"
+) -> tuple[dict[str, Artifact], Watcher]:
+    """Run a recipe's stages up to one of them in this process."""
+    loaded = recipe.load_tuning(path, overrides)
+    watcher = Watcher(stop_after)
+    listed = stages.tuning_stages(loaded, path.parent, path.parent / "out")
+    names = [one.name for one in listed]
+    listed = listed[: names.index(last) + 1]
+    build = Build(path.parent / "out" / loaded.name, listed, loaded.execution, watcher.should_stop)
+    return build.run(watcher), watcher
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Artifact], Watcher]:
+    path = small.write(tmp_path_factory.mktemp("tuned"))
+    return (path, *run(path))
+
+
+def copied(tuned: Any, folder: Path) -> Path:
+    """The base, the recipe and what comes before the training."""
+    shutil.copytree(tuned[0].parent, folder, ignore=shutil.ignore_patterns("sft-*"))
+    return folder / tuned[0].name
+
+
+def weights(made: Artifact) -> bytes:
+    return made.path("model.safetensors").read_bytes()
+
+
+def test_the_loss_falls_and_the_model_is_one_of_any_other_kind(tuned: Any) -> None:
+    _, made, watcher = tuned
+    losses = list(watcher.losses.values())
+    assert losses[-1] < losses[0] - 0.8
+    metrics = made["sft"].metrics
+    assert metrics["steps"] == len(losses) and metrics["skipped_steps"] == 0
+    loaded = load.load(made["sft"].folder)
+    assert "GPT:" in (loaded.chat_template or "")
+    assert loaded.stop_ids == {loaded.tokenizer.eos_id}
+
+
+def test_rows_counts_and_the_parts_that_are_held_out(tuned: Any) -> None:
+    _, made, _ = tuned
+    counted = made["rows"].metrics["sets"]
+    assert {
+        name: sum(part["conversations"] for part in (one["train"], one["held_out"]))
+        for name, one in counted.items()
+    } == {"shop": 100, "replay": made["replay"].metrics["kept"]}
+    assert counted["shop"]["held_out"]["conversations"] >= 8
+    sft = made["sft"].metrics
+    # Two epochs of the shop, and a quarter of all that is replayed.
+    shop = 2 * counted["shop"]["train"]["conversations"]
+    assert sft["conversations"] == shop + round(shop / 3)
+    assert sft["steps"] == -(-sft["conversations"] // 16)
+
+
+def test_targets_are_the_answers_with_their_end(tuned: Any) -> None:
+    _, made, _ = tuned
+    tokenizer = load.load(made["sft"].folder).tokenizer
+    shop = rows.load(made["rows"].folder / "train", "shop")
+    batch = rows.whole(shop.take(np.arange(3), "some"), 256)
+    learned = [tokenizer.decode([token]) for token in batch.targets[batch.targets != IGNORED].tolist()]
+    assert sum(int(token) == tokenizer.eos_id for token in batch.targets.ravel()) == 3
+    assert "".join(learned).count("Of ") + "".join(learned).count("Of") >= 3
+
+
+def test_a_stopped_tuning_goes_on_bit_for_bit(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "again")
+    with pytest.raises(Stopped):
+        run(path, stop_after=5)
+    made, watcher = run(path)
+    assert min(watcher.losses) == 6
+    assert weights(made["sft"]) == weights(tuned[1]["sft"])
+    assert made["sft"].digest == tuned[1]["sft"].digest
+
+
+def test_micro_batches_change_no_more_than_rounding(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "again")
+    made, watcher = run(path, "execution.micro_batch_sequences=1")
+    assert made["sft"].fingerprint == tuned[1]["sft"].fingerprint
+    assert list(watcher.losses.values()) == pytest.approx(list(tuned[2].losses.values()), rel=1e-4)
+
+
+def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
+    """The data's and the base's content and the settings; validations only where they decide."""
+    path = copied(tuned, tmp_path / "copy")
+
+    def fingerprints(*overrides: str) -> dict[str, str]:
+        loaded = recipe.load_tuning(path, overrides)
+        build = Build(tmp_path / "out", stages.tuning_stages(loaded, path.parent, tmp_path / "out"))
+        return {item.stage.name: item.fingerprint for item in build.plan()}
+
+    first = fingerprints()
+    assert first["sft"] == tuned[1]["sft"].fingerprint
+    assert fingerprints("stages.sft.validations=2") == first
+    best = fingerprints("stages.sft.select=best")["sft"]
+    assert best != first["sft"]
+    assert fingerprints("stages.sft.select=best", "stages.sft.validations=2")["sft"] not in (
+        best,
+        first["sft"],
+    )
+    assert fingerprints("data.shop.limit=50")["rows"] != first["rows"]
+    with (path.parent / "shop.jsonl").open("a") as file:
+        file.write(json.dumps(small.rows(1)[0]) + "\n")
+    changed = fingerprints()
+    assert changed["replay"] == first["replay"] and changed["rows"] != first["rows"]
+    small.write_base(path.parent / "base")
+    assert fingerprints() == changed  # the same bytes
+    (path.parent / "base" / "more.json").write_text("{}")
+    assert fingerprints()["replay"] != first["replay"]
+
+
+def test_the_best_step_is_kept_and_overfitting_is_named(tmp_path: Path) -> None:
+    path = small.write(tmp_path)
+    made, watcher = run(
+        path,
+        "stages.sft.select=best",
+        "stages.sft.epochs=12",
+        "data.shop.limit=40",
+        "stages.sft.learning_rate=2e-2",
+        "replay.share=0",
+    )
+    metrics = made["sft"].metrics
+    means = {entry["step"]: entry["mean"] for entry in metrics["validations"] if entry["step"]}
+    assert metrics["selected_step"] == min(means, key=lambda step: (means[step], step))
+    assert len(means) == 12
+    if metrics["selected_step"] != metrics["steps"]:
+        last = copied((path, made, watcher), tmp_path / "last")
+        other, _ = run(
+            last,
+            "stages.sft.epochs=12",
+            "data.shop.limit=40",
+            "stages.sft.learning_rate=2e-2",
+            "replay.share=0",
+        )
+        assert weights(other["sft"]) != weights(made["sft"])
+
+
+def test_overfitting_is_a_rise_of_the_held_out_loss_while_the_training_loss_falls() -> None:
+    rising = [{"step": 10 * number, "mean": loss} for number, loss in enumerate((3.0, 2.0, 1.8, 2.2))]
+    falling = [3 - 0.1 * step for step in range(30)]
+    told = stage.overfitting(rising, falling)
+    assert "rose from 1.800 after step 20 to 2.200 after step 30" in told
+    assert not stage.overfitting(rising, falling[::-1])
+    assert not stage.overfitting(rising[:3], falling)
+    assert not stage.overfitting(rising[:2], falling)
+
+
+def test_what_is_held_out_is_known_by_the_first_turn() -> None:
+    texts = [f"question {number % 40}" for number in range(200)]
+    held = held_out(texts, ValidationSettings(fraction=0.1))
+    assert 8 <= held.sum() <= 60
+    assert not {text for text, out in zip(texts, held, strict=True) if out} & {
+        text for text, out in zip(texts, held, strict=True) if not out
+    }
+    assert np.array_equal(held_out(texts[:100], ValidationSettings(fraction=0.1)), held[:100])
+    assert not held_out(texts, ValidationSettings(fraction=0)).any()
+    assert not held_out(["a"] * 50, ValidationSettings()).any()
+    assert held_out(texts[:10], ValidationSettings()).sum() == 2
+    assert held_out([], ValidationSettings()).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("base.weights=someone/model", "hf download someone/model"),
+        ("base.weights=recipe:none", "puna run none"),
+        ("chat.format=chatml", "has no token <|im_start|>, which chatml needs"),
+        ("chat.format=nothing", "no format nothing"),
+        ("chat.max_tokens=4096", "more than the base reads: 512"),
+        ('data.shop.files=["gone.jsonl"]', "no such file or folder"),
+        ("stages.sft.start=later", "no stage later before it"),
+        ('stages.sft.data=["other"]', "no set other in"),
+    ],
+)
+def test_what_does_not_go_is_refused_in_words(tuned: Any, tmp_path: Path, override: str, told: str) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    with pytest.raises(UserError, match=told.replace("|", r"\|")):
+        run(path, override, last="rows")
+
+
+def test_rows_that_do_not_fit_are_counted(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    file = path.parent / "shop.jsonl"
+    long = {"messages": [{"role": "user", "content": "bread " * 400}, {"role": "assistant", "content": "no"}]}
+    silent = {"messages": [{"role": "user", "content": "Hello"}]}
+    file.write_text(file.read_text() + "".join(f"{json.dumps(row)}\n" for row in (long, silent, {"x": 1})))
+    made, _ = run(path, last="rows")
+    assert made["rows"].metrics["sets"]["shop"]["dropped"] == {
+        "unreadable": 1,
+        "over_long": 1,
+        "nothing_learned": 1,
+    }
