@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from puna.errors import UserError
-from puna.model.block import rounded, weight_gradient
+from puna.model.block import linear, weight_gradient
 from puna.model.config import LlamaConfig
 from puna.model.initial_weights import BLOCK_ROWS, normal_rows
 from puna.model.kernels import upcast
@@ -122,8 +122,9 @@ class Change(NamedTuple):
         the weight."""
         for name, (a, b, scale) in zip(self.names, self.factors, strict=True):
             if a.requires_grad or b.requires_grad:
-                inner, outer = gradient @ rounded(b, x.dtype), x @ rounded(a, x.dtype).t()
-                da, db = weight_gradient(inner, x, a.dtype), weight_gradient(gradient, outer, b.dtype)
+                inner, outer = linear(gradient, b.t()), linear(x, a)
+                da = weight_gradient(inner, x, a.dtype)
+                db = weight_gradient(outer, gradient, b.dtype).t()  # this way round it takes 2/3 of the time
                 self.owner.keep(name, da.to(a.dtype) * scale, db.to(b.dtype) * scale)
         nothing = self.base.new_zeros(())
         nothing.untyped_storage().is_nothing = True  # type: ignore[attr-defined]
