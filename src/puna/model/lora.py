@@ -49,11 +49,11 @@ Factors = tuple[Tensor, Tensor, float]  # A [r, inputs], B [outputs, r], s
 class Adapter:
     """What is adapted, and how much; names and their meaning are those of PEFT's LoraConfig.
 
-    targets: last parts of modules' names in Hugging Face's words, such as "q_proj" or "lm_head", a regular
-    expression of whole names, or "all-linear", all but the head. rs: the scale is alpha / sqrt(rank)
-    (Kalajdzievski 2023) instead of alpha / rank. rank_pattern, alpha_pattern: other values by regular
-    expressions of the ends of names, the first that fits. rows: ids of tokens whose rows of embedding and
-    head are trained.
+    targets: last parts of layers' names in Hugging Face's words or Meta's, such as "q_proj", "wq" or
+    "lm_head", a regular expression of Hugging Face's whole names, or "all-linear", all but the head. rs: the
+    scale is alpha / sqrt(rank) (Kalajdzievski 2023) instead of alpha / rank. rank_pattern, alpha_pattern:
+    other values by regular expressions of the ends of Hugging Face's names, the first that fits. rows: ids of
+    tokens whose rows of embedding and head are trained.
     """
 
     rank: int = 16
@@ -64,34 +64,34 @@ class Adapter:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[int, ...] = ()
 
-    def takes(self, module: str) -> bool:
-        """Whether a module, by its name at Hugging Face's, is adapted."""
-        if self.targets == ALL_LINEAR:
-            return module != "lm_head"
-        if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, module) is not None
-        return any(module == target or module.endswith(f".{target}") for target in self.targets)
-
     def layers(self, config: LlamaConfig) -> dict[str, str]:
         """The layers that are adapted: their names at Hugging Face's by ours. Raises UserError for targets
         that are none."""
         ours = [f"layers.{layer}.{name}" for layer in range(config.n_layers) for name in MATRICES]
         names = {name: NAMES.theirs(f"{name}.weight").removesuffix(".weight") for name in [*ours, "output"]}
-        taken = {name: theirs for name, theirs in names.items() if self.takes(theirs)}
-        listed, ends = (
-            [] if isinstance(self.targets, str) else self.targets,
-            [f".{one}" for one in taken.values()],
-        )
-        missing = [one for one in listed if not any(end.endswith(f".{one}") for end in ends)]
-        if missing or not taken:
+        if self.targets == ALL_LINEAR:
+            return {name: theirs for name, theirs in names.items() if name != "output"}
+        whole = isinstance(self.targets, str)
+        found = {
+            target: {name for name, theirs in names.items() if _fits(target, whole, name, theirs)}
+            for target in ([self.targets] if isinstance(self.targets, str) else self.targets)
+        }
+        missing = [target for target, layers in found.items() if not layers]
+        if missing or not found:
             known = ", ".join(sorted({theirs.rpartition(".")[2] for theirs in names.values()}))
-            raise UserError(f"no layer is called {', '.join(missing) or self.targets}; there are {known}")
-        return taken
+            raise UserError(f"no layer is called {', '.join(missing)}; there are {known}")
+        return {name: theirs for name, theirs in names.items() if any(name in one for one in found.values())}
 
     def size_of(self, module: str) -> tuple[int, float]:
         """(rank, scale) at a module."""
         rank, alpha = _by(self.rank_pattern, module, self.rank), _by(self.alpha_pattern, module, self.alpha)
         return rank, alpha / (math.sqrt(rank) if self.rs else rank)
+
+
+def _fits(target: str, whole: bool, ours: str, theirs: str) -> bool:
+    if whole:
+        return re.fullmatch(target, theirs) is not None
+    return any(f".{name}".endswith(f".{target}") for name in (ours, theirs))
 
 
 def _by(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
