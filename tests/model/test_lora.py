@@ -1,6 +1,7 @@
 """Adapters: gradients against autograd's, what they cost, merging, several on one base."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -231,6 +232,8 @@ def test_several_adapters_on_one_base() -> None:
         assert exact.keys() == trained
         for n, gradient in exact.items():
             torch.testing.assert_close(found[n], gradient, rtol=1e-9, atol=1e-12)
+    lora.activate(model)
+    assert torch.equal(model(batch()[0]), base(batch()[0]))
     with pytest.raises(UserError, match="no adapter is called third; there are default, second"):
         lora.activate(model, "third")
 
@@ -303,3 +306,11 @@ def test_rows_of_new_tokens_are_trained(tied: bool) -> None:
     torch.testing.assert_close(plain(tokens), model(tokens), rtol=1e-12, atol=1e-12)
     with pytest.raises(UserError, match="rows of new tokens go with one adapter"):
         lora.apply(model, Adapter(rows=(130,)), name="second")
+
+
+def test_a_weight_that_tensor_parallelism_has_split_is_refused() -> None:
+    layer = lora.changed_modules(made(Adapter(rank=4)))["layers.0.attention.wq"]
+    del layer.base
+    layer.__dict__["base"] = SimpleNamespace(full_tensor=None)  # as a DTensor has
+    with pytest.raises(UserError, match="set the size of tensor parallelism to 1"):
+        _ = layer.weight

@@ -41,6 +41,7 @@ from puna.model.weights.hf import NAMES
 from puna.model.weights.source import IN_LAYER, Entry, Source
 
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
+ALONE = "adapters go with data parallelism alone: set the size of tensor parallelism to 1"
 MATRICES = tuple(name for name in IN_LAYER if not name.endswith("norm"))
 Factors = tuple[Tensor, Tensor, float]  # A [r, inputs], B [outputs, r], s
 
@@ -136,7 +137,7 @@ def added(base: Tensor, factors: Sequence[Factors]) -> Tensor:
     total = base
     for a, b, scale in factors:
         total = torch.addmm(total.to(a.dtype), b, a, alpha=scale)
-    return total.to(base.dtype) if factors else base.clone()
+    return total.to(base.dtype)
 
 
 class Merged(torch.autograd.Function):
@@ -195,10 +196,12 @@ class Adapted(Changed):
 
     @property
     def weight(self) -> Tensor:
-        """W + the sum of s B A."""
+        """W + the sum of s B A. Raises UserError where tensor parallelism has split W."""
+        if hasattr(self.base, "full_tensor"):
+            raise UserError(ALONE)
         names = tuple(name for name in self.active if name in self.scales)
         factors = tuple((self.a[name], self.b[name], self.scales[name]) for name in names)
-        if torch.compiler.is_compiling():
+        if not factors or torch.compiler.is_compiling():
             return added(self.base, factors)
         parameters = (one for a, b, _ in factors for one in (a, b))
         merged = Merged.apply(Change(self, self.base, names, factors), *parameters)
@@ -290,7 +293,7 @@ def apply(model: Llama, adapter: Adapter, *, name: str = "default", seed: int = 
     split over processes.
     """
     if model.tensor_parallel is not None:
-        raise UserError("adapters go with data parallelism alone: set the size of tensor parallelism to 1")
+        raise UserError(ALONE)
     taken = adapter.layers(model.config)
     changed = changed_modules(model)
     if adapter.rows and ("output" in taken or {"tok_embeddings", "output"} & changed.keys()):
