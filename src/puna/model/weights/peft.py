@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from puna.errors import UserError
@@ -36,7 +37,7 @@ from puna.model.lora import (
 )
 from puna.model.weights import safetensors_file
 from puna.model.weights.hf import NAMES, heads_of, reorder_rows
-from puna.model.weights.source import Entry, Source, read_json, require
+from puna.model.weights.source import Entry, Source, read_json, require, validated
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "puna_base.json"
 _PREFIX, _ROWS = "base_model.model.", "token_adapter.trainable_tokens_delta"
@@ -44,15 +45,29 @@ _TABLES = {"tok_embeddings": "model.embed_tokens", "output": "lm_head"}
 # Where PEFT puts a whole embedding or head: it does so when the vocabulary has grown or the head is adapted.
 _WHOLE = ("weight", "base_layer.weight", "token_adapter.base_layer.weight")
 _ALLOWED = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
-_READ = {
-    "r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights",
-    "trainable_token_indices", "base_model_name_or_path",
-}  # fmt: skip
 # What changes nothing of what an adapter computes once it is trained.
 _HARMLESS = {
     "lora_dropout", "inference_mode", "auto_mapping", "revision", "task_type", "peft_version",
     "megatron_core", "qalora_group_size",
 }  # fmt: skip
+
+
+class _Described(BaseModel):
+    """Keys of adapter_config.json that are read."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    r: int = Field(ge=1)
+    lora_alpha: float
+    target_modules: str | list[str]
+    use_rslora: bool = False
+    rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    trainable_token_indices: list[NonNegativeInt] | dict[str, list[NonNegativeInt]] = Field(
+        default_factory=dict
+    )
+    init_lora_weights: Literal[True, False, "gaussian"] = True  # others may change the base
+    base_model_name_or_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,24 +182,22 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: LlamaConfig) -> Trained:
     """Read an adapter of a model of this shape. Raises UserError for what is missing, damaged, of another
     shape or not supported, by its name."""
-    described, where = read_json(folder / CONFIG), str(folder / CONFIG)
-    require(described, _ALLOWED, _READ | _HARMLESS, where)
-    if described.get("init_lora_weights", True) not in (True, False, "gaussian"):
-        raise UserError(
-            f"{where}: init_lora_weights = {described['init_lora_weights']!r:.40} is not supported"
-        )
+    values, where = read_json(folder / CONFIG), str(folder / CONFIG)
+    require(values, _ALLOWED, {*_Described.model_fields, *_HARMLESS}, where)
+    values = {name: value for name, value in values.items() if value is not None}
+    described = validated(_Described, values, f"{where} describes no adapter")
+    adapter = Adapter(
+        rank=described.r,
+        alpha=described.lora_alpha,
+        targets=described.target_modules,
+        rs=described.use_rslora,
+        rank_pattern=described.rank_pattern,
+        alpha_pattern=described.alpha_pattern,
+    )
     try:
-        adapter = Adapter(
-            rank=int(described["r"]),
-            alpha=float(described["lora_alpha"]),
-            targets=described["target_modules"],
-            rs=bool(described.get("use_rslora")),
-            rank_pattern=described.get("rank_pattern") or {},
-            alpha_pattern=described.get("alpha_pattern") or {},
-        )
         taken = {ours: (theirs, *adapter.size_of(theirs)) for ours, theirs in adapter.layers(config).items()}
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, re.error) as error:
-        raise UserError(f"{where} describes no adapter: {error!r:.200}") from error
+    except re.error as error:
+        raise UserError(f"{where}: {error.pattern!r:.100} is no regular expression: {error}") from error
     tensors = _Tensors(folder / WEIGHTS)
     factors = {}
     for ours, (theirs, rank, scale) in taken.items():
@@ -192,7 +205,7 @@ def trained(folder: Path, config: LlamaConfig) -> Trained:
         a = tensors.take(f"{theirs}.lora_A.weight", (rank, inputs))
         b = tensors.take(f"{theirs}.lora_B.weight", (outputs, rank))
         factors[ours] = a, b if heads is None else reorder_rows(b, heads, to_theirs=False), scale
-    rows = _tables(tensors, described.get("trainable_token_indices") or {}, config, where)
+    rows = _tables(tensors, described.trainable_token_indices, config, where)
     if tensors.found:
         told = next(iter(tensors.found))[:200]
         raise UserError(f"{folder / WEIGHTS}: {told} is not known: it is of no layer that is adapted")
@@ -217,29 +230,35 @@ class _Tensors:
 
 
 def _tables(
-    tensors: _Tensors, told: Any, config: LlamaConfig, where: str
+    tensors: _Tensors, told: list[int] | dict[str, list[int]], config: LlamaConfig, where: str
 ) -> dict[str, tuple[list[int], Tensor]]:
     """The rows of embedding and head that an adapter brings; those of a tied head are the embedding's."""
     told = {"embed_tokens": told} if isinstance(told, list) else told
+    if unknown := sorted(told.keys() - {theirs.split(".")[-1] for theirs in _TABLES.values()}):
+        raise UserError(
+            f"{where}: trainable_token_indices names {unknown[0]!r:.100}, which has no rows of tokens"
+        )
     rows: dict[str, tuple[list[int], Tensor]] = {}
     for ours, theirs in _TABLES.items():
         whole = tensors.pop(f"{theirs}.{name}" for name in _WHOLE)
         if ours == "output" and config.tie_embeddings:
             tensors.pop([f"{theirs}.{_ROWS}"])
             continue
-        ids = told.get(theirs.split(".")[-1]) or []
-        if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
-            raise UserError(f"{where}: trainable_token_indices = {told!r:.100} are no ids of tokens")
-        values = (
-            tensors.take(f"{theirs}.{_ROWS}", (len(ids), config.dim)) if ids else torch.empty(0, config.dim)
-        )
-        for entry in whole:
-            table = entry.read().float()
-            ids, values = list(range(len(table))), table.index_copy(0, torch.tensor(ids).long(), values)
-        if set(range(config.vocab_size, max([0, *ids]))) - set(ids):
+        ids = told.get(theirs.split(".")[-1], [])
+        size, *width = whole[0].shape if whole else (config.vocab_size, config.dim)
+        if width != [config.dim]:
+            raise UserError(f"{tensors.path}: a whole {theirs} of shape {whole[0].shape}")
+        new = sorted(token for token in ids if token >= size)
+        if len({*ids}) < len(ids) or new != list(range(size, size + len(new))):
             raise UserError(
-                f"{where}: trainable_token_indices = {ids!r:.100} leave tokens out that have no rows"
+                f"{where}: trainable_token_indices = {ids!r:.100} leave tokens out, or name one twice"
             )
+        shape = (len(ids), config.dim)
+        values = tensors.take(f"{theirs}.{_ROWS}", shape) if ids else torch.empty(shape)
+        if whole:
+            table = torch.cat((whole[0].read().float(), torch.zeros(len(new), config.dim)))
+            values = table.index_copy(0, torch.tensor(ids).long(), values)
+            ids = list(range(len(table)))
         rows |= {ours: (ids, values)} if ids else {}
     return rows
 
