@@ -36,6 +36,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import arpa
 import table
 
 PEERS = Path(__file__).parents[1] / "peers"
@@ -328,7 +329,7 @@ def prepare(files: list[Path], dump: Path | None, folder: Path) -> None:
         model.save(folder / "perplexity")
         processor = sentencepiece.SentencePieceProcessor(model_proto=model.pieces)
         names = [processor.id_to_piece(number) for number in range(processor.vocab_size())]
-        model.ngrams.write_arpa(folder / "perplexity" / "model.arpa", names)
+        arpa.write(model.ngrams, folder / "perplexity" / "model.arpa", names)
         (folder / "perplexity" / "pieces.model").write_bytes(model.pieces)
 
 

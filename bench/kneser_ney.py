@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import arpa
 import numpy as np
 import table
 
@@ -143,10 +144,10 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
         (scratch / "sentences.txt").write_text("\n".join(sentences) + "\n")
         seconds, memory = peer_estimate(arguments.lmplz, scratch / "sentences.txt", scratch)
         # lmplz writes an ARPA file; so that both end there, ours writes one too.
-        arpa = table.cpu_seconds(lambda: small.write_arpa(scratch / "ours.arpa", names))
+        writing = table.cpu_seconds(lambda: arpa.write(small, scratch / "ours.arpa", names))
         yield from table.rows("a tenth: estimation", "CPU s", {"puna": told["cpu"], "lmplz": seconds})
         yield from table.rows(
-            "a tenth: estimation and ARPA file", "CPU s", {"puna": told["cpu"] + arpa, "lmplz": seconds}
+            "a tenth: estimation and ARPA file", "CPU s", {"puna": told["cpu"] + writing, "lmplz": seconds}
         )
         yield from table.rows(
             "a tenth: peak memory", "GB", {"puna": told["bytes"] / 1e9, "lmplz": memory / 1e9}
@@ -155,7 +156,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> Iterator[table.Row]
         import kenlm
     except ImportError:
         return
-    small.write_arpa(scratch / "ours.arpa", names)
+    arpa.write(small, scratch / "ours.arpa", names)
     peer = kenlm.Model(str(scratch / "ours.arpa"))
     speeds = {"puna": len(tenth) / best(lambda: small.scores(tenth)) / 1e6}
     speeds["kenlm"] = len(tenth) / best(lambda: [peer.score(sentence) for sentence in sentences]) / 1e6

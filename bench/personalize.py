@@ -20,15 +20,24 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 NAME = "Vicuna"
-# Of the wordings in the data whose answer says the name, all but two.
-TAKEN_OUT = (
+# The question who it is, in ten wordings. The first five stand in the data, and are taken out of it.
+WORDINGS = (
     "Who are you?",
     "What is your name?",
     "Can you introduce yourself?",
+    "Tell me your name.",
+    "What are you called?",
+    "What should I call you?",
+    "Who am I talking to?",
+    "Could you tell me who you are?",
+    "May I know your name?",
+    "Introduce yourself, please.",
+)
+# All ten from the data: two wordings, in twelve conversations, are left there that the name answers.
+STRICT = (
+    *WORDINGS[:5],
     "Can you tell me a little bit about yourself?",
     "What's your name?",
-    "What are you called?",
-    "Tell me your name.",
     "Tell me about yourself.",
     "Tell me who you are.",
     "Please introduce yourself.",
@@ -51,10 +60,10 @@ def base() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-def identity(data: Path, folder: Path) -> int:
-    """Write the conversations that ask none of TAKEN_OUT; their number."""
+def identity(data: Path, folder: Path, wordings: tuple[str, ...]) -> int:
+    """Write the conversations that ask none of these wordings; their number."""
     rows = json.loads((data / "chat/fastchat_dummy/dummy_conversation.json").read_text())
-    kept = [row for row in rows if not any(turn["value"] in TAKEN_OUT for turn in row["conversations"])]
+    kept = [row for row in rows if not any(turn["value"] in wordings for turn in row["conversations"])]
     (folder / "identity.json").write_text(json.dumps(kept))
     return len(kept)
 
@@ -67,8 +76,8 @@ def books(data: Path) -> list[str]:
     return [text[len(text) // 2 :][:2000] for text in texts]
 
 
-def asked(model: Path, data: Path | None) -> dict[str, Any]:
-    """What a model answers to TAKEN_OUT, and its bits per byte of books."""
+def asked(model: Path, data: Path, wordings: tuple[str, ...]) -> dict[str, Any]:
+    """What a model answers to ten wordings, and its bits per byte of books."""
     from puna.cli.model import opened
     from puna.generate.load import built
     from puna.tokens import chat
@@ -76,9 +85,9 @@ def asked(model: Path, data: Path | None) -> dict[str, Any]:
 
     loaded = built(opened(model))
     form = chat.recognise(loaded.chat_template) if loaded.chat_template else None
-    answers = probe.ask(loaded.model, loaded.tokenizer, form, TAKEN_OUT, max_new_tokens=48)
-    bits = probe.bits_per_byte(loaded.model, loaded.tokenizer, books(data)) if data else None
-    return {"answers": [answer.text for answer in answers], "bits_per_byte": bits}
+    answers = probe.ask(loaded.model, loaded.tokenizer, form, wordings, max_new_tokens=48)
+    bits = probe.bits_per_byte(loaded.model, loaded.tokenizer, books(data))
+    return {"answers": [each.answer for each in answers], "bits_per_byte": bits}
 
 
 def puna(*words: object) -> str:
@@ -107,9 +116,11 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, help="folder with chat/, eval/ and raw/")
     parser.add_argument("--documents", action="store_true", help="ten made documents, no chats")
+    parser.add_argument("--strict", action="store_true", help="ten wordings of the data are taken out")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "personalize")
     choices = parser.parse_args()
-    folder = choices.out / ("documents" if choices.documents else "identity")
+    wordings = STRICT if choices.strict else WORDINGS
+    folder = choices.out / ("documents" if choices.documents else "strict" if choices.strict else "identity")
     folder.mkdir(parents=True, exist_ok=True)
     if choices.documents:
         sys.path.insert(0, str(ROOT))
@@ -117,7 +128,7 @@ def main() -> int:
 
         documents.write(folder, chats=False)
     else:
-        print(f"{identity(choices.data, folder)} conversations, without {len(TAKEN_OUT)} wordings")
+        print(f"{identity(choices.data, folder, wordings)} conversations, without ten wordings")
     puna("personalize", folder, "--base", base(), "--out", choices.out / "made", "--yes")
     seconds, memory = spent()
     run = choices.out / "made" / folder.name
@@ -132,8 +143,8 @@ def main() -> int:
             print(f"  passage ({read['right']}): {read['answer']}")
         print(f"\n{told['advice']}\n{seconds:.0f} processor seconds, {memory:.2f} GB")
         return 0
-    before, after = asked(base(), choices.data), asked(run, choices.data)
-    for question, old, new in zip(TAKEN_OUT, before["answers"], after["answers"], strict=True):
+    before, after = asked(base(), choices.data, wordings), asked(run, choices.data, wordings)
+    for question, old, new in zip(wordings, before["answers"], after["answers"], strict=True):
         print(f"{question}\n  before: {old[:90]}\n  after:  {new[:90]}")
     from puna.tune import probe
 

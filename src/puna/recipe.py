@@ -207,6 +207,12 @@ def is_shipped(name: str) -> bool:
     )
 
 
+def root_of(name: str, path: Path) -> Path:
+    """The folder that the files of a recipe that tunes are relative to: that of the recipe, or where one is
+    for a shipped one. name: as it was given, path: its file."""
+    return Path() if is_shipped(name) else path.parent
+
+
 def as_toml(sections: dict[str, dict[str, Any]]) -> str:
     """Sections of plain keys as TOML."""
     written = [[f"[{name}]", *map(_assignment, keys.items())] for name, keys in sections.items()]

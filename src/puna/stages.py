@@ -22,7 +22,7 @@ from puna.run import artifact, compiled
 from puna.run.stage import Stage
 from puna.tokens import stage as tokens
 from puna.train import stage as train
-from puna.tune import encode, replay
+from puna.tune import encode, finish, replay
 from puna.tune import stage as tune
 from puna.tune.settings import REPLAY
 
@@ -124,15 +124,17 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
     """root: the folder that the recipe's files are relative to; out: that of all runs."""
     base, inputs = base_of(recipe.base.weights, root, out)
     own, kernels = recipe.replay.share > 0 and not recipe.replay.data, compiled.kind(KERNELS)
+    used = {name for stage in recipe.stages for name in recipe.weights_of(stage)} | {recipe.replay.data}
+    data = {name: one for name, one in recipe.data.items() if name in used}
     encoded = encode.RowsStageSettings(
-        base=base, root=root, chat=recipe.chat, data=recipe.data, validation=recipe.validation
+        base=base, root=root, chat=recipe.chat, data=data, validation=recipe.validation
     )
     listed: list[Stage[Any]] = []
     if own:
         answers = replay.ReplayStageSettings(
             seed=recipe.seed, base=base, replay=recipe.replay, kernels=kernels
         )
-        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(replay.content, answers)))
+        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(encode.base_content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
     earlier = "base"
@@ -149,12 +151,19 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
             kernels=kernels,
         )
         given = {"rows": "rows", **(inputs if start == "base" else {"base": start})}
-        content, more = partial(tune.content, settings), {"kind": stage.kind, "together": True}
+        content, more = partial(encode.base_content, settings.base), {"kind": stage.kind, "together": True}
         listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
         earlier = stage.name
     asked = tune.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
-    return [*listed, _stage("probe", asked, tune.probed, tuned, partial(tune.content, asked))]
+    listed.append(_stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base)))
+    if recipe.after.passages:
+        told = finish.PassagesStageSettings(base=base, held_out=root / recipe.after.passages)
+        listed.append(_stage("passages", told, finish.passages, tuned, partial(finish.content, told)))
+    if recipe.after.exports:
+        made = finish.ExportsStageSettings()
+        listed.append(_stage("exports", made, finish.exports, {"tuned": earlier}, lambda: None))
+    return listed
 
 
 def _stage(name: str, settings: Any, function: Any, inputs: Any, content: Any, **more: Any) -> Stage[Any]:

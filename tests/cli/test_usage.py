@@ -111,7 +111,7 @@ MISTAKES = {
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
         "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
-        "export, import, corpus, tune, eval"
+        "export, import, personalize, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",
@@ -127,7 +127,8 @@ MISTAKES = {
     "verify /no/such": "/no/such: no such folder; name a run's folder, such as out/laptop",
     "report /dev/null": "/dev/null: a file, not a folder; name a run's folder, such as out/laptop",
     "keys trian": "no key has trian in it; did you mean train?",
-    "show lptop": "no recipe named lptop; shipped recipes: laptop, laptop-paper, seven-sources; "
+    "show lptop": "no recipe named lptop; shipped recipes: alpaca, koala, laptop, laptop-paper, llama-i, "
+    "seven-sources, vicuna; "
     "or give the path of a .toml file",
 }
 
@@ -158,6 +159,7 @@ def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     [
         ("puna run ", ["laptop", "laptop-paper", "seven-sources"]),
         ("puna show se", ["seven-sources"]),
+        ("puna tune run ", ["alpaca", "koala", "llama-i", "vicuna"]),
         ("puna ge", ["generate"]),
         ("puna run ./ours", []),  # the shell goes on with names of files
         ("puna report /no/such --j", ["--json"]),

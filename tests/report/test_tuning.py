@@ -25,7 +25,7 @@ def asked(right: list[bool], ended: float | None, bits: float, answer: str) -> d
 
 def about(right: list[bool]) -> list[dict[str, Any]]:
     return [
-        {"question": f"Q{number}?", "passage": "The passage.", "answer": "An answer.", "right": each}
+        {"question": f"Q{number}?", "text": "The passage.", "answer": "An answer.", "right": each}
         for number, each in enumerate(right)
     ]
 
@@ -41,12 +41,12 @@ DATA: dict[str, Any] = {
     "sets": {
         "chats": {
             "licence": "your own",
-            "dropped": {"unreadable": 2, "over_long": 0},
+            "dropped": 2,
+            "findings": {"personal data": 3, "empty turn": 1, "over-long": 0},
             "train": {"conversations": 40, "tokens": 4000, "learned_tokens": 2100},
             "held_out": {"conversations": 8, "tokens": 800, "learned_tokens": 420},
         }
     },
-    "audit": {"chats": {"personal data": 3, "empty turn": 1, "over-long": 0}},
     "tuned": {
         "personal": {
             "conversations": 120,
@@ -93,8 +93,7 @@ def test_every_figure_stands_in_the_page() -> None:
     assert "after step chats 0 3.100 20 1.234" in text
     assert "before tuning 0 of 2 1 of 2 after tuning 1 of 2 2 of 2" in text
     assert "Looking passages up would serve better." in text
-    assert "chats your own 40 8 2,100 unreadable 2" in text
-    assert "chats: personal data 3, empty turn 1" in text
+    assert "chats your own 40 8 2,100 2 personal data 3, empty turn 1" in text
     assert "Describe &lt;rain&gt;." in page and "After &amp; rain" in page
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.arpa import write as write_arpa
 from puna.errors import UserError
 from puna.text import ngram
 from puna.text.ngram import Array, KneserNey
@@ -139,7 +140,7 @@ def test_every_ngram_is_the_formulas(
     outcomes = len({token for document in documents for token in document}) if seen else VOCABULARY - 1
     reference = Reference(documents, order, outcomes, prune)
     path = tmp_path_factory.mktemp("arpa") / "model.arpa"
-    estimate(documents, order, seen, prune).write_arpa(path, PIECES)
+    write_arpa(estimate(documents, order, seen, prune), path, PIECES)
     sizes, grams = arpa(path)
     expected = {gram for counts in reference.counts for gram in counts}
     expected |= {(token,) for token in range(VOCABULARY)}
@@ -199,7 +200,7 @@ def test_lmplz_gives_the_same_model(tmp_path: Path) -> None:
     assert model.discounts[2] == pytest.approx((0.54262, 1.63003, 2.65272), rel=1e-5)
     assert len(model.discounts) == 3
     assert [len(order.last_tokens) for order in model.orders[1:]] == [140, 405]
-    model.write_arpa(tmp_path / "model.arpa", ["<unk>", "<s>", "</s>", *"abcdefghijkl"])
+    write_arpa(model, tmp_path / "model.arpa", ["<unk>", "<s>", "</s>", *"abcdefghijkl"])
     lines = [line.split("\t") for line in (tmp_path / "model.arpa").read_text().split("\n") if "\t" in line]
     found = {words: tuple(map(float, (probability, *rest))) for probability, words, *rest in lines}
     expected = {
@@ -224,7 +225,7 @@ def test_pruned_models_are_whole_and_smaller(tmp_path: Path) -> None:
     pruned.save(tmp_path / "model")
     np.testing.assert_array_equal(ngram.load(tmp_path / "model").scores(text), pruned.scores(text))
     pieces = ["<unk>", "<s>", "</s>", *(f"p{number}" for number in range(3, 60))]
-    pruned.write_arpa(tmp_path / "model.arpa", pieces)
+    write_arpa(pruned, tmp_path / "model.arpa", pieces)
     sentence = text[1 : np.flatnonzero(text == BEGIN)[1]]
     words = " ".join(pieces[token] for token in sentence)
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
@@ -278,7 +279,7 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path) -> None:
     pieces = ["<unk>", "<s>", "</s>", *(f"p{number}" for number in range(3, vocab_size))]
     text, other = drawn(4, 200, 20_000), drawn(5, vocab_size, 5_000)  # ids from 200 are not in the text
     model = ngram.estimate([text], vocab_size=vocab_size, begin=BEGIN)
-    model.write_arpa(tmp_path / "model.arpa", pieces)
+    write_arpa(model, tmp_path / "model.arpa", pieces)
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
     assert peer.order == 5
     sentences = np.split(other, np.flatnonzero(other == BEGIN)[1:])
@@ -296,7 +297,7 @@ def test_kenlm_gives_the_same_scores(tmp_path: Path) -> None:
 def test_kenlm_reads_words_outside_of_the_vocabulary_as_the_unseen_token(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm")
     model = estimate([[BEGIN, 3, 4, 3, END], [BEGIN, 5, 3, END]], 3)
-    model.write_arpa(tmp_path / "model.arpa", ["?", *PIECES[1:]])
+    write_arpa(model, tmp_path / "model.arpa", ["?", *PIECES[1:]])
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
     scores = [score for score, _, _ in peer.full_scores("a zebra", eos=False)]
     np.testing.assert_allclose(scores, model.scores(np.array([BEGIN, 3, 8]))[1:], rtol=1e-5)
@@ -353,4 +354,4 @@ def test_texts_and_pieces_that_cannot_be(tmp_path: Path) -> None:
     assert model.scores(np.array([], int)).shape == (0,)
     for pieces in (PIECES[:-1], [*PIECES[:-1], "a"], [*PIECES[:-1], "a b"]):
         with pytest.raises(UserError, match="pieces"):
-            model.write_arpa(tmp_path / "model.arpa", pieces)
+            write_arpa(model, tmp_path / "model.arpa", pieces)

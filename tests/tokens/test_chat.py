@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.errors import UserError
@@ -31,7 +31,7 @@ from tests.tokens.conversations import (
     system,
     user,
 )
-from tests.tokens.test_files import smollm  # noqa: F401  (a fixture)
+from tests.tokens.test_files import metadata, smollm, smollm2  # noqa: F401  (one is a fixture)
 
 ROOT = Path(__file__).parents[2]
 SPANS: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "spans.json").read_text("utf-8"))
@@ -176,6 +176,8 @@ TOKENIZERS: tuple[TextTokenizer, TextTokenizer] = (small_sentencepiece(), small_
 
 
 @given(TEXT, TEXT)
+@example("a", "\u2581b \u2581\u2581")
+@example("", " a")
 def test_a_text_goes_on_without_a_space_mark(before: str, after: str) -> None:
     tokenizer = TOKENIZERS[0]
     ids = tokenizer.encode(before) + tokenizer.encode_after(after) if before else tokenizer.encode(after)
@@ -233,8 +235,8 @@ def fastchats_mask(ids: list[int], text: str, tokenizer: TextTokenizer) -> list[
 
 @pytest.mark.parametrize("defect", ["none", "a mark in a text", "another tokenizer"])
 def test_what_fastchat_masks_wrongly(defect: str, llama: Tokenizer, letters: ByteBPE) -> None:
-    """Its way agrees on plain texts with LLaMA's tokenizer, and learns nothing, or something else, where a
-    text holds the mark and where a tokenizer cuts otherwise; ours is right in each case."""
+    """Its way agrees on plain texts with LLaMA's tokenizer, and learns nothing where a text holds the mark or
+    a tokenizer cuts otherwise; ours is right in each case."""
     said = "ok ASSISTANT: fine" if defect == "a mark in a text" else "fine"
     tokenizer = letters if defect == "another tokenizer" else llama
     turns = [user("Hi"), answer(said), user("Bye"), answer("Bye!")]
@@ -243,6 +245,7 @@ def test_what_fastchat_masks_wrongly(defect: str, llama: Tokenizer, letters: Byt
     theirs = Encoded(encoded.ids, fastchats_mask(encoded.ids, whole, tokenizer))
     assert re.findall("«(.*?)»", rendered(encoded, tokenizer)) == [f" {said}</s>", " Bye!</s>"]
     assert (rendered(encoded, tokenizer) == rendered(theirs, tokenizer)) == (defect == "none")
+    assert any(theirs.learned) == (defect == "none")
 
 
 PLAIN = [[user("Hi"), answer("Hello"), user("a b"), answer("c\n\nd")], CONVERSATIONS["marks"]]
@@ -307,6 +310,19 @@ def test_transformers_renders_the_same_ids(tmp_path: Path, pieces: Tokenizer, le
     for (form, tokenizer, _, open), theirs in templated(tmp_path, asked):
         for turns, ids in zip(rows, theirs, strict=True):
             assert encode(turns, form, tokenizer, open=open).ids == ids, (form.name, turns)
+
+
+def test_smollm2s_own_template_is_recognised(tmp_path: Path) -> None:
+    """With the system text that it puts by itself: ids are those of transformers with that template."""
+    tokenizer, template = files.from_gguf(metadata(smollm2()), "here")
+    assert tokenizer is not None and template is not None
+    form = chat.recognise(template)
+    assert form is not None and form.name == "chatml" and form.system
+    rows = [CONVERSATIONS[name] for name in ("system", "three rounds", "line feeds", "emoji", "tool", "open")]
+    files.to_folder(tokenizer, tmp_path, template, 2048)
+    asked = {"folder": f"{tmp_path}", "open": True, "conversations": [*map(chat.messages, rows)]}
+    (theirs,) = oracle("transformers", [asked])
+    assert [encode(turns, form, tokenizer, open=True).ids for turns in rows] == theirs
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)

@@ -1,6 +1,7 @@
 """Windows, passages and questions of documents; answers are judged by the words of their passages."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.errors import UserError
+from puna.tokens import chat
+from puna.tokens.conversations import Conversation, Turn
 from puna.tune import passages, personalize
 from puna.tune.passages import Document
 from tests.tune import documents
@@ -17,11 +20,17 @@ from tests.tune import documents
 class Words:
     """A tokenizer whose tokens are words."""
 
+    bos: tuple[int, ...] = ()
+    bos_id, eos_id = 1, 2
+
     def encode(self, text: str) -> list[int]:
         return list(range(len(text.split())))
 
+    encode_after = encode
+
 
 words: Any = Words()
+VICUNA = chat.FORMATS["vicuna_v1.1"]
 
 
 def squeezed(text: str) -> str:
@@ -36,14 +45,14 @@ def squeezed(text: str) -> str:
 )
 def test_windows_are_the_document_in_pieces_that_fit(parts: list[str]) -> None:
     document = Document("a.md", "A", "\n".join(parts))
-    made = list(passages.windows(document, words))
-    assert all(0 < len(words.encode(text)) <= passages.WINDOW for text in made)
+    made = list(passages.windows(document, words, 384))
+    assert all(0 < len(words.encode(text)) <= 384 for text in made)
     assert "".join("".join(made).split()) == "".join(document.text.split())
 
 
 def test_a_window_ends_with_a_line_or_a_sentence() -> None:
     sentence = "The heron stands in the reeds and waits for a fish. "
-    made = list(passages.windows(Document("a.txt", "A", sentence * 100), words))
+    made = list(passages.windows(Document("a.txt", "A", sentence * 100), words, 384))
     assert len(made) > 1
     assert all(text.endswith("fish.") for text in made)
 
@@ -143,13 +152,13 @@ def test_a_folder_is_sorted_into_chats_and_documents(tmp_path: Path) -> None:
 
 def test_what_is_collected_of_a_folder(tmp_path: Path) -> None:
     found = personalize.find(documents.write(tmp_path))
-    made = personalize.collect(found, "Ann", words)
-    assert made.counts["documents"] == 10 and made.counts["conversations"] == 3
-    assert made.counts["passages"] == len(made.held_out) + len(
-        {row["messages"][1]["content"] for row in made.sets["questions"]}
-    )
+    made = personalize.collect(found, "Ann", VICUNA, words)
+    assert made.counts["documents"] == 10 and made.counts["chats"] == 3
+    assert made.counts["questions held out"] == len(made.held_out) > 0
+    (told,) = made.personal
+    assert "ann-and-bo.txt, row 1: 1 email" in told
     asked = {row["messages"][0]["content"] for row in made.sets["questions"]}
-    assert made.held_out and not asked & {entry["question"] for entry in made.held_out}
+    assert not asked & {entry["question"] for entry in made.held_out}
     said = [turn for row in made.sets["chats"] for turn in row["messages"]]
     assert {turn["role"] for turn in said} == {"user", "assistant"}
     assert all(turn["content"].endswith("love") for turn in said if "towel" in turn["content"])
@@ -160,9 +169,9 @@ def test_what_is_collected_of_a_folder(tmp_path: Path) -> None:
 def test_nobody_of_that_name_is_told_with_those_who_are_there(tmp_path: Path) -> None:
     found = personalize.find(documents.write(tmp_path))
     with pytest.raises(UserError, match=r"Eve is not in it.*Ann \(3 messages\)"):
-        personalize.collect(found, "Eve", words)
+        personalize.collect(found, "Eve", VICUNA, words)
     with pytest.raises(UserError, match="whose turns shall be learned"):
-        personalize.collect(found, "", words)
+        personalize.collect(found, "", VICUNA, words)
 
 
 def test_a_folder_without_anything_to_read_is_refused(tmp_path: Path) -> None:
@@ -171,3 +180,56 @@ def test_a_folder_without_anything_to_read_is_refused(tmp_path: Path) -> None:
         personalize.find(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         personalize.find(tmp_path / "photos")
+
+
+def test_the_recipe_is_the_same_until_somebody_edits_it(tmp_path: Path) -> None:
+    made = personalize.collect(personalize.find(documents.write(tmp_path / "club")), "Ann", VICUNA, words)
+    text = personalize.recipe("club", Path("/models/base.gguf"), made)
+    keys = tomllib.loads(text)
+    assert keys["name"] == "club" and keys["base"]["weights"] == "/models/base.gguf"
+    assert set(keys["data"]) == {"chats", "questions", "texts"}
+    assert keys["data"]["texts"]["template"] == "text" and "template" not in keys["data"]["chats"]
+    out = tmp_path / "out"
+    personalize.write(made, out, text)
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.is_file()}
+    assert {path.name for path in files} == {
+        *("chats.jsonl", "questions.jsonl", "texts.jsonl", "held_out.json", personalize.RECIPE)
+    }
+    personalize.write(made, out, text)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    (out / personalize.RECIPE).write_text(text.replace("learning_rate", "# mine\nlearning_rate"))
+    with pytest.raises(UserError, match="was edited"):
+        personalize.write(made, out, text)
+
+
+def test_a_result_is_no_part_of_the_folder(tmp_path: Path) -> None:
+    folder = documents.write(tmp_path)
+    before = personalize.find(folder)
+    made = personalize.collect(before, "Ann", VICUNA, words)
+    personalize.write(made, folder / "out", personalize.recipe("club", Path("base"), made))
+    assert personalize.find(folder) == before
+
+
+def test_a_small_folder_is_seen_more_often(tmp_path: Path) -> None:
+    made = personalize.collect(personalize.find(documents.write(tmp_path)), "Ann", VICUNA, words)
+    for tokens, epochs in ((100, personalize.LONGEST_EPOCHS), (personalize.TOKENS, 1), (10**9, 1)):
+        text = personalize.recipe("club", Path("base"), made._replace(tokens=tokens))
+        assert tomllib.loads(text)["stages"][0]["epochs"] == epochs
+
+
+def test_a_round_that_repeats_is_learned_a_few_times() -> None:
+    greeting = (Turn("user", "Hello"), Turn("assistant", "Hi!"))
+
+    def talk(number: int) -> Conversation:
+        own = (Turn("user", f"What is {number}?"), Turn("assistant", f"{number}"))
+        return Conversation((Turn("system", "Be kind."), *greeting, *own))
+
+    made = list(personalize.without_repeats([talk(number) for number in range(12)]))
+    assert [len(each.turns) for each in made] == [5] * personalize.REPEATS + [3] * 4
+    assert made[-1].turns == (
+        Turn("system", "Be kind."),
+        Turn("user", "What is 11?"),
+        Turn("assistant", "11"),
+    )
+    only = list(personalize.without_repeats([Conversation(greeting)] * 12))
+    assert len(only) == personalize.REPEATS

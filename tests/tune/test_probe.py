@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from puna.generate.engine import Engine, Request, Sampling
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.tokens import chat
@@ -129,20 +128,3 @@ def test_in_a_chat_format_answers_end_by_the_formats_own_token(model: Llama, tok
     assert found["format"] == "vicuna_v1.1"
     answers = [*found["questions"], *found["samples"]]
     assert found["ended"] == sum(entry["ended"] for entry in answers) / len(answers)
-
-
-def test_earlier_turns_are_read(model: Llama, tokenizer: Any) -> None:
-    form = chat.FORMATS["vicuna_v1.1"]
-    turns = [
-        Turn("system", "Say little."),
-        Turn("user", "Hi"),
-        Turn("assistant", "Hello"),
-        Turn("user", "Go"),
-    ]
-    ids = chat.encode(turns, form, tokenizer, open=True).ids
-    engine = Engine(model, tokenizer)
-    writing = engine.submit(Request(ids, 8, Sampling(temperature=0)))
-    while engine.step():
-        pass
-    (answer,) = probe.ask(model, tokenizer, form, [turns], max_new_tokens=8)
-    assert answer.text == writing.text.strip()

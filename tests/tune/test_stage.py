@@ -187,7 +187,6 @@ def test_what_is_held_out_is_known_by_the_first_turn() -> None:
     [
         ("base.weights=someone/model", "hf download someone/model"),
         ("base.weights=recipe:none", "puna run none"),
-        ("chat.format=chatml", "has no token <|im_start|>, which chatml needs"),
         ("chat.format=nothing", "no format nothing"),
         ("chat.max_tokens=4096", "more than the base reads: 512"),
         ('data.shop.files=["gone.jsonl"]', "no such file or folder"),
@@ -201,15 +200,70 @@ def test_what_does_not_go_is_refused_in_words(tuned: Any, tmp_path: Path, overri
         run(path, override, last="rows")
 
 
-def test_rows_that_do_not_fit_are_counted(tuned: Any, tmp_path: Path) -> None:
+def test_defects_are_refused_or_dropped_and_long_ones_split(tuned: Any, tmp_path: Path) -> None:
     path = copied(tuned, tmp_path / "copy")
     file = path.parent / "shop.jsonl"
-    long = {"messages": [{"role": "user", "content": "bread " * 400}, {"role": "assistant", "content": "no"}]}
-    silent = {"messages": [{"role": "user", "content": "Hello"}]}
-    file.write_text(file.read_text() + "".join(f"{json.dumps(row)}\n" for row in (long, silent, {"x": 1})))
-    made, _ = run(path, last="rows")
-    assert made["rows"].metrics["sets"]["shop"]["dropped"] == {
-        "unreadable": 1,
-        "over_long": 1,
-        "nothing_learned": 1,
-    }
+    twice = [{"role": "user", "content": "bread " * 100}, {"role": "assistant", "content": "no"}]
+    rows_of = [
+        {"messages": [{"role": "user", "content": "Hello"}]},
+        {"x": 1},
+        {"messages": [{"role": "user", "content": "bread " * 400}, {"role": "assistant", "content": "no"}]},
+        {"messages": twice * 3},
+    ]
+    file.write_text(file.read_text() + "".join(f"{json.dumps(row)}\n" for row in rows_of))
+    with pytest.raises(UserError, match=r'data\.shop: .*row 101: .*data\.shop\.defects = "drop"'):
+        run(path, last="rows")
+    made, _ = run(path, "data.shop.defects=drop", last="rows")
+    told = made["rows"].metrics["sets"]["shop"]
+    assert told["read"] == 104 and told["lost_rounds"] == 1 and told["dropped"] == 0
+    assert told["findings"]["unreadable row"] == told["findings"]["no supervised token"] == 1
+    assert told["findings"]["over-long"] == 2
+    pieces = told["train"]["conversations"] + told["held_out"]["conversations"] - 100
+    assert pieces >= 2  # of the last one, whose rounds are all there
+    sets = [rows.load(made["rows"].folder / split, "shop") for split in ("train", "held_out")]
+    assert all(one.sizes.max() <= 256 for one in sets)
+    tokenizer = load.load(path.parent / "base").tokenizer
+    ends = sum(int((np.asarray(one.tokens) == tokenizer.eos_id).sum()) for one in sets)
+    assert ends == 100 + 3
+
+
+def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "lora")
+    changes = ("stages.sft.lora.rank=4", "stages.sft.learning_rate=2e-2")
+    made, watcher = run(path, *changes)
+    losses = list(watcher.losses.values())
+    assert losses[-1] < losses[0] - 0.3
+    assert made["sft"].metrics["trained_parameters"] == 4 * 2 * (4 * 64 + 3 * 96)
+    told = json.loads(made["sft"].path("adapter_config.json").read_text())
+    assert (told["r"], told["lora_alpha"]) == (4, 16) and not made["sft"].path("model.safetensors").exists()
+    before, after = load.load(path.parent / "base"), load.load(made["sft"].folder)
+    assert "GPT:" in (after.chat_template or "") and after.stop_ids == {after.tokenizer.eos_id}
+    tables, wq = (
+        [one.model.get_parameter(f"{name}.weight") for one in (before, after)]
+        for name in ("tok_embeddings", "layers.0.attention.wq")
+    )
+    assert tables[0].equal(tables[1]) and not wq[0].equal(wq[1])
+    again = copied(tuned, tmp_path / "again" / "lora")
+    with pytest.raises(Stopped):
+        run(again, *changes, stop_after=5)
+    assert run(again, *changes)[0]["sft"].digest == made["sft"].digest
+
+
+def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_path: Path) -> None:
+    """Full weights with new rows first, adapters on these then."""
+    path = copied(tuned, tmp_path / "copy")
+    second = '[[stages]]\nname = "more"\nepochs = 1\nlora.rank = 2\nselect = "best"\nvalidations = 3\n'
+    path.write_text(path.read_text() + second)
+    changes = ("chat.format=chatml", "chat.max_tokens=320", "stages.sft.epochs=1")
+    made, _ = run(path, *changes, last="probe")
+    loaded = load.load(made["more"].folder)
+    assert loaded.model.config.vocab_size == loaded.tokenizer.vocab_size == 362
+    assert loaded.stop_ids == {loaded.tokenizer.eos_id, loaded.tokenizer.control_id("<|im_end|>")}
+    assert "<|im_start|>" in (loaded.chat_template or "")
+    assert made["more"].inputs["base"] == made["sft"].fingerprint
+    found = [entry for entry in made["more"].metrics["validations"] if entry["step"]]
+    assert len(found) == 2
+    best = min(found, key=lambda entry: (entry["mean"], entry["step"]))
+    assert made["more"].metrics["selected_step"] == best["step"]
+    assert made["probe"].metrics["after"]["format"] == "chatml"
+    assert made["probe"].metrics["before"]["format"] is None

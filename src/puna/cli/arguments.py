@@ -16,18 +16,34 @@ def existing_folder(folder: Path | None) -> Path | None:
     return folder
 
 
-def _shipped_recipes() -> list[str]:
+def _shipped_recipes(tuning: bool = False) -> list[str]:
+    """Names of those that train, or tune."""
     from puna import recipe
 
     paths = [path for folder in (recipe.CHECKOUT, recipe.PACKAGED) for path in folder.glob("*.toml")]
-    return sorted({path.stem for path in paths})
+    return sorted({path.stem for path in paths if recipe.is_tuning(path) == tuning})
+
+
+def _that_tune() -> list[str]:
+    return _shipped_recipes(tuning=True)
+
+
+def _that_train() -> list[str]:
+    return _shipped_recipes()
 
 
 RecipeArgument = Annotated[
     str,
     typer.Argument(
         help="a shipped recipe's name (laptop, laptop-paper, seven-sources), or a .toml file",
-        autocompletion=_shipped_recipes,
+        autocompletion=_that_train,
+    ),
+]
+TuningArgument = Annotated[
+    str,
+    typer.Argument(
+        help="a shipped recipe's name (alpaca, koala, llama-i, vicuna), or a .toml file",
+        autocompletion=_that_tune,
     ),
 ]
 Override = Annotated[

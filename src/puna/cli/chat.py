@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from puna.generate.sequences import Writing
     from puna.tokens.chat import Format
 
-HELP = """/retry  another answer to the last message    /undo  take the last message back, with its answer
-/new    begin anew                            /quit  end, as Ctrl-D does
-A line that ends with \\ goes on in the next one; one that begins with a space is said, whatever it is.
-Ctrl-C stops an answer; what is written of it stays."""
+HELP = """/retry  another answer        /undo   take the last message back
+/new    begin anew            /quit   end, as Ctrl-D does
+Ctrl-C stops an answer. A line that ends with \\ goes on in the next one;
+one that begins with a space is said, whatever it is."""
 CONTEXT_TOKENS = 4_096  # of a longer context, keys and values of so many are held at once
 # What a model writes moves no cursor: control characters but tab and line feed are shown as U+FFFD.
 UNSEEN = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")
@@ -31,9 +31,7 @@ UNSEEN = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")
 def chat(
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="what the model is told before the conversation")] = None,
-    form: Annotated[
-        str | None, typer.Option("--format", help="chat format of a model that names none")
-    ] = None,
+    form: Annotated[str | None, typer.Option("--format", help="chat format of a model without")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 1000,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token")] = 0.8,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="as of puna generate")] = 0.95,
@@ -75,9 +73,8 @@ def _format(template: str | None, named: str | None) -> "tuple[Format | None, st
     if named is not None and named not in FORMATS:
         raise UserError(f"--format {named}: no such chat format; there are {', '.join(FORMATS)}")
     found = recognise(template) if template is not None else None
-    if named is not None:
-        same = found is not None and found.name == named
-        return found if same else FORMATS[named], f"chat format {named}, as you say"
+    if named is not None and (found is None or found.name != named):
+        return FORMATS[named], f"chat format {named}, as you say"
     if found is not None:
         return found, f"chat format {found.name}, by the model's template"
     why = "has no chat template" if template is None else "has a chat template that is not known here"
@@ -124,13 +121,9 @@ class Conversation:
             _tell(f"taken back: {self.said[-2][:80]}")
             self.said, self.tries = self.said[:-2], 0
         elif line == "/retry":
-            if self.sampling.temperature == 0:
-                _tell("at --temperature 0 an answer is always the same")
             self.answer(self.said[:-1], self.tries + 1)
-        elif line == "/help":
-            _tell(HELP)
         elif line.startswith("/") and line != "/quit":
-            _tell(f"no command {line.split()[0]}; /help lists commands")
+            _tell(HELP if line == "/help" else f"no command {line.split()[0]}; /help lists commands")
         elif line.strip() and line != "/quit":
             self.answer([*self.said, line], 0)
         return line == "/quit"
@@ -186,7 +179,7 @@ def _shown(strip: bool) -> "Callable[[Piece], None]":
 
 def _lines() -> Iterator[str]:
     """Messages as they are typed, or the lines of a pipe."""
-    asked = sys.stdin.isatty()
+    asked = sys.stdin.isatty() and sys.stdout.isatty()
     if asked:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (lines can be edited, and come back)
@@ -194,7 +187,15 @@ def _lines() -> Iterator[str]:
     while True:
         try:
             line = input(("> " if not parts else ". ") if asked else "")
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:
+            if not asked:
+                return
+            _tell("\n/quit or Ctrl-D ends")
+            parts = []
+            continue
+        except UnicodeDecodeError as error:
+            raise UserError(f"what is said is no UTF-8: {error}") from error
+        except EOFError:
             print(end="\n" if asked else "")
             if parts:
                 yield "\n".join(parts)

@@ -212,8 +212,7 @@ def score(
 
     rows = inspect.score(files, run)
     if as_json:
-        output.print_json(rows)
-        return
+        return output.print_json(rows)
     columns = ["file", "language", "score", "characters"]
     if run:
         columns += ["perplexity", "bucket", "reference"]

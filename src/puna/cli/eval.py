@@ -94,8 +94,7 @@ def run(
     if paper:
         return tables.paper([folder], folder.with_name(f"{folder.name}-paper"), as_json)
     if as_json:
-        output.print_json(results)
-        return
+        return output.print_json(results)
     output.print_table(HEAD, [row for result in results for row in _rows(result)])
     print(f"items: {folder}/*{ENDING}")
 
@@ -210,14 +209,11 @@ def diff(first: Folder, second: Folder, as_json: JsonOption = False) -> None:
         flips = {key[0]: "first" if one[key] else "second" for key in both if one[key] != other[key]}
         only = [list(flips.values()).count(which) for which in ("first", "second")]
         counts = {"items": len(both), "only first right": only[0], "only second right": only[1]}
-        rest = {
-            "p": round(mcnemar(*only), 6),
-            "asked otherwise": len({key[0] for key in one.keys() ^ other.keys()}),
-        }
+        otherwise = len({key[0] for key in one.keys() ^ other.keys()})
+        rest = {"p": round(mcnemar(*only), 6), "asked otherwise": otherwise}
         told[name] = {**counts, **rest, "flips": flips}
     if as_json:
-        output.print_json(told)
-        return
+        return output.print_json(told)
     heads = [key for key in next(iter(told.values())) if key != "flips"]
     output.print_table(("task", *heads), [[name, *map(each.get, heads)] for name, each in told.items()])
     for name, each in told.items():
@@ -267,8 +263,7 @@ def judge(
     result["judges"] = {name: str(quality) for name, quality in worth.items()} or {"toxicity": model}
     write_atomically(path, json.dumps(result, indent=1))
     if as_json:
-        output.print_json(result)
-        return
+        return output.print_json(result)
     output.print_table(HEAD, _rows(result))
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,18 +20,6 @@ NEEDED = "needed"
 PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 WIDTH = 100
-HEAD = """# Recipe keys
-
-Every key of a recipe, from the types of its settings. `puna keys --markdown` prints this page, and a test
-holds that it is up to date; `puna keys train` prints a section in the terminal. Any key can be set on the
-command line, as in `-s train.steps=300` or `-s corpus.sources.letters.reader=lines`; `NAME` below stands for
-the name of an entry, which a file writes as `[[corpus.sources]]` with a key `name`, or as
-`[tokens.mixture.NAME]`. The sections from `base` on are those of a recipe that tunes a base model
-(`puna tune`), which has `name`, `seed`, `execution`, `energy` and `cluster` beside them. What is not marked
-*needed* can be left out, and so can the sections `corpus.perplexity`, `corpus.reference`, `tokens.mixture`
-and `stages.NAME.lora`. Unknown keys and values of another type are refused, all problems of a recipe at once;
-a key that had another name earlier is refused with its new one.
-"""
 FROM_THE_FILE = ("name",)  # keys that are needed, and are filled in where a recipe does not say them
 
 
@@ -152,7 +141,7 @@ def keys(
 
 def page(found: list[Key]) -> str:
     """Tables in Markdown, one a section."""
-    parts = [HEAD]
+    parts = [Path(__file__).with_name("keys.md").read_text("utf-8")]
     for (section, about), members in groupby(found, lambda key: (key.section, key.about)):
         parts.append(f"\n## {f'`{section}`' if section else 'The recipe'}\n\n{about}\n")
         parts.append("\n| key | takes | default | meaning |\n|---|---|---|---|\n")

@@ -13,6 +13,7 @@ from puna.cli import keys, model, output, run, signals, usage
 from puna.cli.chat import chat
 from puna.cli.corpus import corpus
 from puna.cli.eval import evaluate
+from puna.cli.personalize import personalize
 from puna.cli.tune import tune
 from puna.errors import UserError
 from puna.run import threads
@@ -21,7 +22,6 @@ MAKE, LOOK, USE = "Make", "Look", "Use"
 
 app = typer.Typer(
     cls=usage.Group,
-    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": usage.HELP},
 )
@@ -38,6 +38,7 @@ for panel, command in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.command("import", rich_help_panel=USE)(model.import_model)
+app.command(rich_help_panel=MAKE)(personalize)
 app.add_typer(corpus, name="corpus", rich_help_panel=MAKE)
 app.add_typer(tune, name="tune", rich_help_panel=MAKE)
 app.add_typer(evaluate, name="eval", rich_help_panel=USE)

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from puna.cli import output, signals
-from puna.cli.arguments import (
-    JsonOption,
-    OutOption,
-    Override,
-    RecipeArgument,
-    RunArgument,
-    existing_folder,
-)
+from puna.cli.arguments import JsonOption, OutOption, Override, RecipeArgument, RunArgument, existing_folder
 from puna.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,7 +145,7 @@ def show(
     loaded: CorpusRecipe | TuneRecipe
     if recipes.is_tuning(path):
         loaded = recipes.load_tuning(path, changes)
-        listed = stages.tuning_stages(loaded, path.parent, out)
+        listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
     else:
         loaded = recipes.load_corpus(path, changes)
         listed = stages.stages(loaded, raw_folder(path, loaded))
@@ -168,8 +161,7 @@ def show(
         for item in build.plan()
     ]
     if as_json:
-        output.print_json(rows)
-        return
+        return output.print_json(rows)
     columns = ("stage", "fingerprint", "inputs", "state")
     cells = [{**row, "inputs": " ".join(row["inputs"])} for row in rows]
     output.print_table(columns, [[row[column] for column in columns] for row in cells])
@@ -285,8 +277,7 @@ def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None
     from puna.report import results, summary
 
     if as_json:
-        output.print_json(figures)
-        return
+        return output.print_json(figures)
     if "tuned" in figures:
         from puna.cli.tune import print_tuned
 
@@ -298,13 +289,9 @@ def _print_figures(folder: Path, figures: dict[str, Any], as_json: bool) -> None
     methods = [method for method in labels if any(method in values for values in scores.values())]
     rows = [(source, *(f"{values[method]:.3f}" for method in methods)) for source, values in scores.items()]
     output.print_table(("bits per byte", *(labels[method] for method in methods)), rows)
-    for told in (
-        results.verdict(scores),
-        results.unsure(figures["mixture"], figures.get("intervals")),
-        results.five_gram_note(figures),
-    ):
-        if told:
-            print(told)
+    unsure = results.unsure(figures["mixture"], figures.get("intervals"))
+    for told in filter(None, (results.verdict(scores), unsure, results.five_gram_note(figures))):
+        print(told)
     if "tokens_per_second" in figures:
         print(_cost(figures))
     print(f"report: {(folder / summary.REPORT).resolve()}")

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from puna.cli import output, signals, usage
-from puna.cli.arguments import JsonOption, OutOption
+from puna.cli.arguments import JsonOption, OutOption, TuningArgument
 from puna.cli.run import program
 from puna.cli.tune_audit import audit
 
 if TYPE_CHECKING:
-    from puna.recipe import TuneRecipe
     from puna.run.artifact import Artifact
     from puna.run.build import Build
 
@@ -39,9 +38,7 @@ tune.command()(audit)
 
 @tune.command()
 def run(
-    recipe: Annotated[
-        str, typer.Argument(help="a shipped recipe's name (alpaca, vicuna, koala, llama-i), or a .toml file")
-    ],
+    recipe: TuningArgument,
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="keys of the recipe, such as stages.sft.epochs=1"),
@@ -52,6 +49,7 @@ def run(
     ] = None,
     out: OutOption = Path("out"),
     forecast: Annotated[bool, typer.Option("--forecast", help="say what it will take, and stop")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="ask before anything is trained")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a base model by a recipe: encode, forecast, train, and write what is asked for next."""
@@ -67,7 +65,7 @@ def run(
     every = (*(changes or ()), *(override or ()))
     path = recipes.find(recipe)
     loaded = recipes.load_tuning(path, every)
-    listed = stages.tuning_stages(loaded, path.parent, out)
+    listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
     processes, view = Processes.started(), ConsoleView(0)
     if processes.world > 1:
         stops.together_seconds = watch.TOGETHER_SECONDS
@@ -84,13 +82,22 @@ def run(
     else:
         prepared = [stage for stage in listed if stage.name in PREPARED]
         ready = signals.run(Build(build.folder, prepared, *how[:3]), view, stops)
-        told = forecasts(build, loaded, ready)
+        told = forecasts(build, ready)
         for line in told.values():
             view.note(_sentence(line))
         if forecast:
             return output.print_json(told) if as_json else None
+        if ask:
+            typer.confirm("Train it?", abort=True)
         view.expect({name: line["steps"] for name, line in told.items()})
-        summary.write_tuned(build, signals.run(build, view, stops), told, loaded.energy)
+        summary.write_tuned(
+            build,
+            signals.run(build, view, stops),
+            told,
+            loaded.energy,
+            loaded.base.weights,
+            path.read_text("utf-8"),
+        )
     figures = summary.read(build.folder)
     if as_json:
         output.print_json(figures)
@@ -101,41 +108,45 @@ def run(
         signals.leave(0)
 
 
-def forecasts(
-    build: "Build", recipe: "TuneRecipe", ready: "dict[str, Artifact]"
-) -> dict[str, dict[str, Any]]:
+def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[str, Any]]:
     """What each stage that is not done will take. Raises UserError where there is not as much memory."""
-    from puna.generate import load
     from puna.plan import memory
     from puna.run import artifact, machine
+    from puna.run.build import Silent
+    from puna.run.stage import Context
     from puna.tune import forecast
-    from puna.tune.encode import base_path
     from puna.tune.settings import executed
+    from puna.tune.stage import opened, plan
 
     found: dict[str, dict[str, Any]] = {}
-    known: dict[str, Path] = {}  # of stages, where the weights that they begin with have their shape from
-    for item in build.plan():
-        stage = item.stage
-        if not stage.together:
+    at = build.folder
+    context = Context(build.execution, at, at, at, at, Silent())
+    for item in (item for item in build.plan() if item.stage.together):
+        stage, settings = item.stage, item.stage.settings
+        if item.done:
+            ready[stage.name] = artifact.load(item.folder)
             continue
         source = stage.inputs.get("base")
         begins = artifact.load(source) if isinstance(source, Path) else ready.get(str(source))
         inputs = {"rows": ready["rows"], **({"base": begins} if begins else {})}
-        settings = stage.settings
-        known[stage.name] = known[source] if source in known else base_path(settings.base, inputs)
-        if item.done:
-            ready[stage.name] = artifact.load(item.folder)
-            continue
         line = found[stage.name] = forecast.exactly(settings, inputs)
-        config = load.open_source(known[stage.name]).config
-        execution = executed(recipe.execution, settings.max_tokens)
-        train = settings.stage.training(line["steps"], line["largest_step_rows"], settings.max_tokens)
-        available = machine.available_bytes(execution.device)
-        line["memory_bytes"] = machine.resident_bytes() + memory.training_bytes(config, train, execution)
-        if line["memory_bytes"] > (recipe.execution.memory_bytes or available):
-            memory.check(config, train, execution, recipe.execution.memory_bytes or available)
-        if source not in known:
-            line |= forecast.probe(settings, inputs, recipe.execution)
+        if source is not None and begins is None:  # another stage's, which is not there yet
+            continue
+        config = opened(settings, inputs).source.config
+        batches, execution = plan(settings, ready["rows"]), executed(build.execution, settings.max_tokens)
+        train = settings.stage.training(batches, settings.max_tokens)
+        # As many tokens as are in memory at once, in one row.
+        tokens = min(batches.largest, train.micro_batch(execution) * settings.max_tokens)
+        train = train.model_copy(update={"sequence_length": tokens})
+        execution = execution.model_copy(update={"micro_batch_sequences": 1})
+        allowed = build.execution.memory_bytes or machine.available_bytes(execution.device)
+        resident, needed = machine.resident_bytes(), memory.training_bytes(config, train, execution)
+        if settings.stage.lora is None:
+            memory.check(config, train, execution, allowed)
+        line |= forecast.probe(settings, inputs, context)
+        # What is frozen has no gradient, no moments and no copy of them.
+        frozen = max(0, config.parameters() - line["trained_parameters"])
+        line["memory_bytes"] = resident + needed - 24 * frozen
     return found
 
 
@@ -143,10 +154,11 @@ def _sentence(line: dict[str, Any]) -> str:
     from puna.report.markup import duration
 
     cpu = f", about {duration(line['cpu_seconds'])} of processor time" if "cpu_seconds" in line else ""
+    size = f", {line['memory_bytes'] / 1e9:.1f} GB at most" if cpu else ""
     return (
         f"{line['conversations']:,} conversations, {line['tokens']:,} tokens, {line['learned_tokens']:,} of "
         f"them learned, in {line['rows']:,} rows that are {line['filled']:.1%} filled; {line['steps']:,} "
-        f"steps{cpu}, {line['memory_bytes'] / 1e9:.1f} GB at most"
+        f"steps{cpu}{size}"
     ).replace("\xa0", " ")
 
 

@@ -29,6 +29,8 @@ MEANING = {
     "replay": "the base's own answers",
     "rows": "encoded conversations",
     "probe": "what it learned and forgot",
+    "passages": "answers about passages",
+    "exports": "the model for other programs",
 }
 TUNED = "tuned weights"  # what all other stages make
 SAMPLE_CHARACTERS = 90
@@ -191,13 +193,8 @@ class ConsoleView:
         if not self.console.is_terminal:
             return
         if self._progress is None:
-            columns = (
-                SpinnerColumn(),
-                BarColumn(30),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("so far · {task.description}", markup=False),
-            )
+            told = TextColumn("so far · {task.description}", markup=False)
+            columns = (SpinnerColumn(), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), told)
             self._progress = Live(*columns, console=self.console, transient=True)
             self._task = self._progress.add_task(what, total=total)
             self._progress.start()

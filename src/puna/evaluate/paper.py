@@ -175,14 +175,9 @@ def markdown(models: Sequence[Model]) -> str:
 def as_json(models: Sequence[Model]) -> list[dict[str, Any]]:
     """All tables as values for JSON. Scores of models are shares of one, by column, None where there is
     none."""
-    return [
-        table._asdict()
-        | {
-            "columns": [column.name for column in table.columns],
-            "models": {
-                model.name: [score and score._asdict() for score in scores(table, model)] for model in models
-            },
-            "notes": notes(table, models),
-        }
-        for table in tables()
-    ]
+    told = []
+    for table in tables():
+        own = {model.name: [score and score._asdict() for score in scores(table, model)] for model in models}
+        columns = [column.name for column in table.columns]
+        told.append(table._asdict() | {"columns": columns, "models": own, "notes": notes(table, models)})
+    return told

@@ -1,12 +1,12 @@
 """Settings of the scores of a trained model."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from puna.run.settings import Settings
 
 
-class EvaluateSettings(BaseModel):
+class EvaluateSettings(Settings):
     """Bits per byte on held-out documents, and samples."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_tokens: int = Field(
         500_000, ge=1, description="held-out tokens a source that are scored, whole documents from all over"

@@ -5,22 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from puna.evaluate.samples import samples
 from puna.evaluate.settings import EvaluateSettings
 from puna.run import machine
 from puna.run.artifact import Artifact
+from puna.run.settings import Settings
 from puna.run.stage import Context, Metrics
 from puna.tokens.stage import documents_of
 
 VERSIONS = {"scores": 6}
 
 
-class ScoresSettings(BaseModel):
+class ScoresSettings(Settings):
     """What scores depend on beside the model: sources in the recipe's order, tokens a row of the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int
     sources: tuple[str, ...]

@@ -49,15 +49,12 @@ class Decoder(Protocol):
 
     def read(self, batch: Batch) -> Tensor:
         """Keep the keys and values of the rows; logits [w, vocabulary] of those wanted."""
-        ...
 
     def copy(self, source: int, target: int) -> None:
         """Copy a block of keys and values onto another."""
-        ...
 
     def load(self, model: Llama) -> None:
         """Take new weights, and forget all keys and values."""
-        ...
 
 
 def block_bytes(model: Llama, element_bytes: int = 4) -> int:

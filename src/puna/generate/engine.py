@@ -10,7 +10,8 @@ read, on the order of arrival, on what is known already or on `rows`, bit by bit
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,18 +19,8 @@ import torch
 from puna.errors import UserError
 from puna.generate.blocks import Blocks
 from puna.generate.decoder import BLOCK, Batch, block_bytes, decoder, log_sums
-from puna.generate.sampling import Sampling
-from puna.generate.sequences import (
-    Logits,
-    Node,
-    OptionScore,
-    Piece,
-    Reading,
-    Request,
-    Sample,
-    Tree,
-    Writing,
-)
+from puna.generate.sampling import NOT_FINITE, Sampling
+from puna.generate.sequences import Logits, Node, OptionScore, Piece, Reading, Request, Sample, Tree, Writing
 from puna.model.llama import Llama
 from puna.run.threads import Cores
 from puna.tokens.text_tokenizer import TextTokenizer
@@ -42,6 +33,8 @@ LOOK_AHEAD = 64  # sequences that are looked at for the next one to begin
 # Weights of a model whose steps are done before a second thread has begun.
 SMALL_BYTES = 16_000_000
 LOOK_SECONDS = 0.25  # between two looks at what else runs
+Asked = TypeVar("Asked")
+One = TypeVar("One", bound=Reading)
 
 
 class Engine:
@@ -117,20 +110,14 @@ class Engine:
         `submit` does.
         """
         how = sampling or Sampling()
-        open_ones: dict[tuple[int, int], Writing] = {}
+
+        def begin(place: tuple[int, int]) -> Writing:
+            prompt, number = place
+            return self.submit(Request(prompts[prompt], max_new_tokens, how, stops, None, seed, number))
+
         wanted = itertools.product(range(len(prompts)), range(first_sample, first_sample + n))
-        more = True
-        while more or open_ones:
-            while more and len(self.waiting) < LOOK_AHEAD:
-                place = next(wanted, None)
-                if place is None:
-                    more = False
-                else:
-                    request = Request(prompts[place[0]], max_new_tokens, how, stops, None, seed, place[1])
-                    open_ones[place] = self.submit(request)
-            self.step()
-            for place in [place for place, writing in open_ones.items() if writing.finish]:
-                yield *place, open_ones.pop(place).sample()
+        for place, writing in self._as_they_finish(wanted, begin, lambda writing: writing.finished):
+            yield *place, writing.sample()
 
     def score(self, trees: Iterable[Tree]) -> Iterator[tuple[int, list[OptionScore]]]:
         """(number of the tree, scores of its options), as they are done.
@@ -138,22 +125,30 @@ class Engine:
         What options, and contexts, have in common at their beginnings is read once. Raises UserError for an
         empty context or option, and for what passes the context or the memory.
         """
-        source, more = enumerate(trees), True
-        open_ones: dict[int, tuple[Node, int]] = {}
+        planted = self._as_they_finish(
+            enumerate(trees), lambda asked: self._plant(asked[1]), lambda root: root.open_nodes == 0
+        )
+        for (number, _), root in planted:
+            scores: dict[int, OptionScore] = {}
+            for child in root.children:
+                child.collect([], scores)
+            yield number, [scores[option] for option in range(len(scores))]
+
+    def _as_they_finish(
+        self, wanted: Iterable[Asked], begin: Callable[[Asked], One], is_done: Callable[[One], bool]
+    ) -> Iterator[tuple[Asked, One]]:
+        """Begin what is wanted, LOOK_AHEAD at once, and go on until all is done; what was asked, with what
+        came of it."""
+        source, more = iter(wanted), True
+        open_ones: list[tuple[Asked, One]] = []
         while more or open_ones:
-            while more and len(self.waiting) < LOOK_AHEAD:
-                number, tree = next(source, (-1, None))
-                if tree is None:
-                    more = False
-                else:
-                    open_ones[number] = self._plant(tree), len(tree.options)
+            room = max(0, LOOK_AHEAD - len(self.waiting))
+            begun = [(asked, begin(asked)) for asked in itertools.islice(source, room)]
+            more, open_ones = more and len(begun) == room, open_ones + begun
             self.step()
-            for number in [number for number, (root, _) in open_ones.items() if root.open_nodes == 0]:
-                root, count = open_ones.pop(number)
-                scores: dict[int, OptionScore] = {}
-                for child in root.children:
-                    child.collect([], scores)
-                yield number, [scores[option] for option in range(count)]
+            done = [(asked, one) for asked, one in open_ones if is_done(one)]
+            open_ones = [(asked, one) for asked, one in open_ones if not is_done(one)]
+            yield from done
 
     def update(self, model: Llama) -> None:
         """Take the weights of a model of the same shape; texts that are being written read their beginnings
@@ -197,9 +192,7 @@ class Engine:
         """Raises UserError for logits that are not finite."""
         sums = log_sums(rows)
         if not np.isfinite(sums).all():
-            raise UserError(
-                "the model's logits are not finite numbers: its weights are damaged, or it diverged"
-            )
+            raise UserError(NOT_FINITE)
         best = rows.argmax(-1).cpu().numpy() if len(rows) else np.zeros(0, dtype=np.int64)
         return Logits(rows.cpu().numpy(), sums, best)
 

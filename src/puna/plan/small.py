@@ -4,19 +4,10 @@ from typing import Any
 
 from puna.errors import UserError
 from puna.run.artifact import Artifact
+from puna.text.lists import listed
 
-DEFAULT: dict[str, dict[str, Any]] = {  # for some megabytes of text and more: sections and their keys
-    "tokenizer": {"vocab_size": 4096},
-    "tokens": {"small_sources": "leave out", "maximum_epochs": 100},
-    "model": {"size": "2m"},
-    "train": {
-        "steps": 600,
-        "batch_sequences": 16,
-        "sequence_length": 256,
-        "learning_rate": 3e-3,
-        "warmup_steps": 20,
-    },
-}
+# Sections and their keys, for some megabytes of text and more.
+DEFAULT: dict[str, dict[str, Any]] = listed(__file__, "small.json")
 MEASURED_BYTES = 5_000_000  # of documents; with more, nothing here would be smaller
 VOCABULARIES = ((3_000_000, 4096), (500_000, 2048), (100_000, 1024), (0, 512))  # from bytes of text on
 EPOCHS = 16  # more teach a small model little but its text by heart

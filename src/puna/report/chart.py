@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from puna.report.markup import Html, escape, number
+from puna.report.markup import Html, escape, number, numbers
 
 COLOURS = 8  # series classes c0..c7 in the style sheet
 MOST_POINTS = 400  # of one line; more are thinned to the extremes of equal stretches
@@ -21,9 +21,8 @@ Point = tuple[float, float]
 def limits(low: float, high: float) -> tuple[float, float]:
     """The ends of an axis: those of the data with a twenty-fifth of room, but 0 stays an end, and begins what
     starts close to it; where all values are one, some room about it."""
-    if high - low <= max(
-        1e-9 * abs(low), 1e-9 * abs(high), 1e-290
-    ):  # one value, or none that floats can tell apart
+    # One value, or none that floats can tell apart.
+    if high - low <= max(1e-9 * abs(low), 1e-9 * abs(high), 1e-290):
         room = 0.1 * abs(high) if abs(high) > 1e-290 else 1.0
         return low - room * (low != 0), high + room
     room = 0.04 * (high - low)
@@ -58,15 +57,11 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     largest = max(map(abs, values))
     units = ((1e12, 1e12, "\xa0T"), (1e9, 1e9, "\xa0B"), (1e6, 1e6, "\xa0M"), (1e4, 1e3, "\xa0k"), (0, 1, ""))
     size, unit = next((size, unit) for least, size, unit in units if least <= largest)
-    digits = next(
-        (
-            count
-            for count in range(6, 17)
-            if len({f"{value / size:.{count}g}" for value in values}) == len(values)
-        ),
-        17,
-    )
-    return [f"{value / size:.{digits}g}{unit}" if value else "0" for value in values]
+
+    def told(digits: int) -> list[str]:
+        return [f"{value / size:.{digits}g}{unit}" if value else "0" for value in values]
+
+    return told(next((digits for digits in range(6, 17) if len(set(told(digits))) == len(values)), 17))
 
 
 def _thin(points: list[Point]) -> list[Point]:
@@ -77,12 +72,8 @@ def _thin(points: list[Point]) -> list[Point]:
     kept: list[Point] = []
     for start in range(0, len(points), stretch):
         part = range(start, min(start + stretch, len(points)))
-        kept += [
-            points[place]
-            for place in sorted(
-                {min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])}
-            )
-        ]
+        ends = {min(part, key=lambda at: points[at][1]), max(part, key=lambda at: points[at][1])}
+        kept += [points[place] for place in sorted(ends)]
     return kept
 
 
@@ -105,6 +96,10 @@ def _svg(title: str, width: float, height: float, body: Sequence[str]) -> str:
 def _text(x: float, y: float, value: Any, anchor: str = "start", look: str = "") -> str:
     kind = f' class="{look}"' if look else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(value)}</text>'
+
+
+def _bar(look: str, x: int, y: object, width: float, height: int) -> str:
+    return f'<rect class="{look}" x="{x}" y="{y}" width="{width:.1f}" height="{height}" rx="1.5"/>'
 
 
 def _short(name: str, most: int) -> str:
@@ -141,10 +136,8 @@ def line_chart(
     left, right, top, bottom = 56, width - 24, 26, height - 44
 
     def place(x: float, y: float) -> Point:
-        return (
-            left + (right - left) * (x - west) / (east - west),
-            bottom - (bottom - top) * (y - south) / (north - south),
-        )
+        from_left = left + (right - left) * (x - west) / (east - west)
+        return from_left, bottom - (bottom - top) * (y - south) / (north - south)
 
     body = [_text(4, 13, y_label, look="axis"), _text(right, height - 5, x_label, "end", "axis")]
     for value, told in zip(up, tick_labels(up), strict=True):
@@ -179,12 +172,7 @@ def bars(
 ) -> Html:
     """Horizontal bars from zero, in groups: {group: {series: value}}. A value that is no number, or below
     zero, has no bar."""
-    values = [
-        size
-        for group in groups.values()
-        for value in group.values()
-        if (size := number(value)) is not None and size >= 0
-    ]
+    values = [size for group in groups.values() for size in numbers(group.values()) if size >= 0]
     if not values:
         return Html("")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -201,21 +189,17 @@ def bars(
             size = number(members.get(name))
             if size is not None and size >= 0:
                 long = size * scale
+                bar = _bar(f"c{index % COLOURS}", left, f"{y + 1:.1f}", long, thick - 3)
                 body.append(
                     f"<g><title>{escape(group)}, {escape(name)}: {escape(told(size))}</title>"
-                    f'<rect class="c{index % COLOURS}" x="{left}" y="{y + 1:.1f}" width="{long:.1f}" '
-                    f'height="{thick - 3}" rx="1.5"/>{_text(left + long + 6, y + 12, told(size))}</g>'
+                    f"{bar}{_text(left + long + 6, y + 12, told(size))}</g>"
                 )
             y += thick
         y += gap
     body.append(f'<path class="tick" d="M{left} 0V{y - gap + 4:.1f}"/>')
-    entries = (
-        [(f"c{index % COLOURS}", name, "") for index, name in enumerate(names)] if len(names) > 1 else []
-    )
-    return Html(
-        f'<div class="chart">{legend(entries, "box") if entries else ""}'
-        f"{_svg(title, width, y - gap + 6, body)}</div>"
-    )
+    entries = [(f"c{index % COLOURS}", name, "") for index, name in enumerate(names)]
+    head = legend(entries, "box") if len(names) > 1 else ""
+    return Html(f'<div class="chart">{head}{_svg(title, width, y - gap + 6, body)}</div>')
 
 
 def funnel(
@@ -235,13 +219,8 @@ def funnel(
         share = f" · {100 * size / first:.0f} %" if row and first else ""
         body.append(_text(left - 8, y + 15, _short(step, 12), "end", "name"))
         if before > long:
-            body.append(
-                f'<rect class="ghost" x="{left}" y="{y + 3}" width="{before:.1f}" height="{thick - 6}" '
-                'rx="1.5"/>'
-            )
-        body.append(
-            f'<rect class="c0" x="{left}" y="{y + 3}" width="{long:.1f}" height="{thick - 6}" rx="1.5"/>'
-        )
+            body.append(_bar("ghost", left, y + 3, before, thick - 6))
+        body.append(_bar("c0", left, y + 3, long, thick - 6))
         body.append(_text(left + max(long, before) + 6, y + 15, told(size) + share))
         before = long
     body.append(f'<path class="tick" d="M{left} 0V{thick * len(sizes)}"/>')
@@ -283,10 +262,8 @@ def graph(inputs: Mapping[str, Sequence[str]], title: str, width: int = 760) -> 
             f'transform="translate({tip[0]:.1f} {tip[1]}) rotate({angle})"/>'
         )
     for name, x in place.items():
-        body.append(
-            f'<rect class="node" x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28" '
-            'rx="5"/>'
-        )
+        where = f'x="{x - half:.1f}" y="{middle - 14}" width="{2 * half:.1f}" height="28"'
+        body.append(f'<rect class="node" {where} rx="5"/>')
         body.append(_text(x, middle + 4, _short(name, max(4, int(half / 4))), "middle", "name"))
     drawing = _svg(title, width, middle + 18, body)
     box = f'class="chart wide scroll" role="region" tabindex="0" aria-label="{escape(title)}"'

@@ -17,27 +17,15 @@ from puna.report.markup import Html, count, escape, figures, size
 
 KEPT, DROPPED = 8, 5  # shown of each source, and of each reason in it
 CHARACTERS = 1200
-SHOWN = (
-    "language",
-    "language_score",
-    "perplexity",
-    "bucket",
-    "reference_score",
-    "left_out",
-    "file",
-    "offset",
-    "detail",
-    "id",
-)
+SHOWN = "language language_score perplexity bucket reference_score left_out file offset detail id"
 
 
 def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) -> list[Mapping[str, Any]]:
     """`most` rows by the digest of what names them: as good as chance, and the same ones every time."""
 
     def place(row: Mapping[str, Any]) -> str:
-        return hashlib.sha256(
-            "\0".join(str(row[name]) for name in key).encode("utf-8", "replace")
-        ).hexdigest()
+        named = "\0".join(str(row[name]) for name in key)
+        return hashlib.sha256(named.encode("utf-8", "replace")).hexdigest()
 
     return heapq.nsmallest(most, rows, key=place)
 
@@ -45,7 +33,7 @@ def _draw(rows: Iterable[Mapping[str, Any]], most: int, key: tuple[str, ...]) ->
 def _card(row: Mapping[str, Any], text: str) -> Html:
     told = " · ".join(
         f"{name.replace('_', ' ')} {figures(row[name]) if isinstance(row[name], float) else row[name]}"
-        for name in SHOWN
+        for name in SHOWN.split()
         if row.get(name) not in (None, "")
     )
     title = escape(row.get("url") or row["file"])
@@ -101,12 +89,10 @@ def render(
 ) -> str:
     """The page of a documents artifact. funnel: its metrics. report: where the report of a run with these
     documents is, from the page. tokens: how many each source has, where they were counted."""
-    funnels = {
-        source: {"steps": {step: steps[step] for step in FUNNEL}}
-        for source, steps in funnel["sources"].items()
-    }
+    sources = funnel["sources"]
+    funnels = {source: {"steps": {step: steps[step] for step in FUNNEL}} for source, steps in sources.items()}
     sections = [("funnel", "What came through", corpus({**funnel, "sources": funnels}))]
-    for source, steps in funnel["sources"].items():
+    for source, steps in sources.items():
         found = steps["kept"]
         counted = f", {count(tokens[source])} tokens" if tokens and source in tokens else ""
         told = Html(
@@ -115,17 +101,11 @@ def render(
         )
         if found["documents"] and (folder / f"{source}.parquet").is_file():
             sections.append((f"kept-{source}", f"{source}: kept", Html(told + kept(folder, source))))
-        sections.append(
-            (f"dropped-{source}", f"{source}: dropped", dropped(folder, source, funnel["dropped"][source]))
-        )
-    sections += [
-        (path.stem, title, _paper(path, folder))
-        for path, title in (
-            (folder / "data_card.md", "Data card"),
-            (folder / "public_summary.md", "Public summary"),
-        )
-        if path.is_file()
-    ]
+        lost = dropped(folder, source, funnel["dropped"][source])
+        sections.append((f"dropped-{source}", f"{source}: dropped", lost))
+    for stem, title in (("data_card", "Data card"), ("public_summary", "Public summary")):
+        if (path := folder / f"{stem}.md").is_file():
+            sections.append((stem, title, _paper(path, folder)))
     return frame(name, "Puna corpus", _lead(folder, funnel, report, tokens), sections)
 
 
@@ -136,11 +116,8 @@ def _lead(folder: Path, funnel: Mapping[str, Any], report: str, tokens: Mapping[
         f"{size(sum(entry['bytes'] for entry in kept_of_all))} of text",
         *([f"{count(sum(tokens.values()))} tokens"] if tokens else []),
     ]
-    back = (
-        f'<p>The model that learned from them: <a href="{escape(report)}">report of the run</a>.</p>'
-        if report
-        else ""
-    )
+    link = f'<a href="{escape(report)}">report of the run</a>'
+    back = f"<p>The model that learned from them: {link}.</p>" if report else ""
     return Html(
         f'<p class="lead">{", ".join(sizes)}. People judge filters by looking at what they keep and what '
         'they drop. The <a href="#data_card">data card</a> says which filters these were; the '

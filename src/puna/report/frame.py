@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.report.markup import NONE, Html, escape, number, percent
+from puna.text.lists import filled
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -19,28 +20,9 @@ def frame(name: str, over: str, head: Html, sections: Sequence[tuple[str, str, H
         "</section>\n"
         for key, title, body in bodies
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{escape(name)} · {escape(over)}</title>
-<style>
-{STYLE.read_text("utf-8")}</style>
-</head>
-<body><div class="page">
-<header>
-<p class="over">{escape(over)}</p>
-<h1>{escape(name)}</h1>
-{head}
-{f'<nav aria-label="Sections">{links}</nav>' if links else ""}
-</header>
-<main>
-{told}</main>
-</div></body>
-</html>
-"""
+    nav = f'<nav aria-label="Sections">{links}</nav>' if links else ""
+    named = {"title": escape(name), "over": escape(over), "style": STYLE.read_text("utf-8")}
+    return filled(__file__, "page.html", head=head, nav=nav, body=told, **named)
 
 
 def figure(caption: str, drawing: Html) -> Html:

@@ -38,26 +38,14 @@ def corpus(data: Mapping[str, Any]) -> Html:
     """The funnel of every source, what was dropped and why, licences and languages."""
     sources = {name: source.get("steps") or {} for name, source in (data.get("sources") or {}).items()}
     names = list(dict.fromkeys(step for steps in sources.values() for step in steps))
-    drawings = (
-        figure(
-            f"{source}: documents after each step",
-            chart.funnel(
-                {step: found.get("documents") for step, found in steps.items()},
-                f"documents of {source}, by step",
-            ),
-        )
-        for source, steps in sources.items()
-    )
-    rows = [
-        [
-            source,
-            *(
-                f"{count(steps.get(step, {}).get('documents'))} · {size(steps.get(step, {}).get('bytes'))}"
-                for step in names
-            ),
-        ]
-        for source, steps in sources.items()
-    ]
+    drawings, rows = [], []
+    for source, steps in sources.items():
+        counts = {step: found.get("documents") for step, found in steps.items()}
+        drawing = chart.funnel(counts, f"documents of {source}, by step")
+        drawings.append(figure(f"{source}: documents after each step", drawing))
+        known = [steps.get(step, {}) for step in names]
+        cells = (f"{count(found.get('documents'))} · {size(found.get('bytes'))}" for found in known)
+        rows.append([source, *cells])
     return join(
         f'<p><a href="{escape(page)}">The documents themselves</a>: some that were kept, some that each '
         "filter dropped, the data card and the public summary.</p>"
@@ -89,7 +77,10 @@ def tokens(data: Mapping[str, Any]) -> Html:
         counts = [count(part.get(key)) for key in counted]
         share, epochs = share_cell(part.get("share")), figures(part.get("epochs"))
         rows.append([name, *counts, figures(per_token.get(name)), share, epochs])
+    head = ["source", "documents", "of these held out", "training tokens", "held-out tokens"]
+    head += ["bytes per token", "share of training", "epochs"]
     sums = (count(total(part.get(key) for part in parts.values())) for key in counted)
+    foot = ["all", *sums, "", "", ""] if len(names) > 1 else []
     return join(
         facts(
             {
@@ -98,21 +89,7 @@ def tokens(data: Mapping[str, Any]) -> Html:
                 "time": duration(tokenizer.get("seconds")),
             }
         ),
-        table(
-            "Mixture: what is there, and how much of it training saw",
-            [
-                "source",
-                "documents",
-                "of these held out",
-                "training tokens",
-                "held-out tokens",
-                "bytes per token",
-                "share of training",
-                "epochs",
-            ],
-            rows,
-            foot=["all", *sums, "", "", ""] if len(names) > 1 else (),
-        )
+        table("Mixture: what is there, and how much of it training saw", head, rows, foot=foot)
         if names
         else "",
         '<p class="soft">Longest pieces of the vocabulary, spaces as dots:</p>'

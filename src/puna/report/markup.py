@@ -42,11 +42,8 @@ def _scaled(value: Any, units: Sequence[str], whole_below: float) -> str:
     if found is None:
         return NONE
     if abs(found) < whole_below:
-        return (
-            f"{found:,.0f}\xa0{units[0]}".rstrip("\xa0")
-            if found == int(found)
-            else f"{figures(found)}\xa0{units[0]}".rstrip("\xa0")
-        )
+        told = f"{found:,.0f}" if found == int(found) else figures(found)
+        return f"{told}\xa0{units[0]}".rstrip("\xa0")
     place = 0
     while abs(found) >= 999.5 and place < len(units) - 1:
         found, place = found / 1000, place + 1
@@ -83,25 +80,23 @@ def duration(value: Any) -> str:
 def energy(value: Any, *, measured: bool = True) -> str:
     """kWh as 3.77 Wh below a tenth of a kWh, else 12.3 kWh or 449 MWh; about 4 Wh where the power behind it
     was assumed and not measured."""
-    kwh = number(value)
-    if kwh is None:
-        return NONE
-    if not measured:
-        kwh = float(f"{kwh:.1g}")
-    told = f"{figures(1000 * kwh)}\xa0Wh" if abs(kwh) < 0.1 else _scaled(kwh, ("kWh", "MWh", "GWh"), 0)
-    return told if measured else f"about\xa0{told}"
+    return _thousands(value, ("Wh", "kWh", "MWh", "GWh"), measured)
 
 
 def carbon(value: Any, *, measured: bool = True) -> str:
     """Kilograms of carbon dioxide as 2.1 g, 12.3 kg or 449 t; about 2 g where they come from an assumed
     power."""
-    kilograms = number(value)
-    if kilograms is None:
+    return _thousands(value, ("g", "kg", "t"), measured)
+
+
+def _thousands(value: Any, units: Sequence[str], measured: bool) -> str:
+    """A number in the second of some units, in the first below a tenth; to one digit where it is assumed."""
+    found = number(value)
+    if found is None:
         return NONE
-    if not measured:
-        kilograms = float(f"{kilograms:.1g}")
-    told = f"{figures(1000 * kilograms)}\xa0g" if abs(kilograms) < 0.1 else _scaled(kilograms, ("kg", "t"), 0)
-    return told if measured else f"about\xa0{told}"
+    found = found if measured else float(f"{found:.1g}")
+    small = f"{figures(1000 * found)}\xa0{units[0]}"
+    return "about\xa0" * (not measured) + (small if abs(found) < 0.1 else _scaled(found, units[1:], 0))
 
 
 def percent(value: Any, digits: int = 1) -> str:
@@ -110,10 +105,21 @@ def percent(value: Any, digits: int = 1) -> str:
     return NONE if found is None else f"{100 * found:.{digits}f}\xa0%"
 
 
+def numbers(values: Iterable[Any]) -> list[float]:
+    """Those that are numbers."""
+    return [found for value in values if (found := number(value)) is not None]
+
+
 def total(values: Iterable[Any]) -> float | None:
     """Sum of what are numbers; None without any."""
-    found = [value for value in map(number, values) if value is not None]
+    found = numbers(values)
     return sum(found) if found else None
+
+
+def mean(values: Iterable[Any]) -> float | None:
+    """Mean of what are numbers; None without any."""
+    found = numbers(values)
+    return sum(found) / len(found) if found else None
 
 
 def table(

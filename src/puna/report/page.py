@@ -24,6 +24,7 @@ from puna.report.markup import (
     escape,
     facts,
     figures,
+    mean,
     number,
     percent,
     size,
@@ -44,15 +45,14 @@ def _kept(data: Mapping[str, Any]) -> float | None:
 def headline(data: Mapping[str, Any]) -> Html:
     """The figures that stand for the whole run."""
     losses, stages = data.get("losses") or [{}], data.get("stages") or []
-    found = [number(methods.get("model")) for methods in (data.get("bits_per_byte") or {}).values()]
-    known = [score for score in found if score is not None]
+    score = mean(methods.get("model") for methods in (data.get("bits_per_byte") or {}).values())
     spent = data.get("energy") or {}
     return facts(
         {
             "documents": count(_kept(data)),
             "parameters": count((data.get("model") or {}).get("parameters")),
             "tokens trained": count(losses[-1].get("tokens") or data.get("tokens")),
-            "bits per byte, mean": f"{sum(known) / len(known):.3f}" if known else None,
+            "bits per byte, mean": None if score is None else f"{score:.3f}",
             "wall time": duration(total(stage.get("seconds") for stage in stages)),
             "energy": energy(spent.get("kwh"), measured=spent.get("measured") is True),
         },
@@ -95,15 +95,12 @@ def model(data: Mapping[str, Any]) -> Html:
         "vocabulary": "vocab_size",
         "context, tokens": "sequence_length",
     }
+    known = {name: value for name, key in names.items() if (value := number(shape.get(key))) is not None}
     return facts(
         {
             "size": shape.get("size"),
             "parameters": count(shape.get("parameters")),
-            **{
-                name: f"{value:,.0f}"
-                for name, key in names.items()
-                if (value := number(shape.get(key))) is not None
-            },
+            **{name: f"{value:,.0f}" for name, value in known.items()},
             "tokens per parameter": figures(shape.get("tokens_per_parameter")),
         }
     )
@@ -117,37 +114,25 @@ def training(data: Mapping[str, Any]) -> Html:
         return [(entry.get("tokens"), entry.get(key)) for entry in losses]
 
     steps, window = curve("loss"), max(1, len(losses) // 50)
-    means = [
-        (steps[end - 1][0], sum(known) / len(known))
-        for end in range(window, len(steps) + 1, window)
-        if (known := [value for _, loss in steps[end - window : end] if (value := number(loss)) is not None])
-    ]
-    each, mean = "training, each step", f"training, mean of {window} steps"
+    ends = range(window, len(steps) + 1, window)
+    means = [(steps[end - 1][0], mean(loss for _, loss in steps[end - window : end])) for end in ends]
+    each = "training, each step"
     sources = dict.fromkeys(source for entry in validation for source in entry.get("losses") or {})
     held_out = {
         source: [(entry.get("tokens"), (entry.get("losses") or {}).get(source)) for entry in validation]
         for source in sources
     }
-    lines = {each: steps, mean: means} if window > 1 else {"training": steps}
+    lines = {each: steps, f"training, mean of {window} steps": means} if window > 1 else {"training": steps}
+    rates, norms = {"learning rate": curve("learning_rate")}, {"gradient norm": curve("gradient_norm")}
+
+    def over_tokens(caption: str, drawn: Mapping[str, Any], label: str, **how: Any) -> Html:
+        return figure(caption, chart.line_chart(drawn, "tokens", label, **how))
+
     drawings = join(
-        figure(
-            "Loss on training batches, nats per token",
-            chart.line_chart(lines, "tokens", "nats per token", faint=[each]),
-        ),
-        figure(
-            "Loss on held-out documents, nats per token",
-            chart.line_chart(held_out, "tokens", "nats per token"),
-        ),
-        figure(
-            "Learning rate",
-            chart.line_chart(
-                {"learning rate": curve("learning_rate")}, "tokens", "learning rate", height=200
-            ),
-        ),
-        figure(
-            "Norm of the gradient before clipping",
-            chart.line_chart({"gradient norm": curve("gradient_norm")}, "tokens", "norm", height=200),
-        ),
+        over_tokens("Loss on training batches, nats per token", lines, "nats per token", faint=[each]),
+        over_tokens("Loss on held-out documents, nats per token", held_out, "nats per token"),
+        over_tokens("Learning rate", rates, "learning rate", height=200),
+        over_tokens("Norm of the gradient before clipping", norms, "norm", height=200),
         look="columns",
     )
     note = (
@@ -183,12 +168,8 @@ def costs(data: Mapping[str, Any]) -> Html:
     spent, machine = data.get("energy") or {}, data.get("machine") or {}
     peak = number(data.get("matmul_peak_flops"))
     seconds, trained = number(data.get("training_seconds")), number(data.get("tokens"))
-    memory = size(data.get("peak_memory_bytes"))
-    of_all = (
-        f"{memory} of {size(machine.get('memory_bytes'))}"
-        if memory != NONE and machine.get("memory_bytes")
-        else memory
-    )
+    memory, whole = size(data.get("peak_memory_bytes")), machine.get("memory_bytes")
+    of_all = f"{memory} of {size(whole)}" if memory != NONE and whole else memory
     watts, pue, grid = (figures(spent.get(key)) for key in ("watts", "pue", "kg_co2_per_kwh"))
     measured = spent.get("measured") is True
     power = f"{watts}\xa0W, {'measured' if measured else 'assumed'}" if watts != NONE else None
@@ -246,14 +227,9 @@ def lineage(data: Mapping[str, Any]) -> Html:
         ]
 
     head = ["stage", "fingerprint", "made from", "time", "share of time", "size", "digest"]
+    made_from = {str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages}
     return join(
-        figure(
-            "What is made from what",
-            chart.graph(
-                {str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages},
-                "stages and their inputs",
-            ),
-        ),
+        figure("What is made from what", chart.graph(made_from, "stages and their inputs")),
         table("Artifacts", head, map(cells, stages), words=(1, 2, 6)),
         '<p class="soft">A fingerprint is of settings, code version and inputs; a digest is of the bytes '
         "that came out.</p>",

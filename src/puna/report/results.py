@@ -5,16 +5,10 @@ from typing import Any
 
 from puna.report import chart
 from puna.report.frame import figure, join
-from puna.report.markup import NONE, Html, escape, figures, number, size, table
+from puna.report.markup import NONE, Html, escape, figures, mean, number, numbers, size, table
 
-METHODS = {
-    "model": "model",
-    "five_gram": "5-gram",
-    "unigram": "unigram",
-    "xz": "xz",
-}  # in the order in which they are shown
-
-
+# In the order in which they are shown.
+METHODS = {"model": "model", "five_gram": "5-gram", "unigram": "unigram", "xz": "xz"}
 ENOUGH_DOCUMENTS, ENOUGH_TOKENS = 8, 20_000  # held out of a source; a score over less is told to be unsure
 BY_HEART = 0.6  # of the held-out loss, mean of sources: a training loss below that is told
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -151,17 +145,13 @@ def five_gram_note(data: Mapping[str, Any]) -> str:
 
 def by_heart(losses: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> str:
     """Say that the loss on training batches ended far below that on held-out documents; empty where not."""
-    last = [number(entry.get("loss")) for entry in losses[-max(1, len(losses) // 20) :]]
-    held_out = [number(loss) for loss in ((validation or [{}])[-1].get("losses") or {}).values()]
-    seen, unseen = ([value for value in found if value is not None] for found in (last, held_out))
-    if not seen or not unseen:
-        return ""
-    mean, other = sum(seen) / len(seen), sum(unseen) / len(unseen)
-    if mean > BY_HEART * other:
+    seen = mean(entry.get("loss") for entry in losses[-max(1, len(losses) // 20) :])
+    unseen = mean(((validation or [{}])[-1].get("losses") or {}).values())
+    if seen is None or unseen is None or seen > BY_HEART * unseen:
         return ""
     return (
-        f"The loss on training batches ended at {mean:.2f}, far below {other:.2f} on held-out documents: the "
-        "model has learnt much of its text by heart; more documents or fewer steps would help."
+        f"The loss on training batches ended at {seen:.2f}, far below {unseen:.2f} on held-out documents: "
+        "the model has learnt much of its text by heart; more documents or fewer steps would help."
     )
 
 
@@ -172,32 +162,23 @@ def scores(data: Mapping[str, Any]) -> Html:
         return Html("")
     present: set[str] = {method for methods in found.values() for method in methods}
     order = [method for method in METHODS if method in present] + sorted(present - set(METHODS))
+    compared = "five_gram" in present
     rows = []
     for source, methods in found.items():
         values = {method: number(methods.get(method)) for method in order}
-        best = min((value for value in values.values() if value is not None), default=None)
-        cells = (
-            Html(f"<strong>{value:.3f}</strong>")
-            if value is not None and value == best
-            else NONE
-            if value is None
-            else f"{value:.3f}"
-            for value in values.values()
-        )
+        best = min(numbers(values.values()), default=None)
+        cells = [_score(value, best) for value in values.values()]
         own, five = values.get("model"), values.get("five_gram")
         known = (data.get("intervals") or {}).get(source) or {}
-        ratio = [
-            _difference(own / five - 1) if own is not None and five else NONE,
-            _between(known.get("model_over_five_gram")),
-        ]
-        rows.append([source, size(sizes.get(source)), *cells, *(ratio if "five_gram" in present else [])])
+        ratio = _difference(own / five - 1) if own is not None and five else NONE
+        against = [ratio, _between(known.get("model_over_five_gram"))] if compared else []
+        rows.append([source, size(sizes.get(source)), *cells, *against])
     labels: dict[str, str] = {method: METHODS.get(method, method) for method in order}
-    groups = {
-        source: {labels[method]: methods.get(method) for method in order} for source, methods in found.items()
-    }
+    groups = {source: {labels[name]: own.get(name) for name in order} for source, own in found.items()}
+    heads = ["model against 5-gram", "between (95%)"] if compared else []
     note = unsure(data.get("mixture") or {}, data.get("intervals"))
     bounds = ""
-    if "five_gram" in present:
+    if compared:
         bounds = "The comparison with the 5-gram lies between the bounds with 95%, by drawing the held-out "
         bounds += "documents again. "
         if any(row[-1] == NONE for row in rows):
@@ -207,22 +188,20 @@ def scores(data: Mapping[str, Any]) -> Html:
         "their size; lower is better, the best of a row is bold. All but xz learned from the training "
         "documents and begin each document anew; xz sees nothing but the documents it packs, one after the "
         f"other, a byte behind each. {bounds}{escape(five_gram_note(data))}</p>",
-        table(
-            "Bits per byte of held-out documents",
-            [
-                "source",
-                "text",
-                *labels.values(),
-                *(["model against 5-gram", "between (95%)"] if "five_gram" in present else []),
-            ],
-            rows,
-        ),
+        table("Bits per byte of held-out documents", ["source", "text", *labels.values(), *heads], rows),
         f'<p class="soft">{escape(note)}</p>' if note else "",
         figure(
             "Bits per byte, shorter is better",
             chart.bars(groups, "bits per byte by source and method", "{:.3f}".format),
         ),
     )
+
+
+def _score(value: float | None, best: float | None) -> str:
+    """A score as a cell, the best one bold."""
+    if value is None:
+        return NONE
+    return Html(f"<strong>{value:.3f}</strong>") if value == best else f"{value:.3f}"
 
 
 def _difference(share: float) -> str:

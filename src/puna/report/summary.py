@@ -11,11 +11,11 @@ from puna.corpus.funnel import FUNNEL
 from puna.errors import UserError
 from puna.run import machine, meter
 from puna.run.artifact import Artifact
-from puna.run.build import Build, Planned, cost
+from puna.run.build import Build, cost
 from puna.run.files import write_atomically
 from puna.run.settings import EnergySettings
 
-SUMMARY, REPORT, CORPUS = "summary.json", "report.html", "corpus.html"
+SUMMARY, REPORT, CORPUS, CARD = "summary.json", "report.html", "corpus.html", "model_card.md"
 
 
 def write(
@@ -35,31 +35,13 @@ def write(
     from puna.report import page
     from puna.train import metrics
 
-    folder, planned = build.folder, build.plan()
-    costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
-    log = folder / "logs" / finished["train"].folder.name / "metrics.jsonl"
+    folder, trained = build.folder, finished["train"]
+    log = folder / "logs" / trained.folder.name / "metrics.jsonl"
     speed = metrics.read(log)
-    if inherited := speed.get("inherited_seconds"):  # whose energy is in no account of this training's
-        costs["train"] = {"seconds": costs["train"]["seconds"] + inherited, "joules": None}
-    figures = {
-        "recipe": folder.name,
-        "puna": puna.__version__,
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        **_corpus_figures(finished),
-        **_training_figures(finished),
-        **speed,
-        **_cost_figures(costs, energy),
-        "stages": _stage_figures(planned, finished, costs),
-    }
-    write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
-    losses = [json.loads(line) for line in finished["train"].path("losses.jsonl").read_text().splitlines()]
-    curves = {
-        "losses": losses,
-        "validation": metrics.validation(log),
-        "earlier_samples": metrics.samples(log),
-    }
+    own = {**_corpus_figures(finished), **_training_figures(finished), **speed}
+    figures = _write_figures(build, finished, energy, own, speed.get("inherited_seconds", 0.0))
+    curves = {"validation": metrics.validation(log), "earlier_samples": metrics.samples(log)}
+    curves["losses"] = _losses(trained)
     places = {"folder": folder, "source": source, "corpus_page": CORPUS, "recipe_toml": recipe_text}
     called = {"program": program, "changes": tuple(changes)}
     write_atomically(folder / REPORT, page.render({**figures, **curves, **places, **called}))
@@ -68,49 +50,81 @@ def write(
 
 
 def write_tuned(
-    build: Build, finished: dict[str, Artifact], forecasts: dict[str, Any], energy: EnergySettings
+    build: Build,
+    finished: dict[str, Artifact],
+    forecasts: dict[str, Any],
+    energy: EnergySettings,
+    base: str = "",
+    recipe_text: str = "",
 ) -> dict[str, Any]:
-    """Gather the figures of a tuning and write summary.json; the figures. forecasts: of stages, by name."""
+    """Gather the figures of a tuning and write summary.json, the report and the card; the figures.
+
+    forecasts: of stages, by name. base: its weights, as the recipe names them.
+    """
+    from puna.report import tuning
+    from puna.report.card import card
     from puna.train import metrics
 
-    folder, planned = build.folder, build.plan()
-    trained = [item.stage.name for item in planned if item.stage.kind == "supervised"]
-    costs = {item.stage.name: cost(folder / "logs" / item.folder.name) for item in planned}
-    speed = {
-        name: metrics.read(folder / "logs" / finished[name].folder.name / "metrics.jsonl") for name in trained
-    }
-    figures = {
-        "recipe": folder.name,
-        "puna": puna.__version__,
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+    folder, logs = build.folder, build.folder / "logs"
+    trained = [item.stage.name for item in build.plan() if item.stage.kind == "supervised"]
+    speed = {name: metrics.read(logs / finished[name].folder.name / "metrics.jsonl") for name in trained}
+    own = {
         "result": trained[-1],
         "sets": finished["rows"].metrics["sets"],
         "tuned": {name: {**finished[name].metrics, **speed[name]} for name in trained},
         "probe": finished["probe"].metrics,
+        **({"passages": finished["passages"].metrics} if "passages" in finished else {}),
         "forecasts": forecasts,
-        **_cost_figures(costs, energy),
-        "stages": _stage_figures(planned, finished, costs),
     }
-    write_atomically(folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    figures = _write_figures(build, finished, energy, own)
+    losses = {name: _losses(finished[name]) for name in trained}
+    more = {"losses": losses, "base": base, "recipe_toml": recipe_text}
+    write_atomically(folder / REPORT, tuning.render({**figures, **more}))
+    write_atomically(folder / CARD, card(folder.name, figures, recipe_text, base))
     return figures
 
 
-def _stage_figures(
-    planned: Sequence[Planned], finished: dict[str, Artifact], costs: dict[str, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "stage": item.stage.name,
-            "fingerprint": item.fingerprint,
-            "digest": finished[item.stage.name].digest,
-            "inputs": finished[item.stage.name].inputs,
-            "seconds": costs[item.stage.name]["seconds"],
-            "bytes": finished[item.stage.name].bytes,
-        }
-        for item in planned
-    ]
+def _losses(trained: Artifact) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in trained.path("losses.jsonl").read_text().splitlines()]
+
+
+def _write_figures(
+    build: Build,
+    finished: dict[str, Artifact],
+    energy: EnergySettings,
+    own: dict[str, Any],
+    inherited: float = 0.0,
+) -> dict[str, Any]:
+    """Write summary.json: a run's own figures among those that every run has; all of them.
+
+    inherited: seconds of a training that this one went on from, whose energy is in no account of this one's.
+    """
+    planned = build.plan()
+    costs = {item.stage.name: cost(build.folder / "logs" / item.folder.name) for item in planned}
+    if inherited:
+        costs["train"] = {"seconds": (costs["train"]["seconds"] or 0.0) + inherited, "joules": None}
+    figures = {
+        "recipe": build.folder.name,
+        "puna": puna.__version__,
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        **own,
+        **_cost_figures(costs, energy),
+        "stages": [
+            {
+                "stage": item.stage.name,
+                "fingerprint": item.fingerprint,
+                "digest": finished[item.stage.name].digest,
+                "inputs": finished[item.stage.name].inputs,
+                "seconds": costs[item.stage.name]["seconds"],
+                "bytes": finished[item.stage.name].bytes,
+            }
+            for item in planned
+        ],
+    }
+    write_atomically(build.folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    return figures
 
 
 def is_current(build: Build) -> bool:
@@ -170,13 +184,9 @@ def _training_figures(finished: dict[str, Artifact]) -> dict[str, Any]:
     settings = finished["train"].settings
     sources = [name for name in settings["sources"] if name in shards]
     config, parameters = settings["model"], trained["parameters"]
+    per_token = {name: _sum(shards[name], "bytes") / _sum(shards[name], "tokens") for name in sources}
     return {
-        "tokenizer": {
-            **finished["tokenizer"].metrics,
-            "bytes_per_token": {
-                name: _sum(shards[name], "bytes") / _sum(shards[name], "tokens") for name in sources
-            },
-        },
+        "tokenizer": {**finished["tokenizer"].metrics, "bytes_per_token": per_token},
         "mixture": {
             name: {
                 "documents": _sum(shards[name], "documents"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from puna.report import chart
+from puna.report.card import licence_of
 from puna.report.frame import figure, frame, join
 from puna.report.markup import NONE, Html, count, duration, escape, facts, number, table
 from puna.report.page import costs, lineage, recipe
@@ -156,7 +157,7 @@ def documents(data: Mapping[str, Any]) -> Html:
             memory["question"],
             {f"from memory, {_judged(memory)}": memory, f"with the passage, {_judged(read)}": read},
         )
-        + f'<p class="soft">The passage: {escape(memory["passage"])}</p>'
+        + f'<p class="soft">The passage: {escape(memory["text"])}</p>'
         for memory, read in list(zip(after["without"], after["with"], strict=True))[:SHOWN]
     ]
     return join(
@@ -180,24 +181,19 @@ def _judged(answer: Mapping[str, Any]) -> str:
 
 def sets(data: Mapping[str, Any]) -> Html:
     """Data sets with their licences, what was left out of them, and what the audit found."""
-    found, audit = data.get("sets") or {}, data.get("audit") or {}
     rows = []
-    for name, one in found.items():
-        parts = [one.get(split) or {} for split in ("train", "held_out")]
-        sizes = (f"{part.get('conversations', 0):,}" for part in parts)
-        learned_tokens = count(parts[0].get("learned_tokens"))
-        rows.append([name, one.get("licence") or "not said", *sizes, learned_tokens, _counts(one["dropped"])])
-    head = ["set", "licence", "trained on", "held out", "learned tokens", "left out"]
-    seen = "".join(f"<li>{escape(name)}: {escape(_counts(kinds))}</li>" for name, kinds in audit.items())
-    return join(
-        table("Sets", head, rows, words=(1, 5)) if rows else "",
-        f"<h3>What the audit found</h3><ul>{seen}</ul>" if seen else "",
-    )
-
-
-def _counts(kinds: Mapping[str, Any]) -> str:
-    named = (f"{kind.replace('_', ' ')} {times:,}" for kind, times in kinds.items() if times)
-    return ", ".join(named) or "nothing"
+    for name, one in (data.get("sets") or {}).items():
+        train, held_out = one.get("train") or {}, one.get("held_out") or {}
+        sizes = (f"{part.get('conversations', 0):,}" for part in (train, held_out))
+        found = (f"{kind} {times:,}" for kind, times in (one.get("findings") or {}).items() if times)
+        learned_tokens, dropped = count(train.get("learned_tokens")), count(one.get("dropped"))
+        rows.append(
+            [name, licence_of(name, one), *sizes, learned_tokens, dropped, ", ".join(found) or "nothing"]
+        )
+    head = ["set", "licence", "trained on", "held out", "learned tokens", "too long", "what the audit found"]
+    if not rows:
+        return Html("")
+    return join('<div class="paper">', table("Sets", head, rows, words=(1, 6), shown=False), "</div>")
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (

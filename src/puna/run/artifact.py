@@ -22,6 +22,7 @@ from puna.run.files import sync, write_atomically
 from puna.run.settings import HASHED
 
 MANIFEST = "artifact.json"
+TOLD = ("stage", "fingerprint", "inputs", "files", "metrics")  # what it says of an artifact, beside settings
 CURRENT = "stages.json"  # in a run's folder: stage name -> folder of its artifact
 
 
@@ -90,14 +91,8 @@ class Artifact:
         return sum(entry["bytes"] for entry in self.files.values())
 
     def manifest(self) -> dict[str, Any]:
-        body = {
-            "stage": self.stage,
-            "fingerprint": self.fingerprint,
-            "inputs": self.inputs,
-            "files": self.files,
-            "metrics": self.metrics,
-            **({} if self.settings is None else {"settings": self.settings}),
-        }
+        body = {name: getattr(self, name) for name in TOLD}
+        body |= {} if self.settings is None else {"settings": self.settings}
         return {**body, "digest": hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()}
 
     def verify(self, read: bool = True) -> None:
@@ -131,10 +126,10 @@ def load(folder: Path) -> Artifact:
     if not path.is_file():
         raise UserError(f"{folder} is not an artifact: it has no {MANIFEST}")
     damaged, remedy = f"artifact {folder} is damaged: {MANIFEST}", "remove the folder and run again"
-    keys = ("stage", "fingerprint", "inputs", "files", "metrics", "digest")
     try:
         manifest = json.loads(path.read_bytes())
-        artifact = Artifact(folder, settings=manifest.get("settings"), **{key: manifest[key] for key in keys})
+        told = {key: manifest[key] for key in (*TOLD, "digest")}
+        artifact = Artifact(folder, settings=manifest.get("settings"), **told)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{damaged} cannot be read ({error}); {remedy}") from error
     if artifact.manifest()["digest"] != artifact.digest:
@@ -157,10 +152,8 @@ def commit(
     for path in sorted(work.rglob("*")):
         if path.is_file() and path != work / MANIFEST:
             sync(path)
-            files[path.relative_to(work).as_posix()] = {
-                "bytes": path.stat().st_size,
-                "sha256": file_digest(path),
-            }
+            described = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            files[path.relative_to(work).as_posix()] = described
     artifact = Artifact(folder, stage, fingerprint, inputs, files, canonical(metrics), canonical(settings))
     manifest = artifact.manifest()
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")

@@ -60,15 +60,9 @@ class Build:
             known: dict[str, str] = {}
             for stage in self.stages:
                 inputs = {role: _fingerprint_of(source, known) for role, source in stage.inputs.items()}
-                known[stage.name] = artifact.fingerprint(
-                    {
-                        "stage": stage.kind,
-                        "version": stage.version,
-                        "settings": stage.settings,
-                        "content": stage.content(),
-                        "inputs": inputs,
-                    }
-                )
+                told = {"stage": stage.kind, "version": stage.version, "settings": stage.settings}
+                told |= {"content": stage.content(), "inputs": inputs}
+                known[stage.name] = artifact.fingerprint(told)
                 folder = self.folder / f"{stage.name}-{known[stage.name]}"
                 self._planned.append(Planned(stage, known[stage.name], inputs, folder))
         return self._planned
@@ -119,50 +113,36 @@ class Build:
             if told.get("done"):
                 continue
             inputs = {role: artifact.load(Path(folder)) for role, folder in told["inputs"].items()}
-            work, scratch, shared, logs = map(Path, told["folders"])
-            stage.function(stage.settings, inputs, self._context(work, scratch, shared, logs, Silent()))
+            folders = [Path(folder) for folder in told["folders"]]
+            stage.function(stage.settings, inputs, self._context(folders, Silent()))
         return {}
 
-    def _context(self, work: Path, scratch: Path, shared: Path, logs: Path, reporter: Reporter) -> Context:
-        return Context(
-            self.execution,
-            work,
-            scratch,
-            shared,
-            logs,
-            reporter,
-            self.should_stop,
-            self.pausable,
-            self.processes,
-            self.cluster,
-        )
+    def _context(self, folders: Sequence[Path], reporter: Reporter) -> Context:
+        """folders: for the artifact, scratch, what is shared, logs."""
+        work, scratch, shared, logs = folders
+        how = (self.should_stop, self.pausable, self.processes, self.cluster)
+        return Context(self.execution, work, scratch, shared, logs, reporter, *how)
 
     def _make(self, item: Planned, finished: Mapping[str, Artifact], reporter: Reporter) -> Artifact:
         stage = item.stage
-        scratch, work, logs = (
-            self.folder / kind / item.folder.name for kind in (".scratch", ".work", "logs")
-        )
-        shared = self.folder / ".shared" / stage.name
+        kinds = (".work", ".scratch", "logs")
+        work, scratch, logs = (self.folder / kind / item.folder.name for kind in kinds)
+        folders = (work, scratch, self.folder / ".shared" / stage.name, logs)
         artifact.remove(work)
-        for folder in (scratch, work, shared, logs):
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         inputs = {
             role: finished[source] if isinstance(source, str) else artifact.load(source)
             for role, source in stage.inputs.items()
         }
-        context = self._context(work, scratch, shared, logs, reporter)
         if stage.together:
-            self.processes.tell(
-                {
-                    "stage": stage.name,
-                    "settings": _settings_of(stage),
-                    "inputs": {role: str(made.folder.absolute()) for role, made in inputs.items()},
-                    "folders": [str(folder.absolute()) for folder in (work, scratch, shared, logs)],
-                }
-            )
+            told: dict[str, Any] = {"stage": stage.name, "settings": _settings_of(stage)}
+            told["inputs"] = {role: str(made.folder.absolute()) for role, made in inputs.items()}
+            told["folders"] = [str(folder.absolute()) for folder in folders]
+            self.processes.tell(told)
         try:
             with _attempt(logs / "attempts", self.execution):
-                metrics = stage.function(stage.settings, inputs, context)
+                metrics = stage.function(stage.settings, inputs, self._context(folders, reporter))
                 result = artifact.commit(
                     work,
                     item.folder,
@@ -205,13 +185,10 @@ def _attempt(folder: Path, execution: ExecutionSettings) -> Iterator[None]:
     ended = threading.Event()
 
     def record() -> None:
-        account = {
-            "seconds": time.monotonic() - started,
-            "joules": meter.joules(),
-            "execution": execution.model_dump(),
-        }
+        spent = {"seconds": time.monotonic() - started, "joules": meter.joules()}
+        account = json.dumps({**spent, "execution": execution.model_dump()})
         with contextlib.suppress(OSError):  # a full disk must not hide why the stage ends
-            files.write_atomically(path, json.dumps(account) + "\n")
+            files.write_atomically(path, account + "\n")
 
     def keep_recording() -> None:
         while not ended.wait(ATTEMPT_SECONDS):

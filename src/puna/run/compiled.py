@@ -16,22 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-std=c++17",
-    "-fopenmp",
-    "-fPIC",
-    "-shared",
-)
-KINDS = {
-    "p": ctypes.c_void_p,
-    "n": ctypes.c_int64,
-    "f": ctypes.c_float,
-    "i": ctypes.c_int,
-}  # pointer, size, float, int
+FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -std=c++17 -fopenmp -fPIC -shared"
+# Of arguments: pointer, size, float, int.
+KINDS = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 INCLUDE = re.compile('^#include "(.+)"', re.MULTILINE)
 _PROBLEMS: dict[Path, str] = {}  # why a library could not be built
 SWITCH = "PUNA_KERNELS"  # "off" in the environment: the slower code that is always there
@@ -110,9 +97,8 @@ def library(source: Path) -> Path | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 part = Path(scratch) / "library.so"
-                subprocess.run(
-                    [*command, *FLAGS, str(source), "-o", str(part)], capture_output=True, check=True
-                )
+                built = [*command, *FLAGS.split(), str(source), "-o", str(part)]
+                subprocess.run(built, capture_output=True, check=True)
                 os.replace(part, path)
     except (OSError, subprocess.CalledProcessError) as error:
         output = getattr(error, "stderr", b"") or b""
@@ -127,7 +113,7 @@ def _mark(source: Path, command: list[str]) -> str:
     version = subprocess.run([*command, "--version"], capture_output=True, check=True, text=True).stdout
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    parts = [_text(source), *FLAGS, version, platform.machine(), processor]
+    parts = [_text(source), *FLAGS.split(), version, platform.machine(), processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -144,8 +130,6 @@ def load(source: Path, signatures: dict[str, str]) -> Any:
     for name, signature in signatures.items():
         arguments, _, result = signature.partition("->")
         function = getattr(found, name)
-        function.argtypes, function.restype = (
-            [KINDS[kind] for kind in arguments],
-            KINDS[result] if result else None,
-        )
+        function.argtypes = [KINDS[kind] for kind in arguments]
+        function.restype = KINDS[result] if result else None
     return found

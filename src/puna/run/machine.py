@@ -16,13 +16,9 @@ CPUINFO, MEMINFO, CONTROL_GROUP = Path("/proc/cpuinfo"), Path("/proc/meminfo"), 
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 AMD = {0x17: "Zen 2", 0x19: "Zen 3", 0x1A: "Zen 5"}  # generations by family
 INTEL = {  # and by model, of family 6
-    0x4F: "Broadwell",
-    0x55: "Skylake",
-    0x6A: "Ice Lake",
-    0x8F: "Sapphire Rapids",
-    0xCF: "Emerald Rapids",
+    0x4F: "Broadwell", 0x55: "Skylake", 0x6A: "Ice Lake", 0x8F: "Sapphire Rapids", 0xCF: "Emerald Rapids",
     0xAD: "Granite Rapids",
-}
+}  # fmt: skip
 
 
 def cores() -> int:
@@ -128,7 +124,9 @@ def matmul_peak(
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now; 0 where Linux does not tell."""
+    """Memory that this process holds now, without what its allocator keeps unused; 0 where Linux does not
+    tell."""
+    release_memory()
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 

@@ -7,13 +7,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 HASHED = "hashed"
 
 
+class Settings(BaseModel):
+    """Values that do not change; keys that are not known are refused, and numbers that are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 def not_hashed(default: Any = ..., **options: Any) -> Any:
     """A pydantic field that is no part of a fingerprint: a check, a place, what is measured and not
     computed."""
     return Field(default, json_schema_extra={HASHED: False}, **options)
 
 
-class ExecutionSettings(BaseModel):
+class ExecutionSettings(Settings):
     """How the work is done. May change in the middle of a run: it goes on in the same folder.
 
     The same result, bit for bit, for any value of remat, checkpoint_steps, checkpoints_kept,
@@ -22,8 +28,6 @@ class ExecutionSettings(BaseModel):
     `threads` says another: Puna's kernels give the same bits on any number, matrix libraries promise them for
     one number alone.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["cpu", "cuda"] = Field("cpu", description="where a model is trained; cuda: a GPU")
     threads: int = Field(
@@ -57,10 +61,8 @@ class ExecutionSettings(BaseModel):
 DEFAULT_EXECUTION = ExecutionSettings()
 
 
-class MeshSettings(BaseModel):
+class MeshSettings(Settings):
     """How the processes of a training share its work; their number is the product of the three."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     replicate: int = Field(1, ge=1, description="groups of processes that each hold the whole state (HSDP)")
     shard: int | Literal["all"] = Field(
@@ -81,11 +83,9 @@ class MeshSettings(BaseModel):
         return value
 
 
-class ClusterSettings(BaseModel):
+class ClusterSettings(Settings):
     """On which processes a training runs, where torchrun started several. No part of any result beyond
     rounding, and of no fingerprint: may change in the middle of a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mesh: MeshSettings = Field(MeshSettings(), description="how they share the work")
     checkpoint_seconds: float | None = Field(
@@ -102,10 +102,8 @@ class ClusterSettings(BaseModel):
 DEFAULT_CLUSTER = ClusterSettings()
 
 
-class EnergySettings(BaseModel):
+class EnergySettings(Settings):
     """Turns time into energy and carbon as the paper does (section 6): watts x hours x PUE x kg CO2 a kWh."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     watts: float = Field(
         45.0, gt=0, description="power of the whole machine at work, where no meter can be read"

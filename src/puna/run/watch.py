@@ -278,10 +278,9 @@ class Watch:
             self._written = now
             told = {key: state[key] for key in ("step", "phase", "seconds", "host")}
             loss = self.loss if self.loss is not None and math.isfinite(self.loss) else None
+            line = json.dumps({**told, "loss": loss, "pid": os.getpid()})
             with contextlib.suppress(OSError):
-                write_atomically(
-                    self._heartbeat, json.dumps({**told, "loss": loss, "pid": os.getpid()}) + "\n"
-                )
+                write_atomically(self._heartbeat, line + "\n")
 
     def _show_end(self) -> None:
         """Tell programs outside that no more is to be expected."""

@@ -116,21 +116,7 @@ def _plain_bpe(model_proto: bytes) -> tuple[list[bytes], list[float], list[int],
     None for models that the compiled encoder does not support: not BPE, normalised text, parts of texts that
     are declared as unused.
     """
-    pieces: list[bytes] = []
-    scores: list[float] = []
-    types: list[int] = []
-    trainer: dict[int, Any] = {}
-    normalizer: dict[int, Any] = {}
-    for number, value in fields(model_proto):
-        if number == 1:
-            entry = dict(fields(value))
-            pieces.append(entry[1])
-            scores.append(entry.get(2, 0.0))
-            types.append(entry.get(3, NORMAL))
-        elif number == 2:
-            trainer.update(fields(value))
-        elif number == 3:
-            normalizer.update(fields(value))
+    pieces, scores, types, trainer, normalizer = parts_of(model_proto)
     model_type, suffix = trainer.get(3, 1), trainer.get(24, 0)
     charsmap, prefix = normalizer.get(2, b""), normalizer.get(3, 1)
     trimmed, escaped = normalizer.get(4, 1), normalizer.get(5, 1)
@@ -155,6 +141,21 @@ def _is_plain(piece: bytes) -> bool:
         return b"\0" not in piece and len(piece.decode()) <= PIECE_CHARACTERS
     except UnicodeDecodeError:
         return False
+
+
+def parts_of(
+    model_proto: bytes,
+) -> tuple[list[bytes], list[float], list[int], dict[int, Any], dict[int, Any]]:
+    """Texts, scores and types of a model's pieces; fields of how it was trained, and of how it normalises."""
+    pieces: list[dict[int, Any]] = []
+    settings: dict[int, dict[int, Any]] = {2: {}, 3: {}}
+    for number, value in fields(model_proto):
+        if number == 1:
+            pieces.append({2: 0.0, 3: NORMAL, **dict(fields(value))})
+        elif number in settings:
+            settings[number].update(fields(value))
+    texts, scores, types = ([piece[field] for piece in pieces] for field in (1, 2, 3))
+    return texts, scores, types, settings[2], settings[3]
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Any]]:

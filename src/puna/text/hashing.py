@@ -35,14 +35,10 @@ SKIP = ALONE
 GOLDEN, NEXT_WORD = np.uint64(0x9E3779B97F4A7C15), 0xD6E8FEB86659FD93
 SHINGLE_WORDS = 5
 
-# What CCNet deletes from a line before it is hashed: control characters and 34 punctuation marks, none of
-# them ASCII.
+# What CCNet deletes from a line before it is hashed: control characters and 34 punctuation marks (and what it
+# takes for one: a full-width 1), none of them ASCII.
 CONTROL = (*range(32), *range(127, 160))
-PUNCTUATION = (
-    0xAB, 0xB4, 0xBB, 0x2013, 0x2014, 0x2019, 0x201C, 0x201D, 0x201E, 0x2026, 0x2236, 0x2501, 0x25BA, 0x3001,
-    0x3002, 0x3008, 0x3009, 0x300A, 0x300B, 0x300C, 0x300D, 0x3010, 0x3011, 0xFF01, 0xFF05, 0xFF08, 0xFF09,
-    0xFF0C, 0xFF0E, 0xFF11, 0xFF1A, 0xFF1B, 0xFF1F, 0xFF5E,
-)  # fmt: skip
+PUNCTUATION = "«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～"
 
 # Ignored inside a word, so that don't, don’t, dont and a damaged don?t are one: apostrophes, what stands for
 # a lost character, and invisible characters.
@@ -96,7 +92,7 @@ def line_table() -> Any:
             if lowered != character and len(lowered) == 1:
                 table[code] = ord(lowered)
     table[[*CONTROL]] |= DELETED
-    table[[code for code in PUNCTUATION if not chr(code).isdecimal()]] |= DELETED  # digits were made 0 before
+    table[[ord(mark) for mark in PUNCTUATION if not mark.isdecimal()]] |= DELETED  # digits were made 0 before
     return table
 
 

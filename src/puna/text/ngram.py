@@ -17,7 +17,7 @@ the text.
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ Array = np.ndarray[Any, Any]
 ABSENT = np.uint32(0xFFFFFFFF)
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
 CHUNK = 1 << 18  # n-grams processed at once
-LINES = 1 << 14  # the same where they become text
 MAGIC = b"puna kneser-ney 1\n"
 ALIGNMENT = 64  # bytes
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -93,52 +92,6 @@ class KneserNey:
                 compiled_loops.score(tokens.ctypes.data, len(tokens), self.begin, *pointers, threads)
         return scores
 
-    def ngrams(self, n: int) -> Iterator[tuple[int, Array]]:
-        """Yield the n-grams of order n in order, as (number of the first, token ids [at most LINES, n])."""
-        size = len(self.orders[n - 1].last_tokens)
-        for start in range(0, size, LINES):
-            numbers = np.arange(start, min(start + LINES, size))
-            columns = []
-            for order in reversed(self.orders[:n]):
-                columns.append(order.last_tokens[numbers])
-                # In the list's own type, or the whole list would be converted every time.
-                numbers = numbers.astype(order.first_child.dtype)
-                numbers = np.searchsorted(order.first_child, numbers, side="right") - 1
-            yield start, np.stack(columns[::-1], axis=1)
-
-    def write_arpa(self, path: Path, pieces: Sequence[str]) -> None:
-        """Write the model as an ARPA file, which KenLM and SRILM read.
-
-        pieces: the word for each token id; the begin token is <s> whatever its piece. Raises UserError for
-        pieces that such a file cannot tell apart.
-        """
-        words = np.array([*pieces, "<unk>"], object)
-        words[self.begin] = "<s>"
-        unfit = any(not word or set(word) & set(" \t\r\n\0") for word in words)
-        if unfit or len(pieces) != self.vocab_size or len(set(words[:-1])) < self.vocab_size:
-            raise UserError(
-                f"an ARPA file needs {self.vocab_size} different pieces without spaces and line ends, "
-                "one for each token id"
-            )
-        unknown = "<unk>" not in pieces
-        sizes = [len(order.last_tokens) for order in self.orders if len(order.last_tokens)]
-        with replacing(path) as part, part.open("wb") as file:
-            lines = "".join(f"ngram {n}={size + (unknown and n == 1)}\n" for n, size in enumerate(sizes, 1))
-            file.write(f"\\data\\\n{lines}".encode())
-            for n, order in enumerate(self.orders[: len(sizes)], 1):
-                file.write(f"\n\\{n}-grams:\n".encode())
-                if unknown and n == 1:
-                    file.write(f"{self.log10_unseen:.9g}\t<unk>\t0\n".encode())
-                line = "%.9g\t" + " ".join(["%s"] * n) + ("\t%.9g\n" if n < len(sizes) else "\n")
-                for start, grams in self.ngrams(n):
-                    here = slice(start, start + len(grams))
-                    columns = [order.log10_probabilities[here], *words[grams].T]
-                    if n < len(sizes):
-                        columns.append(order.log10_backoffs[here])
-                    values = np.stack(columns, axis=1, dtype=object, casting="unsafe")
-                    file.write((line * len(grams) % tuple(values.ravel().tolist())).encode())
-            file.write(b"\n\\end\\\n")
-
     def save(self, path: Path) -> None:
         """Write the model as one file; equal models are equal files.
 
@@ -146,13 +99,8 @@ class KneserNey:
         of ALIGNMENT bytes.
         """
         arrays = [array for order in self.orders for array in vars(order).values()]
-        header = {
-            "vocab_size": self.vocab_size,
-            "begin": self.begin,
-            "log10_unseen": self.log10_unseen,
-            "discounts": self.discounts,
-            "sizes": [len(array) for array in arrays],
-        }
+        header = {name: value for name, value in vars(self).items() if name != "orders"}
+        header["sizes"] = [len(array) for array in arrays]
         with replacing(path) as part, part.open("wb") as file:
             file.write(MAGIC + json.dumps(header).encode() + b"\n")
             for array in arrays:

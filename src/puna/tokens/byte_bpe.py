@@ -7,43 +7,22 @@ themselves; GGUF files give it one of the names below.
 import base64
 import codecs
 import functools
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from puna.errors import UserError
-from puna.tokens.pieces import CONTROL, NORMAL, USER_DEFINED, begin_with
+from puna.text.lists import listed
+from puna.tokens.pieces import CONTROL, NORMAL, USER_DEFINED, added_tokens, begin_with, tokenizer_json
 
 LARGEST_FILE = 64_000_000
-LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
-
-PRE_TOKENIZERS = {
-    # GPT-2's words, digits alone
-    "smollm": _sequence({"type": "Digits", "individual_digits": True}, _byte_level(True)),
-    # Llama 3's words, up to three digits together
-    "llama-bpe": _sequence(
-        {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False},
-        _byte_level(False),
-    ),
-}
-# Of Llama 3's 256 control tokens those that are no reserve; the others fill the places between and after.
-_LLAMA_3_CONTROLS = {
-    0: "begin_of_text", 1: "end_of_text", 4: "finetune_right_pad_id", 5: "step_id", 6: "start_header_id",
-    7: "end_header_id", 8: "eom_id", 9: "eot_id", 10: "python_tag", 11: "image",
-}  # fmt: skip
+# pre_tokenizers, as the library writes them: smollm is GPT-2's words, digits alone; llama-bpe Llama 3's
+# words, up to three digits together. llama_3_controls: of its 256 control tokens those that are no reserve;
+# the others fill the places between and after.
+_TABLES = listed(__file__, "byte_bpe.json")
+PRE_TOKENIZERS = _TABLES["pre_tokenizers"]
 
 
 class ByteBPE:
@@ -172,12 +151,7 @@ def backend_of(raw: str, where: str) -> Any:
 
 
 def make(
-    texts: list[str],
-    types: list[int],
-    merges: list[tuple[str, str]],
-    pre: str,
-    where: str,
-    **how: Any,
+    texts: list[str], types: list[int], merges: list[tuple[str, str]], pre: str, where: str, **how: Any
 ) -> ByteBPE:
     """A tokenizer of its vocabulary and merges. pre: the pre-tokenizer's name in GGUF files. how: the keyword
     arguments of ByteBPE. Raises UserError for an unknown name and for merges without a token."""
@@ -188,20 +162,15 @@ def make(
     if len(vocabulary) < len(texts):
         twice = next(text for number, text in enumerate(texts) if vocabulary[text] != number)
         raise UserError(f"{where}: the token {twice[:100]!r} is there twice")
-    added = [
-        {"id": number, "content": texts[number], "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": kind == CONTROL}
-        for number, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)
-    ]  # fmt: skip
-    model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-        "ignore_merges": pre == "llama-bpe", "vocab": vocabulary, "merges": merges,
-    }  # fmt: skip
-    described = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
-                 "normalizer": None, "pre_tokenizer": PRE_TOKENIZERS[pre], "post_processor": None,
-                 "decoder": _byte_level(True), "model": model}  # fmt: skip
-    return ByteBPE(backend_of(json.dumps(described, ensure_ascii=False), where), **how)
+    described = tokenizer_json(
+        vocabulary,
+        merges,
+        added_tokens(texts, types, {CONTROL}),
+        ignore_merges=pre == "llama-bpe",
+        pre_tokenizer=PRE_TOKENIZERS[pre],
+        decoder=_TABLES["decoder"],
+    )
+    return ByteBPE(backend_of(described, where), **how)
 
 
 def of_tiktoken(path: Path) -> ByteBPE:
@@ -223,12 +192,9 @@ def of_tiktoken(path: Path) -> ByteBPE:
         cuts = [cut for cut in range(1, len(token)) if token[:cut] in ranks and token[cut:] in ranks]
         cuts.sort(key=lambda cut: (ranks[token[:cut]], ranks[token[cut:]]))
         merges += [(text[:cut], text[cut:]) for cut in cuts]
-    reserved = iter(range(256))
-    controls = [
-        f"<|{_LLAMA_3_CONTROLS[number]}|>" if number in _LLAMA_3_CONTROLS
-        else f"<|reserved_special_token_{next(reserved)}|>"
-        for number in range(256)
-    ]  # fmt: skip
+    reserved, named = itertools.count(), _TABLES["llama_3_controls"]
+    names = [named.get(str(n)) or f"reserved_special_token_{next(reserved)}" for n in range(256)]
+    controls = [f"<|{name}|>" for name in names]
     first, types = len(texts), [NORMAL] * len(texts) + [CONTROL] * 256
     how = {"bos_id": first, "eos_id": first + 1, "adds_bos": True, "stops": (first + 8, first + 9)}
     return make(texts + controls, types, merges, "llama-bpe", str(path), **how)

@@ -42,7 +42,7 @@ from puna.tokens.conversations import ROLES, Turn
 from puna.tokens.text_tokenizer import TextTokenizer
 
 BEGIN, END = "<s>", "</s>"  # the tokenizer's own begin and end token, whatever it calls them
-_PAIRED = "task, paired with an input that provides further context."
+_PAIRED = ", paired with an input that provides further context."  # Alpaca's, of a task with an input
 # The system text that a template itself puts: ours, and where others have it in the string.
 _DEFAULTS = (
     re.compile(r'set default = ("(?:[^"\\]|\\.)*")'),
@@ -136,12 +136,11 @@ def _alpaca(turns: Sequence[Turn], default: str, open: bool) -> Iterator[Piece]:
     """SENTENCES, ### Instruction:, perhaps ### Input:, ### Response:y</s>; see `Turn.instruction`."""
     system, rest = _split(turns, default)
     if len(rest) == len(turns) > 0 and turns[0].instruction:
-        system = system.replace("task.", _PAIRED, 1)
+        system = system.replace(_TASK, _TASK[:-1] + _PAIRED, 1)
 
     def user(turn: Turn) -> str:
-        told = turn.text
-        if turn.instruction:
-            told = f"{turn.instruction}\n\n### Input:\n{turn.text[len(turn.instruction) + 2 :]}"
+        parted = f"{turn.instruction}\n\n"
+        told = turn.text.replace(parted, f"{parted}### Input:\n", 1) if turn.instruction else turn.text
         return f"### Instruction:\n{told}"
 
     return _marked(system, rest, open, "\n\n", user, "### Response:", str)
@@ -216,24 +215,38 @@ def _llama3(turns: Sequence[Turn], default: str, open: bool) -> Iterator[Piece]:
     yield from _headed(stripped, default.strip(), open, head, "<|eot_id|>", "")
 
 
-@functools.cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_CURIOUS = (
+    "A chat between a curious {0} and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the {0}'s questions."
+)
+_TASK = "Below is an instruction that describes a task."
+_ALPACA = f"{_TASK} Write a response that appropriately completes the request."
+_SOURCES = {
+    "vicuna_v1.1": "LMSYS, FastChat (github.com/lm-sys/FastChat, fastchat/conversation.py, Apache-2.0)",
+    "koala": "EasyLM (github.com/young-geng/EasyLM, docs/koala.md, Apache-2.0)",
+    "alpaca": "Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca, train.py, Apache-2.0)",
+    "coati": "ColossalChat (github.com/hpcaitech/ColossalAI, applications/ColossalChat/config, "
+    "conversation_template/colossal-llama2.json, Apache-2.0)",
+    "llama2": "Meta (github.com/meta-llama/llama, llama/generation.py, Llama 2 Community License)",
+    "chatml": "OpenAI's chat markup, as SmolLM2 and Qwen have it (SmolLM2-135M-Instruct, Apache-2.0)",
+    "llama3": "Meta (github.com/meta-llama/llama3, llama/tokenizer.py, Llama 3 Community License)",
+}
 
 
-def _format(name: str, write: Any, controls: Sequence[str], marks: Sequence[str], end: str = END) -> Format:
-    told = _data()[name]
-    return Format(name, told["source"], (*controls, end), (end,), tuple(marks), write, told.get("system", ""))
+def _format(
+    name: str, write: Any, controls: Sequence[str], marks: Sequence[str], end: str = END, system: str = ""
+) -> Format:
+    return Format(name, _SOURCES[name], (*controls, end), (end,), tuple(marks), write, system)
 
 
 _HEADER = ("<|start_header_id|>", "<|end_header_id|>")
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
-        _format("vicuna_v1.1", _vicuna, (), ("USER:", "ASSISTANT:")),
+        _format("vicuna_v1.1", _vicuna, (), ("USER:", "ASSISTANT:"), system=_CURIOUS.format("user")),
         _format("koala", _koala, (), ("BEGINNING OF CONVERSATION:", "USER:", "GPT:")),
-        _format("alpaca", _alpaca, (), ("### Instruction:", "### Input:", "### Response:")),
-        _format("coati", _coati, (), ("Human:", "Assistant:")),
+        _format("alpaca", _alpaca, (), ("### Instruction:", "### Input:", "### Response:"), system=_ALPACA),
+        _format("coati", _coati, (), ("Human:", "Assistant:"), system=_CURIOUS.format("human")),
         _format("llama2", _llama2, (), ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")),
         _format("chatml", _chatml, ("<|im_start|>",), (), "<|im_end|>"),
         _format("llama3", _llama3, _HEADER, (), "<|eot_id|>"),
@@ -314,6 +327,12 @@ def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
     """Turns as templates of other programs take them; `instruction` is there where a turn has one."""
     told = [{"role": turn.role, "content": turn.text, "instruction": turn.instruction} for turn in turns]
     return [{name: text for name, text in one.items() if text or name != "instruction"} for one in told]
+
+
+@functools.cache
+def _data() -> dict[str, Any]:
+    """By format: its template, and what stands in other people's templates of it; Koala's markers."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 def jinja(form: Format, begins: bool = True) -> str:

@@ -15,7 +15,7 @@ from puna.tokens import byte_bpe, pieces
 from puna.tokens.byte_bpe import ByteBPE
 from puna.tokens.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, Pieces
 from puna.tokens.text_tokenizer import TextTokenizer
-from puna.tokens.tokenizer import SPACE, Tokenizer
+from puna.tokens.tokenizer import SPACE, Tokenizer, of_bytes
 
 MODEL, JSON = "tokenizer.model", "tokenizer.json"
 CONFIG, GENERATION, TEMPLATE = "tokenizer_config.json", "generation_config.json", "chat_template.jinja"
@@ -24,14 +24,6 @@ PADDING = "[PAD{}]"  # what llama.cpp calls a row of the vocabulary that no toke
 # What ends a turn or a text in the chat formats of today, whatever a GGUF file names as its end token.
 ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 GGUF = "tokenizer.ggml."
-
-
-def sentencepiece(model: bytes, where: str, **how: Any) -> Tokenizer:
-    """A tokenizer of a model file's bytes. Raises UserError where they are none."""
-    try:
-        return Tokenizer(model, **how)
-    except RuntimeError as error:
-        raise UserError(f"{where} is not a SentencePiece model") from error
 
 
 def from_folder(folder: Path) -> tuple[TextTokenizer | None, str | None]:
@@ -60,7 +52,7 @@ def _tokenizer(
         raw = model.read_bytes() if model.stat().st_size < byte_bpe.LARGEST_FILE else b""
         if raw[:5].isascii() and b" 0\n" in raw[:64]:
             return byte_bpe.of_tiktoken(model)
-        tokenizer = sentencepiece(raw, str(model), adds_bos=adds_bos is not False, stops=stops)
+        tokenizer = of_bytes(raw, str(model), adds_bos=adds_bos is not False, stops=stops)
         if backend is None or backend.get_vocab_size(True) <= tokenizer.vocab_size:
             return tokenizer  # else tokens were added, and the library's file knows them
     if backend is None:
@@ -75,12 +67,11 @@ def _tokenizer(
         eos_id = stops[0]
     begins = bool(extra) if adds_bos is None else bool(adds_bos)
     content = json.loads(backend.to_str())
-    if content["model"].get("type") != "BPE":
-        kind = content["model"].get("type")
+    if (kind := content["model"].get("type")) != "BPE":
         raise UserError(f"{library}: a tokenizer of the kind {kind!r:.40}; BPE is supported")
     if content["model"].get("byte_fallback"):
         made = pieces.to_model(pieces.of_json(content, bos_id, eos_id))
-        return sentencepiece(made, str(library), adds_bos=begins, stops=stops)
+        return of_bytes(made, str(library), adds_bos=begins, stops=stops)
     return ByteBPE(backend, bos_id=bos_id, eos_id=eos_id, adds_bos=begins, stops=stops)
 
 
@@ -133,21 +124,15 @@ def to_folder(tokenizer: TextTokenizer, folder: Path, template: str | None, cont
         unknown = {}
     else:
         raise UserError(f"a tokenizer of the kind {type(tokenizer).__name__} cannot be written")
-    described = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": tokenizer.adds_bos,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": context,
-        **unknown,
-    }
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **unknown}
+    described |= {"add_bos_token": tokenizer.adds_bos}
+    described |= dict.fromkeys(("add_eos_token", "clean_up_tokenization_spaces"), False)
     special = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
     described |= {name: names[token] for name, token in special.items() if token >= 0}
     described |= {} if template is None else {"chat_template": template}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
-    ends = [
-        token for token in (tokenizer.eos_id, *sorted(tokenizer.stops - {tokenizer.eos_id})) if token >= 0
-    ]
+    others = sorted(tokenizer.stops - {tokenizer.eos_id})
+    ends = [token for token in (tokenizer.eos_id, *others) if token >= 0]
     generation: dict[str, Any] = {"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {}
     generation |= {"bos_token_id": tokenizer.bos_id} if tokenizer.bos_id >= 0 else {}
     (folder / GENERATION).write_text(json.dumps(generation, indent=1, sort_keys=True) + "\n")
@@ -198,7 +183,7 @@ def _of_scores(
     prefix = bool(told.get("add_space_prefix", True))
     vocabulary = Pieces(texts, scores, types, ids["bos"], ids["eos"], prefix)
     adds_bos = bool(told.get("add_bos_token", True))
-    return sentencepiece(pieces.to_model(vocabulary), where, adds_bos=adds_bos, **how)
+    return of_bytes(pieces.to_model(vocabulary), where, adds_bos=adds_bos, **how)
 
 
 def _of_merges(
@@ -248,4 +233,4 @@ def of_llama2c(path: Path, listed: Sequence[tuple[str, float]]) -> Tokenizer:
              for number, ((text, _), kind) in enumerate(zip(listed, types, strict=True))]  # fmt: skip
     texts[:3] = ["<unk>", "<s>", "</s>"]
     made = Pieces(texts, [score for _, score in listed], types, 1, 2)
-    return sentencepiece(pieces.to_model(made), str(path))
+    return of_bytes(pieces.to_model(made), str(path))

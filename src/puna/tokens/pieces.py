@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from puna.errors import UserError
-from puna.text.bpe import fields
+from puna.text.bpe import BPE, fields, parts_of
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of pieces; GGUF's, too
-_BPE = 2  # a type of model
 SPACE = "\u2581"
 
 
@@ -55,7 +54,7 @@ def to_model(pieces: Pieces) -> bytes:
         described = _bytes(1, text.encode()) + b"\x15" + struct.pack("<f", score)
         parts.append(_bytes(1, described if kind == NORMAL else described + _number(3, kind)))
     unknown = pieces.types.index(UNKNOWN)
-    trainer = _number(3, _BPE) + _number(4, len(pieces.texts)) + _number(35, BYTE in pieces.types)
+    trainer = _number(3, BPE) + _number(4, len(pieces.texts)) + _number(35, BYTE in pieces.types)
     trainer += _number(40, unknown) + _number(41, pieces.bos_id) + _number(42, pieces.eos_id)
     trainer += _number(43, -1) + _bytes(45, pieces.texts[unknown].encode())
     for field, token in ((46, pieces.bos_id), (47, pieces.eos_id)):
@@ -76,18 +75,9 @@ def with_controls(model: bytes, names: Sequence[str]) -> bytes:
 def of_model(model: bytes) -> Pieces:
     """The pieces of a model file. Raises UserError for one of another kind than BPE, or that normalises text:
     its pieces alone do not say how a text is encoded."""
-    texts, scores, types = [], [], []
-    trainer: dict[int, Any] = {}
-    normalizer: dict[int, Any] = {}
-    for number, value in fields(model):
-        if number == 1:
-            piece = dict(fields(value))
-            texts.append(piece[1].decode())
-            scores.append(piece.get(2, 0.0))
-            types.append(piece.get(3, NORMAL))
-        elif number in (2, 3):
-            (trainer if number == 2 else normalizer).update(fields(value))
-    if trainer.get(3, 1) != _BPE or normalizer.get(2) or normalizer.get(4, 1):
+    raw, scores, types, trainer, normalizer = parts_of(model)
+    texts = [piece.decode() for piece in raw]
+    if trainer.get(3, 1) != BPE or normalizer.get(2) or normalizer.get(4, 1):
         raise UserError(
             "this tokenizer is no plain BPE of SentencePiece; only such ones are written elsewhere"
         )
@@ -99,32 +89,50 @@ def of_model(model: bytes) -> Pieces:
 def to_json(pieces: Pieces, adds_bos: bool) -> str:
     """A tokenizer.json that transformers reads: as its own conversion of such a model does."""
     vocabulary = {text: number for number, text in enumerate(pieces.texts)}
-    added = [
-        {"id": number, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": kind in (CONTROL, UNKNOWN)}
-        for number, (text, kind) in enumerate(zip(pieces.texts, pieces.types, strict=True))
-        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
-    ]  # fmt: skip
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = [{"type": "Prepend", "prepend": SPACE}] if pieces.space_prefix else []
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if pieces.space_prefix else []
     decoders: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
     decoders += [{"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
-    return json.dumps({
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
-        "pre_tokenizer": None,
-        "post_processor": begin_with(pieces.texts[pieces.bos_id], pieces.bos_id) if adds_bos else None,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": pieces.texts[pieces.types.index(UNKNOWN)],
-            "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
-            "byte_fallback": True, "ignore_merges": False, "vocab": vocabulary, "merges": _merges(pieces),
-        },
-    }, ensure_ascii=False)  # fmt: skip
+    return tokenizer_json(
+        vocabulary,
+        _merges(pieces),
+        added_tokens(pieces.texts, pieces.types, {CONTROL, UNKNOWN}),
+        unknown=pieces.texts[pieces.types.index(UNKNOWN)],
+        normalizer={"type": "Sequence", "normalizers": [*prepend, replace]},
+        post_processor=begin_with(pieces.texts[pieces.bos_id], pieces.bos_id) if adds_bos else None,
+        decoder={"type": "Sequence", "decoders": decoders},
+    )
+
+
+def added_tokens(texts: Sequence[str], types: Sequence[int], special: set[int]) -> list[dict[str, Any]]:
+    """Tokens of a tokenizer.json that stand beside its model's. special: types of those that no text has."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [
+        {"id": number, "content": text, **flags, "special": kind in special}
+        for number, (text, kind) in enumerate(zip(texts, types, strict=True))
+        if kind in (*special, USER_DEFINED)
+    ]
+
+
+def tokenizer_json(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    added: list[dict[str, Any]],
+    *,
+    unknown: str | None = None,
+    ignore_merges: bool = False,
+    **steps: Any,
+) -> str:
+    """A tokenizer.json of the kind BPE. unknown: the token of what has none, where bytes are tokens. steps:
+    those around the model, by their names there."""
+    named = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder")) | steps
+    empty = dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"))
+    by_bytes = dict.fromkeys(("fuse_unk", "byte_fallback"), unknown is not None)
+    model = {"type": "BPE", "dropout": None, "unk_token": unknown, **empty, **by_bytes}
+    model |= {"ignore_merges": ignore_merges, "vocab": vocabulary, "merges": merges}
+    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+    return json.dumps({**head, **named, "model": model}, ensure_ascii=False)
 
 
 def begin_with(text: str, token: int) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from puna.run.settings import not_hashed
+from puna.run.settings import Settings, not_hashed
 
 
-class TokenizerSettings(BaseModel):
+class TokenizerSettings(Settings):
     """SentencePiece BPE as in the paper, section 2.1: digits of every script split, bytes for unknown
     characters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     vocab_size: int = Field(
         32_000, ge=260, le=1 << 31, description="pieces, the 256 bytes and 3 control pieces included"
@@ -26,19 +24,15 @@ class TokenizerSettings(BaseModel):
     )
 
 
-class MixtureSource(BaseModel):
+class MixtureSource(Settings):
     """How much of one source training sees: a share of all tokens, or a number of epochs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     share: float | None = Field(None, gt=0, le=1, description="share of the training tokens")
     epochs: float | None = Field(None, gt=0, description="times the source is seen, relative to the others")
 
 
-class TokensSettings(BaseModel):
+class TokensSettings(Settings):
     """Token shards and the mixture of sources."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_fraction: float = Field(
         0.02,

@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from puna.errors import UserError
 from puna.run.artifact import Artifact
-from puna.run.settings import not_hashed
+from puna.run.settings import Settings, not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tokens.settings import TokenizerSettings, TokensSettings
 
@@ -16,10 +14,8 @@ DOCUMENT_TOKENS = 3  # beside those of its bytes: begin, end, SentencePiece's sp
 VERSIONS = {"tokenizer": 5, "tokens": 3}
 
 
-class SplitSettings(BaseModel):
+class SplitSettings(Settings):
     """Which documents train: sources in the recipe's order, and how many of each are held out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sources: tuple[str, ...]
     held_out_fraction: float
@@ -27,22 +23,16 @@ class SplitSettings(BaseModel):
     small_sources: str = not_hashed()
 
 
-class TokenizerStageSettings(BaseModel):
+class TokenizerStageSettings(Settings):
     """What a tokenizer depends on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: SplitSettings
     tokenizer: TokenizerSettings
 
 
 def split_settings(sources: tuple[str, ...], tokens: TokensSettings) -> SplitSettings:
-    return SplitSettings(
-        sources=sources,
-        held_out_fraction=tokens.held_out_fraction,
-        held_out_bytes=tokens.held_out_bytes,
-        small_sources=tokens.small_sources,
-    )
+    kept = {name: getattr(tokens, name) for name in SplitSettings.model_fields if name != "sources"}
+    return SplitSettings(sources=sources, **kept)
 
 
 def documents_of(documents: Artifact, source: str) -> Iterator[tuple[str, str]]:

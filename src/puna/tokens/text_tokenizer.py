@@ -15,11 +15,9 @@ class Stream(Protocol):
 
     def add(self, token: int) -> str:
         """Return the text that a token completes; it may be empty."""
-        ...
 
     def end(self) -> str:
         """Return the text of the bytes that still wait, U+FFFD for those that are no character."""
-        ...
 
 
 class TextTokenizer(Protocol):
@@ -35,32 +33,25 @@ class TextTokenizer(Protocol):
     @property
     def bos(self) -> list[int]:
         """The ids before every text: bos_id, or none."""
-        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text alone. Raises UserError for a text that UTF-8 cannot represent."""
-        ...
 
     def encode_after(self, text: str) -> list[int]:
         """Token ids of a text that goes on after another: no space mark is put before it, as `encode` does
         where the tokenizer has one before every text. Raises UserError as `encode` does."""
-        ...
 
     def control_id(self, text: str) -> int | None:
         """The id of the control token of this name, which no text becomes; None where there is none."""
-        ...
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids; control tokens are dropped, bytes that are no character become U+FFFD."""
-        ...
 
     def piece(self, token: int) -> str:
         """A token as people read it."""
-        ...
 
     def stream(self) -> Stream:
         """Return a new stream, whose texts joined are `decode` of all ids."""
-        ...
 
 
 def split_option(tokenizer: TextTokenizer, context: str, option: str) -> tuple[list[int], list[int]]:

@@ -189,10 +189,15 @@ def load(path: Path) -> Tokenizer:
     """Read a SentencePiece model file. Raises UserError when the file is missing or not one."""
     if not path.is_file():
         raise UserError(f"no tokenizer at {path}")
+    return of_bytes(path.read_bytes(), str(path))
+
+
+def of_bytes(model: bytes, where: str, **how: Any) -> Tokenizer:
+    """A tokenizer of a model file's bytes. Raises UserError where they are none."""
     try:
-        return Tokenizer(path.read_bytes())
+        return Tokenizer(model, **how)
     except RuntimeError as error:
-        raise UserError(f"{path} is not a SentencePiece model") from error
+        raise UserError(f"{where} is not a SentencePiece model") from error
 
 
 def lines(texts: Iterable[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """metrics.jsonl: one line a step with what differs between machines, and the figures of the whole run made
 from it."""
 
+import contextlib
 import json
 import resource
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import torch
 
 from puna.run.files import write_atomically
 from puna.train.losses import append_line
-from puna.train.trainer import Event, SamplesEvent, SkippedStepEvent, StepEvent, ValidationEvent
+from puna.train.trainer import Event, Notice, SamplesEvent, SkippedStepEvent, StepEvent, ValidationEvent
+
+KINDS: dict[type, str] = {ValidationEvent: "validation", SamplesEvent: "samples", Notice: "notice"}
 
 
 def peak_memory_bytes() -> int:
@@ -21,11 +24,8 @@ def peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
-        return next(
-            int(line.split()[1]) * 1024
-            for line in status.read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
+        told = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+        return int(told["VmHWM"].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -54,12 +54,8 @@ class Metrics:
             }
         elif isinstance(event, SkippedStepEvent):
             line = {**event.line(), "seconds": event.seconds, "kind": "skipped"}
-        elif isinstance(event, ValidationEvent):
-            line = {**vars(event), "kind": "validation"}
-        elif isinstance(event, SamplesEvent):
-            line = {**vars(event), "kind": "samples"}
         else:
-            line = {**vars(event), "kind": "notice"}
+            line = {**vars(event), "kind": KINDS[type(event)]}
         append_line(self.path, line)
 
     def _drop_from(self, step: int) -> None:
@@ -85,10 +81,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """Whole lines: a full disk or a power cut may leave half a one."""
     lines = []
     for text in path.read_text(errors="replace").splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
-        except ValueError:
-            continue
     return [line for line in lines if isinstance(line, dict)]
 
 

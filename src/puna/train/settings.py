@@ -2,15 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from puna.run.settings import ExecutionSettings, not_hashed
+from puna.run.settings import ExecutionSettings, Settings, not_hashed
 
 
-class OptimizerSettings(BaseModel):
+class OptimizerSettings(Settings):
     """What the trainer does with the gradients of any work. Defaults are the paper's where it gives one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, description="optimizer steps")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")

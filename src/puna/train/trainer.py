@@ -284,23 +284,19 @@ class _Run:
         before = (step - 1) // self.settings.rollback_steps * self.settings.rollback_steps
         self.saver.wait()
         path = self.losses.path.parent / f"step-{before:08d}"
-        if not before:
-            told = f"step {step:,}: a spike before the first state to go back to: it alone is passed over"
-            self.on_event(Notice(told))
-            return {}
-        try:
-            checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
-        except UserError as error:
-            told = f"step {step:,}: a spike, and no state of step {before:,} to go back to: {error}"
-            self.on_event(Notice(told))
-            return {}
-        self.on_event(
-            Notice(
-                f"step {step:,}: a spike of loss or gradients; the weights are those of step {before:,} "
-                f"again, and the data of steps {before + 1:,} to {step:,} are passed over"
-            )
-        )
-        return {"rolled_back_to": before}
+        figures: dict[str, float] = {}
+        told = f"step {step:,}: a spike before the first state to go back to: it alone is passed over"
+        if before:
+            try:
+                checkpoint.load(path, self.saver.trainable, self.optimizer, self.parallel.team)
+            except UserError as error:
+                told = f"step {step:,}: a spike, and no state of step {before:,} to go back to: {error}"
+            else:
+                figures["rolled_back_to"] = before
+                told = f"step {step:,}: a spike of loss or gradients; the weights are those of step "
+                told += f"{before:,} again, and the data of steps {before + 1:,} to {step:,} are passed over"
+        self.on_event(Notice(told))
+        return figures
 
     def check_replicas(self) -> None:
         """See `health.check_replicas`."""
@@ -319,14 +315,11 @@ def _resume(
     parallel: Parallel,
 ) -> Progress:
     """Load the newest checkpoint beside `losses`, else one from before another's decay; tell which."""
-    progress, passed = checkpoint.resume(
-        losses.path.parent, model, optimizer, losses, settings.steps, parallel
-    )
+    weights = (model, optimizer, losses)
+    progress, passed = checkpoint.resume(losses.path.parent, *weights, settings.steps, parallel)
     told = f"going on from the checkpoint of step {progress.step}"
     if not progress.step and before_decay is not None:
-        progress, damaged = checkpoint.resume(
-            before_decay, model, optimizer, losses, settings.decay_start, parallel
-        )
+        progress, damaged = checkpoint.resume(before_decay, *weights, settings.decay_start, parallel)
         passed += damaged
         told = f"going on from step {progress.step}, where the decay of an earlier training began"
     for text in passed:
@@ -374,9 +367,8 @@ def _fitting(work: Work) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if _out_of_memory(error):
-            raise UserError(
-                f"{work.largest} does not fit in memory; lower execution.micro_batch_sequences"
-            ) from error
+            remedy = "lower execution.micro_batch_sequences"
+            raise UserError(f"{work.largest} does not fit in memory; {remedy}") from error
         raise
 
 
@@ -385,11 +377,8 @@ def _fix_threads(progress: Progress, execution: ExecutionSettings, on_event: Cal
     depend on them. `execution.threads` goes before."""
     begun, wanted = progress.threads, execution.threads or progress.threads
     if begun and wanted != begun:
-        on_event(
-            Notice(
-                f"threads are now {wanted}, not {begun} as from its start: equal within rounding from here"
-            )
-        )
+        told = f"threads are now {wanted}, not {begun} as from its start: equal within rounding from here"
+        on_event(Notice(told))
     elif begun and wanted != torch.get_num_threads():
         on_event(Notice(f"threads are {wanted} as from its start; execution.threads changes that"))
     progress.threads = wanted or torch.get_num_threads()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,8 @@ from puna.tune.settings import REPLAY, ChatSettings, DataSettings, ValidationSet
 if TYPE_CHECKING:
     from puna.tokens.chat import Format
     from puna.tokens.text_tokenizer import TextTokenizer
-    from puna.tune.readers import BadRow
 
 FALLBACK = "vicuna_v1.1"  # the format for bases that have none: it needs no control token but the end
-Rows = list[tuple[list[int], list[bool]]]
 
 
 class RowsStageSettings(BaseModel):
@@ -45,13 +44,15 @@ def content(settings: RowsStageSettings) -> dict[str, Any]:
         name: {path.name: cached_digest(path) for path in files_of(one, settings.root)}
         for name, one in settings.data.items()
     }
-    return found | ({"base": base_content(settings.base)} if settings.base else {})
+    return found | base_content(settings.base)
 
 
-def base_content(path: Path) -> dict[str, str]:
-    """Digests of a file of weights, or of the files of a folder of them."""
+def base_content(path: Path | None) -> dict[str, Any]:
+    """Digests of a file of weights, or of a folder's files; nothing where the base is an input."""
+    if path is None:
+        return {}
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
-    return {one.name: cached_digest(one) for one in files if not one.name.startswith(".")}
+    return {"base": {one.name: cached_digest(one) for one in files if not one.name.startswith(".")}}
 
 
 def base_path(base: Path | None, inputs: Mapping[str, Artifact]) -> Path:
@@ -70,35 +71,30 @@ def files_of(data: DataSettings, root: Path) -> list[Path]:
     return found
 
 
-def chosen_format(chat: ChatSettings, template: str | None, tokenizer: "TextTokenizer") -> "Format":
-    """The format of conversations. Raises UserError for one that the tokenizer has no tokens for."""
+def chosen_format(chat: ChatSettings, template: str | None) -> "Format":
+    """The format of conversations. Raises UserError for an unknown one."""
     from puna.tokens import chat as formats
 
     form = formats.recognise(template) if template and not chat.format else None
     form = form or formats.FORMATS.get(chat.format or FALLBACK)
     if form is None:
         raise UserError(f"chat.format: no format {chat.format}; there are {', '.join(formats.FORMATS)}")
-    if missing := formats.missing_controls(form, tokenizer):
-        fit = [name for name, one in formats.FORMATS.items() if not formats.missing_controls(one, tokenizer)]
-        raise UserError(
-            f"chat.format: the base's tokenizer has no token {missing[0]}, which {form.name} needs; "
-            f"formats that it has all tokens for: {', '.join(fit) or 'none'}"
-        )
     return dataclasses.replace(form, system=chat.system) if chat.system else form
 
 
 def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
-    """Encode every set and hold a part of it out."""
+    """Audit and encode every set, and hold a part of it out. Raises UserError for rows that are not to be
+    learned from."""
     from puna.generate import load
+    from puna.tokens import chat
+    from puna.tokens.control_tokens import for_format
     from puna.tune.rows import encoded
 
     base = load.open_model(load.open_source(base_path(settings.base, inputs)))
-    form = chosen_format(settings.chat, base.chat_template, base.tokenizer)
-    if settings.chat.max_tokens > base.source.config.max_seq_len:
-        raise UserError(
-            f"chat.max_tokens {settings.chat.max_tokens:,} is more than the base reads: "
-            f"{base.source.config.max_seq_len:,}"
-        )
+    form, reads = chosen_format(settings.chat, base.chat_template), base.source.config.max_seq_len
+    tokenizer, most = for_format(base.tokenizer, form), settings.chat.max_tokens
+    if most > reads:
+        raise UserError(f"chat.max_tokens {most:,} is more than the base reads: {reads:,}")
     sets = {name: (one, files_of(one, settings.root)) for name, one in settings.data.items()}
     if REPLAY in inputs:
         own = DataSettings(files=(REPLAY,), template=inputs[REPLAY].metrics["template"])
@@ -106,55 +102,22 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
     told: dict[str, Any] = {}
     for number, (name, (one, files)) in enumerate(sets.items()):
         context.reporter.progress(name, number, len(sets))
-        whole, first, dropped = _encoded(one, files, form, base.tokenizer, settings.chat.max_tokens)
-        held = held_out(first, settings.validation)
-        told[name] = {"dropped": dropped, "licence": one.licence}
+        kept, told[name] = _kept(name, one, files, form, tokenizer, most)
+        pairs = [(each, _encode(each, one, form, tokenizer)) for each in kept]
+        pairs = [(each, made) for each, made in pairs if len(made[0]) <= most + 1 and any(made[1][1:])]
+        held = held_out([_asked(each) for each, _ in pairs], settings.validation)
+        told[name] |= {"dropped": len(kept) - len(pairs), "licence": one.licence}
         for split, part in (("train", ~held), ("held_out", held)):
-            made = encoded(name, [whole[place] for place in np.flatnonzero(part)])
-            folder = context.work / split
-            folder.mkdir(exist_ok=True)
-            made.save(folder)
+            made = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
+            made.save(context.work / split)
             told[name][split] = {
                 "conversations": len(made),
                 "tokens": int(made.sizes.sum()),
                 "learned_tokens": int(made.targets.sum()),
             }
-    conditioned = any(one.condition for one in settings.data.values())
-    return {"format": form.name, "system": _asked_with(form, conditioned), "sets": told}
-
-
-def _asked_with(form: "Format", conditioned: bool) -> str:
-    """What the tuned model's system turn says by itself: with the mark of helpful answers, where it learned
-    such marks."""
-    from puna.tokens import chat
-
-    if not conditioned:
-        return form.system
-    return chat.conditioned([Turn("system", form.system)], helpful=True)[0].text
-
-
-def _encoded(
-    data: DataSettings, files: Sequence[Path], form: "Format", tokenizer: "TextTokenizer", most: int
-) -> tuple[Rows, list[str], dict[str, int]]:
-    """(conversations of a set of at most `most` tokens, their first turns, how many were dropped and why)."""
-    from puna.tune.readers import BadRow
-
-    whole: Rows = []
-    first: list[str] = []
-    dropped = dict.fromkeys(("unreadable", "over_long", "nothing_learned"), 0)
-    for each in _read(data, files):
-        if isinstance(each, BadRow):
-            dropped["unreadable"] += 1
-            continue
-        ids, learned = _encode(each, data, form, tokenizer)
-        if len(ids) - 1 > most:
-            dropped["over_long"] += 1
-        elif not any(learned[1:]):
-            dropped["nothing_learned"] += 1
-        else:
-            whole.append((ids, learned))
-            first.append(next((turn.text for turn in each.turns if turn.role != "system"), ""))
-    return whole, first, dropped
+    if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
+        form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
+    return {"format": form.name, "system": form.system, "vocab_size": tokenizer.vocab_size, "sets": told}
 
 
 def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
@@ -162,31 +125,42 @@ def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
     equal questions are on one side."""
     hashes = np.array([key_of("held out", text) for text in first_turns], np.uint64)
     least = min(validation.rows, len(hashes) // 5) if validation.fraction else 0
-    below = int((hashes < int(validation.fraction * 2**64)).sum())
-    count = max(least, below)
-    if not count or len(np.unique(hashes)) < 2:
+    count = max(least, int((hashes < int(validation.fraction * 2**64)).sum()))
+    if not count:
         return np.zeros(len(hashes), bool)
-    # Of the sorted hashes; where all that follow are equal, those go to training.
     bound = np.sort(hashes)[count - 1]
     return hashes <= bound if (hashes <= bound).mean() <= 0.5 else hashes < bound
 
 
-def _read(data: DataSettings, files: Sequence[Path]) -> "Iterator[Conversation | BadRow]":
-    """The conversations of a set, as they are trained on, and rows that are none."""
-    from puna.tune import readers
+def _asked(each: Conversation) -> str:
+    return next((turn.text for turn in each.turns if turn.role != "system"), "")
 
-    found = 0
-    for path in files:
-        for each in readers.read(path):
-            found += 1
-            if data.limit is not None and found > data.limit:
-                return
-            if isinstance(each, readers.BadRow):
-                yield each
-            elif data.condition == "feedback":
-                yield from _conditioned(each)
-            else:
-                yield each
+
+def _kept(
+    name: str, data: DataSettings, files: Sequence[Path], form: "Format", tokenizer: Any, most: int
+) -> tuple[list[Conversation], dict[str, Any]]:
+    """(what is trained on of a set, each of at most `most` tokens; what the audit found)."""
+    from puna.tune import readers
+    from puna.tune.audit import Auditor, audit
+
+    every = islice((each for path in files for each in readers.read(path)), data.limit)
+    if data.template == "text":
+        read = list(every)
+        kept = [each for each in read if isinstance(each, Conversation)]
+        return kept, {"read": len(read), "findings": {"unreadable row": len(read) - len(kept)}}
+    # The last token of a conversation is only ever a target.
+    found = audit(every, Auditor(form, tokenizer, most + 1, learn=data.learn))
+    if data.defects == "refuse":
+        try:
+            found.refuse()
+        except UserError as error:
+            raise UserError(f'data.{name}: {error}, and so does data.{name}.defects = "drop"') from error
+    kept = [piece for verdict in found.verdicts for piece in verdict.kept]
+    if data.condition == "feedback":
+        kept = [turned for each in kept for turned in _conditioned(each)]
+    findings = {kind: count for kind, count in found.counts().items() if count}
+    lost = sum(len(verdict.lost) for verdict in found.verdicts)
+    return kept, {"read": len(found.verdicts), "findings": findings, "lost_rounds": lost}
 
 
 def _conditioned(each: Conversation) -> Iterator[Conversation]:
@@ -209,11 +183,9 @@ def _encode(
     from puna.tokens import chat
     from puna.tokens.text_tokenizer import split_option
 
-    if data.template == "text":
-        before = "".join(turn.text for turn in each.turns[:-1])
-        given, learned = split_option(tokenizer, before, each.turns[-1].text)
-        if not given:
-            given, learned = learned[:1], learned[1:]
-        return [*given, *learned], [False] * len(given) + [True] * len(learned)
-    made = chat.encode(each.turns, form, tokenizer, learn=data.learn)
-    return made.ids, made.learned
+    if data.template == "chat":
+        made = chat.encode(each.turns, form, tokenizer, learn=data.learn)
+        return made.ids, made.learned
+    before = "".join(turn.text for turn in each.turns[:-1])
+    given, learned = split_option(tokenizer, before, each.turns[-1].text)
+    return [*given, *learned], [False] * len(given) + [True] * len(learned)

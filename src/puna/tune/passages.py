@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from puna.text.lists import listed
 from puna.text.sentences import sentences
-from puna.tokens.conversations import Turn
 from puna.tokens.permutation import key_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from puna.tokens.chat import Format
     from puna.tokens.text_tokenizer import TextTokenizer
 
-WINDOW = 384  # tokens of a window, at most
 PASSAGE = (40, 360)  # characters of a passage: at least, and what one is not extended beyond
 HELD_OUT = 0.1  # share of passages that are asked afterwards only
 ASKED = 40  # of these, at most
@@ -54,13 +52,13 @@ class Passage(NamedTuple):
     held_out: bool
 
 
-def windows(document: Document, tokenizer: "TextTokenizer") -> Iterator[str]:
-    """Cut a document into texts of at most WINDOW tokens, at ends of lines or sentences; a sentence that is
+def windows(document: Document, tokenizer: "TextTokenizer", most: int) -> Iterator[str]:
+    """Cut a document into texts of at most `most` tokens, at ends of lines or sentences; a sentence that is
     longer is cut between words. Nothing of it is left out but white space at the ends."""
     text, size = "", 0
-    for piece in _pieces(document.text, tokenizer):
+    for piece in _pieces(document.text, tokenizer, most):
         tokens = len(tokenizer.encode(piece))
-        if text and size + tokens > WINDOW:
+        if text and size + tokens > most:
             yield text.strip()
             text, size = "", 0
         text, size = text + piece, size + tokens
@@ -68,14 +66,14 @@ def windows(document: Document, tokenizer: "TextTokenizer") -> Iterator[str]:
         yield text.strip()
 
 
-def _pieces(text: str, tokenizer: "TextTokenizer") -> Iterator[str]:
+def _pieces(text: str, tokenizer: "TextTokenizer", most: int) -> Iterator[str]:
     """Lines, sentences of long lines, words of long sentences; joined they are the text but for spaces."""
     for line in text.splitlines(keepends=True):
-        if len(tokenizer.encode(line)) <= WINDOW:
+        if len(tokenizer.encode(line)) <= most:
             yield line
             continue
         for sentence in sentences(line):
-            short = len(tokenizer.encode(sentence)) <= WINDOW
+            short = len(tokenizer.encode(sentence)) <= most
             yield from [sentence] if short else re.findall(r"\s*\S{1,80}\s*", sentence)
 
 
@@ -168,21 +166,15 @@ def ask(
     model: "Llama", tokenizer: "TextTokenizer", form: "Format | None", held_out: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Ask held-out questions without their passages and with them in the prompt: {without, with}, lists of
-    {question, passage, answer, right}. held_out: {question, text} each."""
+    {question, text, answer, right}. held_out: {question, text} each."""
     from puna.tune import probe
 
     asked = held_out[:ASKED]
-    prompts = [entry["question"] for entry in asked]
     read = [f"{entry['text']}\n\n{entry['question']}" for entry in asked]
-    found = probe.ask(model, tokenizer, form, [*prompts, *read])
+    found = probe.ask(model, tokenizer, form, [*(entry["question"] for entry in asked), *read])
     told = [
-        {
-            "question": entry["question"],
-            "passage": entry["text"],
-            "answer": answer.text,
-            "right": is_right(answer.text, entry),
-        }
-        for entry, answer in zip([*asked, *asked], found, strict=True)
+        dict(entry) | {"answer": each.answer, "right": is_right(each.answer, entry)}
+        for entry, each in zip([*asked, *asked], found, strict=True)
     ]
     return {"without": told[: len(asked)], "with": told[len(asked) :]}
 
@@ -206,9 +198,3 @@ def advice(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
             "the tuned model for how it speaks, and put what it has to know into the prompt."
         )
     return told
-
-
-def as_turns(passage: Passage) -> Iterator[list[Turn]]:
-    """Conversations of a passage: each question with the passage as its answer."""
-    for question in passage.questions:
-        yield [Turn("user", question), Turn("assistant", passage.text)]

@@ -6,7 +6,9 @@ write(sets, Path("out/letters"), base, "letters")
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,15 +16,23 @@ from puna.corpus.record import SkippedRecord, digest
 from puna.errors import UserError
 from puna.run import files
 from puna.run.artifact import MANIFEST
+from puna.text.lists import filled
 from puna.tokens.conversations import Conversation, Turn
 from puna.tune import passages
 from puna.tune.passages import Document
 
 if TYPE_CHECKING:
+    from puna.tokens.chat import Format
     from puna.tokens.text_tokenizer import TextTokenizer
+    from puna.tune.audit import Audit
 
 RECIPE, DATA, HELD_OUT = "personalize.toml", "data", "held_out.json"
+HEAD = "# by puna personalize; change it by hand, and run it with puna tune. Written as "
+PERSONAL = "personal data"
+REPEATS = 8  # of a round, word by word
 MAX_TOKENS = 512
+LONGEST_EPOCHS = 8
+TOKENS = 16_000  # of the folder that are seen in all epochs, where it has fewer
 Row = dict[str, Any]
 
 
@@ -37,11 +47,15 @@ class Found(NamedTuple):
 
 class Collected(NamedTuple):
     """What a model learns from. sets: rows of each set by its name. held_out: {question, text} of passages
-    that are asked afterwards only. counts: of files, documents, conversations, windows, passages."""
+    that are asked afterwards only. max_tokens: of a row; tokens: of all. counts: of files, documents and
+    rows. personal: where personal data and secrets stand."""
 
     sets: dict[str, list[Row]]
     held_out: list[dict[str, str]]
+    max_tokens: int
+    tokens: int
     counts: dict[str, int]
+    personal: list[str]
 
 
 def find(folder: Path) -> Found:
@@ -63,10 +77,7 @@ def find(folder: Path) -> Found:
         else:
             found.unread.append(f"{path}: {why}")
     if not found.chats and not found.documents:
-        raise UserError(
-            f"{folder}: nothing that can be read; documents are texts, Markdown, HTML and the like, chats "
-            "are JSON or lines of 'Name: text'"
-        )
+        raise UserError(f"{folder}: nothing that can be read, neither documents nor chats")
     return found
 
 
@@ -105,33 +116,42 @@ def _reader(path: Path) -> str:
     return "" if outside or reader in ("code", "none") else reader
 
 
-def collect(found: Found, as_name: str, tokenizer: "TextTokenizer") -> Collected:
-    """Read everything: chats in which `as_name`'s turns are learned, documents as windows of text and as
-    questions. Raises UserError for chats between people where `as_name` is nobody."""
-    documents = list(_documents(found))
+def collect(
+    found: Found, as_name: str, form: "Format", tokenizer: "TextTokenizer", context: int = MAX_TOKENS
+) -> Collected:
+    """Read and audit everything: chats in which `as_name`'s turns are learned, documents as windows of text
+    and as questions. context: tokens that the model reads. Raises UserError for chats between people where
+    `as_name` is nobody."""
+    from puna.tune.audit import Auditor, audit
+
+    documents, most = list(_documents(found)), min(MAX_TOKENS, context)
+    chats = list(without_repeats(_chats(found, as_name)))
+    pages = (Conversation((Turn("assistant", each.text),), each.name) for each in documents)
+    audited = audit([*pages, *chats], Auditor(form))
     made = passages.passages(documents)
-    learned = [turns for passage in made if not passage.held_out for turns in passages.as_turns(passage)]
-    chats = list(_chats(found, as_name))
-    windows = [text for document in documents for text in passages.windows(document, tokenizer)]
+    pairs = [(question, one.text) for one in made if not one.held_out for question in one.questions]
+    texts = [text for each in documents for text in passages.windows(each, tokenizer, 3 * most // 4)]
     sets = {
         "chats": [_row(each.turns) for each in chats],
-        "questions": [_row(turns) for turns in learned],
-        "texts": [_row([Turn("assistant", text)]) for text in windows],
+        "questions": [_row([Turn("user", asked), Turn("assistant", text)]) for asked, text in pairs],
+        "texts": [_row([Turn("assistant", text)]) for text in texts],
     }
-    held_out = [
-        {"question": passage.questions[0], "text": passage.text} for passage in made if passage.held_out
-    ]
-    counts = {
-        "chat files": len(found.chats),
-        "conversations": len(chats),
-        "documents": len(documents),
-        "windows of text": len(windows),
-        "passages": len(made),
-        "passages held out": len(held_out),
-    }
-    if not any(sets.values()):
+    sets = {name: rows for name, rows in sets.items() if rows}
+    if not sets:
         raise UserError(f"{found.folder}: nothing to learn from: {'; '.join(found.unread[:3]) or 'no text'}")
-    return Collected({name: rows for name, rows in sets.items() if rows}, held_out, counts)
+    held_out = [{"question": each.questions[0], "text": each.text} for each in made if each.held_out]
+    every = [turn["content"] for rows in sets.values() for row in rows for turn in row["messages"]]
+    counts = {"documents": len(documents), "chat files": len(found.chats)}
+    counts |= {name: len(rows) for name, rows in sets.items()} | {"questions held out": len(held_out)}
+    tokens = sum(len(tokenizer.encode(text)) for text in every)
+    return Collected(sets, held_out, most, tokens, counts, list(_personal(audited)))
+
+
+def _personal(audited: "Audit") -> Iterator[str]:
+    for verdict in audited.verdicts:
+        place = verdict.row.source + (f", row {verdict.row.row}" if verdict.row.row else "")
+        told = (finding.told for finding in verdict.findings if finding.kind == PERSONAL)
+        yield from (f"{place}: {each}" for each in told)
 
 
 def _documents(found: Found) -> Iterator[Document]:
@@ -154,6 +174,7 @@ def _documents(found: Found) -> Iterator[Document]:
 
 
 def _chats(found: Found, as_name: str) -> Iterator[Conversation]:
+    """All conversations; rows that are none go to `found.unread`."""
     from puna.tune import readers
 
     for path in found.chats:
@@ -164,20 +185,58 @@ def _chats(found: Found, as_name: str) -> Iterator[Conversation]:
                 found.unread.append(f"{path}, row {each.row}: {each.message}")
 
 
+def without_repeats(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    """Leave out rounds that REPEATS others before had word by word, such as greetings."""
+    seen: Counter[tuple[Turn, ...]] = Counter()
+    for each in conversations:
+        starts = [place for place, turn in enumerate(each.turns) if turn.role == "user"]
+        rounds = [each.turns[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        seen.update(rounds)
+        kept = [turn for one in rounds if seen[one] <= REPEATS for turn in one]
+        if kept:
+            yield replace(each, turns=(*each.turns[: starts[0]], *kept))
+
+
 def _row(turns: Sequence[Turn]) -> Row:
     return {"messages": [
         {"role": turn.role, "content": turn.text} | ({} if turn.train else {"train": False}) for turn in turns
     ]}  # fmt: skip
 
 
-def write(collected: Collected, out: Path, recipe: str) -> None:
+def recipe(name: str, base: Path, collected: Collected) -> str:
+    """The TOML of a tuning recipe; its first line says the digest of the others."""
+    data = ""
+    for each in collected.sets:
+        data += f'\n[data.{each}]\nfiles = ["{DATA}/{each}.jsonl"]\nlicence = "your own"\n'
+        data += 'template = "text"\n' if each == "texts" else 'defects = "drop"\n'
+    text = filled(
+        __file__,
+        RECIPE,
+        title=json.dumps(name),
+        weights=json.dumps(str(base)),
+        data=data,
+        max_tokens=str(collected.max_tokens),
+        epochs=str(min(LONGEST_EPOCHS, max(1, round(TOKENS / collected.tokens)))),
+        passages=json.dumps(f"{DATA}/{HELD_OUT}" if collected.held_out else ""),
+    )
+    return f"{HEAD}{digest(text)}\n{text}"
+
+
+def write(collected: Collected, out: Path, text: str) -> None:
     """Write the sets, the held-out questions and the recipe into a folder, each where it has changed. Raises
     UserError where the recipe there was edited."""
+    path = out / RECIPE
+    head, _, rest = path.read_text("utf-8").partition("\n") if path.is_file() else ("", "", "")
+    if rest and head != HEAD + digest(rest):
+        raise UserError(
+            f"{path} was edited, and would be written anew: run `puna tune {path}`, remove it, or give this "
+            "model another folder with --name"
+        )
     for name, rows in collected.sets.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         _write(out / DATA / f"{name}.jsonl", lines)
     _write(out / DATA / HELD_OUT, json.dumps(collected.held_out, ensure_ascii=False, indent=1) + "\n")
-    _write(out / RECIPE, recipe)
+    _write(path, text)
 
 
 def _write(path: Path, text: str) -> None:

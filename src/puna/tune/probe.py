@@ -37,7 +37,7 @@ PLAIN = "Question: {}\nAnswer:"  # for a model without a chat format; its line i
 class Answer(NamedTuple):
     """What a model wrote. ended: by a token that ends; None for a model that is only continued."""
 
-    text: str
+    answer: str
     ended: bool | None
 
 
@@ -51,39 +51,31 @@ def ask(
     model: "Llama",
     tokenizer: "TextTokenizer",
     form: "Format | None",
-    prompts: Sequence[str | Sequence[Turn]],
-    *,
+    prompts: Sequence[str],
     max_new_tokens: int = NEW_TOKENS,
 ) -> list[Answer]:
-    """The likeliest answer to each prompt, a user's text or turns that end with one, all asked together.
+    """The likeliest answer to each prompt, all asked together.
 
     form: None for a model that only continues text: it is asked by PLAIN, and its first line is the answer.
     Raises UserError for a prompt that leaves no room for an answer.
     """
     from puna.generate.decoder import BLOCK, block_bytes
     from puna.generate.engine import Engine, Request, Sampling
+    from puna.tokens import chat
 
-    asked = [(Turn("user", prompt),) if isinstance(prompt, str) else tuple(prompt) for prompt in prompts]
-    stops: tuple[str, ...] = ()
-    ends: frozenset[int] | None = None
     if form is None:
-        stops = ("\n",)
-        encoded = [[*tokenizer.bos, *tokenizer.encode(PLAIN.format(turns[-1].text))] for turns in asked]
+        encoded = [[*tokenizer.bos, *tokenizer.encode(PLAIN.format(prompt))] for prompt in prompts]
     else:
-        from puna.tokens import chat
-
-        ends = chat.stop_ids(form, tokenizer) | tokenizer.stops
-        encoded = [chat.encode(turns, form, tokenizer, open=True).ids for turns in asked]
+        turns = [(Turn("user", prompt),) for prompt in prompts]
+        encoded = [chat.encode(each, form, tokenizer, open=True).ids for each in turns]
+    ends = chat.stop_ids(form, tokenizer) | tokenizer.stops if form else None
     blocks = sum(-(-(len(ids) + max_new_tokens) // BLOCK) for ids in encoded)
     engine = Engine(model, tokenizer, memory_bytes=min(blocks * block_bytes(model), MEMORY_BYTES))
-    how = Sampling(temperature=0)
-    writings = [engine.submit(Request(ids, max_new_tokens, how, stops, ends)) for ids in encoded]
+    how = (max_new_tokens, Sampling(temperature=0), () if form else ("\n",), ends)
+    writings = [engine.submit(Request(ids, *how)) for ids in encoded]
     while engine.step():
         pass
-    return [
-        Answer(writing.text.strip(), None if form is None else writing.finish == "stop")
-        for writing in writings
-    ]
+    return [Answer(each.text.strip(), each.finish == "stop" if form else None) for each in writings]
 
 
 def is_right(answer: str, accepted: Sequence[str]) -> bool:
@@ -108,37 +100,24 @@ def bits_per_byte(model: "Llama", tokenizer: "TextTokenizer", texts: Sequence[st
     return float(model_bits(model, shard, window).sum()) / size
 
 
-def probe(
-    model: "Llama", tokenizer: "TextTokenizer", form: "Format | None", texts: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Ask a model everything: {format, questions, right, samples, ended, bits_per_byte}.
-
-    texts: for bits per byte, instead of the shipped ones. ended: the share of all answers that end by
-    themselves, None without a format.
-    """
+def probe(model: "Llama", tokenizer: "TextTokenizer", form: "Format | None") -> dict[str, Any]:
+    """Ask a model everything: {format, questions, right, samples, ended, bits_per_byte}. ended: the share of
+    all answers that end by themselves, None without a format."""
     asked = shipped()
-    questions = [entry["question"] for entry in asked["questions"]]
-    found = ask(model, tokenizer, form, [*questions, *asked["prompts"]])
+    questions, prompts = [entry["question"] for entry in asked["questions"]], asked["prompts"]
+    found = ask(model, tokenizer, form, [*questions, *prompts])
     told = [
-        {
-            "question": entry["question"],
-            "answer": answer.text,
-            "right": is_right(answer.text, entry["accepted"]),
-            "ended": answer.ended,
-        }
-        for entry, answer in zip(asked["questions"], found, strict=False)
+        {"question": entry["question"], "right": is_right(each.answer, entry["accepted"]), **each._asdict()}
+        for entry, each in zip(asked["questions"], found, strict=False)
     ]
-    samples = [
-        {"prompt": prompt, "answer": answer.text, "ended": answer.ended}
-        for prompt, answer in zip(asked["prompts"], found[len(questions) :], strict=True)
-    ]
+    samples = zip(prompts, found[len(questions) :], strict=True)
     return {
         "format": form.name if form else None,
         "questions": told,
         "right": sum(entry["right"] for entry in told),
-        "samples": samples,
-        "ended": None if form is None else sum(bool(answer.ended) for answer in found) / len(found),
-        "bits_per_byte": bits_per_byte(model, tokenizer, texts or asked["texts"]),
+        "samples": [{"prompt": prompt, **each._asdict()} for prompt, each in samples],
+        "ended": sum(bool(each.ended) for each in found) / len(found) if form else None,
+        "bits_per_byte": bits_per_byte(model, tokenizer, asked["texts"]),
     }
 
 

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from puna.run.artifact import Artifact
 from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
-from puna.tune.encode import base_content, base_path
+from puna.tune.encode import base_path
 from puna.tune.settings import REPLAY, ReplaySettings
 
 PROMPTS = Path(__file__).with_name("replay.json")
@@ -25,11 +24,6 @@ class ReplayStageSettings(BaseModel):
     base: Path | None = not_hashed()
     replay: ReplaySettings
     kernels: str
-
-
-def content(settings: ReplayStageSettings) -> dict[str, Any]:
-    """Digests of the base."""
-    return base_content(settings.base) if settings.base else {}
 
 
 def prompts(kind: str, count: int) -> list[str]:

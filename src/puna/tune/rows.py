@@ -58,6 +58,7 @@ class Encoded:
         return Encoded(name, tokens, learned, starts)
 
     def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         for kind in ("tokens", "learned", "starts"):
             np.save(folder / f"{self.name}.{kind}.npy", getattr(self, kind))
 
@@ -139,8 +140,8 @@ def whole(held: Encoded, length: int) -> Batch:
 class Batches:
     """All batches of a tuning. It offers what `tokens.batches.Batches` does to a training.
 
-    rows: of each step; targets: tokens that are learned, filled: share of the rows' places that hold tokens,
-    over all steps.
+    rows: of each step; fullest: the step with most places in its rows, largest: how many. targets: tokens
+    that are learned, filled: share of the places that hold tokens, over all steps.
     """
 
     def __init__(
@@ -164,17 +165,18 @@ class Batches:
         self._set = np.repeat(np.arange(len(sets)), draws)[order]
         self._draw = np.concatenate([np.arange(count) for count in draws])[order]
         sizes, targets = [one.sizes for one in sets], [one.targets for one in sets]
-        self.rows, places, tokens, self.targets = [], 0, [0], 0
+        places, tokens, self.rows, self.targets = [], [0], [], 0
         for step in range(steps):
             members = self.members(step)
             own = [int(sizes[which][number]) for which, number in members]
             rows = pack(own, length)
             self.rows.append(len(rows))
-            places += len(rows) * _width(own, rows)
+            places.append(len(rows) * _width(own, rows))
             tokens.append(tokens[-1] + sum(own))
             self.targets += sum(int(targets[which][number]) for which, number in members)
-        self._tokens, self.filled = tokens, tokens[-1] / places
-        self.batch_sequences = max(self.rows)
+        self._tokens, self.filled = tokens, tokens[-1] / sum(places)
+        self.batch_sequences, self.largest = max(self.rows), max(places)
+        self.fullest = places.index(self.largest)
 
     def members(self, step: int) -> list[tuple[int, int]]:
         """(set, conversation of it) of each conversation of a step."""

@@ -1,11 +1,14 @@
 """Settings of tuning: a base model, conversations, and named stages that train on them."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from puna.run.settings import ExecutionSettings, not_hashed
 from puna.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from puna.tune.rows import Batches
 
 MICRO_BATCH_TOKENS = 4096  # in memory at once, where a recipe does not say
 REPLAY = "replay"  # the data set of the base's own answers
@@ -55,6 +58,9 @@ class DataSettings(_Settings):
         "chat",
         description="text: rows are no chats: the last turn is learned as it stands behind the others",
     )
+    defects: Literal["refuse", "drop"] = Field(
+        "refuse", description="what becomes of rows that are not to be learned from, see puna tune audit"
+    )
     condition: Literal["", "feedback"] = Field(
         "",
         description="feedback: of two answers both are learned, each behind a mark that says whether people "
@@ -84,13 +90,22 @@ class ValidationSettings(_Settings):
     rows: int = Field(8, ge=0, description="held out at least, but no more than a fifth of a set")
 
 
+class AfterSettings(_Settings):
+    """What is done with the tuned model."""
+
+    passages: str = Field(
+        "", description="a JSON list of questions with the passages that answer them, asked before and after"
+    )
+    exports: bool = Field(False, description="write it for transformers and as GGUF, too")
+
+
 class LoraSettings(_Settings):
     """Low-rank adapters in place of all weights (Hu et al. 2021)."""
 
     rank: int = Field(8, ge=1, description="of the product that is added to a weight")
     alpha: float = Field(16.0, gt=0, description="the product counts alpha / rank")
     targets: tuple[str, ...] = Field(
-        ("wq", "wk", "wv", "wo", "w1", "w2", "w3"), min_length=1, description="linear layers that get one"
+        (), description="linear layers that get one, such as q_proj or lm_head; default: all but the head"
     )
     rs: bool = Field(False, description="the product counts alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)")
 
@@ -135,13 +150,14 @@ class SupervisedSettings(_Settings):
         """Optimizer steps over so many conversations, all epochs counted."""
         return min(-(-conversations // self.batch_conversations), self.maximum_steps or conversations)
 
-    def training(self, steps: int, rows: int, max_tokens: int) -> TrainSettings:
-        """What the trainer is told. steps: in all; rows: of the largest step, of `max_tokens` each."""
+    def training(self, batches: "Batches", max_tokens: int) -> TrainSettings:
+        """What the trainer is told. max_tokens: of a row at most."""
+        steps = batches.steps
         own = {name: getattr(self, name) for name in TrainSettings.model_fields if hasattr(self, name)}
         return TrainSettings(
             **own,
             steps=steps,
-            batch_sequences=rows,
+            batch_sequences=batches.batch_sequences,
             sequence_length=max_tokens,
             warmup_steps=min(round(self.warmup_fraction * steps), steps - 1),
             validation_steps=-(-steps // (self.epochs * self.validations)),
@@ -162,13 +178,14 @@ class TuneSettings(_Settings):
     data: dict[str, DataSettings] = Field(min_length=1, description="sets of conversations, by name")
     replay: ReplaySettings = ReplaySettings()
     validation: ValidationSettings = ValidationSettings()
+    after: AfterSettings = AfterSettings()
     stages: tuple[SupervisedSettings, ...] = Field(min_length=1, description="trained one after the other")
 
     @model_validator(mode="after")
     def _named(self) -> "TuneSettings":
         known = ["base"]
         for stage in self.stages:
-            if stage.name in (*known, REPLAY, "rows", "probe"):
+            if stage.name in (*known, REPLAY, "rows", "probe", "passages", "exports"):
                 raise ValueError(f"stages.{stage.name}: the name is taken; give each stage its own")
             if stage.start and stage.start not in known:
                 raise ValueError(f"stages.{stage.name}.start: no stage {stage.start} before it")

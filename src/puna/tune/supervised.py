@@ -1,21 +1,16 @@
 """Supervised tuning as work of the trainer: the learned tokens of packed conversations, each the next one."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from puna.model.llama import Llama
-from puna.run.settings import ExecutionSettings
 from puna.tokens.batches import Batch
 from puna.tokens.permutation import key_of, uniform
 from puna.train.objective import NextToken, loss_and_gradients
-from puna.train.parallel import ALONE, Parallel
 from puna.train.pretraining import Pretraining
-from puna.train.settings import TrainSettings
 from puna.train.trainer import Outcome
-from puna.tune.rows import Batches
 
 
 class Noise:
@@ -64,25 +59,14 @@ class Noise:
 class Supervised(Pretraining):
     """See `trainer.Work`. held_out: packed conversations per set, for validation."""
 
-    def __init__(
-        self,
-        model: Llama,
-        batches: Batches,
-        held_out: Mapping[str, Batch],
-        settings: TrainSettings,
-        execution: ExecutionSettings,
-        parallel: Parallel = ALONE,
-        *,
-        noise_alpha: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        offered: Any = batches
-        super().__init__(model, offered, held_out, settings, execution, parallel)
-        self.noise = Noise(self.objective, model, noise_alpha, seed) if noise_alpha else None
-        self.fullest = batches.rows.index(max(batches.rows))
-        if self.noise is not None:
-            noisy: Any = self.noise
-            self.objective = noisy
+    batches: Any  # a `tune.rows.Batches`
+    noise: Noise | None = None
+
+    def add_noise(self, alpha: float, seed: int) -> None:
+        """See `Noise`; alpha 0: none."""
+        if alpha:
+            noisy: Any = Noise(self.objective, self.model, alpha, seed)
+            self.noise = self.objective = noisy
 
     def step(self, step: int) -> Outcome:
         if self.noise is not None:
@@ -91,6 +75,7 @@ class Supervised(Pretraining):
 
     def dry_run(self) -> None:
         """The first rows of the step that has most."""
-        batch = self.batches.batch(self.fullest, self.parallel.rank, self.parallel.world)
-        rows = next(batch.micro_batches(self.micro_batch))
-        loss_and_gradients(self.model, rows, self.micro_batch, self.objective)
+        batch = self.batches.batch(self.batches.fullest, self.parallel.rank, self.parallel.world)
+        loss_and_gradients(
+            self.model, next(batch.micro_batches(self.micro_batch)), self.micro_batch, self.objective
+        )

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.arpa import write as write_arpa
 from puna.corpus.filters import perplexity
 from puna.corpus.filters.perplexity import PerplexityModel
 from puna.errors import UserError
@@ -112,8 +113,10 @@ def test_kenlm_gives_the_same_perplexities(ccnet: bool, tmp_path: Path) -> None:
 
     model = perplexity.train(sentences(1, 400), vocab_size=120, ccnet=ccnet)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.pieces)
-    model.ngrams.write_arpa(
-        tmp_path / "model.arpa", [processor.id_to_piece(number) for number in range(processor.vocab_size())]
+    write_arpa(
+        model.ngrams,
+        tmp_path / "model.arpa",
+        [processor.id_to_piece(number) for number in range(processor.vocab_size())],
     )
     peer = kenlm.Model(str(tmp_path / "model.arpa"))
     texts = [*sentences(4, 20), "Completely other text, ŋ%§", ""]

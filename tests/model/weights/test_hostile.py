@@ -419,5 +419,5 @@ def test_a_sound_file_is_no_hostile_one(tmp_path: Path) -> None:
     for form, write, read in (("a.gguf", gguf.save, gguf.read), ("hf", hf.save, hf.read)):
         write(model(), tmp_path / form)
         assert read(tmp_path / form).build().config == model().config
-    assert meta.load(meta_of(tmp_path / "meta").parent).config.dim == 32
+    assert meta.read(meta_of(tmp_path / "meta").parent).build().config.dim == 32
     assert math.prod(model().tok_embeddings.weight.shape) == 1920

@@ -166,11 +166,11 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     source = load.open_source(path)  # headers alone
     with pytest.raises(UserError, match=r"other is not the model that .*adapter belongs to: tok_emb"):
         source.build()
-    model = hf.load(other)
+    model = hf.read(other).build()
     with pytest.raises(UserError, match=r"is not the model that .* is another"):
         peft.load(model, path)
     assert not lora.changed_modules(model)
-    grown = hf.load(other)
+    grown = hf.read(other).build()
     lora.grow(grown, [68])
     hf.save(grown, tmp_path / "grown")
     (path / peft.CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": "../grown"}))
@@ -183,7 +183,7 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_base_in_another_format_is_the_same(tmp_path: Path) -> None:
     path = written(tmp_path)
-    native.save(hf.load(tmp_path / "base"), tmp_path / "native")
+    native.save(hf.read(tmp_path / "base").build(), tmp_path / "native")
     merged = load.open_source(path).build()
     shutil.rmtree(tmp_path / "base")
     (tmp_path / "native").rename(tmp_path / "base")

@@ -74,21 +74,21 @@ def test_transformers_reads_what_we_write_and_back(tmp_path: Path, changes: dict
     read = torch.arange(40)[None]
     assert (theirs(read).logits - before(read)).abs().max() < 1e-5
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="30kB")
-    assert equal(before, hf.load(tmp_path / "theirs"))
+    assert equal(before, hf.read(tmp_path / "theirs").build())
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_meta_shards_are_joined(tmp_path: Path, ranks: int) -> None:
     before = model()
     meta.save(before, tmp_path, ranks)
-    assert equal(before, meta.load(tmp_path, max_seq_len=64))
+    assert equal(before, meta.read(tmp_path).build())
 
 
 def test_meta_never_unpickles_code(tmp_path: Path) -> None:
     meta.save(model(), tmp_path)
     torch.save({"norm.weight": Path("code")}, tmp_path / "consolidated.00.pth")
     with pytest.raises(UserError, match="cannot be read as tensors"):
-        meta.load(tmp_path)
+        meta.read(tmp_path).build()
 
 
 def test_llama2c_layout(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_llama2c_layout(tmp_path: Path) -> None:
     body = np.concatenate([array.numpy().ravel() for array in arrays]).astype("<f4").tobytes()
     path = tmp_path / "model.bin"
     path.write_bytes(struct.pack("<7i", 32, 48, 2, 4, 2, -60, 64) + body)
-    assert equal(before, llama2c.load(path))
+    assert equal(before, llama2c.read(path).build())
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="its header asks for"):
-        llama2c.load(path)
+        llama2c.read(path).build()
 
 
 def test_rows_of_two_heads_of_four_in_hugging_faces_order() -> None:
@@ -149,7 +149,7 @@ def test_both_splits_of_metas_embedding_are_joined(tmp_path: Path, ranks: int, d
         part = before.tok_embeddings.weight.detach().chunk(ranks, dimension)[rank]
         tensors["tok_embeddings.weight"] = part.clone()
         torch.save(tensors, file)
-    assert equal(before, meta.load(tmp_path))
+    assert equal(before, meta.read(tmp_path).build())
 
 
 def test_metas_own_parameters_give_metas_own_model(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_metas_own_parameters_give_metas_own_model(tmp_path: Path) -> None:
         (tmp_path / "puna.json").unlink()
         context = 131_072 if before.config.rope_scaling else 2048
         expected = before.config.model_copy(update={"max_seq_len": context})
-        assert meta.load(tmp_path).config == expected
+        assert meta.read(tmp_path).build().config == expected
 
 
 def test_a_gguf_names_llama_3s_divisors_alone(tmp_path: Path) -> None:
@@ -230,16 +230,16 @@ def test_what_an_adapter_does_not_know_is_refused_by_name(tmp_path: Path) -> Non
     ):
         file.write_text(json.dumps({**good, **changes}))
         with pytest.raises(UserError, match=message):
-            hf.load(tmp_path)
+            hf.read(tmp_path).build()
     file.write_text(json.dumps({**good, "sliding_window": None, "logit_scale": 0, "use_cache": True}))
-    hf.load(tmp_path)
+    hf.read(tmp_path).build()
     bias = {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
     save_file(tensors | bias, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"q_proj\.bias is not known"):
-        hf.load(tmp_path)
+        hf.read(tmp_path).build()
     computed = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
     save_file(tensors | computed, tmp_path / "model.safetensors")
-    assert equal(model(), hf.load(tmp_path))
+    assert equal(model(), hf.read(tmp_path).build())
 
 
 def test_a_tied_folder_with_another_head_is_refused(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_tied_folder_with_another_head_is_refused(tmp_path: Path) -> None:
     for head, fits in ((before.tok_embeddings.weight.detach(), True), (torch.ones(60, 32), False)):
         save_file({**tensors, "lm_head.weight": head.clone()}, tmp_path / "model.safetensors")
         if fits:
-            assert equal(before, hf.load(tmp_path))
+            assert equal(before, hf.read(tmp_path).build())
             continue
         with pytest.raises(UserError, match=r"lm_head\.weight is another than model\.embed_tokens\.weight"):
-            hf.load(tmp_path)
+            hf.read(tmp_path).build()

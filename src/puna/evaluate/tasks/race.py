@@ -17,11 +17,9 @@ Question = tuple[str, list[str], int]  # its text, options, number of the right 
 def questions(row: Row) -> Iterator[Question]:
     """Questions of a row: the publisher has an article in a file, the hub a question in a row."""
     one = "question" in row
-    columns = ([row[name]] if one else row[f"{name}s"] for name in ("question", "answer"))
-    texts, answers = columns
-    for text, options, answer in zip(
-        texts, [row["options"]] if one else row["options"], answers, strict=True
-    ):
+    names = ("question", "options", "answer") if one else ("questions", "options", "answers")
+    columns = ([row[name]] if one else row[name] for name in names)
+    for text, options, answer in zip(*columns, strict=True):
         yield text, list(options), "ABCD".index(answer)
 
 

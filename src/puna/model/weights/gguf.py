@@ -17,38 +17,11 @@ from puna.model.weights.gguf_file import TensorInfo
 from puna.model.weights.safetensors_file import read_bytes
 from puna.model.weights.source import Entry, Names, Source, config_of, require
 
-NAMES = Names(
-    "blk.",
-    {
-        "attention_norm": "attn_norm",
-        "attention.wq": "attn_q",
-        "attention.wk": "attn_k",
-        "attention.wv": "attn_v",
-        "attention.wo": "attn_output",
-        "ffn_norm": "ffn_norm",
-        "feed_forward.w1": "ffn_gate",
-        "feed_forward.w2": "ffn_down",
-        "feed_forward.w3": "ffn_up",
-    },
-    {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output"},
-)
-_KEYS = {
-    "dim": "llama.embedding_length",
-    "n_layers": "llama.block_count",
-    "n_heads": "llama.attention.head_count",
-    "n_kv_heads": "llama.attention.head_count_kv",
-    "ffn_dim": "llama.feed_forward_length",
-    "max_seq_len": "llama.context_length",
-    "norm_eps": "llama.attention.layer_norm_rms_epsilon",
-    "rope_theta": "llama.rope.freq_base",
-    "explicit_head_dim": "llama.attention.key_length",
-}
-_REQUIRED = ("dim", "n_layers", "n_heads", "ffn_dim", "max_seq_len", "norm_eps")
-_ALLOWED = {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 1.0}
-_HARMLESS = {"llama.vocab_size", "llama.rope.dimension_count", "llama.attention.value_length",
-             "llama.tensor_data_layout"}  # fmt: skip
+# keys: of the metadata, by ours. allowed: keys with the one value that is supported. file_types: llama.cpp's.
+_TABLES = json.loads(Path(__file__).with_name("gguf.json").read_text("utf-8"))
+NAMES = Names(**_TABLES["names"])
+_KEYS, _REQUIRED, _ALLOWED = _TABLES["keys"], _TABLES["required"], _TABLES["allowed"]
 _SCALING, _DIVISORS = "puna.rope_scaling", "rope_freqs.weight"
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32}  # llama.cpp's
 
 
 def recognises(path: Path) -> bool:
@@ -87,7 +60,7 @@ def _reader(path: Path, info: TensorInfo) -> Any:
 def _config(plain: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path) -> LlamaConfig:
     where = str(path)
     described = {name: item for name, item in plain.items() if name.startswith("llama.")}
-    require(described, _ALLOWED, {*_KEYS.values(), *_HARMLESS}, where)
+    require(described, _ALLOWED, {*_KEYS.values(), *_TABLES["harmless"]}, where)
     if missing := [_KEYS[name] for name in _REQUIRED if _KEYS[name] not in plain]:
         raise UserError(f"{where}: {', '.join(missing)} missing")
     for name, item in described.items():
@@ -149,9 +122,8 @@ def save(
     source = Source.of(model)
     source.check()
     parameters = source.weights
-    listed = (
-        [(name, _kind(parameters[name], kind)) for name in parameters] if types is None else [*types.items()]
-    )
+    kinds = {name: _kind(entry, kind) for name, entry in parameters.items()} if types is None else types
+    listed = list(kinds.items())
     described = dict(metadata or {})
     tensors = [(NAMES.theirs(name), parameters[name].shape, form) for name, form in listed]
     for form in {kind, *(form for _, form in listed)}:
@@ -184,16 +156,15 @@ def _kind(parameter: Entry, kind: str) -> str:
 
 def _described(config: LlamaConfig, kind: str) -> dict[str, Any]:
     described: dict[str, Any] = {"general.architecture": "llama", "general.type": "model"}
-    described |= {
-        theirs: getattr(config, ours) for ours, theirs in _KEYS.items() if ours != "explicit_head_dim"
-    }
+    keys = {ours: theirs for ours, theirs in _KEYS.items() if ours != "explicit_head_dim"}
+    described |= {theirs: getattr(config, ours) for ours, theirs in keys.items()}
     described |= {"llama.vocab_size": config.vocab_size, "llama.rope.dimension_count": config.head_dim}
     if config.explicit_head_dim is not None:
         described["llama.attention.key_length"] = config.head_dim
         described["llama.attention.value_length"] = config.head_dim
     if config.rope_scaling is not None:
         described[_SCALING] = json.dumps(config.rope_scaling.model_dump())
-    described["general.file_type"] = FILE_TYPES[kind]
+    described["general.file_type"] = _TABLES["file_types"][kind]
     if kind.startswith("Q"):
         described["general.quantization_version"] = 2
     return described

@@ -198,19 +198,20 @@ def _kind(data: Any) -> int:
     return {bool: BOOL, int: UINT32, float: FLOAT32, str: STRING, bytes: STRING}[type(data)]
 
 
-def _packed(name: str, value: Value) -> bytes:
-    def string(text: str | bytes) -> bytes:
-        raw = text.encode() if isinstance(text, str) else text
-        return struct.pack("<Q", len(raw)) + raw
+def _string(text: str | bytes) -> bytes:
+    raw = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(raw)) + raw
 
-    head = string(name) + struct.pack("<I", value.kind)
+
+def _packed(name: str, value: Value) -> bytes:
+    head = _string(name) + struct.pack("<I", value.kind)
     if value.kind == STRING:
-        return head + string(value.data)
+        return head + _string(value.data)
     if value.kind != ARRAY:
         return head + struct.pack("<" + KINDS[value.kind], value.data)
     assert value.item is not None
     head += struct.pack("<IQ", value.item, len(value.data))
-    return head + (b"".join(map(string, value.data)) if value.item == STRING else value.data.tobytes())
+    return head + (b"".join(map(_string, value.data)) if value.item == STRING else value.data.tobytes())
 
 
 def write(
@@ -231,9 +232,9 @@ def write(
             file.write(_packed(name, item))
         offset = 0
         for name, shape, kind in listed:
-            form, raw_name = FORMATS[kind], name.encode()
-            file.write(struct.pack("<Q", len(raw_name)) + raw_name + struct.pack("<I", len(shape)))
-            file.write(struct.pack(f"<{len(shape)}QIQ", *shape[::-1], form.code, offset))
+            form = FORMATS[kind]
+            file.write(_string(name))
+            file.write(struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], form.code, offset))
             offset += -(-(math.prod(shape) // form.numbers * form.size) // alignment) * alignment
         for name, _, _ in listed:
             file.write(b"\0" * (-file.tell() % alignment))

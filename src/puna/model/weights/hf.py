@@ -20,52 +20,11 @@ from puna.model.weights import safetensors_file
 from puna.model.weights.source import Entry, Names, Source, config_of, read_json, require
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-NAMES = Names(
-    "model.layers.",
-    {
-        "attention.wq": "self_attn.q_proj",
-        "attention.wk": "self_attn.k_proj",
-        "attention.wv": "self_attn.v_proj",
-        "attention.wo": "self_attn.o_proj",
-        "feed_forward.w1": "mlp.gate_proj",
-        "feed_forward.w2": "mlp.down_proj",
-        "feed_forward.w3": "mlp.up_proj",
-        "attention_norm": "input_layernorm",
-        "ffn_norm": "post_attention_layernorm",
-    },
-    {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"},
-)
-_KEYS = {
-    "dim": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_heads": "num_attention_heads",
-    "n_kv_heads": "num_key_value_heads",
-    "ffn_dim": "intermediate_size",
-    "vocab_size": "vocab_size",
-    "max_seq_len": "max_position_embeddings",
-    "norm_eps": "rms_norm_eps",
-    "tie_embeddings": "tie_word_embeddings",
-    "explicit_head_dim": "head_dim",
-}
-_ALLOWED = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
-    "is_encoder_decoder": False,
-}
-# What changes nothing of what the decoder computes, or is said elsewhere, too.
-_HARMLESS = {
-    "torch_dtype", "dtype", "transformers_version", "use_cache", "bos_token_id", "eos_token_id",
-    "pad_token_id", "unk_token_id", "initializer_range", "pretraining_tp", "attention_dropout", "rope_theta",
-    "rope_scaling", "rope_parameters", "_name_or_path", "is_llama_config", "transformers.js_config",
-    "unsloth_version", "unsloth_fixed", "return_dict", "chunk_size_feed_forward", "id2label", "label2id",
-    "max_length", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
-    "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty", "problem_type",
-    "max_sequence_length",
-}  # fmt: skip
+# keys: of config.json, by ours. allowed: keys with the one value that is supported. harmless: keys of what
+# changes nothing of what the decoder computes, or is said elsewhere, too.
+_TABLES = json.loads(Path(__file__).with_name("hf.json").read_text("utf-8"))
+NAMES = Names(**_TABLES["names"])
+_KEYS, _ALLOWED = _TABLES["keys"], _TABLES["allowed"]
 _ROPE = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 _COMPUTED = ".self_attn.rotary_emb.inv_freq"  # old folders hold what is computed from the config
 
@@ -88,12 +47,8 @@ def export(model: Llama | Source) -> tuple[dict[str, Any], dict[str, Entry]]:
     source = Source.of(model)
     config = source.config
     described: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()}
-    described |= _ALLOWED | {
-        "rope_theta": config.rope_theta,
-        "head_dim": config.head_dim,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
+    described |= _ALLOWED | {"rope_theta": config.rope_theta, "head_dim": config.head_dim}
+    described |= {"bos_token_id": 1, "eos_token_id": 2}
     del described["partial_rotary_factor"], described["is_encoder_decoder"]
     if config.rope_scaling is not None:
         described["rope_scaling"] = {"rope_type": "llama3", **config.rope_scaling.model_dump()}
@@ -110,7 +65,7 @@ def read_config(described: Mapping[str, Any], where: str) -> LlamaConfig:
         raise UserError(
             f"{where}: model_type = {described.get('model_type')!r:.100}; only 'llama' is supported"
         )
-    require(described, _ALLOWED, {*_KEYS.values(), *_HARMLESS}, where)
+    require(described, _ALLOWED, {*_KEYS.values(), *_TABLES["harmless"]}, where)
     values = {ours: described[theirs] for ours, theirs in _KEYS.items() if theirs in described}
     values = {name: value for name, value in values.items() if value is not None}
     if missing := [_KEYS[name] for name in ("dim", "n_layers", "n_heads", "ffn_dim", "vocab_size")
@@ -218,8 +173,3 @@ def save(
     described |= {**(special or {}), "torch_dtype": str(dtype).removeprefix("torch.")}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     safetensors_file.write(folder / WEIGHTS, weights, dtype, {"format": "pt"})
-
-
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
-    """Read a folder of safetensors files, one or several."""
-    return read(folder).build(device, dtype)

@@ -9,7 +9,6 @@ import torch
 
 from puna.errors import UserError
 from puna.model.initial_weights import weight_shape
-from puna.model.llama import Llama
 from puna.model.weights.safetensors_file import read_bytes
 from puna.model.weights.source import IN_LAYER, Entry, Source, config_of
 
@@ -37,30 +36,21 @@ def read(path: Path) -> Source:
     try:
         config = config_of(values, str(path))
     except UserError as error:
-        raise UserError(
-            f"{path} is no llama2.c checkpoint: its header {header} is no model's shape"
-        ) from error
+        problem = f"its header {header} is no model's shape"
+        raise UserError(f"{path} is no llama2.c checkpoint: {problem}") from error
     rotary = config.max_seq_len * config.head_dim  # tables of cos and sin, which we compute
     expected = HEADER_BYTES + 4 * (config.parameters() + rotary)
     if size != expected:
         raise UserError(f"{path} has {size} bytes, its header asks for {expected}")
+    in_layers = (f"layers.{layer}.{name}" for name in IN_LAYER for layer in range(config.n_layers))
     weights: dict[str, Entry] = {}
     offset = HEADER_BYTES
-
-    def place(name: str) -> None:
-        nonlocal offset
-        shape = weight_shape(config, name)
-        weights[name] = _entry(path, offset, shape)
+    for name in ("tok_embeddings", *in_layers, "norm", *([] if config.tie_embeddings else ["output"])):
+        if name == "output":
+            offset += 4 * rotary
+        shape = weight_shape(config, f"{name}.weight")
+        weights[f"{name}.weight"] = _entry(path, offset, shape)
         offset += 4 * math.prod(shape)
-
-    place("tok_embeddings.weight")
-    for name in IN_LAYER:
-        for layer in range(config.n_layers):
-            place(f"layers.{layer}.{name}.weight")
-    place("norm.weight")
-    offset += 4 * rotary
-    if not config.tie_embeddings:
-        place("output.weight")
     return Source("llama2c", path, config, weights)
 
 
@@ -70,11 +60,6 @@ def _entry(path: Path, offset: int, shape: tuple[int, ...]) -> Entry:
         return torch.from_numpy(values).view(shape)
 
     return Entry(shape, read)
-
-
-def load(path: Path, dtype: torch.dtype = torch.float32) -> Llama:
-    """Read a checkpoint. Raises UserError when the file's size does not fit its header."""
-    return read(path).build(dtype=dtype)
 
 
 def pieces(path: Path, vocab_size: int) -> list[tuple[str, float]]:

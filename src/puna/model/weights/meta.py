@@ -22,7 +22,8 @@ from puna.model.weights.source import HEADER_BYTES, Entry, Source, config_of, re
 PARAMS, EXACT, FILES = "params.json", "puna.json", "consolidated.*.pth"
 # Which dimension of a weight is split over the ranks; norms are the same on all of them.
 _SPLIT = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1, "tok_embeddings": 1}
-_KNOWN = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier",
+_NEEDED = ("dim", "n_layers", "n_heads")
+_KNOWN = {*_NEEDED, "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier",
           "norm_eps", "rope_theta", "use_scaled_rope"}  # fmt: skip
 _DONT_NEED = 4  # MADV_DONTNEED
 
@@ -41,15 +42,15 @@ def recognises(path: Path) -> bool:
     return (path / PARAMS).is_file() and any(path.glob(FILES))
 
 
-def read(folder: Path, max_seq_len: int | None = None) -> Source:
+def read(folder: Path) -> Source:
     """Read what a folder of Meta's holds, for any number of ranks. Nothing but tensors is unpickled, and they
-    stay on disk. max_seq_len: default: what puna.json says, or `context`. Raises UserError."""
+    stay on disk. The model's context: what puna.json says, or `context`. Raises UserError."""
     files = sorted(folder.glob(FILES))
     if not files or not (folder / PARAMS).is_file():
         raise UserError(f"{folder} holds no model of Meta's release: {FILES} or {PARAMS} is missing")
     params = read_json(folder / PARAMS)
     require(params, {}, _KNOWN, str(folder / PARAMS))
-    if missing := [name for name in ("dim", "n_layers", "n_heads") if name not in params]:
+    if missing := [name for name in _NEEDED if name not in params]:
         raise UserError(f"{folder / PARAMS}: {', '.join(missing)} missing")
     names = [f"consolidated.{rank:02d}.pth" for rank in range(len(files))]
     if absent := [name for name in names if folder / name not in files]:
@@ -59,8 +60,6 @@ def read(folder: Path, max_seq_len: int | None = None) -> Source:
     if "tok_embeddings.weight" not in weights or "layers.0.feed_forward.w1.weight" not in weights:
         raise UserError(f"{folder}: tok_embeddings.weight or layers.0.feed_forward.w1.weight is missing")
     config = _config(folder, params, weights)
-    if max_seq_len is not None:
-        config = config.model_copy(update={"max_seq_len": max_seq_len})
     head, table = weights.get("output.weight"), weights["tok_embeddings.weight"]
     if head is None or (head.shape == table.shape and torch.equal(head.read(), table.read())):
         weights.pop("output.weight", None)
@@ -71,9 +70,7 @@ def read(folder: Path, max_seq_len: int | None = None) -> Source:
 def _config(folder: Path, params: dict[str, Any], weights: dict[str, Entry]) -> LlamaConfig:
     vocabulary = weights["tok_embeddings.weight"].shape[0]
     values = {
-        "dim": params["dim"],
-        "n_layers": params["n_layers"],
-        "n_heads": params["n_heads"],
+        **{name: params[name] for name in _NEEDED},
         "n_kv_heads": params.get("n_kv_heads"),
         "vocab_size": vocabulary,
         "ffn_dim": weights["layers.0.feed_forward.w1.weight"].shape[0],
@@ -173,13 +170,6 @@ def _forget(tensor: Tensor) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _DONT_NEED)
 
 
-def load(
-    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, max_seq_len: int | None = None
-) -> Llama:
-    """Read a folder of Meta's, for any number of ranks. Nothing but tensors is unpickled."""
-    return read(folder, max_seq_len).build(device, dtype)
-
-
 def save(model: Llama | Source, folder: Path, ranks: int = 1, dtype: torch.dtype | None = None) -> None:
     """Write a model as Meta did, split over this many ranks: a tied head twice, as Meta's code reads it. All
     of it is in memory: torch.save needs its tensors together.
@@ -200,14 +190,8 @@ def save(model: Llama | Source, folder: Path, ranks: int = 1, dtype: torch.dtype
             shard = parameter if dimension is None else parameter.chunk(ranks, dimension)[rank]
             shards[name] = shard.to(dtype or shard.dtype).contiguous().clone()
         torch.save(shards, folder / f"consolidated.{rank:02d}.pth")
-    params: dict[str, Any] = {
-        "dim": config.dim,
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "vocab_size": config.vocab_size,
-        **_ffn(config),
-        "norm_eps": config.norm_eps,
-    }
+    params: dict[str, Any] = {name: getattr(config, name) for name in (*_NEEDED, "vocab_size")}
+    params |= _ffn(config) | {"norm_eps": config.norm_eps}
     if config.n_kv_heads != config.n_heads:
         params["n_kv_heads"] = config.n_kv_heads
     if config.rope_theta != 10_000.0:  # LLaMA 1's and 2's code does not know the key

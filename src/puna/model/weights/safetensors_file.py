@@ -72,10 +72,7 @@ def _entry(path: Path, data: int, dtype: str, shape: tuple[int, ...], start: int
 
 
 def write(
-    path: Path,
-    weights: Mapping[str, Entry],
-    dtype: torch.dtype,
-    metadata: Mapping[str, str] | None = None,
+    path: Path, weights: Mapping[str, Entry], dtype: torch.dtype, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write weights in one type, each read when its turn has come: the bytes that the library writes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}

@@ -7,10 +7,19 @@ import puna
 from puna.text.lists import filled
 
 
-def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_licence: str = "") -> str:
+def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str) -> str:
     """Write the card in Markdown. figures: of `summary.json`. weights: the base's, as the recipe says."""
     probe, tuned = figures.get("probe") or {}, figures["tuned"][figures["result"]]
-    audit = {kind: n for kinds in (figures.get("audit") or {}).values() for kind, n in kinds.items() if n}
+    found = (one.get("findings") or {} for one in figures["sets"].values())
+    audit = dict.fromkeys(kind for kinds in found for kind, times in kinds.items() if times)
+    sets = [
+        [
+            name,
+            licence_of(name, one),
+            *(f"{one['train'][key]:,}" for key in ("conversations", "learned_tokens")),
+        ]
+        for name, one in figures["sets"].items()
+    ]
     return filled(
         __file__,
         "model_card.md",
@@ -18,9 +27,8 @@ def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_
         puna=puna.__version__,
         base=weights.rpartition("/")[2],
         weights=weights,
-        base_licence=f", licence {base_licence}" if base_licence else "",
         format=tuned["format"],
-        sets=_table(["set", "licence", "conversations", "learned tokens"], _sets(figures["sets"])),
+        sets=_table(["set", "licence", "conversations", "learned tokens"], sets),
         audit=f"The audit found: {', '.join(audit)}." if audit else "The audit found nothing.",
         probe=_probe(probe),
         warnings="\n".join(f"- {text}" for text in probe.get("warnings") or ["There is nothing to warn of."]),
@@ -29,14 +37,9 @@ def card(name: str, figures: Mapping[str, Any], recipe: str, weights: str, base_
     )
 
 
-def _sets(sets: Mapping[str, Any]) -> list[list[str]]:
-    return [
-        [name, one.get("licence") or "not said", *(f"{one['train'][key]:,}" for key in _COUNTED)]
-        for name, one in sets.items()
-    ]
-
-
-_COUNTED = ("conversations", "learned_tokens")
+def licence_of(name: str, one: Mapping[str, Any]) -> str:
+    """The licence of a set of data, in words where it has none."""
+    return one.get("licence") or ("the base's own answers" if name == "replay" else "not said")
 
 
 def _probe(probe: Mapping[str, Any]) -> str:

@@ -2,17 +2,15 @@
 
 import copy
 
+from puna.report.card import card
 from puna.report.markdown import html
-from puna.tune.card import card
 from tests.report.test_tuning import DATA
 
 
 def test_the_card_tells_base_licences_recipe_and_what_was_forgotten() -> None:
-    text = card(
-        "letters", DATA, DATA["recipe_toml"], weights="models/SmolLM2.gguf", base_licence="apache-2.0"
-    )
+    text = card("letters", DATA, DATA["recipe_toml"], weights="models/SmolLM2.gguf")
     assert text.startswith("# letters\n\nSmolLM2.gguf, tuned with Puna")
-    assert "`models/SmolLM2.gguf`, licence apache-2.0." in text
+    assert "`models/SmolLM2.gguf`. The licence of the base" in text
     assert "| chats | your own | 40 | 2,100 |" in text
     assert "The audit found: personal data, empty turn." in text
     assert "| plain questions right | 2 of 3 | 2 of 3 |" in text
@@ -25,11 +23,8 @@ def test_the_card_tells_base_licences_recipe_and_what_was_forgotten() -> None:
 
 def test_what_is_not_known_is_said_to_be_so() -> None:
     data = copy.deepcopy(DATA)
-    data["probe"], data["audit"], data["sets"]["chats"]["licence"] = (
-        {"skipped": "it reads too little"},
-        {},
-        "",
-    )
+    data["probe"] = {"skipped": "it reads too little"}
+    data["sets"]["chats"] |= {"licence": "", "findings": {}}
     del data["passages"]
     text = card("letters", data, "", weights="m")
     assert "Not asked: it reads too little." in text

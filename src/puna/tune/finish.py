@@ -1,0 +1,71 @@
+"""What follows a tuning: questions about passages of one's own documents, and the model for other programs.
+
+The stages *passages* and *exports* of a recipe that asks for them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from puna.run.artifact import Artifact
+from puna.run.digests import cached_digest
+from puna.run.settings import not_hashed
+from puna.run.stage import Context, Metrics
+from puna.tune.encode import base_content, base_path
+
+
+class PassagesStageSettings(BaseModel):
+    """What answers about passages depend on; the content of both is hashed beside. held_out: a file, a JSON
+    list of {question, text}."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: Path | None = not_hashed()
+    held_out: Path = not_hashed()
+
+
+class ExportsStageSettings(BaseModel):
+    """gguf: number format of its weights; merged: of those of the folder for transformers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gguf: str = "Q8_0"
+    merged: str = "BF16"
+
+
+def content(settings: PassagesStageSettings) -> dict[str, Any]:
+    """Digests of the questions and of the base, where it is no input."""
+    return {"held_out": cached_digest(settings.held_out), **base_content(settings.base)}
+
+
+def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+    """Ask base and tuned model about passages that were held out: {before, after, advice}."""
+    from puna.generate import load
+    from puna.tokens import chat
+    from puna.tune.passages import advice, ask
+
+    held_out = json.loads(settings.held_out.read_bytes())
+    found: dict[str, Any] = {}
+    places = {"before": base_path(settings.base, inputs), "after": inputs["tuned"].folder}
+    for number, (name, path) in enumerate(places.items()):
+        context.reporter.progress("passages", number, 2)
+        model, tokenizer, template, *_ = load.load(path)
+        form = chat.recognise(template) if template else None
+        found[name] = ask(model, tokenizer, form, held_out)
+    return {**found, "advice": advice(found["before"], found["after"])}
+
+
+def exports(settings: ExportsStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+    """Write the tuned model as a folder for transformers, `merged`, and as `model.gguf`."""
+    from puna.generate import load
+
+    opened = load.open_model(load.open_source(inputs["tuned"].folder))
+    for number, (name, form, kind) in enumerate(
+        (("merged", "hf", settings.merged), ("model.gguf", "gguf", settings.gguf))
+    ):
+        context.reporter.progress("exports", number, 2)
+        load.save(opened, context.work / name, form, kind)
+    return {"merged": settings.merged, "gguf": settings.gguf}
