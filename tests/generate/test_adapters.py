@@ -16,10 +16,12 @@ from puna.model import lora
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.model.weights import peft
-from puna.tokens.chat import FORMATS, encode, messages
+from puna.tokens import files
+from puna.tokens.chat import FORMATS, Format, encode, jinja, messages
 from puna.tokens.control_tokens import for_format
 from puna.tokens.conversations import Turn
 from puna.tokens.settings import TokenizerSettings
+from puna.tokens.text_tokenizer import TextTokenizer
 from puna.tokens.tokenizer import Tokenizer, train
 from tests.generate.test_load import smollm2
 from tests.tiny import puna
@@ -67,8 +69,14 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Loaded]:
             (model.loss(tokens, targets, remat="llama") / sum(learned) / len(ASKED)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    load.save_adapter(model, folder / "adapter", of, extended, FORM)
+    save(model, folder / "adapter", of, extended, FORM)
     return folder, Loaded(model, extended, None, extended.stops, origin)
+
+
+def save(model: Llama, folder: Path, base: peft.Base, tokenizer: TextTokenizer, form: Format) -> None:
+    """An adapter with its tokenizer and the template of its format."""
+    peft.save(model, folder, base)
+    files.to_folder(tokenizer, folder, jinja(form, tokenizer.adds_bos), model.config.max_seq_len)
 
 
 def outside(helper: Path, *arguments: str) -> str:
@@ -107,16 +115,16 @@ def test_an_adapter_opens_as_a_model(tuned: tuple[Path, Loaded]) -> None:
         torch.testing.assert_close(again.model(ids), trained.model(ids).detach(), rtol=0, atol=1e-5)
     rows = again.model.tok_embeddings.weight[300:]
     assert (rows[0] - rows[1]).abs().max() > 0.01  # they were trained
-    load.save_adapter(
+    save(
         trained.model,
         folder / "again",
         peft.Base.of(load.open_source(folder / "base")),
         trained.tokenizer,
         FORM,
     )
-    files = sorted(path.name for path in (folder / "adapter").iterdir())
-    assert len(files) == 7 and files == sorted(path.name for path in (folder / "again").iterdir())
-    for name in files:
+    names = sorted(path.name for path in (folder / "adapter").iterdir())
+    assert len(names) == 7 and names == sorted(path.name for path in (folder / "again").iterdir())
+    for name in names:
         assert (folder / "again" / name).read_bytes() == (folder / "adapter" / name).read_bytes()
 
 
@@ -170,7 +178,7 @@ def test_of_smollm2_peft_and_transformers_compute_the_same(tmp_path: Path) -> No
         for name, parameter in model.named_parameters():
             if ".b." in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=chance) * 0.02)
-    load.save_adapter(model, tmp_path / "adapter", peft.Base.of(base), extended, form)
+    save(model, tmp_path / "adapter", peft.Base.of(base), extended, form)
     load.save(opened, tmp_path / "base", "hf")
     puna("export", "hf", tmp_path / "adapter", tmp_path / "hf")
 

@@ -204,9 +204,7 @@ class Adapted(Changed):
         if not factors or torch.compiler.is_compiling():
             return added(self.base, factors)
         parameters = (one for a, b, _ in factors for one in (a, b))
-        merged = Merged.apply(Change(self, self.base, names, factors), *parameters)
-        assert isinstance(merged, Tensor)
-        return merged
+        return Merged.apply(Change(self, self.base, names, factors), *parameters)
 
 
 class TrainedRows(Changed):
@@ -227,9 +225,7 @@ class TrainedRows(Changed):
         """W with these rows; where FSDP2 has not gathered it, its parts, of which only the type is asked."""
         if hasattr(self.base, "full_tensor"):
             return self.base
-        table = Rows.apply(self, self.rows)
-        assert isinstance(table, Tensor)
-        return table
+        return Rows.apply(self, self.rows)
 
 
 class Rows(torch.autograd.Function):

@@ -209,7 +209,10 @@ def test_the_same_base_in_another_format_is_the_same(tmp_path: Path) -> None:
         ({"rank_pattern": {"q_proj": 0}}, "describes no adapter: rank_pattern.q_proj"),
         ({"trainable_token_indices": [1]}, "embed_tokens.token_adapter.trainable_tokens_delta is missing"),
         ({"trainable_token_indices": ["1"]}, "describes no adapter: trainable_token_indices"),
-        ({"trainable_token_indices": [67, 69]}, "[67, 69] leave tokens out, or name one twice"),
+        (
+            {"trainable_token_indices": [67, 69]},
+            "indices [67, 69] leave some out, or name one twice",
+        ),
         ({"trainable_token_indices": {"wte": [67]}}, "trainable_token_indices names 'wte'"),
     ],
 )
