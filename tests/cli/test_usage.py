@@ -111,7 +111,7 @@ MISTAKES = {
     "rnu": "no command rnu; did you mean run?",
     "laptop": (
         "no command laptop; the commands are run, show, report, trace, verify, keys, generate, chat, "
-        "export, import, corpus, tune, eval"
+        "export, import, personalize, corpus, tune, eval"
     ),
     "corpus droped out": "no file, folder or command droped; did you mean dropped?",
     "report": "missing argument run (folder of a finished run, such as out/laptop); see puna report --help",

@@ -139,9 +139,8 @@ def _alpaca(turns: Sequence[Turn], default: str, open: bool) -> Iterator[Piece]:
         system = system.replace(_TASK, _TASK[:-1] + _PAIRED, 1)
 
     def user(turn: Turn) -> str:
-        told = turn.text
-        if turn.instruction:
-            told = f"{turn.instruction}\n\n### Input:\n{turn.text[len(turn.instruction) + 2 :]}"
+        parted = f"{turn.instruction}\n\n"
+        told = turn.text.replace(parted, f"{parted}### Input:\n", 1) if turn.instruction else turn.text
         return f"### Instruction:\n{told}"
 
     return _marked(system, rest, open, "\n\n", user, "### Response:", str)

@@ -32,7 +32,7 @@ PERSONAL = "personal data"
 REPEATS = 8  # of a round, word by word
 MAX_TOKENS = 512
 LONGEST_EPOCHS = 8
-TOKENS = 40_000  # of the folder that are seen in all epochs, where it has fewer
+TOKENS = 16_000  # of the folder that are seen in all epochs, where it has fewer
 Row = dict[str, Any]
 
 
