@@ -1,5 +1,6 @@
 """The stages of a tuning on a tiny base: from rows to a model that answers, stopped, resumed and changed."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from puna.generate import load
 from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
-from puna.tune import rows, stage
+from puna.tune import rows, supervised
 from puna.tune.encode import held_out
 from puna.tune.settings import ValidationSettings
 from tests.tiny import Watcher
@@ -80,7 +81,9 @@ def test_targets_are_the_answers_with_their_end(tuned: Any) -> None:
     _, made, _ = tuned
     tokenizer = load.load(made["sft"].folder).tokenizer
     shop = rows.load(made["rows"].folder / "train", "shop")
-    batch = rows.whole(shop.take(np.arange(3), "some"), 256)
+    ends = shop.starts[:4].tolist()
+    first = [(shop.tokens[a:b], shop.learned[a:b]) for a, b in itertools.pairwise(ends)]
+    batch = rows.batch_of(first, 256)
     learned = [tokenizer.decode([token]) for token in batch.targets[batch.targets != IGNORED].tolist()]
     assert sum(int(token) == tokenizer.eos_id for token in batch.targets.ravel()) == 3
     assert "".join(learned).count("Of ") + "".join(learned).count("Of") >= 3
@@ -161,11 +164,11 @@ def test_the_best_step_is_kept_and_overfitting_is_named(tmp_path: Path) -> None:
 def test_overfitting_is_a_rise_of_the_held_out_loss_while_the_training_loss_falls() -> None:
     rising = [{"step": 10 * number, "mean": loss} for number, loss in enumerate((3.0, 2.0, 1.8, 2.2))]
     falling = [3 - 0.1 * step for step in range(30)]
-    told = stage.overfitting(rising, falling)
+    told = supervised.overfitting(rising, falling)
     assert "rose from 1.800 after step 20 to 2.200 after step 30" in told
-    assert not stage.overfitting(rising, falling[::-1])
-    assert not stage.overfitting(rising[:3], falling)
-    assert not stage.overfitting(rising[:2], falling)
+    assert not supervised.overfitting(rising, falling[::-1])
+    assert not supervised.overfitting(rising[:3], falling)
+    assert not supervised.overfitting(rising[:2], falling)
 
 
 def test_what_is_held_out_is_known_by_the_first_turn() -> None:

@@ -116,7 +116,7 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
     from puna.run.stage import Context
     from puna.tune import forecast
     from puna.tune.settings import executed
-    from puna.tune.stage import opened, plan
+    from puna.tune.supervised import counts, opened, plan
 
     found: dict[str, dict[str, Any]] = {}
     at = build.folder
@@ -129,7 +129,7 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         source = stage.inputs.get("base")
         begins = artifact.load(source) if isinstance(source, Path) else ready.get(str(source))
         inputs = {"rows": ready["rows"], **({"base": begins} if begins else {})}
-        line = found[stage.name] = forecast.exactly(settings, inputs)
+        line = found[stage.name] = counts(plan(settings, ready["rows"]))
         if source is not None and begins is None:  # another stage's, which is not there yet
             continue
         config = opened(settings, inputs).source.config

@@ -105,16 +105,13 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
         kept, told[name] = _kept(name, one, files, form, tokenizer, most)
         pairs = [(each, _encode(each, one, form, tokenizer)) for each in kept]
         pairs = [(each, made) for each, made in pairs if len(made[0]) <= most + 1 and any(made[1][1:])]
-        held = held_out([_asked(each) for each, _ in pairs], settings.validation)
+        asked = [next((turn.text for turn in each.turns if turn.role != "system"), "") for each, _ in pairs]
+        held = held_out(asked, settings.validation)
         told[name] |= {"dropped": len(kept) - len(pairs), "licence": one.licence}
         for split, part in (("train", ~held), ("held_out", held)):
-            made = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
-            made.save(context.work / split)
-            told[name][split] = {
-                "conversations": len(made),
-                "tokens": int(made.sizes.sum()),
-                "learned_tokens": int(made.targets.sum()),
-            }
+            found = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
+            found.save(context.work / split)
+            told[name][split] = found.counts()
     if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
         form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
     return {"format": form.name, "system": form.system, "vocab_size": tokenizer.vocab_size, "sets": told}
@@ -130,10 +127,6 @@ def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
         return np.zeros(len(hashes), bool)
     bound = np.sort(hashes)[count - 1]
     return hashes <= bound if (hashes <= bound).mean() <= 0.5 else hashes < bound
-
-
-def _asked(each: Conversation) -> str:
-    return next((turn.text for turn in each.turns if turn.role != "system"), "")
 
 
 def _kept(
