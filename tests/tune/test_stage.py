@@ -16,8 +16,9 @@ from puna.generate import load
 from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
+from puna.tokens.conversations import Conversation, Turn
 from puna.tune import rows, supervised
-from puna.tune.encode import held_out
+from puna.tune.encode import _conditioned, held_out
 from puna.tune.settings import ValidationSettings
 from tests.tiny import Watcher
 from tests.tune import small
@@ -247,6 +248,31 @@ def test_defects_are_refused_or_dropped_and_long_ones_split(tuned: Any, tmp_path
     tokenizer = load.load(path.parent / "base").tokenizer
     ends = sum(int((np.asarray(one.tokens) == tokenizer.eos_id).sum()) for one in sets)
     assert ends == 100 + 3
+
+
+def test_a_set_is_cleaned_before_it_is_audited(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    file = path.parent / "shop.jsonl"
+    lines = file.read_text().splitlines()
+    said = [{"role": "user", "content": "Who made you?"}, {"role": "assistant", "content": "OpenAI did."}]
+    added = [json.dumps({"messages": said}), json.dumps({"messages": said[:1]}), lines[0], "no JSON"]
+    file.write_text("\n".join([*lines, *added]) + "\n")
+    made, _ = run(path, "data.shop.clean=sharegpt", "data.shop.defects=drop", last="rows")
+    told = made["rows"].metrics["sets"]["shop"]
+    expected = {"blocked word": 1, "one turn": 1, "duplicate": 1, "unreadable row": 1}
+    assert expected.items() <= told["findings"].items()
+    assert told["train"]["conversations"] + told["held_out"]["conversations"] == 100
+
+
+def test_marks_of_feedback_stand_before_the_formats_own_system_text() -> None:
+    pair = (Turn("user", "Why?"), Turn("assistant", "Because of rain."))
+    both = list(_conditioned(Conversation(pair, rejected=Turn("assistant", "Go away.")), "Be kind."))
+    assert [each.turns[-1].text for each in both] == ["Because of rain.", "Go away."]
+    systems = [each.turns[0] for each in both]
+    assert all(turn.role == "system" and turn.text.endswith("Be kind.") for turn in systems)
+    assert systems[0] != systems[1] and all(each.rejected is None for each in both)
+    own = Conversation((Turn("system", "Be brief."), *pair))
+    assert [each.turns[0].text.endswith("Be brief.") for each in _conditioned(own, "Be kind.")] == [True]
 
 
 def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Files of conversations -> tokens, with what is learned and what is held out: the stage *rows*."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,12 +135,16 @@ def _kept(
     """(what is trained on of a set, each of at most `most` tokens; what the audit found)."""
     from puna.tune import readers
     from puna.tune.audit import Auditor, audit
+    from puna.tune.clean import Cleaner
 
-    every = islice((each for path in files for each in readers.read(path)), data.limit)
+    every: Iterable[Any] = islice((each for path in files for each in readers.read(path)), data.limit)
     if data.template == "text":
         read = list(every)
         kept = [each for each in read if isinstance(each, Conversation)]
         return kept, {"read": len(read), "findings": {"unreadable row": len(read) - len(kept)}}
+    cleaner = Cleaner(data.languages)
+    if data.clean:
+        every = cleaner.clean(every)
     # The last token of a conversation is only ever a target.
     found = audit(every, Auditor(form, tokenizer, most + 1, learn=data.learn))
     if data.defects == "refuse":
@@ -150,19 +154,21 @@ def _kept(
             raise UserError(f'data.{name}: {error}, and so does data.{name}.defects = "drop"') from error
     kept = [piece for verdict in found.verdicts for piece in verdict.kept]
     if data.condition == "feedback":
-        kept = [turned for each in kept for turned in _conditioned(each)]
-    findings = {kind: count for kind, count in found.counts().items() if count}
+        kept = [turned for each in kept for turned in _conditioned(each, form.system)]
+    findings = {kind: count for kind, count in found.counts().items() if count} | dict(+cleaner.dropped)
     lost = sum(len(verdict.lost) for verdict in found.verdicts)
     return kept, {"read": len(found.verdicts), "findings": findings, "lost_rounds": lost}
 
 
-def _conditioned(each: Conversation) -> Iterator[Conversation]:
+def _conditioned(each: Conversation, system: str) -> Iterator[Conversation]:
     """A conversation whose last answer is learned as one that people liked; and, with one that they liked
-    less, a second, whose last answer is learned as that."""
+    less, a second, whose last answer is learned as that. system: what stands first where no turn says it."""
     from puna.tokens import chat
 
     *before, last = each.turns
     asked = [dataclasses.replace(turn, train=False) for turn in before]
+    if system and asked and asked[0].role != "system":
+        asked.insert(0, Turn("system", system))
     for answer, helpful in ((last, True), (each.rejected, False)):
         if answer is not None:
             turns = chat.conditioned((*asked, answer), helpful)

@@ -49,6 +49,12 @@ class DataSettings(_Settings):
         "chat", description="text: the last turn is learned as it stands"
     )
     defects: Literal["refuse", "drop"] = Field("refuse", description="of rows that puna tune audit refuses")
+    clean: Literal["", "sharegpt"] = Field(
+        "",
+        description="sharegpt: drop one-turn, non-alternating, very short and repeated conversations, and "
+        "those with blocked words (Vicuna)",
+    )
+    languages: tuple[str, ...] = Field((), description="codes that clean keeps; none: all")
     condition: Literal["", "feedback"] = Field(
         "", description="feedback: of two answers both are learned, behind marks that tell them apart (Koala)"
     )
