@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puna.errors import UserError
@@ -37,6 +37,7 @@ def source(one: Llama, folder: Path) -> Source:
     return native.read(folder)
 
 
+@settings(max_examples=20)
 @given(one=BITS, other=BITS)
 def test_any_bits_come_back(
     one: list[int], other: list[int], tmp_path_factory: pytest.TempPathFactory
