@@ -24,10 +24,8 @@ def headline(data: Mapping[str, Any]) -> Html:
     return facts(
         {
             "plain questions right": f"{before['right']} → {after['right']} of {asked}" if asked else None,
-            "answers that end": _change(before.get("ended"), after.get("ended"), "{:.0%}".format),
-            "bits per byte": _change(
-                before.get("bits_per_byte"), after.get("bits_per_byte"), "{:.3f}".format
-            ),
+            "answers that end": _change(before, after, "ended", "{:.0%}".format),
+            "bits per byte": _change(before, after, "bits_per_byte", "{:.3f}".format),
             "conversations": count(tuned.get("conversations")),
             "learned tokens": count(tuned.get("learned_tokens")),
             "tuned in": duration(sum((data.get("seconds") or {}).values()) or None),
@@ -41,10 +39,11 @@ def _asked(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any
     return (probe.get("before") or {}, probe.get("after") or {}) if "after" in probe else ({}, {})
 
 
-def _change(old: Any, new: Any, shown: Callable[[Any], str]) -> str | None:
-    if number(new) is None:
-        return None
-    return f"{shown(old) if number(old) is not None else NONE} → {shown(new)}"
+def _change(
+    before: Mapping[str, Any], after: Mapping[str, Any], key: str, shown: Callable[[Any], str]
+) -> str:
+    old, new = (NONE if number(each.get(key)) is None else shown(each[key]) for each in (before, after))
+    return NONE if new == NONE else f"{old} → {new}"
 
 
 def told(data: Mapping[str, Any]) -> list[str]:
@@ -111,12 +110,8 @@ def forgotten(data: Mapping[str, Any]) -> Html:
         "lost stands first."
     )
     head = ["question", "before", "answer", "after", "answer"]
-    return join(
-        f'<p class="soft">{note}</p>',
-        '<div class="paper">',
-        table("Plain questions", head, rows, words=(2, 4), shown=False),
-        "</div>",
-    )
+    shown = table("Plain questions", head, rows, words=(2, 4), shown=False)
+    return Html(f'<p class="soft">{note}</p><div class="paper">{shown}</div>')
 
 
 def _mark(right: Any) -> Html:
@@ -132,15 +127,11 @@ def side_by_side(data: Mapping[str, Any]) -> Html:
 
 def _beside(prompt: str, answers: Mapping[str, Mapping[str, Any]]) -> str:
     told = (
-        f'<div><p class="soft">{escape(name)}{_ending(each)}</p>'
+        f'<div><p class="soft">{name}{", cut" if each.get("ended") is False else ""}</p>'
         f'<div class="sample" dir="auto">{escape(each["answer"])}</div></div>'
         for name, each in answers.items()
     )
     return join(f"<h3>{escape(prompt)}</h3>", join(*told, look="columns"))
-
-
-def _ending(answer: Mapping[str, Any]) -> str:
-    return ", cut where it did not end" if answer.get("ended") is False else ""
 
 
 def documents(data: Mapping[str, Any]) -> Html:
@@ -149,16 +140,17 @@ def documents(data: Mapping[str, Any]) -> Html:
     after = asked.get("after") or {}
     if not after.get("without"):
         return Html("")
-    names = {"before": "before tuning", "after": "after tuning"}
-    known = [when for when in names if when in asked]
-    rows = [[names[when], *(_share(asked[when][kind]) for kind in ("without", "with"))] for when in known]
+    rows = [
+        [f"{when} tuning", *(_share(asked[when][kind]) for kind in ("without", "with"))]
+        for when in ("before", "after")
+    ]
+    pairs = list(zip(after["without"], after["with"], strict=True))[:SHOWN]
     examples = [
         _beside(
-            memory["question"],
-            {f"from memory, {_judged(memory)}": memory, f"with the passage, {_judged(read)}": read},
+            old["question"], {f"from memory, {_mark(old['right'])}": old, f"read, {_mark(new['right'])}": new}
         )
-        + f'<p class="soft">The passage: {escape(memory["text"])}</p>'
-        for memory, read in list(zip(after["without"], after["with"], strict=True))[:SHOWN]
+        + f'<p class="soft">The passage: {escape(old["text"])}</p>'
+        for old, new in pairs
     ]
     return join(
         f'<p class="lead">{escape(asked.get("advice", ""))}</p>',
@@ -173,10 +165,6 @@ def documents(data: Mapping[str, Any]) -> Html:
 
 def _share(answers: Sequence[Mapping[str, Any]]) -> str:
     return f"{sum(bool(each['right']) for each in answers)} of {len(answers)}"
-
-
-def _judged(answer: Mapping[str, Any]) -> str:
-    return "right" if answer["right"] else "wrong"
 
 
 def sets(data: Mapping[str, Any]) -> Html:
@@ -211,15 +199,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Html]], ...] = (
 def render(data: Mapping[str, Any]) -> str:
     """The whole page. data: the figures of `summary.json`, any of which may be absent; its `losses` are those
     of the steps of each stage, by its name."""
-    where = [
-        data.get("date"),
-        data.get("puna") and f"Puna {data['puna']}",
-        (data.get("machine") or {}).get("cpu"),
-    ]
-    base, warned = (
-        data.get("base"),
-        "".join(f'<p class="lead">Warning: {escape(text)}</p>' for text in told(data)),
-    )
+    machine, base = data.get("machine") or {}, data.get("base")
+    where = (data.get("date"), data.get("puna") and f"Puna {data['puna']}", machine.get("cpu"))
+    warned = "".join(f'<p class="lead">Warning: {escape(text)}</p>' for text in told(data))
     head = join(
         f"<p>tuned from {escape(base)}</p>" if base else "",
         f'<p class="soft">{escape(" · ".join(str(item) for item in where if item))}</p>\n',
