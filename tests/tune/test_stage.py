@@ -297,6 +297,24 @@ def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_pat
     assert run(again, *changes)[0]["sft"].digest == made["sft"].digest
 
 
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "full"])
+def test_new_tokens_take_rows_of_padding_and_learn_there(tmp_path: Path, adapter: bool) -> None:
+    path = small.write(tmp_path, base=False)
+    small.write_base(tmp_path / "base", padding=8)
+    changes = ["chat.format=chatml", "stages.sft.epochs=1", "replay.share=0"]
+    made, _ = run(path, *changes, *(["stages.sft.lora.rank=4"] if adapter else []))
+    before, after = load.load(tmp_path / "base"), load.load(made["sft"].folder)
+    new = [after.tokenizer.control_id(name) for name in ("<|im_start|>", "<|im_end|>")]
+    assert new == [360, 361] and after.model.config.vocab_size == 368
+    begun, learned = (one.model.tok_embeddings.weight[new] for one in (before, after))
+    mean = before.model.tok_embeddings.weight[:360].mean(0)
+    assert not learned.equal(begun) and not learned[0].equal(mean)
+    assert (learned - mean).norm(dim=1).max() < (begun - mean).norm(dim=1).min()
+    if adapter:
+        told = json.loads(made["sft"].path("adapter_config.json").read_text())
+        assert new == next(iter(told["trainable_token_indices"].values()))
+
+
 def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_path: Path) -> None:
     """Full weights with new rows first, adapters on these then."""
     path = copied(tuned, tmp_path / "copy")

@@ -153,7 +153,8 @@ def begin(
     each reads its own part alone, unless there are such rows or adapters."""
     processes, cluster, device = context.processes, context.cluster, context.execution.device
     source, adapted = base.source, settings.stage.lora
-    new = tuple(range(source.config.vocab_size, base.tokenizer.vocab_size))
+    own = load.open_model(source).tokenizer.vocab_size  # behind it are rows of padding, if any
+    new = tuple(range(own, base.tokenizer.vocab_size))
     in_parts = processes.world > 1 and not new and adapted is None
     if processes.world > 1 and cluster.mesh.tensor > 1 and (adapted or settings.stage.noise_alpha):
         raise UserError("cluster.mesh.tensor above 1 goes with neither adapters nor noise_alpha")
