@@ -1,5 +1,6 @@
 """What the README and the pages in docs/ say can be typed, and their links and recipes are right."""
 
+import json
 import os
 import random
 import re
@@ -16,7 +17,12 @@ import typer
 
 from puna import recipe as recipes
 from puna.cli.main import app
+from puna.generate.load import load
+from puna.report import summary
+from puna.tokens import chat
+from puna.tune import probe
 from tests import tiny
+from tests.tune import small
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +61,7 @@ RUN = list(
 )
 OURS = blocks("docs/own-data.md", "toml")[0]
 CRAWL = blocks("docs/filters.md", "toml")[0]
+CHAT = blocks("docs/tuning.md", "toml")[0]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -73,7 +80,7 @@ def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
     """In the pages' order, on a recipe of seconds."""
     assert {shlex.split(line)[1] for line in RUN} == {
         *("run", "show", "report", "generate", "trace", "verify", "keys", "corpus", "export", "import"),
-        "chat",
+        *("chat", "tune"),
     }
     recipe = tiny.write(tmp_path)
     (tmp_path / "laptop.toml").write_text(recipe.read_text())
@@ -82,6 +89,7 @@ def test_every_command_of_every_page_runs(tmp_path: Path) -> None:
     (tmp_path / "raw" / "rows.jsonl").write_text(
         '{"text": "short"}\n{"text": "' + "The old llama walks across the high plain. " * 9 + '"}\n'
     )
+    small.write(tmp_path).rename(tmp_path / "chat.toml")
     (tmp_path / "letter.txt").write_text("The herder writes a letter about the long road.")
     tiny.puna("run", "laptop.toml", cwd=tmp_path)  # as make run has done
     for line in RUN:
@@ -151,8 +159,27 @@ def test_the_recipe_of_a_crawl_is_one(tmp_path: Path) -> None:
     assert found.perplexity.keep == ("head", "middle") and found.perplexity.percentiles == (30, 60)
 
 
+def test_the_laptops_model_is_tuned_and_answers_in_its_format(tmp_path: Path) -> None:
+    """The page's recipe on a base that the tiny recipe trains: it stops, and says what was asked for."""
+    laptop = tiny.write(tmp_path).rename(tmp_path / "laptop.toml")
+    length = ("-s", "train.sequence_length=160", "-s", "tokens.maximum_epochs=1000")
+    tiny.puna("run", laptop, *length, "--out", tmp_path / "out")
+    (tmp_path / "chat.toml").write_text(CHAT)
+    rows = small.rows(200)
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = ("chat.format=koala", "chat.max_tokens=160", "stages.sft.learning_rate=1e-2")
+    changes += ("stages.sft.epochs=8", "replay.prompts=4", "replay.answer_tokens=8", "replay.share=0.05")
+    tiny.puna("tune", tmp_path / "chat.toml", *changes, "--out", tmp_path / "out")
+    model, tokenizer, template, *_ = load(summary.model_folder(tmp_path / "out" / "chat"))
+    form = chat.recognise(template or "")
+    asked = [row["messages"][0]["content"] for row in rows[:20]]
+    answers = probe.ask(model, tokenizer, form, asked, max_new_tokens=24)
+    assert sum(bool(answer.ended) for answer in answers) >= 18
+    assert sum(answer.answer.startswith("Of ") for answer in answers) >= 18
+
+
 def test_every_recipe_of_a_page_is_tried() -> None:
-    assert [block for name in PAGES for block in blocks(name, "toml")] == [CRAWL, OURS]
+    assert [block for name in PAGES for block in blocks(name, "toml")] == [CRAWL, OURS, CHAT]
 
 
 def test_make_run(tmp_path: Path) -> None:

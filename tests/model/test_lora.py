@@ -1,7 +1,7 @@
 """Adapters: gradients against autograd's, what they cost, merging, several on one base."""
 
 import math
-import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -232,6 +232,8 @@ def test_several_adapters_on_one_base() -> None:
         assert exact.keys() == trained
         for n, gradient in exact.items():
             torch.testing.assert_close(found[n], gradient, rtol=1e-9, atol=1e-12)
+    lora.activate(model)
+    assert torch.equal(model(batch()[0]), base(batch()[0]))
     with pytest.raises(UserError, match="no adapter is called third; there are default, second"):
         lora.activate(model, "third")
 
@@ -246,13 +248,30 @@ def test_patterns_are_pefts() -> None:
     assert adapter.size_of("model.layers.10.mlp.up_proj") == (8, 2.0)
     assert adapter.size_of("model.layers.0.self_attn.v_proj") == (8, 0.5)
     assert Adapter(16, 8, rs=True).size_of("lm_head") == (16, 2.0)
-    assert Adapter(targets=r"model\.layers\.1\..*proj").takes("model.layers.1.mlp.up_proj")
-    assert not Adapter(targets=r"layers\.1\..*proj").takes("model.layers.1.mlp.up_proj")
+
+
+def test_targets() -> None:
+    """Ends of names in either words; a regular expression is of Hugging Face's whole names, as PEFT's is."""
+    config = made().config
+
+    def taken(targets: str | tuple[str, ...]) -> set[str]:
+        return set(Adapter(targets=targets).layers(config))
+
+    assert len(taken("all-linear")) == 14 and "output" not in taken("all-linear")
+    assert taken(EVERYTHING) == {*taken("all-linear"), "output"}
+    assert taken(("wq", "w2")) == taken(("q_proj", "mlp.down_proj"))
+    assert taken(r"model\.layers\.1\..*(v|o)_proj") == {f"layers.1.attention.{name}" for name in ("wv", "wo")}
+    with pytest.raises(UserError, match="no layer is called layers"):
+        taken(r"layers\.1\..*")
+    with pytest.raises(UserError, match="no layer is called c_attn, x; there are down_proj, gate_proj"):
+        taken(("wq", "c_attn", "x"))
+    with pytest.raises(UserError, match="no layer is called"):
+        taken(())
 
 
 def test_what_cannot_be_adapted_is_refused() -> None:
-    with pytest.raises(UserError, match=re.escape("no layer is called wq; there are down_proj, gate_proj")):
-        lora.apply(made(), Adapter(targets=["q_proj", "wq"]))
+    with pytest.raises(UserError, match="no layer is called dense; there are down_proj, gate_proj"):
+        lora.apply(made(), Adapter(targets=["q_proj", "dense"]))
     model = made()
     model.tensor_parallel = GroupOfOne()  # type: ignore[assignment]
     with pytest.raises(UserError, match="adapters go with data parallelism alone"):
@@ -287,3 +306,11 @@ def test_rows_of_new_tokens_are_trained(tied: bool) -> None:
     torch.testing.assert_close(plain(tokens), model(tokens), rtol=1e-12, atol=1e-12)
     with pytest.raises(UserError, match="rows of new tokens go with one adapter"):
         lora.apply(model, Adapter(rows=(130,)), name="second")
+
+
+def test_a_weight_that_tensor_parallelism_has_split_is_refused() -> None:
+    layer = lora.changed_modules(made(Adapter(rank=4)))["layers.0.attention.wq"]
+    del layer.base
+    layer.__dict__["base"] = SimpleNamespace(full_tensor=None)  # as a DTensor has
+    with pytest.raises(UserError, match="set the size of tensor parallelism to 1"):
+        _ = layer.weight

@@ -21,6 +21,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "alpaca": {"chat.format": "alpaca", "chat.max_tokens": 512, "data.alpaca.learn": "all",
                **{f"stages.sft.{name}": value for name, value in COMMON.items()}},
     "vicuna": {"chat.format": "vicuna_v1.1", "chat.max_tokens": 2048, "data.sharegpt.learn": "all",
+               "data.sharegpt.clean": "sharegpt",
                "data.identity.learn": "all", "validation.fraction": 0.01, "stages.sft.schedule": "cosine",
                "stages.sft.warmup_fraction": 0.03,
                **{f"stages.sft.{name}": value for name, value in COMMON.items()}},

@@ -1,7 +1,9 @@
 """The stages of a tuning on a tiny base: from rows to a model that answers, stopped, resumed and changed."""
 
+import itertools
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from puna.generate import load
 from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
-from puna.tune import rows, stage
-from puna.tune.encode import held_out
+from puna.tokens.conversations import Conversation, Turn
+from puna.tune import rows, supervised
+from puna.tune.encode import _conditioned, held_out
 from puna.tune.settings import ValidationSettings
 from tests.tiny import Watcher
 from tests.tune import small
@@ -76,11 +79,31 @@ def test_rows_counts_and_the_parts_that_are_held_out(tuned: Any) -> None:
     assert sft["steps"] == -(-sft["conversations"] // 16)
 
 
+def test_sets_come_as_often_as_their_weights_say(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    more = (
+        '[data.more]\nfiles = ["shop.jsonl"]\nlimit = 50\nweight = 2.5\n[data.kept]\nfiles = ["shop.jsonl"]\n'
+    )
+    path.write_text(path.read_text() + more)
+    made, _ = run(path, "replay.data=kept", "replay.share=0.5", last="rows")
+    loaded = recipe.load_tuning(path, ("replay.data=kept", "replay.share=0.5"))
+    settings = stages.tuning_stages(loaded, path.parent, path.parent / "out")[-2].settings
+    batches = supervised.plan(settings, made["rows"])
+    seen = Counter(
+        batches.sets[which].name for step in range(batches.steps) for which, _ in batches.members(step)
+    )
+    sizes = {name: one["train"]["conversations"] for name, one in made["rows"].metrics["sets"].items()}
+    own = {"shop": 2 * sizes["shop"], "more": round(2 * 2.5 * sizes["more"])}
+    assert seen == {**own, "kept": sum(own.values())}
+
+
 def test_targets_are_the_answers_with_their_end(tuned: Any) -> None:
     _, made, _ = tuned
     tokenizer = load.load(made["sft"].folder).tokenizer
     shop = rows.load(made["rows"].folder / "train", "shop")
-    batch = rows.whole(shop.take(np.arange(3), "some"), 256)
+    ends = shop.starts[:4].tolist()
+    first = [(shop.tokens[a:b], shop.learned[a:b]) for a, b in itertools.pairwise(ends)]
+    batch = rows.batch_of(first, 256)
     learned = [tokenizer.decode([token]) for token in batch.targets[batch.targets != IGNORED].tolist()]
     assert sum(int(token) == tokenizer.eos_id for token in batch.targets.ravel()) == 3
     assert "".join(learned).count("Of ") + "".join(learned).count("Of") >= 3
@@ -161,11 +184,11 @@ def test_the_best_step_is_kept_and_overfitting_is_named(tmp_path: Path) -> None:
 def test_overfitting_is_a_rise_of_the_held_out_loss_while_the_training_loss_falls() -> None:
     rising = [{"step": 10 * number, "mean": loss} for number, loss in enumerate((3.0, 2.0, 1.8, 2.2))]
     falling = [3 - 0.1 * step for step in range(30)]
-    told = stage.overfitting(rising, falling)
+    told = supervised.overfitting(rising, falling)
     assert "rose from 1.800 after step 20 to 2.200 after step 30" in told
-    assert not stage.overfitting(rising, falling[::-1])
-    assert not stage.overfitting(rising[:3], falling)
-    assert not stage.overfitting(rising[:2], falling)
+    assert not supervised.overfitting(rising, falling[::-1])
+    assert not supervised.overfitting(rising[:3], falling)
+    assert not supervised.overfitting(rising[:2], falling)
 
 
 def test_what_is_held_out_is_known_by_the_first_turn() -> None:
@@ -227,6 +250,31 @@ def test_defects_are_refused_or_dropped_and_long_ones_split(tuned: Any, tmp_path
     assert ends == 100 + 3
 
 
+def test_a_set_is_cleaned_before_it_is_audited(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    file = path.parent / "shop.jsonl"
+    lines = file.read_text().splitlines()
+    said = [{"role": "user", "content": "Who made you?"}, {"role": "assistant", "content": "OpenAI did."}]
+    added = [json.dumps({"messages": said}), json.dumps({"messages": said[:1]}), lines[0], "no JSON"]
+    file.write_text("\n".join([*lines, *added]) + "\n")
+    made, _ = run(path, "data.shop.clean=sharegpt", "data.shop.defects=drop", last="rows")
+    told = made["rows"].metrics["sets"]["shop"]
+    expected = {"blocked word": 1, "one turn": 1, "duplicate": 1, "unreadable row": 1}
+    assert expected.items() <= told["findings"].items()
+    assert told["train"]["conversations"] + told["held_out"]["conversations"] == 100
+
+
+def test_marks_of_feedback_stand_before_the_formats_own_system_text() -> None:
+    pair = (Turn("user", "Why?"), Turn("assistant", "Because of rain."))
+    both = list(_conditioned(Conversation(pair, rejected=Turn("assistant", "Go away.")), "Be kind."))
+    assert [each.turns[-1].text for each in both] == ["Because of rain.", "Go away."]
+    systems = [each.turns[0] for each in both]
+    assert all(turn.role == "system" and turn.text.endswith("Be kind.") for turn in systems)
+    assert systems[0] != systems[1] and all(each.rejected is None for each in both)
+    own = Conversation((Turn("system", "Be brief."), *pair))
+    assert [each.turns[0].text.endswith("Be brief.") for each in _conditioned(own, "Be kind.")] == [True]
+
+
 def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_path: Path) -> None:
     path = copied(tuned, tmp_path / "lora")
     changes = ("stages.sft.lora.rank=4", "stages.sft.learning_rate=2e-2")
@@ -247,6 +295,24 @@ def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_pat
     with pytest.raises(Stopped):
         run(again, *changes, stop_after=5)
     assert run(again, *changes)[0]["sft"].digest == made["sft"].digest
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "full"])
+def test_new_tokens_take_rows_of_padding_and_learn_there(tmp_path: Path, adapter: bool) -> None:
+    path = small.write(tmp_path, base=False)
+    small.write_base(tmp_path / "base", padding=8)
+    changes = ["chat.format=chatml", "stages.sft.epochs=1", "replay.share=0"]
+    made, _ = run(path, *changes, *(["stages.sft.lora.rank=4"] if adapter else []))
+    before, after = load.load(tmp_path / "base"), load.load(made["sft"].folder)
+    new = [after.tokenizer.control_id(name) for name in ("<|im_start|>", "<|im_end|>")]
+    assert new == [360, 361] and after.model.config.vocab_size == 368
+    begun, learned = (one.model.tok_embeddings.weight[new] for one in (before, after))
+    mean = before.model.tok_embeddings.weight[:360].mean(0)
+    assert not learned.equal(begun) and not learned[0].equal(mean)
+    assert (learned - mean).norm(dim=1).max() < (begun - mean).norm(dim=1).min()
+    if adapter:
+        told = json.loads(made["sft"].path("adapter_config.json").read_text())
+        assert new == next(iter(told["trainable_token_indices"].values()))
 
 
 def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_path: Path) -> None:

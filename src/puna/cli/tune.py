@@ -10,6 +10,7 @@ from puna.cli import output, signals, usage
 from puna.cli.arguments import JsonOption, OutOption, TuningArgument
 from puna.cli.run import program
 from puna.cli.tune_audit import audit
+from puna.errors import UserError
 
 if TYPE_CHECKING:
     from puna.run.artifact import Artifact
@@ -116,7 +117,7 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
     from puna.run.stage import Context
     from puna.tune import forecast
     from puna.tune.settings import executed
-    from puna.tune.stage import opened, plan
+    from puna.tune.supervised import counts, opened, plan
 
     found: dict[str, dict[str, Any]] = {}
     at = build.folder
@@ -129,9 +130,9 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         source = stage.inputs.get("base")
         begins = artifact.load(source) if isinstance(source, Path) else ready.get(str(source))
         inputs = {"rows": ready["rows"], **({"base": begins} if begins else {})}
-        line = found[stage.name] = forecast.exactly(settings, inputs)
-        if source is not None and begins is None:  # another stage's, which is not there yet
-            continue
+        line = found[stage.name] = counts(plan(settings, ready["rows"]))
+        if (source is not None and begins is None) or build.processes.world > 1:
+            continue  # its base is another stage's, not there yet; or no process has the whole model
         config = opened(settings, inputs).source.config
         batches, execution = plan(settings, ready["rows"]), executed(build.execution, settings.max_tokens)
         train = settings.stage.training(batches, settings.max_tokens)
@@ -141,8 +142,12 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         execution = execution.model_copy(update={"micro_batch_sequences": 1})
         allowed = build.execution.memory_bytes or machine.available_bytes(execution.device)
         resident, needed = machine.resident_bytes(), memory.training_bytes(config, train, execution)
-        if settings.stage.lora is None:
-            memory.check(config, train, execution, allowed)
+        if settings.stage.lora is None and needed > allowed:
+            raise UserError(
+                f"{stage.name} needs about {needed / 1e9:.1f} GB, and {allowed / 1e9:.1f} GB may be used: it "
+                f"does not fit; adapters (stages.{stage.name}.lora.rank=8) need less, and so "
+                "do a lower execution.micro_batch_sequences and chat.max_tokens"
+            )
         line |= forecast.probe(settings, inputs, context)
         # What is frozen has no gradient, no moments and no copy of them.
         frozen = max(0, config.parameters() - line["trained_parameters"])

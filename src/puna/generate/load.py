@@ -16,7 +16,6 @@ from puna.model.llama import Llama
 from puna.model.weights import delta, gguf, hf, llama2c, meta, native, peft
 from puna.model.weights.source import Source
 from puna.tokens import files
-from puna.tokens.chat import Format, jinja
 from puna.tokens.text_tokenizer import TextTokenizer
 
 
@@ -129,15 +128,6 @@ def _check(tokenizer: TextTokenizer, config: LlamaConfig, path: Path) -> None:
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size} rows; "
             "they do not belong together"
         )
-
-
-def save_adapter(
-    model: Llama, folder: Path, base: peft.Base, tokenizer: TextTokenizer, form: Format, name: str = "default"
-) -> None:
-    """Write an adapter of a model with its tokenizer and the template of its chat format: what `load` and
-    PEFT read. See `puna.model.weights.peft`."""
-    peft.save(model, folder, base, name)
-    files.to_folder(tokenizer, folder, jinja(form, tokenizer.adds_bos), model.config.max_seq_len)
 
 
 def save(

@@ -187,13 +187,8 @@ def parallelize(
     time_out_seconds: how long a process waits for another in what `Team` does.
     Raises ValueError when the shape does not divide or the mesh has other dimensions.
     """
+    from torch.distributed import fsdp
     from torch.distributed.distributed_c10d import _set_pg_timeout
-    from torch.distributed.fsdp import (
-        FSDPModule,
-        MixedPrecisionPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
 
     names = mesh.mesh_dim_names or ()
     if not names or set(names) - {"replicate", "shard", "tensor"}:
@@ -211,9 +206,9 @@ def parallelize(
     data = mesh["replicate", "shard"] if replicas > 1 else mesh["shard"]
     reduce_dtype = torch.float32 if dtype is not None else None
     for layer in model.layers:
-        fully_shard(layer, mesh=data, mp_policy=MixedPrecisionPolicy(dtype, reduce_dtype))
-    fully_shard(model, mesh=data, mp_policy=MixedPrecisionPolicy(None, reduce_dtype))
-    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        fsdp.fully_shard(layer, mesh=data, mp_policy=fsdp.MixedPrecisionPolicy(dtype, reduce_dtype))
+    fsdp.fully_shard(model, mesh=data, mp_policy=fsdp.MixedPrecisionPolicy(None, reduce_dtype))
+    sharded = [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
     gather: Any = _Exchange(tensor_parallel.gloo_all_gather)
     reduce_scatter: Any = _Exchange(tensor_parallel.gloo_reduce_scatter)
     for module in sharded:
@@ -225,7 +220,7 @@ def parallelize(
     for module, following in itertools.pairwise(sharded):
         # Its weights come while the one before computes; in the backward FSDP2 does so by itself.
         module.set_modules_to_forward_prefetch([following])
-    register_fsdp_forward_method(model, "summed_loss")
+    fsdp.register_fsdp_forward_method(model, "summed_loss")
     if replicas > 1:
         data = data._flatten("data")
         _set_pg_timeout(timedelta(seconds=time_out_seconds), data.get_group())

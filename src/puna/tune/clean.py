@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from puna.tokens.conversations import Conversation, Turn
+
+T = TypeVar("T")
 
 # FastChat's, data/clean_sharegpt.py (Apache-2.0): words of a conversation that names its model, and fewest
 # characters.
@@ -26,9 +28,13 @@ class Cleaner:
     dropped: Counter[str] = field(default_factory=Counter)
     _seen: set[int] = field(default_factory=set)
 
-    def clean(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
-        """Yield what stays: from the first question on to the last answer."""
-        for conversation in conversations:
+    def clean(self, rows: Iterable[Conversation | T]) -> Iterator[Conversation | T]:
+        """Yield what stays: from the first question on to the last answer; rows that are no conversations as
+        they are."""
+        for conversation in rows:
+            if not isinstance(conversation, Conversation):
+                yield conversation
+                continue
             turns = answered(conversation.turns)
             reason = self._reason(turns)
             self.dropped[reason] += bool(reason)

@@ -1,7 +1,7 @@
 """Files of conversations -> tokens, with what is learned and what is held out: the stage *rows*."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,16 +105,13 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
         kept, told[name] = _kept(name, one, files, form, tokenizer, most)
         pairs = [(each, _encode(each, one, form, tokenizer)) for each in kept]
         pairs = [(each, made) for each, made in pairs if len(made[0]) <= most + 1 and any(made[1][1:])]
-        held = held_out([_asked(each) for each, _ in pairs], settings.validation)
+        asked = [next((turn.text for turn in each.turns if turn.role != "system"), "") for each, _ in pairs]
+        held = held_out(asked, settings.validation)
         told[name] |= {"dropped": len(kept) - len(pairs), "licence": one.licence}
         for split, part in (("train", ~held), ("held_out", held)):
-            made = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
-            made.save(context.work / split)
-            told[name][split] = {
-                "conversations": len(made),
-                "tokens": int(made.sizes.sum()),
-                "learned_tokens": int(made.targets.sum()),
-            }
+            found = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
+            found.save(context.work / split)
+            told[name][split] = found.counts()
     if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
         form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
     return {"format": form.name, "system": form.system, "vocab_size": tokenizer.vocab_size, "sets": told}
@@ -132,22 +129,22 @@ def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
     return hashes <= bound if (hashes <= bound).mean() <= 0.5 else hashes < bound
 
 
-def _asked(each: Conversation) -> str:
-    return next((turn.text for turn in each.turns if turn.role != "system"), "")
-
-
 def _kept(
     name: str, data: DataSettings, files: Sequence[Path], form: "Format", tokenizer: Any, most: int
 ) -> tuple[list[Conversation], dict[str, Any]]:
     """(what is trained on of a set, each of at most `most` tokens; what the audit found)."""
     from puna.tune import readers
     from puna.tune.audit import Auditor, audit
+    from puna.tune.clean import Cleaner
 
-    every = islice((each for path in files for each in readers.read(path)), data.limit)
+    every: Iterable[Any] = islice((each for path in files for each in readers.read(path)), data.limit)
     if data.template == "text":
         read = list(every)
         kept = [each for each in read if isinstance(each, Conversation)]
         return kept, {"read": len(read), "findings": {"unreadable row": len(read) - len(kept)}}
+    cleaner = Cleaner(data.languages)
+    if data.clean:
+        every = cleaner.clean(every)
     # The last token of a conversation is only ever a target.
     found = audit(every, Auditor(form, tokenizer, most + 1, learn=data.learn))
     if data.defects == "refuse":
@@ -157,19 +154,21 @@ def _kept(
             raise UserError(f'data.{name}: {error}, and so does data.{name}.defects = "drop"') from error
     kept = [piece for verdict in found.verdicts for piece in verdict.kept]
     if data.condition == "feedback":
-        kept = [turned for each in kept for turned in _conditioned(each)]
-    findings = {kind: count for kind, count in found.counts().items() if count}
+        kept = [turned for each in kept for turned in _conditioned(each, form.system)]
+    findings = {kind: count for kind, count in found.counts().items() if count} | dict(+cleaner.dropped)
     lost = sum(len(verdict.lost) for verdict in found.verdicts)
     return kept, {"read": len(found.verdicts), "findings": findings, "lost_rounds": lost}
 
 
-def _conditioned(each: Conversation) -> Iterator[Conversation]:
+def _conditioned(each: Conversation, system: str) -> Iterator[Conversation]:
     """A conversation whose last answer is learned as one that people liked; and, with one that they liked
-    less, a second, whose last answer is learned as that."""
+    less, a second, whose last answer is learned as that. system: what stands first where no turn says it."""
     from puna.tokens import chat
 
     *before, last = each.turns
     asked = [dataclasses.replace(turn, train=False) for turn in before]
+    if system and asked and asked[0].role != "system":
+        asked.insert(0, Turn("system", system))
     for answer, helpful in ((last, True), (each.rejected, False)):
         if answer is not None:
             turns = chat.conditioned((*asked, answer), helpful)

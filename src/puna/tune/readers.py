@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import UserError
+from puna.text import markdown
 from puna.tokens.conversations import Conversation, Turn
-from puna.tune import chat_log, markdown
+from puna.tune import chat_log
 
 UNREADABLE, UNKNOWN_ROLE = "unreadable row", "unknown role"
 DIFFERENT_PROMPTS, NO_CHOICE = "different prompts", "chosen = rejected"

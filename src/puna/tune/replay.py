@@ -60,16 +60,13 @@ def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], contex
         writings.append(engine.submit(Request(ids, room, how, seed=settings.seed + number)))
     while engine.step():
         context.reporter.progress(REPLAY, sum(bool(one.finish) for one in writings), len(writings))
-    kept = 0
-    with (context.work / "replay.jsonl").open("w", encoding="utf-8") as file:
-        for prompt, writing in zip(asked, writings, strict=True):
-            answer = writing.text if writing.finish == "stop" or not form else whole(writing.text)
-            if answer.strip():
-                turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-                kept += 1
-                file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
-    ended = sum(writing.finish == "stop" for writing in writings)
-    return {"template": "chat" if form else "text", "asked": len(writings), "kept": kept, "ended": ended}
+    rows = []
+    for prompt, writing in zip(asked, writings, strict=True):
+        answer = writing.text if writing.finish == "stop" or not form else whole(writing.text)
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        rows += [json.dumps({"messages": turns}, ensure_ascii=False) + "\n"] if answer.strip() else []
+    (context.work / "replay.jsonl").write_text("".join(rows), "utf-8")
+    return {"template": "chat" if form else "text", "asked": len(asked), "kept": len(rows)}
 
 
 def whole(text: str) -> str:

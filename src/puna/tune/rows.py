@@ -49,13 +49,9 @@ class Encoded:
         total = np.concatenate([[0], np.cumsum(self.learned)])
         return np.diff(total[self.starts])
 
-    def take(self, chosen: Array, name: str) -> "Encoded":
-        """Some of the conversations, by their numbers."""
-        parts = [slice(self.starts[one], self.starts[one + 1]) for one in chosen.tolist()]
-        starts = np.concatenate([[0], np.cumsum([part.stop - part.start for part in parts])]).astype(np.int64)
-        tokens, learned = (np.concatenate([old[:0], *(old[part] for part in parts)])
-                           for old in (self.tokens, self.learned))  # fmt: skip
-        return Encoded(name, tokens, learned, starts)
+    def counts(self) -> dict[str, int]:
+        tokens, learned = int(self.sizes.sum()), int(self.learned.sum())
+        return {"conversations": len(self), "tokens": tokens, "learned_tokens": learned}
 
     def save(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """Settings of tuning: a base model, conversations, and named stages that train on them."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MICRO_BATCH_TOKENS = 4096  # in memory at once, where a recipe does not say
 REPLAY = "replay"  # the data set of the base's own answers
+TAKEN = ("base", "rows", "probe", "passages", "exports", REPLAY)  # names that no stage of a recipe can have
+IF_SET: dict[str, Any] = {"hashed": "if set"}
 
 
 class _Settings(BaseModel):
@@ -22,8 +24,7 @@ class BaseSettings(_Settings):
     """The model that is tuned."""
 
     weights: str = not_hashed(
-        description="a folder or file of weights, or a run's folder; recipe:NAME, such as recipe:laptop, for "
-        "what that recipe has trained in the same output folder"
+        description="weights of any format, or a run's folder; recipe:laptop for what that recipe has trained"
     )
 
 
@@ -31,53 +32,40 @@ class ChatSettings(_Settings):
     """How conversations are written as tokens."""
 
     format: str = Field(
-        "",
-        description="a format's name, such as vicuna_v1.1 or chatml; default: that of the base's own chat "
-        "template, vicuna_v1.1 where it has none",
+        "", description="such as chatml; default: that of the base's template, or vicuna_v1.1"
     )
-    system: str = Field(
-        "", description="what a system turn says where a conversation has none; default: the format's own"
-    )
-    max_tokens: int = Field(
-        1024, ge=8, description="tokens of the longest conversation, and of a row of packed ones"
-    )
+    system: str = Field("", description="of conversations without a system turn; default: the format's own")
+    max_tokens: int = Field(1024, ge=8, description="of a conversation, and of a row of packed ones, at most")
 
 
 class DataSettings(_Settings):
     """One set of conversations, by its name."""
 
-    files: tuple[str, ...] = Field(
-        min_length=1, description="files or folders of conversations, from the recipe's folder"
-    )
+    files: tuple[str, ...] = Field(min_length=1, description="files or folders, from the recipe's folder")
     licence: str = Field("", description="under which it may be used, for the model card")
     weight: float = Field(1.0, gt=0, description="how often each conversation comes an epoch")
-    learn: Literal["all", "last"] = Field(
-        "all", description="which of the assistant's turns are learned; others still can say train = false"
-    )
+    learn: Literal["all", "last"] = Field("all", description="which of the assistant's turns are learned")
     template: Literal["chat", "text"] = Field(
-        "chat",
-        description="text: rows are no chats: the last turn is learned as it stands behind the others",
+        "chat", description="text: the last turn is learned as it stands"
     )
-    defects: Literal["refuse", "drop"] = Field(
-        "refuse", description="what becomes of rows that are not to be learned from, see puna tune audit"
-    )
-    condition: Literal["", "feedback"] = Field(
+    defects: Literal["refuse", "drop"] = Field("refuse", description="of rows that puna tune audit refuses")
+    clean: Literal["", "sharegpt"] = Field(
         "",
-        description="feedback: of two answers both are learned, each behind a mark that says whether people "
-        "liked it (Koala)",
+        description="sharegpt: drop one-turn, non-alternating, very short and repeated conversations, and "
+        "those with blocked words (Vicuna)",
     )
-    limit: int | None = Field(
-        None, ge=1, json_schema_extra={"hashed": "if set"}, description="first rows to take; default: all"
+    languages: tuple[str, ...] = Field((), description="codes that clean keeps; none: all")
+    condition: Literal["", "feedback"] = Field(
+        "", description="feedback: of two answers both are learned, behind marks that tell them apart (Koala)"
     )
+    limit: int | None = Field(None, ge=1, json_schema_extra=IF_SET, description="first rows; default: all")
 
 
 class ReplaySettings(_Settings):
     """Rows that keep what the base knows: of a set of one's own, or the base's own answers."""
 
     share: float = Field(0.25, ge=0, lt=1, description="of all conversations that are trained on")
-    data: str = Field(
-        "", description="the set of [data] that is replayed; default: the base answers prompts of Puna's"
-    )
+    data: str = Field("", description="a set of [data]; default: the base answers prompts of Puna's")
     prompts: int = Field(128, ge=1, description="prompts that the base answers")
     answer_tokens: int = Field(96, ge=1, description="tokens of an answer at most")
     temperature: float = Field(0.7, ge=0, description="of the answers; 0 takes the likeliest token")
@@ -104,9 +92,7 @@ class LoraSettings(_Settings):
 
     rank: int = Field(8, ge=1, description="of the product that is added to a weight")
     alpha: float = Field(16.0, gt=0, description="the product counts alpha / rank")
-    targets: tuple[str, ...] = Field(
-        (), description="linear layers that get one, such as q_proj or lm_head; default: all but the head"
-    )
+    targets: tuple[str, ...] = Field((), description="such as q_proj or lm_head; default: all but the head")
     rs: bool = Field(False, description="the product counts alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)")
 
 
@@ -115,17 +101,10 @@ class SupervisedSettings(_Settings):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="of the stage, and of its result's folder")
     kind: Literal["supervised"] = Field("supervised", description="what the stage does")
-    start: str = Field(
-        "", description="the stage whose model is tuned on; default: the one before, the base for the first"
-    )
+    start: str = Field("", description="the stage whose model is tuned on, or base; default: the one before")
     data: tuple[str, ...] = Field((), description="names of sets; default: all")
     epochs: int = Field(3, ge=1, description="how often each conversation is seen, times its set's weight")
-    maximum_steps: int | None = Field(
-        None,
-        ge=1,
-        json_schema_extra={"hashed": "if set"},
-        description="end after so many; default: all epochs",
-    )
+    maximum_steps: int | None = Field(None, ge=1, json_schema_extra=IF_SET, description="end after so many")
     batch_conversations: int = Field(32, ge=1, description="conversations an optimizer step, at most")
     learning_rate: float = Field(2e-5, gt=0, description="peak learning rate")
     final_learning_rate_fraction: float = Field(0.0, ge=0, le=1, description="last rate, of the peak")
@@ -134,15 +113,9 @@ class SupervisedSettings(_Settings):
     weight_decay: float = Field(0.0, ge=0, description="on matrices only")
     beta2: float = Field(0.999, ge=0, lt=1, description="of AdamW")
     gradient_clip: float = Field(1.0, gt=0, description="largest global gradient norm")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of activations and products; weights, moments and sums are float32 always"
-    )
-    noise_alpha: float = Field(
-        0.0, ge=0, description="noise on the embeddings (NEFTune, Jain et al. 2023), such as 5; 0: none"
-    )
-    select: Literal["last", "best"] = Field(
-        "last", description="which weights are kept: of the last step, or of the lowest held-out loss"
-    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations and products")
+    noise_alpha: float = Field(0.0, ge=0, description="of noise on embeddings (NEFTune), such as 5; 0: none")
+    select: Literal["last", "best"] = Field("last", description="weights to keep; best: by held-out loss")
     validations: int = not_hashed(1, ge=1, description="an epoch, of the held-out conversations")
     lora: LoraSettings | None = Field(None, description="default: all weights are tuned")
 
@@ -152,16 +125,11 @@ class SupervisedSettings(_Settings):
 
     def training(self, batches: "Batches", max_tokens: int) -> TrainSettings:
         """What the trainer is told. max_tokens: of a row at most."""
-        steps = batches.steps
+        steps, rows = batches.steps, batches.batch_sequences
         own = {name: getattr(self, name) for name in TrainSettings.model_fields if hasattr(self, name)}
-        return TrainSettings(
-            **own,
-            steps=steps,
-            batch_sequences=batches.batch_sequences,
-            sequence_length=max_tokens,
-            warmup_steps=min(round(self.warmup_fraction * steps), steps - 1),
-            validation_steps=-(-steps // (self.epochs * self.validations)),
-        )
+        own |= {"steps": steps, "batch_sequences": rows, "sequence_length": max_tokens}
+        own |= {"warmup_steps": min(round(self.warmup_fraction * steps), steps - 1)}
+        return TrainSettings(**own, validation_steps=-(-steps // (self.epochs * self.validations)))
 
 
 def executed(execution: ExecutionSettings, max_tokens: int) -> ExecutionSettings:
@@ -185,14 +153,14 @@ class TuneSettings(_Settings):
     def _named(self) -> "TuneSettings":
         known = ["base"]
         for stage in self.stages:
-            if stage.name in (*known, REPLAY, "rows", "probe", "passages", "exports"):
+            if stage.name in (*TAKEN, *known):
                 raise ValueError(f"stages.{stage.name}: the name is taken; give each stage its own")
             if stage.start and stage.start not in known:
                 raise ValueError(f"stages.{stage.name}.start: no stage {stage.start} before it")
             if unknown := sorted(set(stage.data) - set(self.data)):
                 raise ValueError(f"stages.{stage.name}.data: no set {unknown[0]} in [data]")
             known.append(stage.name)
-        if self.replay.data and self.replay.data not in self.data:
+        if self.replay.data not in ("", *self.data):
             raise ValueError(f"replay.data: no set {self.replay.data} in [data]")
         if REPLAY in self.data and self.replay.data != REPLAY:
             raise ValueError(f"data.{REPLAY}: the name is that of the base's own answers; choose another")

@@ -201,12 +201,19 @@ def test_the_same_base_in_another_format_is_the_same(tmp_path: Path) -> None:
         ({"target_modules": ["q_proj", "c_attn"]}, "no layer is called c_attn; there are down_proj"),
         ({"target_modules": ["q_proj"]}, "is not known: it is of no layer that is adapted"),
         ({"layers_to_transform": [1]}, "layers_to_transform = [1] is not known"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported"),
+        ({"init_lora_weights": "pissa"}, "describes no adapter: init_lora_weights: Input should be"),
         ({"r": 5}, "q_proj.lora_A.weight has shape (4, 32) instead of (5, 32)"),
         ({"r": 0}, "describes no adapter"),
-        ({"rank_pattern": {"(": 4}}, "describes no adapter"),
+        ({"lora_alpha": float("nan")}, "describes no adapter: lora_alpha"),
+        ({"rank_pattern": {"(": 4}}, "'(.*\\\\.)?(()$' is no regular expression"),
+        ({"rank_pattern": {"q_proj": 0}}, "describes no adapter: rank_pattern.q_proj"),
         ({"trainable_token_indices": [1]}, "embed_tokens.token_adapter.trainable_tokens_delta is missing"),
-        ({"trainable_token_indices": ["1"]}, "are no ids of tokens"),
+        ({"trainable_token_indices": ["1"]}, "describes no adapter: trainable_token_indices"),
+        (
+            {"trainable_token_indices": [67, 69]},
+            "indices [67, 69] leave some out, or name one twice",
+        ),
+        ({"trainable_token_indices": {"wte": [67]}}, "trainable_token_indices names 'wte'"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(changes: Any, said: str, tmp_path: Path) -> None:

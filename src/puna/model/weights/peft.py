@@ -12,31 +12,22 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from puna.errors import UserError
+from puna.model import lora
 from puna.model.config import LlamaConfig
 from puna.model.initial_weights import weight_shape
 from puna.model.llama import Llama
-from puna.model.lora import (
-    Adapted,
-    Adapter,
-    Factors,
-    TrainedRows,
-    adapters_of,
-    added,
-    apply,
-    changed_modules,
-    grow,
-)
+from puna.model.lora import Adapted, Adapter, Factors, TrainedRows
 from puna.model.weights import safetensors_file
 from puna.model.weights.hf import NAMES, heads_of, reorder_rows
-from puna.model.weights.source import Entry, Source, read_json, require
+from puna.model.weights.source import Entry, Source, read_json, require, validated
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "puna_base.json"
 _PREFIX, _ROWS = "base_model.model.", "token_adapter.trainable_tokens_delta"
@@ -44,15 +35,27 @@ _TABLES = {"tok_embeddings": "model.embed_tokens", "output": "lm_head"}
 # Where PEFT puts a whole embedding or head: it does so when the vocabulary has grown or the head is adapted.
 _WHOLE = ("weight", "base_layer.weight", "token_adapter.base_layer.weight")
 _ALLOWED = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
-_READ = {
-    "r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights",
-    "trainable_token_indices", "base_model_name_or_path",
-}  # fmt: skip
 # What changes nothing of what an adapter computes once it is trained.
 _HARMLESS = {
     "lora_dropout", "inference_mode", "auto_mapping", "revision", "task_type", "peft_version",
     "megatron_core", "qalora_group_size",
 }  # fmt: skip
+
+
+class _Described(BaseModel):
+    """Keys of adapter_config.json that are read."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    r: int = Field(ge=1)
+    lora_alpha: float
+    target_modules: str | list[str]
+    use_rslora: bool = False
+    rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    trainable_token_indices: list[NonNegativeInt] | dict[str, list[NonNegativeInt]] | None = None
+    init_lora_weights: Literal[True, False, "gaussian"] = True  # others may change the base
+    base_model_name_or_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,15 @@ class Base:
     def checked(self, source: Source, folder: Path) -> Source:
         """The same weights, each compared when it is read. Raises UserError for another vocabulary."""
         if self.vocab_size != source.config.vocab_size:
-            raise UserError(
-                f"{folder} belongs to a model of {self.vocab_size:,} tokens; {source.path} has "
-                f"{source.config.vocab_size:,}"
-            )
+            sizes = f"{self.vocab_size:,} tokens; {source.path} has {source.config.vocab_size:,}"
+            raise UserError(f"{folder} belongs to a model of {sizes}")
 
         def reader(name: str, entry: Entry) -> Entry:
             def read() -> Tensor:
                 weight = entry.read()
                 if _digest(weight) != self.digests.get(name):
-                    raise UserError(
-                        f"{source.path} is not the model that {folder} belongs to: {name} is another"
-                    )
+                    told = f"{source.path} is not the model that {folder} belongs to"
+                    raise UserError(f"{told}: {name} is another")
                 return weight
 
             return Entry(entry.shape, read)
@@ -99,19 +99,13 @@ def _digest(weight: Tensor) -> str:
 def save(model: Llama, folder: Path, base: Base, name: str = "default", *, write: bool = True) -> None:
     """Write an adapter of a model; equal ones give equal bytes. Under FSDP2 all processes call this, and one
     of them writes."""
-    adapter, tensors = adapters_of(model)[name], {}
-    for ours, module in changed_modules(model).items():
+    adapter = lora.adapters_of(model)[name]
+    tensors: dict[str, Tensor] = {}
+    for ours, module in lora.changed_modules(model).items():
         theirs = _PREFIX + NAMES.theirs(f"{ours}.weight").removesuffix(".weight")
         if isinstance(module, Adapted) and name in module.scales:
-            a, b, heads = (
-                _whole(module.a[name]),
-                _whole(module.b[name]),
-                heads_of(model.config, f"{ours}.weight"),
-            )
-            tensors[f"{theirs}.lora_A.weight"] = a
-            tensors[f"{theirs}.lora_B.weight"] = (
-                b if heads is None else reorder_rows(b, heads, to_theirs=True)
-            )
+            b = _reordered(_whole(module.b[name]), model.config, ours, to_theirs=True)
+            tensors |= {f"{theirs}.lora_A.weight": _whole(module.a[name]), f"{theirs}.lora_B.weight": b}
         elif isinstance(module, TrainedRows) and module.name == name:
             tensors[f"{theirs}.{_ROWS}"] = _whole(module.rows)
     if not write:
@@ -120,12 +114,8 @@ def save(model: Llama, folder: Path, base: Base, name: str = "default", *, write
     (folder / CONFIG).write_text(_described(adapter, base, model.config))
     digests = {"vocab_size": base.vocab_size, "sha256": dict(base.digests)}
     (folder / BASE).write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n")
-    entries = {key: Entry(tuple(tensor.shape), partial(_same, tensor)) for key, tensor in tensors.items()}
+    entries = {key: Entry(tuple(tensor.shape), tensor.clone) for key, tensor in tensors.items()}
     safetensors_file.write(folder / WEIGHTS, entries, torch.float32, {"format": "pt"})
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _whole(parameter: Tensor) -> Tensor:
@@ -133,27 +123,26 @@ def _whole(parameter: Tensor) -> Tensor:
     return whole.detach().cpu()
 
 
+def _reordered(b: Tensor, config: LlamaConfig, layer: str, *, to_theirs: bool) -> Tensor:
+    heads = heads_of(config, f"{layer}.weight")
+    return b if heads is None else reorder_rows(b, heads, to_theirs)
+
+
 def _described(adapter: Adapter, base: Base, config: LlamaConfig) -> str:
     modules = sorted({theirs.rpartition(".")[2] for theirs in adapter.layers(config).values()})
     whole = adapter.targets == "all-linear" or not isinstance(adapter.targets, str)
-    rows = (
-        {theirs.split(".")[-1]: list(adapter.rows) for theirs in _TABLES.values()} if adapter.rows else None
-    )
+    rows = list(adapter.rows)
+    tables = rows if config.tie_embeddings else {"embed_tokens": rows, "lm_head": rows}
     described = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base.path),
-        "r": adapter.rank, "lora_alpha": _short(adapter.alpha), "lora_dropout": 0.0, "bias": "none",
+        "r": adapter.rank, "lora_alpha": float(adapter.alpha), "lora_dropout": 0.0, "bias": "none",
         "use_rslora": adapter.rs, "target_modules": modules if whole else adapter.targets,
         "rank_pattern": dict(adapter.rank_pattern),
-        "alpha_pattern": {key: _short(alpha) for key, alpha in adapter.alpha_pattern.items()},
+        "alpha_pattern": {key: float(alpha) for key, alpha in adapter.alpha_pattern.items()},
         "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
-        "trainable_token_indices": list(adapter.rows) if rows and config.tie_embeddings else rows,
+        "trainable_token_indices": tables if rows else None,
     }  # fmt: skip
     return json.dumps(described, indent=1, sort_keys=True) + "\n"
-
-
-def _short(number: float) -> float:
-    """The integer that a number is, if any, as PEFT has them."""
-    return int(number) if number == int(number) else number
 
 
 class Trained(NamedTuple):
@@ -167,32 +156,24 @@ class Trained(NamedTuple):
 def trained(folder: Path, config: LlamaConfig) -> Trained:
     """Read an adapter of a model of this shape. Raises UserError for what is missing, damaged, of another
     shape or not supported, by its name."""
-    described, where = read_json(folder / CONFIG), str(folder / CONFIG)
-    require(described, _ALLOWED, _READ | _HARMLESS, where)
-    if described.get("init_lora_weights", True) not in (True, False, "gaussian"):
-        raise UserError(
-            f"{where}: init_lora_weights = {described['init_lora_weights']!r:.40} is not supported"
-        )
+    values, where = read_json(folder / CONFIG), str(folder / CONFIG)
+    require(values, _ALLOWED, {*_Described.model_fields, *_HARMLESS}, where)
+    values = {name: value for name, value in values.items() if value is not None}
+    described = validated(_Described, values, f"{where} describes no adapter")
+    sizes = described.r, described.lora_alpha, described.target_modules, described.use_rslora
+    adapter = Adapter(*sizes, described.rank_pattern, described.alpha_pattern)
     try:
-        adapter = Adapter(
-            rank=int(described["r"]),
-            alpha=float(described["lora_alpha"]),
-            targets=described["target_modules"],
-            rs=bool(described.get("use_rslora")),
-            rank_pattern=described.get("rank_pattern") or {},
-            alpha_pattern=described.get("alpha_pattern") or {},
-        )
         taken = {ours: (theirs, *adapter.size_of(theirs)) for ours, theirs in adapter.layers(config).items()}
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, re.error) as error:
-        raise UserError(f"{where} describes no adapter: {error!r:.200}") from error
+    except re.error as error:
+        raise UserError(f"{where}: {error.pattern!r:.100} is no regular expression: {error}") from error
     tensors = _Tensors(folder / WEIGHTS)
     factors = {}
     for ours, (theirs, rank, scale) in taken.items():
-        (outputs, inputs), heads = weight_shape(config, f"{ours}.weight"), heads_of(config, f"{ours}.weight")
+        outputs, inputs = weight_shape(config, f"{ours}.weight")
         a = tensors.take(f"{theirs}.lora_A.weight", (rank, inputs))
         b = tensors.take(f"{theirs}.lora_B.weight", (outputs, rank))
-        factors[ours] = a, b if heads is None else reorder_rows(b, heads, to_theirs=False), scale
-    rows = _tables(tensors, described.get("trainable_token_indices") or {}, config, where)
+        factors[ours] = a, _reordered(b, config, ours, to_theirs=False), scale
+    rows = _tables(tensors, described.trainable_token_indices or {}, config, where)
     if tensors.found:
         told = next(iter(tensors.found))[:200]
         raise UserError(f"{folder / WEIGHTS}: {told} is not known: it is of no layer that is adapted")
@@ -217,29 +198,31 @@ class _Tensors:
 
 
 def _tables(
-    tensors: _Tensors, told: Any, config: LlamaConfig, where: str
+    tensors: _Tensors, told: list[int] | dict[str, list[int]], config: LlamaConfig, where: str
 ) -> dict[str, tuple[list[int], Tensor]]:
     """The rows of embedding and head that an adapter brings; those of a tied head are the embedding's."""
     told = {"embed_tokens": told} if isinstance(told, list) else told
+    if unknown := sorted(told.keys() - {theirs.split(".")[-1] for theirs in _TABLES.values()}):
+        raise UserError(f"{where}: trainable_token_indices names {unknown[0]!r:.80}: no tokens' rows")
     rows: dict[str, tuple[list[int], Tensor]] = {}
     for ours, theirs in _TABLES.items():
         whole = tensors.pop(f"{theirs}.{name}" for name in _WHOLE)
         if ours == "output" and config.tie_embeddings:
             tensors.pop([f"{theirs}.{_ROWS}"])
             continue
-        ids = told.get(theirs.split(".")[-1]) or []
-        if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
-            raise UserError(f"{where}: trainable_token_indices = {told!r:.100} are no ids of tokens")
-        values = (
-            tensors.take(f"{theirs}.{_ROWS}", (len(ids), config.dim)) if ids else torch.empty(0, config.dim)
-        )
-        for entry in whole:
-            table = entry.read().float()
-            ids, values = list(range(len(table))), table.index_copy(0, torch.tensor(ids).long(), values)
-        if set(range(config.vocab_size, max([0, *ids]))) - set(ids):
-            raise UserError(
-                f"{where}: trainable_token_indices = {ids!r:.100} leave tokens out that have no rows"
-            )
+        ids = told.get(theirs.split(".")[-1], [])
+        size, *width = whole[0].shape if whole else (config.vocab_size, config.dim)
+        if width != [config.dim]:
+            raise UserError(f"{tensors.path}: a whole {theirs} of shape {whole[0].shape}")
+        new = sorted(token for token in ids if token >= size)
+        if len({*ids}) < len(ids) or new != list(range(size, size + len(new))):
+            raise UserError(f"{where}: trainable_token_indices {ids!r:.60} leave some out, or name one twice")
+        shape = (len(ids), config.dim)
+        values = tensors.take(f"{theirs}.{_ROWS}", shape) if ids else torch.empty(shape)
+        if whole:
+            table = torch.cat((whole[0].read().float(), torch.zeros(len(new), config.dim)))
+            values = table.index_copy(0, torch.tensor(ids).long(), values)
+            ids = list(range(len(table)))
         rows |= {ours: (ids, values)} if ids else {}
     return rows
 
@@ -251,13 +234,11 @@ def recognises(path: Path) -> bool:
 def base_path(folder: Path) -> Path:
     """Where the base of an adapter is. Raises UserError where it is not there."""
     told = read_json(folder / CONFIG).get("base_model_name_or_path")
-    places = [Path(told), folder / told] if isinstance(told, str) and told else []
-    if found := next((place for place in places if place.exists()), None):
-        return found
-    raise UserError(
-        f"{folder / CONFIG}: base_model_name_or_path = {told!r:.200} is no folder or file here: "
-        "write there where the model is that this is an adapter of"
-    )
+    for place in [folder / told, Path(told)] if isinstance(told, str) and told else []:
+        if place.exists():
+            return place
+    told = f"{folder / CONFIG}: base_model_name_or_path = {told!r:.200} is no folder or file here"
+    raise UserError(f"{told}: write there where the model is that this is an adapter of")
 
 
 def _checked(folder: Path, base: Source) -> Source:
@@ -289,7 +270,7 @@ def read(folder: Path, base: Source) -> Source:
 
 
 def _merged(entry: Entry, change: Factors) -> Entry:
-    return Entry(entry.shape, lambda: added(entry.read().float(), [change]))
+    return Entry(entry.shape, lambda: lora.added(entry.read().float(), [change]))
 
 
 def _with_rows(entry: Entry, size: int, ids: list[int], values: Tensor) -> Entry:
@@ -305,20 +286,18 @@ def load(model: Llama, folder: Path, name: str = "default") -> None:
     """Put an adapter of a folder onto a model in memory, to be trained on or added to others; it grows the
     model where it has rows of new tokens. Raises UserError for another base, and as `apply` and `trained`
     do."""
-    if not changed_modules(model):
+    if not lora.changed_modules(model):
         for entry in _checked(folder, Source.of(model)).weights.values():
             entry.read()
     adapter, factors, rows = trained(folder, model.config)
     tables = {"tok_embeddings"} if model.config.tie_embeddings else {"tok_embeddings", "output"}
     ids = sorted({tuple(ids) for ids, _ in rows.values()})
     if rows and (rows.keys() != tables or len(ids) > 1 or len(ids[0]) >= model.config.vocab_size):
-        raise UserError(
-            f"{folder} brings other rows of embedding and head than those of new tokens: merge it"
-        )
+        raise UserError(f"{folder} brings more of embedding and head than rows of new tokens: merge it")
     if rows:
-        grow(model, ids[0])
+        lora.grow(model, ids[0])
         adapter = replace(adapter, rows=ids[0])
-    apply(model, adapter, name=name)
+    lora.apply(model, adapter, name=name)
     with torch.no_grad():
         for ours, (a, b, _) in factors.items():
             module = model.get_submodule(ours)

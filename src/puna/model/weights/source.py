@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from puna.errors import UserError
@@ -23,6 +23,7 @@ from puna.model.llama import Llama
 # Of headers and JSON files. The index of a model of 405 thousand million weights has 0.1 MB; Python's objects
 # take up to 25 times the bytes of their JSON.
 HEADER_BYTES = 4_000_000
+Described = TypeVar("Described", bound=BaseModel)
 LARGEST = 1 << 32  # of any number of a config: products stay exact and comparisons fast
 
 
@@ -138,14 +139,19 @@ def config_of(values: Mapping[str, Any], where: str) -> LlamaConfig:
     for name, value in values.items():
         if isinstance(value, int | float) and not abs(value) < LARGEST:
             raise UserError(f"{where} describes no model: {name} is {value!r:.40}")
+    return validated(LlamaConfig, values, f"{where} describes no model")
+
+
+def validated(kind: type[Described], values: Mapping[str, Any], what: str) -> Described:
+    """What a file describes. Raises UserError naming the values that are wrong; what: is said before them."""
     try:
-        return LlamaConfig.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")
             for problem in error.errors()
         ]
-        raise UserError(f"{where} describes no model: " + "; ".join(problems[:5])) from error
+        raise UserError(f"{what}: " + "; ".join(problems[:5])) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from puna.text.markdown import from_html, is_html
 from puna.tokens.conversations import Conversation, Turn
 from puna.tune import readers
-from puna.tune.markdown import from_html, is_html
 
 # As ShareGPT kept the pages of ChatGPT.
 BUTTON = '<div class="flex items-center"><span>python</span><button class="flex">Copy code</button></div>'
