@@ -48,12 +48,12 @@ def rows(count: int = 100) -> list[dict[str, list[dict[str, str]]]]:
     return made
 
 
-def write(folder: Path, base: bool = True) -> Path:
-    """Base, conversations and recipe; the recipe's path."""
+def write(folder: Path, base: bool = True, padding: int = 0) -> Path:
+    """Base, conversations and recipe; the recipe's path. padding: rows of the base that no token has."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     if base:
-        write_base(folder / "base")
+        write_base(folder / "base", padding)
     path = folder / "shop.toml"
     path.write_text(RECIPE)
     return path

@@ -133,7 +133,7 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         line = found[stage.name] = counts(plan(settings, ready["rows"]))
         if (source is not None and begins is None) or build.processes.world > 1:
             continue  # its base is another stage's, not there yet; or no process has the whole model
-        config = opened(settings, inputs).source.config
+        config = opened(settings, inputs)[0].source.config
         batches, execution = plan(settings, ready["rows"]), executed(build.execution, settings.max_tokens)
         train = settings.stage.training(batches, settings.max_tokens)
         # As many tokens as are in memory at once, in one row.
