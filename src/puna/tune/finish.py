@@ -43,8 +43,7 @@ def content(settings: PassagesStageSettings) -> dict[str, Any]:
 
 def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Ask base and tuned model about passages that were held out: {before, after, advice}."""
-    from puna.generate import load
-    from puna.tokens import chat
+    from puna.tune import probe
     from puna.tune.passages import advice, ask
 
     held_out = json.loads(settings.held_out.read_bytes())
@@ -52,9 +51,7 @@ def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], co
     places = {"before": base_path(settings.base, inputs), "after": inputs["tuned"].folder}
     for number, (name, path) in enumerate(places.items()):
         context.reporter.progress("passages", number, 2)
-        model, tokenizer, template, *_ = load.load(path)
-        form = chat.recognise(template) if template else None
-        found[name] = ask(model, tokenizer, form, held_out)
+        found[name] = ask(*probe.loaded(path), held_out)  # one model at a time
     return {**found, "advice": advice(found["before"], found["after"])}
 
 
