@@ -203,6 +203,7 @@ def trl(folder: Path, mix: Mix, lora: bool) -> tuple[Step, None]:
     trainer.create_optimizer_and_scheduler(1000)
     model = trainer.model_wrapped = trainer.accelerator.prepare(trainer.model)
     model.train()
+    trainer.current_gradient_accumulation_steps = 1  # as its own loop sets it
     prepared = list(trainer.train_dataset)
 
     def step(turn: int) -> float:
