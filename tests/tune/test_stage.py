@@ -333,16 +333,3 @@ def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_p
     assert made["more"].metrics["selected_step"] == best["step"]
     assert made["probe"].metrics["after"]["format"] == "chatml"
     assert made["probe"].metrics["before"]["format"] is None
-
-
-def test_new_tokens_take_the_rows_that_are_padding(tmp_path: Path) -> None:
-    path = small.write(tmp_path, padding=8)
-    made, _ = run(
-        path, "chat.format=chatml", "stages.sft.epochs=1", "stages.sft.lora.rank=2", "replay.share=0"
-    )
-    base, tuned = load.load(path.parent / "base"), load.load(made["sft"].folder)
-    assert tuned.model.config.vocab_size == base.model.config.vocab_size == 368
-    ids = [tuned.tokenizer.control_id(name) for name in ("<|im_start|>", "<|im_end|>")]
-    assert ids == [360, 361]
-    before, after = (one.model.tok_embeddings.weight for one in (base, tuned))
-    assert not before[ids].equal(after[ids]) and before[:360].equal(after[:360])
