@@ -299,3 +299,13 @@ def test_items_of_evaluation_sets(data: Path, tmp_path: Path) -> None:
     found = audit(test, Auditor(VICUNA, leaks=leaks)).counts()["evaluation item"]
     assert found >= 1_300  # of 1,319; the others have fewer words in a row
     assert audit(islice(train, 1_500), Auditor(VICUNA, leaks=leaks)).counts()["evaluation item"] <= 15
+
+
+def test_rows_of_one_number_in_files_of_one_name_are_no_single_row() -> None:
+    turns = (Turn("user", "What is it?"), Turn("assistant", "It is a heron."))
+    both = [Conversation(turns, f"{folder}/chats.jsonl", 1) for folder in ("a", "b")]
+    found = audit(both, Auditor(FORMATS["koala"]))
+    assert [[each.kind for each in verdict.findings] for verdict in found.verdicts] == [
+        [],
+        ["duplicate conversation"],
+    ]

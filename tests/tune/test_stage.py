@@ -136,6 +136,39 @@ def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
     assert fingerprints()["replay"] != first["replay"]
 
 
+def test_files_of_one_name_and_a_set_called_base_are_told_apart(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    chosen = ('data.shop.files=["a/rows.jsonl", "b/rows.jsonl"]', 'data.base.files=["shop.jsonl"]')
+
+    def fingerprint() -> str:
+        loaded = recipe.load_tuning(path, chosen)
+        build = Build(tmp_path / "out", stages.tuning_stages(loaded, path.parent, tmp_path / "out"))
+        return next(item.fingerprint for item in build.plan() if item.stage.name == "rows")
+
+    places = [path.parent / "a" / "rows.jsonl", path.parent / "b" / "rows.jsonl", path.parent / "shop.jsonl"]
+    for place in places[:2]:
+        place.parent.mkdir()
+        place.write_text(places[2].read_text())
+    found = {fingerprint()}
+    for place in places:
+        place.write_text(place.read_text() + json.dumps(small.rows(1)[0]) + "\n")
+        found.add(fingerprint())
+    assert len(found) == 4
+
+
+def test_of_a_folder_only_files_of_data_are_read(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    folder = path.parent / "sets"
+    folder.mkdir()
+    shutil.copy(path.parent / "shop.jsonl", folder)
+    (folder / "LICENSE").write_text("CC0-1.0\nno conversation\n")
+    told = run(path, 'data.shop.files=["sets"]', last="rows")[0]["rows"].metrics["sets"]["shop"]
+    assert told["read"] == 100 and "unreadable row" not in told["findings"]
+    (folder / "shop.jsonl").unlink()
+    with pytest.raises(UserError, match=r"sets: no data in it"):
+        run(path, 'data.shop.files=["sets"]', last="rows")
+
+
 def test_the_best_step_is_kept_and_overfitting_is_named(tmp_path: Path) -> None:
     path = small.write(tmp_path)
     made, watcher = run(

@@ -80,7 +80,7 @@ class Auditor:
     length: int = 0
     leaks: Mapping[int, str] = field(default_factory=dict)
     learn: Literal["all", "last"] = "all"
-    _seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _seen: dict[tuple[Any, ...], tuple[str, int]] = field(default_factory=dict)
 
     def verdict(self, row: Conversation | BadRow) -> Verdict:
         findings = [Finding(row.kind, 0, row.message)] if isinstance(row, BadRow) else []
@@ -134,11 +134,12 @@ class Auditor:
 
     def _duplicates(self, conversation: Conversation) -> Iterator[Finding]:
         texts = [turn.text.strip() for turn in said(conversation) if turn.role != "system"]
-        place = f"{Path(conversation.source).name}, row {conversation.row}"
+        place = (conversation.source, conversation.row)
         keys = {"conversation": texts, "first round": texts[:2], "question": texts[:1]}
         before = [(kind, self._seen.setdefault((kind, *key), place)) for kind, key in keys.items()]
         if repeats := [(kind, of) for kind, of in before if of != place and any(texts[:1])]:
-            yield Finding(f"duplicate {repeats[0][0]}", 0, f"as {repeats[0][1]}")
+            kind, (source, row) = repeats[0]
+            yield Finding(f"duplicate {kind}", 0, f"as {Path(source).name}, row {row}")
 
 
 def _order(turns: Sequence[Turn]) -> Iterator[Finding]:

@@ -41,10 +41,10 @@ class RowsStageSettings(BaseModel):
 def content(settings: RowsStageSettings) -> dict[str, Any]:
     """Digests of all files that the settings name. Raises UserError where there are none."""
     found = {
-        name: {path.name: cached_digest(path) for path in files_of(one, settings.root)}
+        name: [(path.name, cached_digest(path)) for path in files_of(one, settings.root)]
         for name, one in settings.data.items()
     }
-    return found | base_content(settings.base)
+    return {"data": found, **base_content(settings.base)}
 
 
 def base_content(path: Path | None) -> dict[str, Any]:
@@ -52,6 +52,8 @@ def base_content(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
+    if path.suffix == ".bin" and (beside := path.with_name("tokenizer.bin")).is_file():  # llama2.c's
+        files.append(beside)
     return {"base": {one.name: cached_digest(one) for one in files if not one.name.startswith(".")}}
 
 
@@ -62,12 +64,14 @@ def base_path(base: Path | None, inputs: Mapping[str, Artifact]) -> Path:
 
 def files_of(data: DataSettings, root: Path) -> list[Path]:
     """The files of a set. Raises UserError for one that is not there."""
+    from puna.tune import readers
+
     found = []
     for name in data.files:
         path = root / Path(name).expanduser()
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        found += sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        found += readers.files_in(path) if path.is_dir() else [path]
     return found
 
 

@@ -67,10 +67,7 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
     first message. Raises UserError for a file that cannot be read, and for chats where nobody is named.
     """
     if path.is_dir():
-        files = [each for each in sorted(path.rglob("*")) if each.is_file() and plain_suffix(each)]
-        if not files:
-            raise UserError(f"{path}: no data in it; data is in files *{', *'.join(SUFFIXES)}, or these .gz")
-        for each in files:
+        for each in files_in(path):
             yield from read(each, as_name)
         return
     try:
@@ -82,6 +79,14 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
             yield from read_row(content, str(path), number, as_name)
     except chat_log.Nameless as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it that are read. Raises UserError where there are none."""
+    files = [each for each in sorted(folder.rglob("*")) if each.is_file() and plain_suffix(each)]
+    if not files:
+        raise UserError(f"{folder}: no data in it; data is in files *{', *'.join(SUFFIXES)}, or these .gz")
+    return files
 
 
 def plain_suffix(path: Path) -> str:
