@@ -117,12 +117,16 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             if error.msg != "Extra data":  # which JSON lines have, whatever their file is called
                 raise UserError(f"{path}: no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: no JSON that is read here: {error}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except json.JSONDecodeError as error:
                 yield number, error
+            except (ValueError, RecursionError) as error:  # too long a number, lists too deep in each other
+                yield number, json.JSONDecodeError(str(error), line, 0)
 
 
 def _listed(content: Any) -> Sequence[Any]:
@@ -236,7 +240,7 @@ def _turns_of(message: Row) -> list[Turn]:
 
 def _text(content: Any) -> str:
     """A message's text: a string, or the parts of one. Raises Unfit for other parts, such as images."""
-    parts = [content] if isinstance(content, str) else content
+    parts = [content] if isinstance(content, str | dict) else content
     texts = [part if isinstance(part, str) else part.get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise Unfit(UNREADABLE, f"only text is read, and not the part {_excerpt(parts)[:80]}")
@@ -245,7 +249,8 @@ def _text(content: Any) -> str:
 
 def _prompt(row: Row) -> list[Turn]:
     """The turns before the answer: system, then a text, an instruction with its input, or messages."""
-    asked, given = _first(row, PROMPTS), row.get("input") or ""
+    asked, given = _first(row, PROMPTS), row.get("input") or row.get("context") or ""
+    given = "" if given is asked else given
     turns = _messages(asked or given) if asked or given else []
     if asked and given and isinstance(asked, str):
         turns = [Turn("user", f"{asked}\n\n{given}", instruction=asked)]
