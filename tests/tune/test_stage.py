@@ -12,6 +12,8 @@ import pytest
 from puna import recipe, stages
 from puna.errors import Stopped, UserError
 from puna.generate import load
+from puna.model.llama import Llama
+from puna.model.weights import native
 from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
@@ -105,6 +107,26 @@ def test_micro_batches_change_no_more_than_rounding(tuned: Any, tmp_path: Path) 
     made, watcher = run(path, "execution.micro_batch_sequences=1")
     assert made["sft"].fingerprint == tuned[1]["sft"].fingerprint
     assert list(watcher.losses.values()) == pytest.approx(list(tuned[2].losses.values()), rel=1e-4)
+
+
+def test_a_row_of_an_odd_length_fits_where_one_is_in_memory(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    shown = run(path, last="rows")[0]["rows"].folder / "train"
+    most = int(rows.load(shown, "shop").sizes.max())
+    assert -(-most // rows.MULTIPLE) * rows.MULTIPLE > most, "write other rows: this length is no odd one"
+    changes = (f"chat.max_tokens={most}", "execution.micro_batch_sequences=1", "stages.sft.maximum_steps=2")
+    metrics = run(path, *changes, "replay.share=0")[0]["sft"].metrics
+    assert metrics["steps"] == 2 and metrics["rows"] == metrics["conversations"]
+
+
+def test_without_held_out_rows_the_last_step_is_kept_and_every_figure_is_a_number(
+    tuned: Any, tmp_path: Path
+) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    changes = ("validation.fraction=0", "stages.sft.select=best", "stages.sft.maximum_steps=2")
+    metrics = run(path, *changes, "replay.share=0")[0]["sft"].metrics
+    assert metrics["validations"] == [] and metrics["selected_step"] == 2
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
@@ -309,6 +331,25 @@ def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_pat
     with pytest.raises(Stopped):
         run(again, *changes, stop_after=5)
     assert run(again, *changes)[0]["sft"].digest == made["sft"].digest
+
+
+def test_new_tokens_train_rows_that_the_base_has_as_padding(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    base, tokenizer = path.parent / "base", load.load(path.parent / "base").tokenizer
+    padded = Llama(load.load(base).model.config.model_copy(update={"vocab_size": 384}))
+    padded.init_weights(1)
+    native.save(padded, base)
+    changes = ("chat.format=chatml", "chat.max_tokens=320", "stages.sft.epochs=1", "stages.sft.lora.rank=2")
+    made, _ = run(path, *changes)
+    after = load.load(made["sft"].folder)
+    assert (tokenizer.vocab_size, after.model.config.vocab_size) == (360, 384)
+    for name in ("tok_embeddings.weight", "output.weight"):
+        old, new = (model.get_parameter(name) for model in (padded, after.model))
+        assert old[:360].equal(new[:360]) and old[362:].equal(new[362:])
+        mean = old[:360].mean(0)
+        assert (new[361] - old[361]).norm() > 0.5 * old[361].norm() and not new[361].equal(mean)
+    told = json.loads(made["sft"].path("adapter_config.json").read_text())["trainable_token_indices"]
+    assert told == {"embed_tokens": [360, 361], "lm_head": [360, 361]}
 
 
 def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_path: Path) -> None:

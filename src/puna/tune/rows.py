@@ -151,8 +151,9 @@ class Batches:
         length: int,
     ) -> None:
         """draws: how often a conversation of each set comes in all epochs; steps: among which the first
-        `conversations` of those are shared out; length: of a row at most."""
-        self.sets, self.seed, self.steps, self.length = sets, seed, steps, length
+        `conversations` of those are shared out; length: of a row at most, but for padding to MULTIPLE."""
+        self.sets, self.seed, self.steps, self._most = sets, seed, steps, length
+        self.length = -(-length // MULTIPLE) * MULTIPLE
         self.conversations = conversations
         jitter = [uniform(key_of(seed, "order", one.name), np.arange(count))
                   for one, count in zip(sets, draws, strict=True)]  # fmt: skip
@@ -192,7 +193,7 @@ class Batches:
             one = self.sets[which]
             part = slice(int(one.starts[number]), int(one.starts[number + 1]))
             conversations.append((one.tokens[part], one.learned[part]))
-        made = batch_of(conversations, self.length)
+        made = batch_of(conversations, self._most)
         return made if world == 1 else made.share(rank, world)
 
     def tokens_before(self, step: int) -> int:

@@ -153,7 +153,8 @@ def begin(
     each reads its own part alone, unless there are such rows or adapters."""
     processes, cluster, device = context.processes, context.cluster, context.execution.device
     source, adapted = base.source, settings.stage.lora
-    new = tuple(range(source.config.vocab_size, base.tokenizer.vocab_size))
+    known = load.open_model(source).tokenizer.vocab_size  # rows behind its tokens are padding
+    new = tuple(range(known, base.tokenizer.vocab_size))
     in_parts = processes.world > 1 and not new and adapted is None
     source.check()
     model = Llama.empty(source.config, "meta") if in_parts else source.build(device)
@@ -298,7 +299,8 @@ def _save_adapter(model: Llama, base: Opened, context: Context) -> None:
 def _validations(log: Path, settings: SupervisedStageSettings) -> list[dict[str, Any]]:
     """Held-out losses in order; mean: of the sets that are not only replayed, by which weights are chosen."""
     replayed = settings.replay[0] if settings.replay else ""
-    found = [{"step": entry["step"], "losses": entry["losses"]} for entry in metrics.validation(log)]
+    told = (entry for entry in metrics.validation(log) if entry["losses"])
+    found = [{"step": entry["step"], "losses": entry["losses"]} for entry in told]
     for entry in found:
         own = [loss for name, loss in entry["losses"].items() if name != replayed]
         entry["mean"] = float(np.mean(own or list(entry["losses"].values())))
