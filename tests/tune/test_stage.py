@@ -370,3 +370,12 @@ def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_p
     assert made["more"].metrics["selected_step"] == best["step"]
     assert made["probe"].metrics["after"]["format"] == "chatml"
     assert made["probe"].metrics["before"]["format"] is None
+
+
+def test_a_base_that_reads_too_little_for_a_passage_is_not_asked_about_it(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    asked = [{"question": "Who buys bread?", "text": "Ana buys bread. " * 200}]
+    (path.parent / "asked.json").write_text(json.dumps(asked))
+    changes = ("after.passages=asked.json", "stages.sft.maximum_steps=1", "replay.share=0")
+    made, _ = run(path, *changes, last="passages")
+    assert "passes the model's" in made["passages"].metrics["skipped"]

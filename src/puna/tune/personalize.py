@@ -86,7 +86,7 @@ def _files(folder: Path) -> Iterator[Path]:
         if path.name.startswith(".") or (path / MANIFEST).exists() or (path / RECIPE).exists():
             continue
         if path.is_dir():
-            yield from _files(path)
+            yield from _files(path) if not path.is_symlink() else ()  # a link may lead around in a circle
         elif path.is_file():
             yield path
 
