@@ -187,7 +187,7 @@ def test_rows_that_cannot_be_read(row: Any, kind: str, words: list[str]) -> None
     assert isinstance(bad, BadRow)
     assert (bad.kind, bad.source, bad.row) == (kind, "some.jsonl", 1)
     assert all(word in bad.message for word in words), bad.message
-    assert bad.raw
+    assert bad.raw or bad.conversation
 
 
 def node(parent: str | None, role: str, *parts: Any, **more: Any) -> dict[str, Any]:
@@ -445,3 +445,11 @@ def test_json_that_python_does_not_take_is_told_by_its_place(tmp_path: Path) -> 
     (tmp_path / "rows.jsonl").write_text(f'{deep}\n{long}\n{{"prompt": "Hi", "completion": "Hello"}}\n')
     *bad, last = read(tmp_path / "rows.jsonl")
     assert [each.row for each in bad if isinstance(each, BadRow)] == [1, 2] and isinstance(last, Conversation)
+
+
+def test_what_is_seen_of_a_bad_row_is_text() -> None:
+    """The audit goes on with it, and writes it."""
+    half = {"chosen": "\n\nHuman: a\n\nAssistant: \ud83d", "rejected": "\n\nHuman: b\n\nAssistant: c"}
+    for row in (half, {"chosen": ["a", 5], "rejected": ["b", "c"]}):
+        (bad,) = read_rows(row)
+        assert isinstance(bad, BadRow) and bad.conversation is None and bad.raw

@@ -19,7 +19,7 @@ from puna.run.build import Build
 from puna.tokens.batches import IGNORED
 from puna.tokens.conversations import Conversation, Turn
 from puna.tune import rows, supervised
-from puna.tune.encode import _conditioned, held_out
+from puna.tune.encode import _conditioned, all_held_out, held_out
 from puna.tune.settings import ValidationSettings
 from tests.tiny import Watcher
 from tests.tune import small
@@ -239,6 +239,31 @@ def test_what_is_held_out_is_known_by_the_first_turn() -> None:
     assert not held_out(["a"] * 50, ValidationSettings()).any()
     assert held_out(texts[:10], ValidationSettings()).sum() == 2
     assert held_out([], ValidationSettings()).shape == (0,)
+
+
+def test_no_set_learns_a_question_that_another_holds_out() -> None:
+    small_set, large = [f"a {n}" for n in range(60)], [f"b {n}" for n in range(1000)]
+    sets = {"few": small_set, "many": [*large, *small_set], "one": ["a 1"] * 30, "none": []}
+    found = all_held_out(sets, ValidationSettings())
+    held = {name: {t for t, out in zip(sets[name], found[name], strict=True) if out} for name in sets}
+    learned = {name: set(sets[name]) - held[name] for name in sets}
+    assert len(held["few"]) == 8 and held["few"] <= held["many"] and not held["few"] & learned["many"]
+    assert held["one"] == set(), "a set that would lose more than half of its rows keeps them"
+    for name in ("few", "many"):
+        assert found[name].sum() < len(sets[name]) / 5
+        assert found[name][held_out(sets[name], ValidationSettings())].all()
+
+
+def test_texts_alone_are_learned_as_they_stand(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    pages = [{"text": f"Ana buys {number} bags of bread."} for number in range(30)]
+    others = [{"messages": [{"role": "nobody", "content": "Hello"}]}, {"colour": "red"}]
+    (path.parent / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*pages, *others]))
+    told = run(path, "data.shop.template=text", "replay.share=0", last="rows")[0]["rows"].metrics["sets"]
+    assert told["shop"]["findings"] == {"unreadable row": 2}
+    assert sum(told["shop"][part]["conversations"] for part in ("train", "held_out")) == 30
+    with pytest.raises(UserError, match="a text alone"):
+        run(path, "replay.share=0", last="rows")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ANSWERS = "output|completion|response|answer|bot|assistant|gpt|targets"
 _SYSTEMS, _LISTS, _PARTS = "system|system_prompt", "data|rows|examples", "content|value|text"
 _ROLE, _SENDER = "role|from", "sender|from|author|speaker|name"
 _HH, _OIG = re.compile(r"\n\n(Human|Assistant):"), re.compile(r"(?:\A|\n)\s*<(human|bot)>:")
-_VALUE = re.compile(r"[^\s,]")
+_VALUE, _HALF = re.compile(r"[^\s,]"), re.compile("[\ud800-\udfff]")
 Row = dict[str, Any]
 # For people; keys that a row of this form has, "a|b" where one of them is enough; (row, its keys in lower
 # case, whose turns are the assistant's) to its conversations, where it is no Unfit one.
@@ -171,11 +171,16 @@ def read_row(content: Any, source: str, number: int, as_name: str = "") -> Itera
             yield replace(each, source=source, row=number)
     except Unfit as error:
         kind, told, seen = (*error.args, None)[:3]
-        seen = replace(seen, source=source, row=number) if seen else None
+        seen = replace(seen, source=source, row=number) if seen and _is_text(seen) else None
         yield BadRow(source, number, kind, told, seen, "" if seen else _excerpt(content))
     except (TypeError, KeyError, AttributeError, IndexError, ValueError, RecursionError) as error:
         told = f"a value that its form does not have: {type(error).__name__} {error}"
         yield BadRow(source, number, UNREADABLE, told, None, _excerpt(content))
+
+
+def _is_text(conversation: Conversation) -> bool:
+    """Whether all turns are texts that UTF-8 can represent."""
+    return all(isinstance(turn.text, str) and not _HALF.search(turn.text) for turn in said(conversation))
 
 
 def _excerpt(content: Any) -> str:
@@ -240,7 +245,7 @@ def _turns_of(message: Row) -> list[Turn]:
 
 def _text(content: Any) -> str:
     """A message's text: a string, or the parts of one. Raises Unfit for other parts, such as images."""
-    parts = [content] if isinstance(content, str | dict) else content
+    parts: Any = [content] if isinstance(content, str | dict) else content
     texts = [part if isinstance(part, str) else part.get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise Unfit(UNREADABLE, f"only text is read, and not the part {_excerpt(parts)[:80]}")
@@ -278,7 +283,8 @@ def _pair(row: Row, as_name: str) -> Sequence[Conversation]:
 
 def _marked(row: Row, as_name: str) -> Sequence[Conversation]:
     if not (turns := _cut(row["text"])):
-        raise Unfit(UNREADABLE, "a text alone; a conversation in it begins with <human>:")
+        alone = Conversation((Turn("assistant", row["text"]),))
+        raise Unfit(UNREADABLE, "a text alone; a conversation in it begins with <human>:", alone)
     return [Conversation(tuple(turns))]
 
 

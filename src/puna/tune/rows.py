@@ -59,10 +59,10 @@ class Encoded:
             np.save(folder / f"{self.name}.{kind}.npy", getattr(self, kind))
 
 
-def encoded(name: str, conversations: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> Encoded:
-    """Put conversations together, each cut behind the last token that is learned, and begun by one that is
-    not. Each has to learn something."""
-    cut = [max(place for place, flag in enumerate(learned) if flag) + 1 for _, learned in conversations]
+def encoded(name: str, conversations: Sequence[tuple[Any, Any]]) -> Encoded:
+    """Put conversations together, (ids, which of them are learned) each: cut behind the last token that is
+    learned, and begun by one that is not. Each has to learn something."""
+    cut = [int(np.flatnonzero(learned)[-1]) + 1 for _, learned in conversations]
     starts = np.concatenate([[0], np.cumsum(cut)]).astype(np.int64)
     tokens, flags = np.zeros(starts[-1], np.uint32), np.zeros(starts[-1], bool)
     for (ids, learned), start, size in zip(conversations, starts.tolist(), cut, strict=False):
