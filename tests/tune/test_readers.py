@@ -434,6 +434,8 @@ def test_a_context_beside_a_question_is_its_input(asked: str, told: str) -> None
     assert turns_of(row) == (question, answer("Bo."))
     assert turns_of({**row, "context": ""}) == (user("Who built it?"), answer("Bo."))
     assert turns_of({"context": "Hi", "response": "Hello"}) == (user("Hi"), answer("Hello"))
+    (bad,) = read_rows({**row, "context": {"title": ["Mill"], "sentences": [["Bo built it."]]}})
+    assert isinstance(bad, BadRow) and bad.kind == readers.UNREADABLE
 
 
 def test_json_that_python_does_not_take_is_told_by_its_place(tmp_path: Path) -> None:

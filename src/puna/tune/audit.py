@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"<\|\w{2,40}\|>|</?s>|<unk>|<pad>")
 _KEY = re.compile(  # as their makers issue them
     r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----|\b(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|"
     r"github_pat_\w{22,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}|"
-    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"eyJ[\w-]{10,999}\.eyJ[\w-]{10,}\.[\w-]{10,})"  # with a bound, or a text of such heads takes minutes
 )
 # An answer breaks off at a word that something has to follow, at a comma of a long line, or with a word in
 # small letters in a line that has ended a sentence before.

@@ -255,10 +255,9 @@ def _text(content: Any) -> str:
 def _prompt(row: Row) -> list[Turn]:
     """The turns before the answer: system, then a text, an instruction with its input, or messages."""
     asked, given = _first(row, PROMPTS), row.get("input") or row.get("context") or ""
-    given = "" if given is asked else given
     turns = _messages(asked or given) if asked or given else []
-    if asked and given and isinstance(asked, str):
-        turns = [Turn("user", f"{asked}\n\n{given}", instruction=asked)]
+    if asked and given and given is not asked and isinstance(asked, str):
+        turns = [Turn("user", f"{asked}\n\n{_text(given)}", instruction=asked)]
     if turns and turns[-1] == Turn("assistant", ""):  # "\n\nAssistant:" ends the prompts of some sets
         turns.pop()
     return _with_system(row, turns)

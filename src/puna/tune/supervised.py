@@ -88,7 +88,10 @@ class Supervised(Pretraining):
     noise: Noise | None = None
 
     def add_noise(self, alpha: float, seed: int) -> None:
-        """See `Noise`; alpha 0: none."""
+        """See `Noise`; alpha 0: none. Raises UserError where processes share a layer: each has a part of the
+        embeddings."""
+        if alpha and self.model.tensor_parallel is not None:
+            raise UserError("noise_alpha goes with data parallelism alone: set cluster.mesh.tensor to 1")
         if alpha:
             noisy: Any = Noise(self.objective, self.model, alpha, seed)
             self.noise = self.objective = noisy
