@@ -336,6 +336,15 @@ def test_marks_of_feedback_stand_before_the_formats_own_system_text() -> None:
     assert [each.turns[0].text.endswith("Be brief.") for each in _conditioned(own, "Be kind.")] == [True]
 
 
+def test_a_run_is_not_written_over_its_own_base(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    base = path.parent / "out" / "shop" / "base"
+    shutil.copytree(path.parent / "base", base)
+    with pytest.raises(UserError, match="name: shop is that of the base's own run"):
+        run(path, f'base.weights="{base}"', last="rows")
+    run(path, f'base.weights="{base}"', "name=other", "replay.share=0", last="rows")
+
+
 def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_path: Path) -> None:
     path = copied(tuned, tmp_path / "lora")
     changes = ("stages.sft.lora.rank=4", "stages.sft.learning_rate=2e-2")
