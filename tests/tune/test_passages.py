@@ -243,6 +243,8 @@ def test_a_small_folder_is_seen_more_often(tmp_path: Path) -> None:
     for tokens, epochs in ((100, personalize.LONGEST_EPOCHS), (personalize.TOKENS, 1), (10**9, 1)):
         text = personalize.recipe("club", Path("base"), made._replace(tokens=tokens))
         assert tomllib.loads(text)["stages"][0]["epochs"] == epochs
+    for base in (Path('/my "models"/модель 🦙.gguf'), Path("C\\new")):
+        assert tomllib.loads(personalize.recipe("club", base, made))["base"]["weights"] == str(base)
 
 
 def test_a_round_that_repeats_is_learned_a_few_times() -> None:

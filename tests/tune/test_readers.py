@@ -449,6 +449,12 @@ def test_json_that_python_does_not_take_is_told_by_its_place(tmp_path: Path) -> 
     assert [each.row for each in bad if isinstance(each, BadRow)] == [1, 2] and isinstance(last, Conversation)
 
 
+def test_an_instruction_that_is_no_text_is_none() -> None:
+    told = {"role": "user", "content": "Hi", "instruction": {"text": "x"}}
+    turns = turns_of({"messages": [told, {"role": "assistant", "content": "Hello"}]})
+    assert turns == (user("Hi"), answer("Hello")) and hash(turns)
+
+
 def test_what_is_seen_of_a_bad_row_is_text() -> None:
     """The audit goes on with it, and writes it."""
     half = {"chosen": "\n\nHuman: a\n\nAssistant: \ud83d", "rejected": "\n\nHuman: b\n\nAssistant: c"}

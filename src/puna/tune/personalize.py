@@ -213,7 +213,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
         __file__,
         RECIPE,
         title=json.dumps(name),
-        weights=json.dumps(str(base)),
+        weights=json.dumps(str(base), ensure_ascii=False),  # TOML takes no halves of characters
         data=data,
         max_tokens=str(collected.max_tokens),
         epochs=str(min(LONGEST_EPOCHS, max(1, round(TOKENS / collected.tokens)))),

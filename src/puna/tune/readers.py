@@ -240,7 +240,8 @@ def _turns_of(message: Row) -> list[Turn]:
     if known == "assistant" and "value" in message and markdown.is_html(text):
         text = markdown.from_html(text)
     learned = message.get("train", message.get("weight", 1)) not in (False, 0)
-    return [Turn(known, text, learned, message.get("instruction", ""))]
+    instruction = message.get("instruction")
+    return [Turn(known, text, learned, instruction if isinstance(instruction, str) else "")]
 
 
 def _text(content: Any) -> str:
