@@ -413,3 +413,13 @@ def test_a_base_that_reads_too_little_for_a_passage_is_not_asked_about_it(tuned:
     changes = ("after.passages=asked.json", "stages.sft.maximum_steps=1", "replay.share=0")
     made, _ = run(path, *changes, last="passages")
     assert "passes the model's" in made["passages"].metrics["skipped"]
+
+
+def test_a_recipe_that_trains_is_no_recipe_that_tunes(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text("[train]\nsteps = 5\n")
+    with pytest.raises(UserError, match=r"section \[base\].*: puna run "):
+        recipe.load_tuning(path)
+    path.write_text('[data.chats]\nfiles = ["a.jsonl"]\n')
+    with pytest.raises(UserError, match="base: missing"):
+        recipe.load_tuning(path)
