@@ -101,7 +101,8 @@ def arc(model: Path, data: Path, out: Path) -> float:
         *("eval", model, "--tasks", "arc_easy", "--data", data / "eval", "--limit", 200),
         *("--out", out, "--json"),
     )
-    return float(json.loads(told)[0]["scores"]["accuracy"])
+    (result,) = json.loads(told)
+    return float(result["scores"][result["main"]]["value"])
 
 
 def spent() -> tuple[float, float]:

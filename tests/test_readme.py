@@ -175,7 +175,7 @@ def test_the_laptops_model_is_tuned_and_answers_in_its_format(tmp_path: Path) ->
     asked = [row["messages"][0]["content"] for row in rows[:20]]
     answers = probe.ask(model, tokenizer, form, asked, max_new_tokens=24)
     assert sum(bool(answer.ended) for answer in answers) >= 18
-    assert sum(answer.text.startswith("Of ") for answer in answers) >= 18
+    assert sum(answer.answer.startswith("Of ") for answer in answers) >= 18
 
 
 def test_every_recipe_of_a_page_is_tried() -> None:

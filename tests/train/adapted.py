@@ -1,7 +1,8 @@
 """Five steps of an adapter and rows of new tokens, alone or on one of several gloo processes under FSDP2;
 prints the losses. Run by test_parallel under torchrun's variables.
 
-python -m tests.train.adapted POLICY FOLDER     FOLDER: of an adapter, which the first process writes
+python -m tests.train.adapted FOLDER     under the policies llama and full; the first process writes adapters
+                                         under FOLDER
 """
 
 import json
@@ -48,6 +49,7 @@ def train(policy: str, folder: Path, processes: int = 1) -> list[float]:
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    print(json.dumps(train(sys.argv[1], Path(sys.argv[2]), dist.get_world_size())), flush=True)
+    folder, size = Path(sys.argv[1]), dist.get_world_size()
+    print(json.dumps([train(policy, folder / policy, size) for policy in ("llama", "full")]), flush=True)
     dist.destroy_process_group()
     os._exit(0)  # see processes.py

@@ -48,24 +48,24 @@ def rows(count: int = 100) -> list[dict[str, list[dict[str, str]]]]:
     return made
 
 
-def write(folder: Path, base: bool = True) -> Path:
-    """Base, conversations and recipe; the recipe's path."""
+def write(folder: Path, base: bool = True, padding: int = 0) -> Path:
+    """Base, conversations and recipe; the recipe's path. padding: rows of the base that no token has."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     if base:
-        write_base(folder / "base")
+        write_base(folder / "base", padding)
     path = folder / "shop.toml"
     path.write_text(RECIPE)
     return path
 
 
-def write_base(folder: Path) -> None:
-    """A model of random weights with a tokenizer of its own."""
+def write_base(folder: Path, padding: int = 0) -> None:
+    """A model of random weights with a tokenizer of its own, and rows behind its last token."""
     told = [" ".join(turn["content"] for turn in row["messages"]) for row in rows()]
     texts = [*told, " ".join((*tiny.WHO, *tiny.DOES, *tiny.WHAT, *tiny.WHEN))]
     texts += ["A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT:"] * 5
     trained = sentencepiece.Tokenizer(sentencepiece.train(texts, TokenizerSettings(vocab_size=360)))
-    shape = LlamaConfig(dim=32, n_layers=2, n_heads=2, ffn_dim=64, vocab_size=360, max_seq_len=512)
+    shape = LlamaConfig(dim=32, n_layers=2, n_heads=2, ffn_dim=64, vocab_size=360 + padding, max_seq_len=512)
     model = Llama(shape)
     model.init_weights(1)
     native.save(model, folder)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ import pytest
 from puna import recipe, stages
 from puna.errors import Stopped, UserError
 from puna.generate import load
-from puna.model.llama import Llama
-from puna.model.weights import native
 from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
@@ -78,6 +77,24 @@ def test_rows_counts_and_the_parts_that_are_held_out(tuned: Any) -> None:
     shop = 2 * counted["shop"]["train"]["conversations"]
     assert sft["conversations"] == shop + round(shop / 3)
     assert sft["steps"] == -(-sft["conversations"] // 16)
+
+
+def test_sets_come_as_often_as_their_weights_say(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    more = (
+        '[data.more]\nfiles = ["shop.jsonl"]\nlimit = 50\nweight = 2.5\n[data.kept]\nfiles = ["shop.jsonl"]\n'
+    )
+    path.write_text(path.read_text() + more)
+    made, _ = run(path, "replay.data=kept", "replay.share=0.5", last="rows")
+    loaded = recipe.load_tuning(path, ("replay.data=kept", "replay.share=0.5"))
+    settings = stages.tuning_stages(loaded, path.parent, path.parent / "out")[-2].settings
+    batches = supervised.plan(settings, made["rows"])
+    seen = Counter(
+        batches.sets[which].name for step in range(batches.steps) for which, _ in batches.members(step)
+    )
+    sizes = {name: one["train"]["conversations"] for name, one in made["rows"].metrics["sets"].items()}
+    own = {"shop": 2 * sizes["shop"], "more": round(2 * 2.5 * sizes["more"])}
+    assert seen == {**own, "kept": sum(own.values())}
 
 
 def test_targets_are_the_answers_with_their_end(tuned: Any) -> None:
@@ -367,23 +384,22 @@ def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_pat
     assert run(again, *changes)[0]["sft"].digest == made["sft"].digest
 
 
-def test_new_tokens_train_rows_that_the_base_has_as_padding(tuned: Any, tmp_path: Path) -> None:
-    path = copied(tuned, tmp_path / "copy")
-    base, tokenizer = path.parent / "base", load.load(path.parent / "base").tokenizer
-    padded = Llama(load.load(base).model.config.model_copy(update={"vocab_size": 384}))
-    padded.init_weights(1)
-    native.save(padded, base)
-    changes = ("chat.format=chatml", "chat.max_tokens=320", "stages.sft.epochs=1", "stages.sft.lora.rank=2")
-    made, _ = run(path, *changes)
-    after = load.load(made["sft"].folder)
-    assert (tokenizer.vocab_size, after.model.config.vocab_size) == (360, 384)
-    for name in ("tok_embeddings.weight", "output.weight"):
-        old, new = (model.get_parameter(name) for model in (padded, after.model))
-        assert old[:360].equal(new[:360]) and old[362:].equal(new[362:])
-        mean = old[:360].mean(0)
-        assert (new[361] - old[361]).norm() > 0.5 * old[361].norm() and not new[361].equal(mean)
-    told = json.loads(made["sft"].path("adapter_config.json").read_text())["trainable_token_indices"]
-    assert told == {"embed_tokens": [360, 361], "lm_head": [360, 361]}
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "full"])
+def test_new_tokens_take_rows_of_padding_and_learn_there(tmp_path: Path, adapter: bool) -> None:
+    path = small.write(tmp_path, base=False)
+    small.write_base(tmp_path / "base", padding=8)
+    changes = ["chat.format=chatml", "stages.sft.epochs=1", "replay.share=0"]
+    made, _ = run(path, *changes, *(["stages.sft.lora.rank=4"] if adapter else []))
+    before, after = load.load(tmp_path / "base"), load.load(made["sft"].folder)
+    new = [after.tokenizer.control_id(name) for name in ("<|im_start|>", "<|im_end|>")]
+    assert new == [360, 361] and after.model.config.vocab_size == 368
+    begun, learned = (one.model.tok_embeddings.weight[new] for one in (before, after))
+    mean = before.model.tok_embeddings.weight[:360].mean(0)
+    assert not learned.equal(begun) and not learned[0].equal(mean)
+    assert (learned - mean).norm(dim=1).max() < (begun - mean).norm(dim=1).min()
+    if adapter:
+        told = json.loads(made["sft"].path("adapter_config.json").read_text())
+        assert new == next(iter(told["trainable_token_indices"].values()))
 
 
 def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from puna.errors import UserError
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.run.settings import ExecutionSettings
@@ -129,15 +128,3 @@ def test_noise_changes_a_step_and_no_validation() -> None:
     plain.add_noise(0.0, 1)
     assert noisy.validate() == plain.validate()
     assert float(noisy.step(1).loss) != float(plain.step(1).loss)
-
-
-def test_noise_is_refused_where_processes_share_a_layer() -> None:
-    made = rows.encoded("a", [([1, 2, 3], [False, True, True])])
-    batches = rows.Batches([made], [1], seed=1, steps=1, conversations=1, length=8)
-    settings = TrainSettings(steps=1, batch_sequences=1, sequence_length=8, warmup_steps=0)
-    work = Supervised(model(), batches, {}, settings)
-    work.add_noise(0.0, 1)
-    work.model.tensor_parallel = object()  # type: ignore[assignment]
-    work.add_noise(0.0, 1)
-    with pytest.raises(UserError, match="noise_alpha"):
-        work.add_noise(5.0, 1)

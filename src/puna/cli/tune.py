@@ -10,6 +10,7 @@ from puna.cli import output, signals, usage
 from puna.cli.arguments import JsonOption, OutOption, TuningArgument
 from puna.cli.run import program
 from puna.cli.tune_audit import audit
+from puna.errors import UserError
 
 if TYPE_CHECKING:
     from puna.run.artifact import Artifact
@@ -130,9 +131,9 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         begins = artifact.load(source) if isinstance(source, Path) else ready.get(str(source))
         inputs = {"rows": ready["rows"], **({"base": begins} if begins else {})}
         line = found[stage.name] = counts(plan(settings, ready["rows"]))
-        if source is not None and begins is None:  # another stage's, which is not there yet
-            continue
-        config = opened(settings, inputs).source.config
+        if (source is not None and begins is None) or build.processes.world > 1:
+            continue  # its base is another stage's, not there yet; or no process has the whole model
+        config = opened(settings, inputs)[0].source.config
         batches, execution = plan(settings, ready["rows"]), executed(build.execution, settings.max_tokens)
         train = settings.stage.training(batches, settings.max_tokens)
         # As many tokens as are in memory at once, in one row.
@@ -141,8 +142,12 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
         execution = execution.model_copy(update={"micro_batch_sequences": 1})
         allowed = build.execution.memory_bytes or machine.available_bytes(execution.device)
         resident, needed = machine.resident_bytes(), memory.training_bytes(config, train, execution)
-        if settings.stage.lora is None:
-            memory.check(config, train, execution, allowed)
+        if settings.stage.lora is None and needed > allowed:
+            raise UserError(
+                f"{stage.name} needs about {needed / 1e9:.1f} GB, and {allowed / 1e9:.1f} GB may be used: it "
+                f"does not fit; adapters (stages.{stage.name}.lora.rank=8) need less, and so "
+                "do a lower execution.micro_batch_sequences and chat.max_tokens"
+            )
         line |= forecast.probe(settings, inputs, context)
         # What is frozen has no gradient, no moments and no copy of them.
         frozen = max(0, config.parameters() - line["trained_parameters"])

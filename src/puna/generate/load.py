@@ -36,7 +36,7 @@ FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[..., Source]]] = {
     "peft": (peft.recognises, partial(_on_base, peft)),
     "delta": (delta.recognises, partial(_on_base, delta)),
 }
-WRITTEN = ("native", "hf", "gguf", "meta", "delta")
+WRITTEN = ("native", "hf", "gguf", "meta")  # of whole models
 BASED = ("peft", "delta")  # what is there is only a change of another model
 
 
@@ -133,8 +133,8 @@ def _check(tokenizer: TextTokenizer, config: LlamaConfig, path: Path) -> None:
 def save(
     loaded: Loaded | Opened, path: Path, form: str, kind: str = "F32", base: Source | None = None
 ) -> None:
-    """Write a model with its tokenizer in a format of WRITTEN: a folder, or the file `path` for gguf. What is
-    not read yet is read one weight at a time, but for meta.
+    """Write a model with its tokenizer in a format of WRITTEN, or as a delta: a folder, or the file `path`
+    for gguf. What is not read yet is read one weight at a time, but for meta.
 
     kind: of the weights: F32, F16 or BF16, for gguf also Q8_0 and Q4_1, and "as-read", the types and the
     metadata of the GGUF file that it comes from. base: from which a delta is the difference. Raises UserError
@@ -173,5 +173,5 @@ def save(
     elif form == "delta" and base is not None:
         delta.save(model, base, path, dtypes[kind])
     else:
-        raise UserError(f"no format is called {form}; there are {', '.join(WRITTEN)}")
+        raise UserError(f"no format is called {form}; there are {', '.join(WRITTEN)}, and delta with a base")
     files.to_folder(tokenizer, path, template, model.config.max_seq_len)

@@ -128,12 +128,14 @@ def _write_figures(
 
 
 def is_current(build: Build) -> bool:
-    """Whether summary.json tells of the artifacts that the recipe asks for now."""
+    """Whether the report exists, and summary.json tells of the artifacts that the recipe asks for now."""
     try:
         told = {entry["stage"]: entry["fingerprint"] for entry in read(build.folder)["stages"]}
     except UserError:
         return False
-    return told == {item.stage.name: item.fingerprint for item in build.plan()}
+    return (build.folder / REPORT).is_file() and told == {
+        item.stage.name: item.fingerprint for item in build.plan()
+    }
 
 
 def write_corpus_page(folder: Path, documents: Artifact) -> Path:

@@ -123,7 +123,7 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
             told[name][split] = found.counts()
     if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
         form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
-    return {"format": form.name, "system": form.system, "vocab_size": tokenizer.vocab_size, "sets": told}
+    return {"format": form.name, "system": form.system, "sets": told}
 
 
 def all_held_out(first_turns: Mapping[str, Sequence[str]], validation: ValidationSettings) -> dict[str, Any]:

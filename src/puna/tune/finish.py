@@ -57,8 +57,7 @@ def _questions(path: Path) -> list[dict[str, str]]:
 def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Ask base and tuned model about passages that were held out: {before, after, advice}; {"skipped": why}
     where one of them reads too little for a passage and its question."""
-    from puna.generate import load
-    from puna.tokens import chat
+    from puna.tune import probe
     from puna.tune.passages import advice, ask
 
     held_out = _questions(settings.held_out)
@@ -66,10 +65,8 @@ def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], co
     places = {"before": base_path(settings.base, inputs), "after": inputs["tuned"].folder}
     for number, (name, path) in enumerate(places.items()):
         context.reporter.progress("passages", number, 2)
-        model, tokenizer, template, *_ = load.load(path)
-        form = chat.recognise(template) if template else None
         try:
-            found[name] = ask(model, tokenizer, form, held_out)
+            found[name] = ask(*probe.loaded(path), held_out)  # one model at a time
         except UserError as error:
             context.reporter.note(f"not asked about passages: {error}")
             return {"skipped": str(error)}

@@ -34,7 +34,7 @@ def probe(
     torch.set_num_threads(execution.threads or threads)
     keep_freed_memory()
     started = time.process_time()
-    model, _ = begin(settings, opened(settings, inputs), train, context)
+    model, _ = begin(settings, *opened(settings, inputs), train, context)
     loading = time.process_time() - started
     batch = batches.batch(batches.steps // 2)
     size = int(PROBE_FLOPS / model.config.flops_per_token(settings.max_tokens))

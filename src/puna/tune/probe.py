@@ -78,6 +78,15 @@ def ask(
     return [Answer(each.text.strip(), each.finish == "stop" if form else None) for each in writings]
 
 
+def loaded(path: Path) -> "tuple[Llama, TextTokenizer, Format | None]":
+    """A model with its tokenizer and the format of its chat template."""
+    from puna.generate import load
+    from puna.tokens import chat
+
+    model, tokenizer, template, *_ = load.load(path)
+    return model, tokenizer, chat.recognise(template) if template else None
+
+
 def is_right(answer: str, accepted: Sequence[str]) -> bool:
     """Whether one of the accepted strings stands in an answer as words of their own, whatever their case."""
     found = "|".join(map(re.escape, accepted))
@@ -90,14 +99,13 @@ def bits_per_byte(model: "Llama", tokenizer: "TextTokenizer", texts: Sequence[st
     from puna.evaluate.bits_per_byte import model_bits
     from puna.tokens.shards import Shard
 
-    ids = [[*tokenizer.bos, *tokenizer.encode(text)] for text in texts]
-    size = sum(len(text.encode()) for text in texts)
-    if not tokenizer.bos:
-        size -= sum(len(tokenizer.decode(each[:1]).encode()) for each in ids)
-    offsets = np.cumsum([0, *map(len, ids)])
-    shard = Shard("texts", np.concatenate(ids), offsets, np.arange(len(ids)))
-    window = min(WINDOW, model.config.max_seq_len, max(map(len, ids)))
-    return float(model_bits(model, shard, window).sum()) / size
+    bits, size = 0.0, sum(len(text.encode()) for text in texts)
+    for text in texts:  # one after the other, since logits take memory
+        ids = np.array([*tokenizer.bos, *tokenizer.encode(text)])
+        size -= 0 if tokenizer.bos else len(tokenizer.decode(ids[:1].tolist()).encode())
+        shard = Shard("text", ids, np.array([0, len(ids)]), np.arange(1))
+        bits += float(model_bits(model, shard, min(WINDOW, model.config.max_seq_len, len(ids))).sum())
+    return bits / size
 
 
 def probe(model: "Llama", tokenizer: "TextTokenizer", form: "Format | None") -> dict[str, Any]:

@@ -58,16 +58,13 @@ def probed(settings: ProbeStageSettings, inputs: Mapping[str, Artifact], context
 
     {"skipped": why} where one of them reads too little for the questions.
     """
-    from puna.generate import load
-    from puna.tokens import chat
     from puna.tune import probe
 
     found: dict[str, Any] = {}
     for name, path in (("before", base_path(settings.base, inputs)), ("after", inputs["tuned"].folder)):
         context.reporter.progress("models asked", len(found), 2)
-        model, tokenizer, template, *_ = load.load(path)
         try:
-            found[name] = probe.probe(model, tokenizer, chat.recognise(template) if template else None)
+            found[name] = probe.probe(*probe.loaded(path))  # one model at a time
         except UserError as error:
             context.reporter.note(f"not asked what it learned and forgot: {error}")
             return {"skipped": str(error)}

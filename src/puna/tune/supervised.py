@@ -88,10 +88,7 @@ class Supervised(Pretraining):
     noise: Noise | None = None
 
     def add_noise(self, alpha: float, seed: int) -> None:
-        """See `Noise`; alpha 0: none. Raises UserError where processes share a layer: each has a part of the
-        embeddings."""
-        if alpha and self.model.tensor_parallel is not None:
-            raise UserError("noise_alpha goes with data parallelism alone: set cluster.mesh.tensor to 1")
+        """See `Noise`; alpha 0: none."""
         if alpha:
             noisy: Any = Noise(self.objective, self.model, alpha, seed)
             self.noise = self.objective = noisy
@@ -138,34 +135,37 @@ def counts(batches: rows.Batches) -> dict[str, Any]:
     }
 
 
-def opened(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact]) -> Opened:
-    """The base of a stage, not read yet, with what the tuned model has: the tokenizer that its format needs,
-    its template, and stops where it ends an answer."""
+def opened(
+    settings: SupervisedStageSettings, inputs: Mapping[str, Artifact]
+) -> tuple[Opened, tuple[int, ...]]:
+    """(the base of a stage, not read yet, with what the tuned model has: the tokenizer that its format needs,
+    its template, and stops where it ends an answer; ids of the tokens that are new)."""
     told = inputs["rows"].metrics
     form = replace(chat.FORMATS[told["format"]], system=told["system"])
     base = load.open_model(load.open_source(base_path(settings.base, inputs)))
     tokenizer = for_format(base.tokenizer, form)
     tokenizer.stops = chat.stop_ids(form, tokenizer)
-    return base._replace(tokenizer=tokenizer, chat_template=chat.jinja(form, tokenizer.adds_bos))
+    new = tuple(range(base.tokenizer.vocab_size, tokenizer.vocab_size))
+    return base._replace(tokenizer=tokenizer, chat_template=chat.jinja(form, tokenizer.adds_bos)), new
 
 
 def begin(
-    settings: SupervisedStageSettings, base: Opened, train: Any, context: Context
+    settings: SupervisedStageSettings, base: Opened, new: Sequence[int], train: Any, context: Context
 ) -> tuple[Llama, Parallel]:
-    """The model before its first step, with rows for the tokens that its format needs. Of several processes
-    each reads its own part alone, unless there are such rows or adapters."""
+    """The model before its first step, with rows for new tokens. Of several processes each reads its own part
+    alone, unless there are such rows or adapters."""
     processes, cluster, device = context.processes, context.cluster, context.execution.device
     source, adapted = base.source, settings.stage.lora
-    known = load.open_model(source).tokenizer.vocab_size  # rows behind its tokens are padding
-    new = tuple(range(known, base.tokenizer.vocab_size))
     in_parts = processes.world > 1 and not new and adapted is None
+    if processes.world > 1 and cluster.mesh.tensor > 1 and (adapted or settings.stage.noise_alpha):
+        raise UserError("cluster.mesh.tensor above 1 goes with neither adapters nor noise_alpha")
     source.check()
     model = Llama.empty(source.config, "meta") if in_parts else source.build(device)
     if new:
         lora.grow(model, new)
     if adapted is not None:
         targets = adapted.targets or lora.ALL_LINEAR
-        adapter = lora.Adapter(adapted.rank, adapted.alpha, targets, adapted.rs, rows=new)
+        adapter = lora.Adapter(adapted.rank, adapted.alpha, targets, adapted.rs, rows=tuple(new))
         lora.apply(model, adapter, seed=settings.seed)
     if processes.world == 1:
         return model, ALONE
@@ -203,7 +203,7 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     threads = torch.get_num_threads()
     execution = executed(context.execution, settings.max_tokens)
     torch.set_num_threads(execution.threads or threads)
-    base, batches = opened(settings, inputs), plan(settings, encoded)
+    (base, new), batches = opened(settings, inputs), plan(settings, encoded)
     train = stage.training(batches, settings.max_tokens)
     if stage.select == "best":
         execution = execution.model_copy(update={"checkpoints_every": train.validation_steps})
@@ -222,7 +222,7 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     watch = Watch(processes, context.cluster.time_out_seconds, heartbeat, context.should_stop, on_gpu=on_gpu)
     try:
         with context.pausable(), watch.guarding():
-            model, parallel = begin(settings, base, train, context)
+            model, parallel = begin(settings, base, new, train, context)
             if processes.rank == 0:
                 _describe(base, model, context.scratch)
             parallel = replace(parallel, phase=watch.phase)
