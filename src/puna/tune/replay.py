@@ -26,19 +26,24 @@ class ReplayStageSettings(BaseModel):
     kernels: str
 
 
-def prompts(kind: str, count: int) -> list[str]:
-    """The first `count` prompts of a kind, "questions" or "beginnings": each form with each topic once,
-    neighbours of both differing."""
+def prompts(answers: bool, count: int) -> tuple[list[str], list[str]]:
+    """(short questions of fact, other prompts), `count` in all; answers: of a model that answers, which is
+    asked as many of the first as of the others; else beginnings of texts alone. The others are each form with
+    each topic once, neighbours of both differing."""
     known = json.loads(PROMPTS.read_text("utf-8"))
-    forms, topics = known[kind], known["topics"]
+    facts = known["facts"][: count // 2] if answers else []
+    forms, topics = known["questions" if answers else "beginnings"], known["topics"]
     every = [forms[(number + turn) % len(forms)].format(topics[number])
              for turn in range(len(forms)) for number in range(len(topics))]  # fmt: skip
-    return every[:count]
+    return facts, every[: count - len(facts)]
 
 
 def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Let the base answer: in its own chat format where it has one that is known, else it continues the
-    beginnings of texts. An answer that did not end by itself ends with its last whole sentence."""
+    beginnings of texts. An answer that did not end by itself ends with its last whole sentence.
+
+    Short facts are what a small model forgets first: of these the likeliest answer is kept.
+    """
     from puna.generate import load
     from puna.generate.engine import Engine, Request, Sampling
     from puna.tokens import chat
@@ -47,9 +52,10 @@ def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], contex
     base = load.load(base_path(settings.base, inputs))
     form = chat.recognise(base.chat_template) if base.chat_template else None
     wanted = settings.replay
-    asked = prompts("questions" if form else "beginnings", wanted.prompts)
+    facts, others = prompts(form is not None, wanted.prompts)
+    asked = [*facts, *others]
     engine = Engine(base.model, base.tokenizer)
-    how = Sampling(temperature=wanted.temperature, top_p=0.95)
+    drawn, likeliest = Sampling(temperature=wanted.temperature, top_p=0.95), Sampling(temperature=0)
     writings = []
     for number, prompt in enumerate(asked):
         if form:
@@ -57,6 +63,7 @@ def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], contex
         else:
             ids = [*base.tokenizer.bos, *base.tokenizer.encode(prompt)]
         room = min(wanted.answer_tokens, base.model.config.max_seq_len - len(ids))
+        how = likeliest if number < len(facts) else drawn
         writings.append(engine.submit(Request(ids, room, how, seed=settings.seed + number)))
     while engine.step():
         context.reporter.progress(REPLAY, sum(bool(one.finish) for one in writings), len(writings))
