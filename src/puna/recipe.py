@@ -267,6 +267,8 @@ def is_tuning(path: Path) -> bool:
 def load_tuning(path: Path, overrides: tuple[str, ...] = ()) -> TuneRecipe:
     """Read a recipe that tunes a base model. Raises UserError as `load` does."""
     tree = _tree(path)
+    if tree.keys() & set(TRAINING) and "base" not in tree:
+        raise UserError(f"{path} tunes no base model, which a section [base] would name: puna run {path}")
     problems = [problem for text in overrides if (problem := _override(tree, text))]
     recipe, more = _validated(path, tree, TuneRecipe)
     if recipe is None or problems:

@@ -121,8 +121,12 @@ def training_stages(recipe: Recipe, subscribers: Sequence[Any] = ()) -> list[Sta
 
 
 def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]:
-    """root: the folder that the recipe's files are relative to; out: that of all runs."""
+    """root: the folder that the recipe's files are relative to; out: that of all runs. Raises UserError where
+    the base is a result of the run that would be written over it."""
     base, inputs = base_of(recipe.base.weights, root, out)
+    run, place = out / recipe.name, base or inputs["base"]
+    if run.resolve() in Path(place).resolve().parents:
+        raise UserError(f"name: {recipe.name} is that of the base's own run, {run}: give this one another")
     own, kernels = recipe.replay.share > 0 and not recipe.replay.data, compiled.kind(KERNELS)
     used = {name for stage in recipe.stages for name in recipe.weights_of(stage)} | {recipe.replay.data}
     data = {name: one for name, one in recipe.data.items() if name in used}

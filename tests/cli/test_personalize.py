@@ -92,6 +92,19 @@ def test_without_yes_one_question_is_asked_behind_the_forecast(made: Any, tmp_pa
     assert not (tmp_path / "club" / summary.SUMMARY).exists()
 
 
+def test_a_name_that_is_none_or_anothers_run_is_refused_before_anything_is_written(
+    made: Any, tmp_path: Path
+) -> None:
+    folder, _ = made
+    words = ["personalize", "club", "--as", "Ann", "--base", "out/laptop", "--out", str(tmp_path)]
+    assert "--name a/b" in puna(*words, "--name", "a/b", cwd=folder, code=2).stderr
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "club").mkdir()
+    (tmp_path / "club" / summary.SUMMARY).write_text("{}")
+    assert "choose another --name" in puna(*words, cwd=folder, code=2).stderr
+    assert [path.name for path in (tmp_path / "club").iterdir()] == [summary.SUMMARY]
+
+
 def test_the_base_is_the_run_that_was_finished_last(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model is at hand.*--base"):
         _last_run(tmp_path)

@@ -91,3 +91,31 @@ def test_what_cannot_be_asked(
     ):
         assert told in audit(monkeypatch, capsys, rows, *words, code=2)[1]
     assert "No such file" in audit(monkeypatch, capsys, tmp_path / "none.json", code=2)[1]
+
+
+def test_what_data_say_to_a_terminal_is_shown_and_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    row = {"instruction": "\x1b]0;title\x07Say it.", "output": "\x1b[2J\x9b31mIt.\r"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    out, _ = audit(monkeypatch, capsys, tmp_path / "rows.jsonl")
+    assert "+  \ufffd[2J\ufffd31mIt.\ufffd</s>" in out.splitlines()
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(out)
+
+
+def test_a_file_is_no_folder_to_write_to(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    before = rows.read_text()
+    assert "is a file; name a folder" in audit(monkeypatch, capsys, rows, "--drop", rows, code=2)[1]
+    assert rows.read_text() == before
+
+
+def test_tokens_are_counted_with_those_that_the_format_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(GOOD) + "\n")
+    (tmp_path / "tokenizer.model").write_bytes(small_sentencepiece().model)
+    words = [tmp_path / "rows.jsonl", "--tokenizer", tmp_path / "tokenizer.model", "--format", "chatml"]
+    out, _ = audit(monkeypatch, capsys, *words)
+    assert re.match(r"1 rows, \d+ tokens as chatml", out)

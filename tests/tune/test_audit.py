@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -299,3 +300,26 @@ def test_items_of_evaluation_sets(data: Path, tmp_path: Path) -> None:
     found = audit(test, Auditor(VICUNA, leaks=leaks)).counts()["evaluation item"]
     assert found >= 1_300  # of 1,319; the others have fewer words in a row
     assert audit(islice(train, 1_500), Auditor(VICUNA, leaks=leaks)).counts()["evaluation item"] <= 15
+
+
+def test_rows_of_one_number_in_files_of_one_name_are_no_single_row() -> None:
+    turns = (Turn("user", "What is it?"), Turn("assistant", "It is a heron."))
+    both = [Conversation(turns, f"{folder}/chats.jsonl", 1) for folder in ("a", "b")]
+    found = audit(both, Auditor(FORMATS["koala"]))
+    assert [[each.kind for each in verdict.findings] for verdict in found.verdicts] == [
+        [],
+        ["duplicate conversation"],
+    ]
+
+
+def test_a_text_of_many_heads_of_keys_is_judged_in_a_moment() -> None:
+    text = "-eyJhbGciOiJIUzI" * 10_000
+    key = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.c2lnbmF0dXJlMTIz"
+    begun = time.process_time()
+    rows = [Conversation((Turn("user", "Why?"), Turn("assistant", said))) for said in (text, key)]
+    kinds = [
+        {each.kind for each in verdict.findings}
+        for verdict in audit(rows, Auditor(FORMATS["koala"])).verdicts
+    ]
+    assert ["personal data" in one for one in kinds] == [False, True]
+    assert time.process_time() - begun < 5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from puna.errors import UserError
 from puna.tokens import chat
 from puna.tokens.conversations import Conversation, Turn
-from puna.tune import passages, personalize
+from puna.tune import finish, passages, personalize
 from puna.tune.passages import Document
 from tests.tune import documents
 
@@ -210,11 +210,41 @@ def test_a_result_is_no_part_of_the_folder(tmp_path: Path) -> None:
     assert personalize.find(folder) == before
 
 
+def test_a_link_to_a_folder_is_not_followed(tmp_path: Path) -> None:
+    """Two links to the folder that they are in would be 2^40 ways through it."""
+    documents.write(tmp_path / "club", chats=False)
+    for name in ("one", "two"):
+        (tmp_path / "club" / name).symlink_to(tmp_path / "club")
+    assert len(personalize.find(tmp_path / "club").documents) == 10
+
+
+def test_a_passage_is_neither_a_word_nor_a_page() -> None:
+    long = f"The mill is a house of {'stone and ' * 100}wood."
+    text = f"Yes. {'The weir is a wall in the river that the members built by hand. ' * 2}\n\n{long}\n"
+    made = passages.passages([Document("mill.md", "Mill", text), Document("no.md", "No", f"No.\n\n{long}")])
+    assert made and all(40 <= len(each.text) <= passages.LONGEST for each in made)
+
+
+@pytest.mark.parametrize("content", ["", "{", "5", "[1]", '[{"question": "Who?"}]', '{"question": "Who?"}'])
+def test_a_file_that_holds_no_questions_is_told_when_a_run_is_planned(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "held_out.json"
+    settings = finish.PassagesStageSettings(base=None, held_out=path)
+    with pytest.raises(UserError, match=r"after\.passages: .*held_out\.json"):
+        finish.content(settings)
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"after\.passages: .*held_out\.json"):
+        finish.content(settings)
+    path.write_text('[{"question": "Who?", "text": "Ann."}]')
+    assert finish.content(settings).keys() == {"held_out"}
+
+
 def test_a_small_folder_is_seen_more_often(tmp_path: Path) -> None:
     made = personalize.collect(personalize.find(documents.write(tmp_path)), "Ann", VICUNA, words)
     for tokens, epochs in ((100, personalize.LONGEST_EPOCHS), (personalize.TOKENS, 1), (10**9, 1)):
         text = personalize.recipe("club", Path("base"), made._replace(tokens=tokens))
         assert tomllib.loads(text)["stages"][0]["epochs"] == epochs
+    for base in (Path('/my "models"/модель 🦙.gguf'), Path("C\\new")):
+        assert tomllib.loads(personalize.recipe("club", base, made))["base"]["weights"] == str(base)
 
 
 def test_a_round_that_repeats_is_learned_a_few_times() -> None:

@@ -187,7 +187,7 @@ def test_rows_that_cannot_be_read(row: Any, kind: str, words: list[str]) -> None
     assert isinstance(bad, BadRow)
     assert (bad.kind, bad.source, bad.row) == (kind, "some.jsonl", 1)
     assert all(word in bad.message for word in words), bad.message
-    assert bad.raw
+    assert bad.raw or bad.conversation
 
 
 def node(parent: str | None, role: str, *parts: Any, **more: Any) -> dict[str, Any]:
@@ -417,3 +417,47 @@ def test_any_text_is_a_chat_or_told(text: str, as_name: str) -> None:
         assert 1 <= row <= text.count("\n") + 1
         assert [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
         assert all(turn.text.strip() for turn in turns)
+
+
+def test_a_text_in_an_object_is_read_and_never_its_keys() -> None:
+    asked = {"role": "user", "content": {"type": "text", "text": "Hi"}}
+    assert turns_of({"messages": [asked, {"role": "assistant", "content": "Hello"}]})[0] == user("Hi")
+    parts = {"role": "assistant", "content": {"content_type": "text", "parts": ["Hello"]}}
+    (bad,) = read_rows({"messages": [asked, parts]})
+    assert isinstance(bad, BadRow) and bad.kind == readers.UNREADABLE and "parts" in bad.message
+
+
+@pytest.mark.parametrize(("asked", "told"), [("instruction", "response"), ("question", "answer")])
+def test_a_context_beside_a_question_is_its_input(asked: str, told: str) -> None:
+    row = {asked: "Who built it?", "context": "Bo built the mill.", told: "Bo.", "category": "qa"}
+    question = Turn("user", "Who built it?\n\nBo built the mill.", instruction="Who built it?")
+    assert turns_of(row) == (question, answer("Bo."))
+    assert turns_of({**row, "context": ""}) == (user("Who built it?"), answer("Bo."))
+    assert turns_of({"context": "Hi", "response": "Hello"}) == (user("Hi"), answer("Hello"))
+    (bad,) = read_rows({**row, "context": {"title": ["Mill"], "sentences": [["Bo built it."]]}})
+    assert isinstance(bad, BadRow) and bad.kind == readers.UNREADABLE
+
+
+def test_json_that_python_does_not_take_is_told_by_its_place(tmp_path: Path) -> None:
+    deep, long = "[" * 100_000, '[{"prompt": ' + "1" * 5_000 + "}]"
+    for name, text in (("deep.json", deep), ("long.json", long)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=name):
+            list(read(tmp_path / name))
+    (tmp_path / "rows.jsonl").write_text(f'{deep}\n{long}\n{{"prompt": "Hi", "completion": "Hello"}}\n')
+    *bad, last = read(tmp_path / "rows.jsonl")
+    assert [each.row for each in bad if isinstance(each, BadRow)] == [1, 2] and isinstance(last, Conversation)
+
+
+def test_an_instruction_that_is_no_text_is_none() -> None:
+    told = {"role": "user", "content": "Hi", "instruction": {"text": "x"}}
+    turns = turns_of({"messages": [told, {"role": "assistant", "content": "Hello"}]})
+    assert turns == (user("Hi"), answer("Hello")) and hash(turns)
+
+
+def test_what_is_seen_of_a_bad_row_is_text() -> None:
+    """The audit goes on with it, and writes it."""
+    half = {"chosen": "\n\nHuman: a\n\nAssistant: \ud83d", "rejected": "\n\nHuman: b\n\nAssistant: c"}
+    for row in (half, {"chosen": ["a", 5], "rejected": ["b", "c"]}):
+        (bad,) = read_rows(row)
+        assert isinstance(bad, BadRow) and bad.conversation is None and bad.raw

@@ -18,7 +18,7 @@ from puna.run.build import Build
 from puna.tokens.batches import IGNORED
 from puna.tokens.conversations import Conversation, Turn
 from puna.tune import rows, supervised
-from puna.tune.encode import _conditioned, held_out
+from puna.tune.encode import _conditioned, all_held_out, held_out
 from puna.tune.settings import ValidationSettings
 from tests.tiny import Watcher
 from tests.tune import small
@@ -126,6 +126,26 @@ def test_micro_batches_change_no_more_than_rounding(tuned: Any, tmp_path: Path) 
     assert list(watcher.losses.values()) == pytest.approx(list(tuned[2].losses.values()), rel=1e-4)
 
 
+def test_a_row_of_an_odd_length_fits_where_one_is_in_memory(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    shown = run(path, last="rows")[0]["rows"].folder / "train"
+    most = int(rows.load(shown, "shop").sizes.max())
+    assert -(-most // rows.MULTIPLE) * rows.MULTIPLE > most, "write other rows: this length is no odd one"
+    changes = (f"chat.max_tokens={most}", "execution.micro_batch_sequences=1", "stages.sft.maximum_steps=2")
+    metrics = run(path, *changes, "replay.share=0")[0]["sft"].metrics
+    assert metrics["steps"] == 2 and metrics["rows"] == metrics["conversations"]
+
+
+def test_without_held_out_rows_the_last_step_is_kept_and_every_figure_is_a_number(
+    tuned: Any, tmp_path: Path
+) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    changes = ("validation.fraction=0", "stages.sft.select=best", "stages.sft.maximum_steps=2")
+    metrics = run(path, *changes, "replay.share=0")[0]["sft"].metrics
+    assert metrics["validations"] == [] and metrics["selected_step"] == 2
+    json.dumps(metrics, allow_nan=False)
+
+
 def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
     """The data's and the base's content and the settings; validations only where they decide."""
     path = copied(tuned, tmp_path / "copy")
@@ -153,6 +173,39 @@ def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
     assert fingerprints() == changed  # the same bytes
     (path.parent / "base" / "more.json").write_text("{}")
     assert fingerprints()["replay"] != first["replay"]
+
+
+def test_files_of_one_name_and_a_set_called_base_are_told_apart(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    chosen = ('data.shop.files=["a/rows.jsonl", "b/rows.jsonl"]', 'data.base.files=["shop.jsonl"]')
+
+    def fingerprint() -> str:
+        loaded = recipe.load_tuning(path, chosen)
+        build = Build(tmp_path / "out", stages.tuning_stages(loaded, path.parent, tmp_path / "out"))
+        return next(item.fingerprint for item in build.plan() if item.stage.name == "rows")
+
+    places = [path.parent / "a" / "rows.jsonl", path.parent / "b" / "rows.jsonl", path.parent / "shop.jsonl"]
+    for place in places[:2]:
+        place.parent.mkdir()
+        place.write_text(places[2].read_text())
+    found = {fingerprint()}
+    for place in places:
+        place.write_text(place.read_text() + json.dumps(small.rows(1)[0]) + "\n")
+        found.add(fingerprint())
+    assert len(found) == 4
+
+
+def test_of_a_folder_only_files_of_data_are_read(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    folder = path.parent / "sets"
+    folder.mkdir()
+    shutil.copy(path.parent / "shop.jsonl", folder)
+    (folder / "LICENSE").write_text("CC0-1.0\nno conversation\n")
+    told = run(path, 'data.shop.files=["sets"]', last="rows")[0]["rows"].metrics["sets"]["shop"]
+    assert told["read"] == 100 and "unreadable row" not in told["findings"]
+    (folder / "shop.jsonl").unlink()
+    with pytest.raises(UserError, match=r"sets: no data in it"):
+        run(path, 'data.shop.files=["sets"]', last="rows")
 
 
 def test_the_best_step_is_kept_and_overfitting_is_named(tmp_path: Path) -> None:
@@ -203,6 +256,31 @@ def test_what_is_held_out_is_known_by_the_first_turn() -> None:
     assert not held_out(["a"] * 50, ValidationSettings()).any()
     assert held_out(texts[:10], ValidationSettings()).sum() == 2
     assert held_out([], ValidationSettings()).shape == (0,)
+
+
+def test_no_set_learns_a_question_that_another_holds_out() -> None:
+    small_set, large = [f"a {n}" for n in range(60)], [f"b {n}" for n in range(1000)]
+    sets = {"few": small_set, "many": [*large, *small_set], "one": ["a 1"] * 30, "none": []}
+    found = all_held_out(sets, ValidationSettings())
+    held = {name: {t for t, out in zip(sets[name], found[name], strict=True) if out} for name in sets}
+    learned = {name: set(sets[name]) - held[name] for name in sets}
+    assert len(held["few"]) == 8 and held["few"] <= held["many"] and not held["few"] & learned["many"]
+    assert held["one"] == set(), "a set that would lose more than half of its rows keeps them"
+    for name in ("few", "many"):
+        assert found[name].sum() < len(sets[name]) / 5
+        assert found[name][held_out(sets[name], ValidationSettings())].all()
+
+
+def test_texts_alone_are_learned_as_they_stand(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    pages = [{"text": f"Ana buys {number} bags of bread."} for number in range(30)]
+    others = [{"messages": [{"role": "nobody", "content": "Hello"}]}, {"colour": "red"}]
+    (path.parent / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*pages, *others]))
+    told = run(path, "data.shop.template=text", "replay.share=0", last="rows")[0]["rows"].metrics["sets"]
+    assert told["shop"]["findings"] == {"unreadable row": 2}
+    assert sum(told["shop"][part]["conversations"] for part in ("train", "held_out")) == 30
+    with pytest.raises(UserError, match="a text alone"):
+        run(path, "replay.share=0", last="rows")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +353,15 @@ def test_marks_of_feedback_stand_before_the_formats_own_system_text() -> None:
     assert [each.turns[0].text.endswith("Be brief.") for each in _conditioned(own, "Be kind.")] == [True]
 
 
+def test_a_run_is_not_written_over_its_own_base(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    base = path.parent / "out" / "shop" / "base"
+    shutil.copytree(path.parent / "base", base)
+    with pytest.raises(UserError, match="name: shop is that of the base's own run"):
+        run(path, f'base.weights="{base}"', last="rows")
+    run(path, f'base.weights="{base}"', "name=other", "replay.share=0", last="rows")
+
+
 def test_adapters_are_trained_alone_and_read_with_their_base(tuned: Any, tmp_path: Path) -> None:
     path = copied(tuned, tmp_path / "lora")
     changes = ("stages.sft.lora.rank=4", "stages.sft.learning_rate=2e-2")
@@ -333,3 +420,22 @@ def test_a_later_stage_tunes_on_and_a_format_brings_its_tokens(tuned: Any, tmp_p
     assert made["more"].metrics["selected_step"] == best["step"]
     assert made["probe"].metrics["after"]["format"] == "chatml"
     assert made["probe"].metrics["before"]["format"] is None
+
+
+def test_a_base_that_reads_too_little_for_a_passage_is_not_asked_about_it(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    asked = [{"question": "Who buys bread?", "text": "Ana buys bread. " * 200}]
+    (path.parent / "asked.json").write_text(json.dumps(asked))
+    changes = ("after.passages=asked.json", "stages.sft.maximum_steps=1", "replay.share=0")
+    made, _ = run(path, *changes, last="passages")
+    assert "passes the model's" in made["passages"].metrics["skipped"]
+
+
+def test_a_recipe_that_trains_is_no_recipe_that_tunes(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text("[train]\nsteps = 5\n")
+    with pytest.raises(UserError, match=r"section \[base\].*: puna run "):
+        recipe.load_tuning(path)
+    path.write_text('[data.chats]\nfiles = ["a.jsonl"]\n')
+    with pytest.raises(UserError, match="base: missing"):
+        recipe.load_tuning(path)

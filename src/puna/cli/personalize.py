@@ -28,9 +28,16 @@ def personalize(
     """Tune a model on your own documents and chats: audit, forecast, adapter, report."""
     from puna.cli import tune
     from puna.cli.model import opened
+    from puna.report.summary import SUMMARY
     from puna.tune import encode, personalize
     from puna.tune.settings import ChatSettings
 
+    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "", folder.resolve().name).lstrip("_.-") or "personal"
+    path = out / name / personalize.RECIPE
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UserError(f"--name {name}: letters of a to z, digits, and . _ - behind the first are taken")
+    if (path.parent / SUMMARY).is_file() and not path.is_file():
+        raise UserError(f"{path.parent} is another run, which this would write over: choose another --name")
     found = personalize.find(folder)
     weights = (base or _last_run(out)).resolve()
     model = opened(weights)
@@ -40,8 +47,6 @@ def personalize(
     print(", ".join(f"{count:,} {kind}" for kind, count in collected.counts.items()))
     _listed("not read", found.unread)
     _listed("personal data and secrets, which the model may repeat", collected.personal)
-    name = name or re.sub(r"[^A-Za-z0-9_.-]+|^[^A-Za-z0-9]+", "", folder.resolve().name) or "personal"
-    path = out / name / personalize.RECIPE
     personalize.write(collected, path.parent, personalize.recipe(name, weights, collected))
     tune.run(str(path), out=out, ask=not yes)
 

@@ -48,6 +48,8 @@ def audit(
     from puna.tune.audit import audit as judge
     from puna.tune.readers import read
 
+    if drop and drop.exists() and not drop.is_dir():
+        raise UserError(f"--drop {drop}: is a file; name a folder to write kept.jsonl and dropped.jsonl to")
     if length and not tokenizer:
         raise UserError("--length counts tokens: name a model with --tokenizer")
     known, counted = _format(form, tokenizer)
@@ -78,14 +80,15 @@ def audit(
 def _format(form: str, path: Path | None) -> "tuple[Format, TextTokenizer | None]":
     """(format, tokenizer): by name, else by the model's template. Raises UserError for an unknown name."""
     from puna.cli.model import opened
-    from puna.tokens import chat, tokenizer
+    from puna.tokens import chat, control_tokens, tokenizer
 
     model = opened(path) if path and path.suffix != ".model" else None
     own = chat.recognise(model.chat_template) if model and model.chat_template else None
     if form and form not in chat.FORMATS:
         raise UserError(f"--format {form}: there are {', '.join(chat.FORMATS)}")
     known = chat.FORMATS[form] if form else own or chat.FORMATS["vicuna_v1.1"]
-    return known, model.tokenizer if model else tokenizer.load(path) if path else None
+    counted = model.tokenizer if model else tokenizer.load(path) if path else None
+    return known, control_tokens.for_format(counted, known) if counted else None
 
 
 def _print_defects(console: "Console", found: "Audit", named: bool) -> None:
@@ -117,8 +120,10 @@ def _line(console: "Console", line: str, style: str = "") -> None:
     """Print one line: on a terminal cut where it ends, whole in a file."""
     from rich.text import Text
 
+    from puna.cli.chat import UNSEEN
+
     whole = not console.is_terminal
-    text = Text(line, style, overflow="ignore" if whole else "ellipsis", no_wrap=True)
+    text = Text(line.translate(UNSEEN), style, overflow="ignore" if whole else "ellipsis", no_wrap=True)
     console.print(text, soft_wrap=whole)
 
 

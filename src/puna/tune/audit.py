@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"<\|\w{2,40}\|>|</?s>|<unk>|<pad>")
 _KEY = re.compile(  # as their makers issue them
     r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----|\b(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|"
     r"github_pat_\w{22,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}|"
-    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"eyJ[\w-]{10,999}\.eyJ[\w-]{10,}\.[\w-]{10,})"  # with a bound, or a text of such heads takes minutes
 )
 # An answer breaks off at a word that something has to follow, at a comma of a long line, or with a word in
 # small letters in a line that has ended a sentence before.
@@ -80,7 +80,7 @@ class Auditor:
     length: int = 0
     leaks: Mapping[int, str] = field(default_factory=dict)
     learn: Literal["all", "last"] = "all"
-    _seen: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _seen: dict[tuple[Any, ...], tuple[str, int]] = field(default_factory=dict)
 
     def verdict(self, row: Conversation | BadRow) -> Verdict:
         findings = [Finding(row.kind, 0, row.message)] if isinstance(row, BadRow) else []
@@ -134,11 +134,12 @@ class Auditor:
 
     def _duplicates(self, conversation: Conversation) -> Iterator[Finding]:
         texts = [turn.text.strip() for turn in said(conversation) if turn.role != "system"]
-        place = f"{Path(conversation.source).name}, row {conversation.row}"
+        place = (conversation.source, conversation.row)
         keys = {"conversation": texts, "first round": texts[:2], "question": texts[:1]}
         before = [(kind, self._seen.setdefault((kind, *key), place)) for kind, key in keys.items()]
         if repeats := [(kind, of) for kind, of in before if of != place and any(texts[:1])]:
-            yield Finding(f"duplicate {repeats[0][0]}", 0, f"as {repeats[0][1]}")
+            kind, (source, row) = repeats[0]
+            yield Finding(f"duplicate {kind}", 0, f"as {Path(source).name}, row {row}")
 
 
 def _order(turns: Sequence[Turn]) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """Files of conversations -> tokens, with what is learned and what is held out: the stage *rows*."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from puna.tune.settings import REPLAY, ChatSettings, DataSettings, ValidationSet
 if TYPE_CHECKING:
     from puna.tokens.chat import Format
     from puna.tokens.text_tokenizer import TextTokenizer
+    from puna.tune.readers import BadRow
 
+Tokens = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # ids, uint32; which are learned, bool
 FALLBACK = "vicuna_v1.1"  # the format for bases that have none: it needs no control token but the end
 
 
@@ -41,10 +43,10 @@ class RowsStageSettings(BaseModel):
 def content(settings: RowsStageSettings) -> dict[str, Any]:
     """Digests of all files that the settings name. Raises UserError where there are none."""
     found = {
-        name: {path.name: cached_digest(path) for path in files_of(one, settings.root)}
+        name: [(path.name, cached_digest(path)) for path in files_of(one, settings.root)]
         for name, one in settings.data.items()
     }
-    return found | base_content(settings.base)
+    return {"data": found, **base_content(settings.base)}
 
 
 def base_content(path: Path | None) -> dict[str, Any]:
@@ -52,6 +54,8 @@ def base_content(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
+    if path.suffix == ".bin" and (beside := path.with_name("tokenizer.bin")).is_file():  # llama2.c's
+        files.append(beside)
     return {"base": {one.name: cached_digest(one) for one in files if not one.name.startswith(".")}}
 
 
@@ -62,12 +66,14 @@ def base_path(base: Path | None, inputs: Mapping[str, Artifact]) -> Path:
 
 def files_of(data: DataSettings, root: Path) -> list[Path]:
     """The files of a set. Raises UserError for one that is not there."""
+    from puna.tune import readers
+
     found = []
     for name in data.files:
         path = root / Path(name).expanduser()
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        found += sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        found += readers.files_in(path) if path.is_dir() else [path]
     return found
 
 
@@ -100,21 +106,33 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
         own = DataSettings(files=(REPLAY,), template=inputs[REPLAY].metrics["template"])
         sets[REPLAY] = (own, [inputs[REPLAY].path("replay.jsonl")])
     told: dict[str, Any] = {}
+    made: dict[str, list[Tokens]] = {}
+    asked: dict[str, list[str]] = {}
     for number, (name, (one, files)) in enumerate(sets.items()):
         context.reporter.progress(name, number, len(sets))
         kept, told[name] = _kept(name, one, files, form, tokenizer, most)
         pairs = [(each, _encode(each, one, form, tokenizer)) for each in kept]
-        pairs = [(each, made) for each, made in pairs if len(made[0]) <= most + 1 and any(made[1][1:])]
-        asked = [next((turn.text for turn in each.turns if turn.role != "system"), "") for each, _ in pairs]
-        held = held_out(asked, settings.validation)
+        pairs = [(each, found) for each, found in pairs if len(found[0]) <= most + 1 and found[1][1:].any()]
+        made[name] = [found for _, found in pairs]
+        asked[name] = [next((t.text for t in each.turns if t.role != "system"), "") for each, _ in pairs]
         told[name] |= {"dropped": len(kept) - len(pairs), "licence": one.licence}
+    for name, held in all_held_out(asked, settings.validation).items():
         for split, part in (("train", ~held), ("held_out", held)):
-            found = encoded(name, [pairs[place][1] for place in np.flatnonzero(part)])
+            found = encoded(name, [made[name][place] for place in np.flatnonzero(part)])
             found.save(context.work / split)
             told[name][split] = found.counts()
     if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
         form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
     return {"format": form.name, "system": form.system, "sets": told}
+
+
+def all_held_out(first_turns: Mapping[str, Sequence[str]], validation: ValidationSettings) -> dict[str, Any]:
+    """`held_out` of each set, by its name, and with it what another set holds out, unless that is more than
+    half of the set: so no question is held out of one set and learned in another."""
+    own = {name: held_out(texts, validation) for name, texts in first_turns.items()}
+    known = {text for name, held in own.items() for text in itertools.compress(first_turns[name], held)}
+    found = {name: np.array([text in known for text in texts], bool) for name, texts in first_turns.items()}
+    return {name: held if held.sum() <= len(held) / 2 else own[name] for name, held in found.items()}
 
 
 def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
@@ -137,10 +155,13 @@ def _kept(
     from puna.tune.audit import Auditor, audit
     from puna.tune.clean import Cleaner
 
-    every: Iterable[Any] = islice((each for path in files for each in readers.read(path)), data.limit)
+    every: Iterable[Any] = itertools.islice(
+        (each for path in files for each in readers.read(path)), data.limit
+    )
     if data.template == "text":
         read = list(every)
-        kept = [each for each in read if isinstance(each, Conversation)]
+        texts = (each if isinstance(each, Conversation) else _alone(each) for each in read)
+        kept = [each for each in texts if each]
         return kept, {"read": len(read), "findings": {"unreadable row": len(read) - len(kept)}}
     cleaner = Cleaner(data.languages)
     if data.clean:
@@ -160,6 +181,12 @@ def _kept(
     return kept, {"read": len(found.verdicts), "findings": findings, "lost_rounds": lost}
 
 
+def _alone(row: "BadRow") -> Conversation | None:
+    """A text alone, which is no conversation, but can be learned as it stands."""
+    found = row.conversation if row.kind == "unreadable row" else None
+    return found if found and len(found.turns) == 1 else None
+
+
 def _conditioned(each: Conversation, system: str) -> Iterator[Conversation]:
     """A conversation whose last answer is learned as one that people liked; and, with one that they liked
     less, a second, whose last answer is learned as that. system: what stands first where no turn says it."""
@@ -175,16 +202,15 @@ def _conditioned(each: Conversation, system: str) -> Iterator[Conversation]:
             yield dataclasses.replace(each, turns=turns, rejected=None)
 
 
-def _encode(
-    each: Conversation, data: DataSettings, form: "Format", tokenizer: "TextTokenizer"
-) -> tuple[list[int], list[bool]]:
+def _encode(each: Conversation, data: DataSettings, form: "Format", tokenizer: "TextTokenizer") -> Tokens:
     """(ids, which are learned) of a conversation, or of a text behind others."""
     from puna.tokens import chat
     from puna.tokens.text_tokenizer import split_option
 
     if data.template == "chat":
         made = chat.encode(each.turns, form, tokenizer, learn=data.learn)
-        return made.ids, made.learned
+        return np.array(made.ids, np.uint32), np.array(made.learned, bool)
     before = "".join(turn.text for turn in each.turns[:-1])
     given, learned = split_option(tokenizer, before, each.turns[-1].text)
-    return [*given, *learned], [False] * len(given) + [True] * len(learned)
+    ids = np.array([*given, *learned], np.uint32)
+    return ids, np.arange(len(ids)) >= len(given)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from puna.errors import UserError
 from puna.run.artifact import Artifact
 from puna.run.digests import cached_digest
 from puna.run.settings import not_hashed
@@ -37,21 +38,38 @@ class ExportsStageSettings(BaseModel):
 
 
 def content(settings: PassagesStageSettings) -> dict[str, Any]:
-    """Digests of the questions and of the base, where it is no input."""
+    """Digests of the questions and of the base, where it is no input. Raises UserError for a file that holds
+    no questions, before anything is trained."""
+    _questions(settings.held_out)
     return {"held_out": cached_digest(settings.held_out), **base_content(settings.base)}
 
 
+def _questions(path: Path) -> list[dict[str, str]]:
+    try:
+        found = json.loads(path.read_bytes())
+        if all(isinstance(each[key], str) for each in found for key in ("question", "text")):
+            return list(found)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"after.passages: {path} cannot be read as questions: {error}") from error
+    raise UserError(f'after.passages: {path} is no list of {{"question": "...", "text": "..."}}')
+
+
 def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
-    """Ask base and tuned model about passages that were held out: {before, after, advice}."""
+    """Ask base and tuned model about passages that were held out: {before, after, advice}; {"skipped": why}
+    where one of them reads too little for a passage and its question."""
     from puna.tune import probe
     from puna.tune.passages import advice, ask
 
-    held_out = json.loads(settings.held_out.read_bytes())
+    held_out = _questions(settings.held_out)
     found: dict[str, Any] = {}
     places = {"before": base_path(settings.base, inputs), "after": inputs["tuned"].folder}
     for number, (name, path) in enumerate(places.items()):
         context.reporter.progress("passages", number, 2)
-        found[name] = ask(*probe.loaded(path), held_out)  # one model at a time
+        try:
+            found[name] = ask(*probe.loaded(path), held_out)  # one model at a time
+        except UserError as error:
+            context.reporter.note(f"not asked about passages: {error}")
+            return {"skipped": str(error)}
     return {**found, "advice": advice(found["before"], found["after"])}
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from puna.tokens.text_tokenizer import TextTokenizer
 
 PASSAGE = (40, 360)  # characters of a passage: at least, and what one is not extended beyond
+LONGEST = 720  # characters of one that is a single sentence
+LONGEST = 720  # of one that is a single sentence
 HELD_OUT = 0.1  # share of passages that are asked afterwards only
 ASKED = 40  # of these, at most
 RIGHT = 0.5  # share of a passage's own words that an answer has to hold
@@ -79,7 +81,10 @@ def _pieces(text: str, tokenizer: "TextTokenizer", most: int) -> Iterator[str]:
 
 def passages(documents: Sequence[Document]) -> list[Passage]:
     """The passages of documents that a question is known for, each question once."""
-    found = [(document, heading, text) for document in documents for heading, text in _texts(document)]
+    found = [
+        (document, heading, text) for document in documents for heading, text in _texts(document)
+        if PASSAGE[0] <= len(text) <= LONGEST
+    ]  # fmt: skip
     frequency = Counter(word for _, _, text in found for word in {*words(text)})
     asked: set[str] = set()
     made = []

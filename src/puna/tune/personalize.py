@@ -86,7 +86,7 @@ def _files(folder: Path) -> Iterator[Path]:
         if path.name.startswith(".") or (path / MANIFEST).exists() or (path / RECIPE).exists():
             continue
         if path.is_dir():
-            yield from _files(path)
+            yield from _files(path) if not path.is_symlink() else ()  # a link may lead around in a circle
         elif path.is_file():
             yield path
 
@@ -213,7 +213,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
         __file__,
         RECIPE,
         title=json.dumps(name),
-        weights=json.dumps(str(base)),
+        weights=json.dumps(str(base), ensure_ascii=False),  # TOML takes no halves of characters
         data=data,
         max_tokens=str(collected.max_tokens),
         epochs=str(min(LONGEST_EPOCHS, max(1, round(TOKENS / collected.tokens)))),

@@ -33,7 +33,7 @@ ANSWERS = "output|completion|response|answer|bot|assistant|gpt|targets"
 _SYSTEMS, _LISTS, _PARTS = "system|system_prompt", "data|rows|examples", "content|value|text"
 _ROLE, _SENDER = "role|from", "sender|from|author|speaker|name"
 _HH, _OIG = re.compile(r"\n\n(Human|Assistant):"), re.compile(r"(?:\A|\n)\s*<(human|bot)>:")
-_VALUE = re.compile(r"[^\s,]")
+_VALUE, _HALF = re.compile(r"[^\s,]"), re.compile("[\ud800-\udfff]")
 Row = dict[str, Any]
 # For people; keys that a row of this form has, "a|b" where one of them is enough; (row, its keys in lower
 # case, whose turns are the assistant's) to its conversations, where it is no Unfit one.
@@ -67,10 +67,7 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
     first message. Raises UserError for a file that cannot be read, and for chats where nobody is named.
     """
     if path.is_dir():
-        files = [each for each in sorted(path.rglob("*")) if each.is_file() and plain_suffix(each)]
-        if not files:
-            raise UserError(f"{path}: no data in it; data is in files *{', *'.join(SUFFIXES)}, or these .gz")
-        for each in files:
+        for each in files_in(path):
             yield from read(each, as_name)
         return
     try:
@@ -82,6 +79,14 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
             yield from read_row(content, str(path), number, as_name)
     except chat_log.Nameless as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it that are read. Raises UserError where there are none."""
+    files = [each for each in sorted(folder.rglob("*")) if each.is_file() and plain_suffix(each)]
+    if not files:
+        raise UserError(f"{folder}: no data in it; data is in files *{', *'.join(SUFFIXES)}, or these .gz")
+    return files
 
 
 def plain_suffix(path: Path) -> str:
@@ -112,12 +117,16 @@ def rows(path: Path) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             if error.msg != "Extra data":  # which JSON lines have, whatever their file is called
                 raise UserError(f"{path}: no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: no JSON that is read here: {error}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except json.JSONDecodeError as error:
                 yield number, error
+            except (ValueError, RecursionError) as error:  # too long a number, lists too deep in each other
+                yield number, json.JSONDecodeError(str(error), line, 0)
 
 
 def _listed(content: Any) -> Sequence[Any]:
@@ -162,11 +171,16 @@ def read_row(content: Any, source: str, number: int, as_name: str = "") -> Itera
             yield replace(each, source=source, row=number)
     except Unfit as error:
         kind, told, seen = (*error.args, None)[:3]
-        seen = replace(seen, source=source, row=number) if seen else None
+        seen = replace(seen, source=source, row=number) if seen and _is_text(seen) else None
         yield BadRow(source, number, kind, told, seen, "" if seen else _excerpt(content))
     except (TypeError, KeyError, AttributeError, IndexError, ValueError, RecursionError) as error:
         told = f"a value that its form does not have: {type(error).__name__} {error}"
         yield BadRow(source, number, UNREADABLE, told, None, _excerpt(content))
+
+
+def _is_text(conversation: Conversation) -> bool:
+    """Whether all turns are texts that UTF-8 can represent."""
+    return all(isinstance(turn.text, str) and not _HALF.search(turn.text) for turn in said(conversation))
 
 
 def _excerpt(content: Any) -> str:
@@ -226,12 +240,13 @@ def _turns_of(message: Row) -> list[Turn]:
     if known == "assistant" and "value" in message and markdown.is_html(text):
         text = markdown.from_html(text)
     learned = message.get("train", message.get("weight", 1)) not in (False, 0)
-    return [Turn(known, text, learned, message.get("instruction", ""))]
+    instruction = message.get("instruction")
+    return [Turn(known, text, learned, instruction if isinstance(instruction, str) else "")]
 
 
 def _text(content: Any) -> str:
     """A message's text: a string, or the parts of one. Raises Unfit for other parts, such as images."""
-    parts = [content] if isinstance(content, str) else content
+    parts: Any = [content] if isinstance(content, str | dict) else content
     texts = [part if isinstance(part, str) else part.get("text") for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise Unfit(UNREADABLE, f"only text is read, and not the part {_excerpt(parts)[:80]}")
@@ -240,10 +255,10 @@ def _text(content: Any) -> str:
 
 def _prompt(row: Row) -> list[Turn]:
     """The turns before the answer: system, then a text, an instruction with its input, or messages."""
-    asked, given = _first(row, PROMPTS), row.get("input") or ""
+    asked, given = _first(row, PROMPTS), row.get("input") or row.get("context") or ""
     turns = _messages(asked or given) if asked or given else []
-    if asked and given and isinstance(asked, str):
-        turns = [Turn("user", f"{asked}\n\n{given}", instruction=asked)]
+    if asked and given and given is not asked and isinstance(asked, str):
+        turns = [Turn("user", f"{asked}\n\n{_text(given)}", instruction=asked)]
     if turns and turns[-1] == Turn("assistant", ""):  # "\n\nAssistant:" ends the prompts of some sets
         turns.pop()
     return _with_system(row, turns)
@@ -268,7 +283,8 @@ def _pair(row: Row, as_name: str) -> Sequence[Conversation]:
 
 def _marked(row: Row, as_name: str) -> Sequence[Conversation]:
     if not (turns := _cut(row["text"])):
-        raise Unfit(UNREADABLE, "a text alone; a conversation in it begins with <human>:")
+        alone = Conversation((Turn("assistant", row["text"]),))
+        raise Unfit(UNREADABLE, "a text alone; a conversation in it begins with <human>:", alone)
     return [Conversation(tuple(turns))]
 
 

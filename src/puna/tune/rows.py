@@ -59,10 +59,10 @@ class Encoded:
             np.save(folder / f"{self.name}.{kind}.npy", getattr(self, kind))
 
 
-def encoded(name: str, conversations: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> Encoded:
-    """Put conversations together, each cut behind the last token that is learned, and begun by one that is
-    not. Each has to learn something."""
-    cut = [max(place for place, flag in enumerate(learned) if flag) + 1 for _, learned in conversations]
+def encoded(name: str, conversations: Sequence[tuple[Any, Any]]) -> Encoded:
+    """Put conversations together, (ids, which of them are learned) each: cut behind the last token that is
+    learned, and begun by one that is not. Each has to learn something."""
+    cut = [int(np.flatnonzero(learned)[-1]) + 1 for _, learned in conversations]
     starts = np.concatenate([[0], np.cumsum(cut)]).astype(np.int64)
     tokens, flags = np.zeros(starts[-1], np.uint32), np.zeros(starts[-1], bool)
     for (ids, learned), start, size in zip(conversations, starts.tolist(), cut, strict=False):
@@ -151,8 +151,9 @@ class Batches:
         length: int,
     ) -> None:
         """draws: how often a conversation of each set comes in all epochs; steps: among which the first
-        `conversations` of those are shared out; length: of a row at most."""
-        self.sets, self.seed, self.steps, self.length = sets, seed, steps, length
+        `conversations` of those are shared out; length: of a row at most, but for padding to MULTIPLE."""
+        self.sets, self.seed, self.steps, self._most = sets, seed, steps, length
+        self.length = -(-length // MULTIPLE) * MULTIPLE
         self.conversations = conversations
         jitter = [uniform(key_of(seed, "order", one.name), np.arange(count))
                   for one, count in zip(sets, draws, strict=True)]  # fmt: skip
@@ -192,7 +193,7 @@ class Batches:
             one = self.sets[which]
             part = slice(int(one.starts[number]), int(one.starts[number + 1]))
             conversations.append((one.tokens[part], one.learned[part]))
-        made = batch_of(conversations, self.length)
+        made = batch_of(conversations, self._most)
         return made if world == 1 else made.share(rank, world)
 
     def tokens_before(self, step: int) -> int:

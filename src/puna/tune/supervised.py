@@ -302,7 +302,8 @@ def _save_adapter(model: Llama, base: Opened, context: Context) -> None:
 def _validations(log: Path, settings: SupervisedStageSettings) -> list[dict[str, Any]]:
     """Held-out losses in order; mean: of the sets that are not only replayed, by which weights are chosen."""
     replayed = settings.replay[0] if settings.replay else ""
-    found = [{"step": entry["step"], "losses": entry["losses"]} for entry in metrics.validation(log)]
+    told = (entry for entry in metrics.validation(log) if entry["losses"])
+    found = [{"step": entry["step"], "losses": entry["losses"]} for entry in told]
     for entry in found:
         own = [loss for name, loss in entry["losses"].items() if name != replayed]
         entry["mean"] = float(np.mean(own or list(entry["losses"].values())))
