@@ -135,9 +135,8 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
     )
     listed: list[Stage[Any]] = []
     if own:
-        answers = replay.ReplayStageSettings(
-            seed=recipe.seed, base=base, replay=recipe.replay, kernels=kernels
-        )
+        wanted = recipe.replay.model_dump(include={"prompts", "answer_tokens", "temperature"})
+        answers = replay.ReplayStageSettings(seed=recipe.seed, base=base, kernels=kernels, **wanted)
         listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(encode.base_content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))

@@ -158,6 +158,8 @@ def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:
     first = fingerprints()
     assert first["sft"] == tuned[1]["sft"].fingerprint
     assert fingerprints("stages.sft.validations=2") == first
+    assert fingerprints("replay.share=0.5")["replay"] == first["replay"]
+    assert fingerprints("replay.prompts=9")["replay"] != first["replay"]
     best = fingerprints("stages.sft.select=best")["sft"]
     assert best != first["sft"]
     assert fingerprints("stages.sft.select=best", "stages.sft.validations=2")["sft"] not in (
@@ -276,7 +278,10 @@ def test_texts_alone_are_learned_as_they_stand(tuned: Any, tmp_path: Path) -> No
     pages = [{"text": f"Ana buys {number} bags of bread."} for number in range(30)]
     others = [{"messages": [{"role": "nobody", "content": "Hello"}]}, {"colour": "red"}]
     (path.parent / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*pages, *others]))
-    told = run(path, "data.shop.template=text", "replay.share=0", last="rows")[0]["rows"].metrics["sets"]
+    changes = ("data.shop.template=text", "replay.share=0")
+    with pytest.raises(UserError, match=r"data\.shop: .*row 31: .*nobody.*defects"):
+        run(path, *changes, last="rows")
+    told = run(path, *changes, "data.shop.defects=drop", last="rows")[0]["rows"].metrics["sets"]
     assert told["shop"]["findings"] == {"unreadable row": 2}
     assert sum(told["shop"][part]["conversations"] for part in ("train", "held_out")) == 30
     with pytest.raises(UserError, match="a text alone"):

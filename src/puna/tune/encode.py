@@ -50,13 +50,20 @@ def content(settings: RowsStageSettings) -> dict[str, Any]:
 
 
 def base_content(path: Path | None) -> dict[str, Any]:
-    """Digests of a file of weights, or of a folder's files; nothing where the base is an input."""
+    """Digests of a file of weights, or of a folder's files, and of what an adapter is added to; nothing where
+    the base is an input."""
+    from puna.model.weights import peft
+
     if path is None:
         return {}
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
     if path.suffix == ".bin" and (beside := path.with_name("tokenizer.bin")).is_file():  # llama2.c's
         files.append(beside)
-    return {"base": {one.name: cached_digest(one) for one in files if not one.name.startswith(".")}}
+    told = [one for one in files if not one.name.startswith(".") and one.suffix.lower() != ".md"]
+    found: dict[str, Any] = {"base": {one.name: cached_digest(one) for one in told}}
+    if peft.recognises(path):
+        found["below"] = base_content(peft.base_path(path))
+    return found
 
 
 def base_path(base: Path | None, inputs: Mapping[str, Artifact]) -> Path:
@@ -161,8 +168,13 @@ def _kept(
     if data.template == "text":
         read = list(every)
         texts = (each if isinstance(each, Conversation) else _alone(each) for each in read)
-        kept = [each for each in texts if each]
-        return kept, {"read": len(read), "findings": {"unreadable row": len(read) - len(kept)}}
+        pairs = list(zip(read, texts, strict=True))
+        bad = [row for row, each in pairs if each is None]
+        if bad and data.defects == "refuse":
+            where = f"{bad[0].source}, row {bad[0].row}: {bad[0].message}"
+            raise UserError(f'data.{name}: {where}; data.{name}.defects = "drop" leaves such rows out')
+        kept = [each for _, each in pairs if each is not None]
+        return kept, {"read": len(read), "findings": {"unreadable row": len(bad)}}
     cleaner = Cleaner(data.languages)
     if data.clean:
         every = cleaner.clean(every)

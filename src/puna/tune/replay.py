@@ -10,7 +10,7 @@ from puna.run.artifact import Artifact
 from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tune.encode import base_path
-from puna.tune.settings import REPLAY, ReplaySettings
+from puna.tune.settings import REPLAY
 
 PROMPTS = Path(__file__).with_name("replay.json")
 
@@ -22,7 +22,9 @@ class ReplayStageSettings(BaseModel):
 
     seed: int
     base: Path | None = not_hashed()
-    replay: ReplaySettings
+    prompts: int
+    answer_tokens: int
+    temperature: float
     kernels: str
 
 
@@ -51,18 +53,17 @@ def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], contex
 
     base = load.load(base_path(settings.base, inputs))
     form = chat.recognise(base.chat_template) if base.chat_template else None
-    wanted = settings.replay
-    facts, others = prompts(form is not None, wanted.prompts)
+    facts, others = prompts(form is not None, settings.prompts)
     asked = [*facts, *others]
     engine = Engine(base.model, base.tokenizer)
-    drawn, likeliest = Sampling(temperature=wanted.temperature, top_p=0.95), Sampling(temperature=0)
+    drawn, likeliest = Sampling(temperature=settings.temperature, top_p=0.95), Sampling(temperature=0)
     writings = []
     for number, prompt in enumerate(asked):
         if form:
             ids = chat.encode([Turn("user", prompt)], form, base.tokenizer, open=True).ids
         else:
             ids = [*base.tokenizer.bos, *base.tokenizer.encode(prompt)]
-        room = min(wanted.answer_tokens, base.model.config.max_seq_len - len(ids))
+        room = min(settings.answer_tokens, base.model.config.max_seq_len - len(ids))
         how = likeliest if number < len(facts) else drawn
         writings.append(engine.submit(Request(ids, room, how, seed=settings.seed + number)))
     while engine.step():
