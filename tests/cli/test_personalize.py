@@ -1,5 +1,6 @@
 """docs/personalize.md: the way from a folder of documents and chats to a model that is talked to."""
 
+import json
 import os
 import re
 import shlex
@@ -86,9 +87,10 @@ def test_again_does_nothing_and_a_new_file_only_what_depends_on_it(made: Any) ->
 def test_without_yes_one_question_is_asked_behind_the_forecast(made: Any, tmp_path: Path) -> None:
     folder, _ = made
     words = [word for word in commands()[0] if word != "--yes"]
-    told = puna(*words, "--out", tmp_path, cwd=folder, input="n\n", code=1)
-    assert told.stdout.count("Train it?") == 1
-    assert "learned, in" in told.stderr
+    told = puna(*words, "--out", tmp_path, cwd=folder, input="n\n")
+    assert told.stdout.count("Train it?") == 1 and "not trained; the same command asks" in told.stdout
+    assert "packed rows; " in told.stderr
+    assert "not trained" in puna(*words, "--out", tmp_path, cwd=folder, input="").stdout
     assert not (tmp_path / "club" / summary.SUMMARY).exists()
 
 
@@ -110,7 +112,7 @@ def test_the_base_is_the_run_that_was_finished_last(tmp_path: Path) -> None:
         _last_run(tmp_path)
     for place, name in enumerate(("first", "second", "club")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / summary.SUMMARY).write_text("{}")
+        tuned = {"tuned": {}} if name == "club" else {}  # what was tuned is not taken by itself
+        (tmp_path / name / summary.SUMMARY).write_text(json.dumps(tuned))
         os.utime(tmp_path / name / summary.SUMMARY, (place, place))
-    (tmp_path / "club" / RECIPE).write_text("")  # what was personalized is not personalized again
     assert _last_run(tmp_path) == tmp_path / "second"

@@ -30,7 +30,7 @@ def test_the_forecast_comes_first_and_the_next_command_last(tuned: Any) -> None:
     sft = figures["tuned"]["sft"]
     counts = [f"{sft[name]:,}" for name in ("conversations", "tokens", "learned_tokens")]
     forecast = "{} conversations, {} tokens, {} of them learned".format(*counts)
-    assert f"{forecast}, in " in told.stderr
+    assert f"{forecast}, " in told.stderr
     assert f"{sft['filled']:.1%} filled; {sft['steps']} steps, about " in told.stderr
     assert told.stderr.index(forecast) < told.stderr.index("step     1 of")
     assert told.stdout.splitlines()[-1].endswith(f"chat {path.parent}/out/shop")

@@ -119,3 +119,12 @@ def test_tokens_are_counted_with_those_that_the_format_brings(
     words = [tmp_path / "rows.jsonl", "--tokenizer", tmp_path / "tokenizer.model", "--format", "chatml"]
     out, _ = audit(monkeypatch, capsys, *words)
     assert re.match(r"1 rows, \d+ tokens as chatml", out)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "[]"])
+def test_nothing_to_audit_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, content: str
+) -> None:
+    path = tmp_path / ("rows.json" if content == "[]" else "rows.jsonl")
+    path.write_text(content)
+    assert "no conversations in it" in audit(monkeypatch, capsys, path, code=2)[1]

@@ -461,3 +461,10 @@ def test_what_is_seen_of_a_bad_row_is_text() -> None:
     for row in (half, {"chosen": ["a", 5], "rejected": ["b", "c"]}):
         (bad,) = read_rows(row)
         assert isinstance(bad, BadRow) and bad.conversation is None and bad.raw
+
+
+def test_tables_and_documents_are_told_by_their_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("user,bot\nHello,Hi\n")
+    with pytest.raises(UserError, match=r"d\.csv: \.csv is not read; write its rows into \.json"):
+        list(read(path))

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,10 @@ from puna.run.artifact import Artifact
 from puna.run.build import Build
 from puna.tokens.batches import IGNORED
 from puna.tokens.conversations import Conversation, Turn
+from puna.train.optimizer import learning_rate
 from puna.tune import rows, supervised
 from puna.tune.encode import _conditioned, all_held_out, held_out
-from puna.tune.settings import ValidationSettings
+from puna.tune.settings import SupervisedSettings, ValidationSettings
 from tests.tiny import Watcher
 from tests.tune import small
 
@@ -144,6 +147,21 @@ def test_without_held_out_rows_the_last_step_is_kept_and_every_figure_is_a_numbe
     metrics = run(path, *changes, "replay.share=0")[0]["sft"].metrics
     assert metrics["validations"] == [] and metrics["selected_step"] == 2
     json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 40])
+@pytest.mark.parametrize("last", [0.0, 0.1])
+def test_rates_are_those_of_transformers_and_no_step_is_without_one(steps: int, last: float) -> None:
+    """transformers multiplies step k of n, from 0, by (1 + cos(pi k / n)) / 2 without a warm-up."""
+    stage = SupervisedSettings(
+        name="sft", epochs=1, learning_rate=1e-3, warmup_fraction=0, final_learning_rate_fraction=last
+    )
+    batches: Any = SimpleNamespace(steps=steps, batch_sequences=2)
+    rates = [learning_rate(step, stage.training(batches, 64)) for step in range(steps)]
+    falling = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+    ends = [1e-3 * (last + (1 - last) * part) for part in (falling[0], falling[-1])]
+    assert [rates[0], rates[-1]] == pytest.approx(ends)
+    assert min(rates) > 0
 
 
 def test_what_a_fingerprint_is_of(tuned: Any, tmp_path: Path) -> None:

@@ -58,11 +58,10 @@ def _listed(what: str, lines: list[str]) -> None:
 
 
 def _last_run(out: Path) -> Path:
-    """The run that was finished last and not by personalizing. Raises UserError where there is none."""
+    """The training that was finished last, no tuning. Raises UserError where there is none."""
     from puna.report.summary import SUMMARY
-    from puna.tune.personalize import RECIPE
 
-    runs = [path for path in out.glob(f"*/{SUMMARY}") if not (path.parent / RECIPE).exists()]
+    runs = [path for path in out.glob(f"*/{SUMMARY}") if '"tuned"' not in path.read_text("utf-8")]
     if not runs:
         raise UserError(
             f"no model is at hand: no finished run in {out}. Name one with --base: the folder of a run, "

@@ -199,7 +199,7 @@ def verify(
         print("every file is as its manifest says")
         waiting = [path for run in (folder, *sorted(folder.iterdir())) for path in run.glob(".scratch/*-*")]
         for path in waiting:
-            print(f"unfinished: {path.name} in {path.parents[1]}; puna run goes on with it")
+            print(f"unfinished: {path.name} in {path.parents[1]}; the command that made it goes on with it")
 
 
 def _figures_of(row: dict[str, Any]) -> list[Any]:

@@ -88,8 +88,8 @@ def run(
             view.note(_sentence(line))
         if forecast:
             return output.print_json(told) if as_json else None
-        if ask:
-            typer.confirm("Train it?", abort=True)
+        if ask and not _agreed():
+            return print("not trained; the same command asks again")
         view.expect({name: line["steps"] for name, line in told.items()})
         summary.write_tuned(
             build,
@@ -107,6 +107,15 @@ def run(
     if processes.world > 1:
         processes.close()
         signals.leave(0)
+
+
+def _agreed() -> bool:
+    """Whether a person says yes; no, where nobody answers."""
+    try:
+        return typer.confirm("Train it?")
+    except typer.Abort:
+        print()
+        return False
 
 
 def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[str, Any]]:
@@ -155,15 +164,20 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
     return found
 
 
+FEW_STEPS = 8
+
+
 def _sentence(line: dict[str, Any]) -> str:
     from puna.report.markup import duration
+
+    few = "; so few steps learn little: lower batch_conversations" if line["steps"] < FEW_STEPS else ""
 
     cpu = f", about {duration(line['cpu_seconds'])} of processor time" if "cpu_seconds" in line else ""
     size = f", {line['memory_bytes'] / 1e9:.1f} GB at most" if cpu else ""
     return (
         f"{line['conversations']:,} conversations, {line['tokens']:,} tokens, {line['learned_tokens']:,} of "
-        f"them learned, in {line['rows']:,} rows that are {line['filled']:.1%} filled; {line['steps']:,} "
-        f"steps{cpu}{size}"
+        f"them learned, {line['filled']:.1%} of {line['rows']:,} packed rows; {line['steps']:,} "
+        f"step{'s' * (line['steps'] != 1)}{cpu}{size}{few}"
     ).replace("\xa0", " ")
 
 
@@ -187,5 +201,8 @@ def print_tuned(folder: Path, figures: dict[str, Any]) -> None:
         print(f"{name}: {told['right']} of {asked} plain questions right, {ends}{bits}")
     for text in probe.get("warnings", ()):
         print(f"warning: {text}")
+    if advice := figures.get("passages", {}).get("advice"):
+        print(advice)
+    print(f"report: {folder / summary.REPORT}")
     print(f"model: {summary.model_folder(folder).resolve()}")
     print(f"next: {program()} chat {shlex.quote(str(folder))}")

@@ -55,6 +55,8 @@ def audit(
     known, counted = _format(form, tokenizer)
     leaks = overlap.items_in(evaluation) if evaluation else {}
     found = judge(read(data, as_name), Auditor(known, counted, length, leaks))
+    if not found.verdicts:
+        raise UserError(f"{data}: no conversations in it")
     console, unit = Console(highlight=False, soft_wrap=True), "tokens" if counted else "characters"
     if drop:
         found.write(drop)

@@ -82,7 +82,10 @@ def _person(messages: Sequence[tuple[str, str]], as_name: str) -> str:
     if person is None:
         said = ", ".join(f"{sender} ({count} messages)" for sender, count in counts.most_common(6))
         wrong = f"{as_name} is not in it. " if as_name else ""
-        raise Nameless(f"{wrong}A chat of {said}: whose turns shall be learned? Say --as {min(counts)!r}")
+        raise Nameless(
+            f"{wrong}A chat of {said}: whose turns shall be learned? Say --as {min(counts)!r}, in a "
+            "recipe data.NAME.speaker"
+        )
     return person
 
 

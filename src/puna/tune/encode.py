@@ -163,7 +163,7 @@ def _kept(
     from puna.tune.clean import Cleaner
 
     every: Iterable[Any] = itertools.islice(
-        (each for path in files for each in readers.read(path)), data.limit
+        (each for path in files for each in readers.read(path, data.speaker)), data.limit
     )
     if data.template == "text":
         read = list(every)

@@ -22,6 +22,7 @@ from puna.tune import chat_log
 
 UNREADABLE, UNKNOWN_ROLE = "unreadable row", "unknown role"
 DIFFERENT_PROMPTS, NO_CHOICE = "different prompts", "chosen = rejected"
+UNREAD = (".csv", ".tsv", ".pdf", ".xlsx", ".docx", ".parquet", ".arrow")
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt")  # each also .gz
 _SPEAK = {"user": "user human prompter", "assistant": "assistant gpt chatgpt bot model bing bard ai"}
 _HELP = {"system": "system developer", "tool": "tool function observation ipython"}
@@ -70,6 +71,8 @@ def read(path: Path, as_name: str = "") -> Iterator[Conversation | BadRow]:
         for each in files_in(path):
             yield from read(each, as_name)
         return
+    if path.suffix.lower() in UNREAD:
+        raise UserError(f"{path}: {path.suffix} is not read; write its rows into {', '.join(SUFFIXES)}")
     try:
         if plain_suffix(path) == ".txt":
             made = chat_log.conversations(text_of(path), as_name)

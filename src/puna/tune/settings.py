@@ -1,5 +1,6 @@
 """Settings of tuning: a base model, conversations, and named stages that train on them."""
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -45,6 +46,7 @@ class DataSettings(_Settings):
     licence: str = Field("", description="under which it may be used, for the model card")
     weight: float = Field(1.0, gt=0, description="how often each conversation comes an epoch")
     learn: Literal["all", "last"] = Field("all", description="which of the assistant's turns are learned")
+    speaker: str = Field("", description="in chats between people: whose turns are learned")
     template: Literal["chat", "text"] = Field(
         "chat", description="text: the last turn is learned as it stands"
     )
@@ -128,7 +130,12 @@ class SupervisedSettings(_Settings):
         steps, rows = batches.steps, batches.batch_sequences
         own = {name: getattr(self, name) for name in TrainSettings.model_fields if hasattr(self, name)}
         own |= {"steps": steps, "batch_sequences": rows, "sequence_length": max_tokens}
-        own |= {"warmup_steps": min(round(self.warmup_fraction * steps), steps - 1)}
+        warmup = min(round(self.warmup_fraction * steps), steps - 1)
+        # The rate is the last one behind the last step, as in transformers: no step is without one, not even
+        # the only one.
+        last, falling = self.final_learning_rate_fraction, steps - warmup
+        last += (1 - last) * 0.5 * (1 + math.cos(math.pi * (falling - 1) / falling))
+        own |= {"warmup_steps": warmup, "final_learning_rate_fraction": last}
         return TrainSettings(**own, validation_steps=-(-steps // (self.epochs * self.validations)))
 
 

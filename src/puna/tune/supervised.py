@@ -110,8 +110,9 @@ def plan(settings: SupervisedStageSettings, encoded: Artifact) -> rows.Batches:
     told, stage, folder = encoded.metrics["sets"], settings.stage, encoded.folder / "train"
     names = [name for name in settings.weights if told[name]["train"]["conversations"]]
     if not names:
-        found = {name: told[name] for name in settings.weights}
-        raise UserError(f"stages.{stage.name}: no conversation of at most chat.max_tokens is left: {found}")
+        read = sum(told[name].get("read", 0) for name in settings.weights)
+        why = f"of {read:,} rows none is left: the audit dropped them, or they pass chat.max_tokens"
+        raise UserError(f"stages.{stage.name}: {why if read else 'its files have no rows'}")
     sets = [rows.load(folder, name) for name in names]
     draws = [max(1, round(stage.epochs * settings.weights[one.name] * len(one))) for one in sets]
     name, share = settings.replay or ("", 0.0)
