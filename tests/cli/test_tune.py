@@ -31,7 +31,9 @@ def test_the_forecast_comes_first_and_the_next_command_last(tuned: Any) -> None:
     counts = [f"{sft[name]:,}" for name in ("conversations", "tokens", "learned_tokens")]
     forecast = "{} conversations, {} tokens, {} of them learned".format(*counts)
     assert f"{forecast}, " in told.stderr
-    assert f"{sft['filled']:.1%} filled; {sft['steps']} steps, about " in told.stderr
+    rows = figures["forecasts"]["sft"]["rows"]
+    packed = f"{sft['filled']:.1%} of {rows} packed rows; {sft['steps']} steps, about "
+    assert packed in told.stderr
     assert told.stderr.index(forecast) < told.stderr.index("step     1 of")
     assert told.stdout.splitlines()[-1].endswith(f"chat {path.parent}/out/shop")
     assert figures["forecasts"]["sft"]["steps"] == sft["steps"]
