@@ -32,7 +32,7 @@ PERSONAL = "personal data"
 REPEATS = 8  # of a round, word by word
 MAX_TOKENS = 512
 LONGEST_EPOCHS = 8
-TOKENS = 16_000  # of the folder that are seen in all epochs, where it has fewer
+TOKENS = 17_500  # of the folder that are seen in all epochs, where it has fewer
 Row = dict[str, Any]
 
 
@@ -205,9 +205,11 @@ def _row(turns: Sequence[Turn]) -> Row:
 
 def recipe(name: str, base: Path, collected: Collected) -> str:
     """The TOML of a tuning recipe; its first line says the digest of the others."""
-    data = ""
+    data, passes = "", TOKENS / collected.tokens
+    epochs = min(LONGEST_EPOCHS, max(1, round(passes)))
     for each in collected.sets:
         data += f'\n[data.{each}]\nfiles = ["{DATA}/{each}.jsonl"]\nlicence = "your own"\n'
+        data += f"weight = {passes / epochs:.2f}\n" if 1 < passes / epochs < 2 else ""
         data += 'template = "text"\n' if each == "texts" else 'defects = "drop"\n'
     text = filled(
         __file__,
@@ -216,7 +218,7 @@ def recipe(name: str, base: Path, collected: Collected) -> str:
         weights=json.dumps(str(base), ensure_ascii=False),  # TOML takes no halves of characters
         data=data,
         max_tokens=str(collected.max_tokens),
-        epochs=str(min(LONGEST_EPOCHS, max(1, round(TOKENS / collected.tokens)))),
+        epochs=str(epochs),
         passages=json.dumps(f"{DATA}/{HELD_OUT}" if collected.held_out else ""),
     )
     return f"{HEAD}{digest(text)}\n{text}"
