@@ -10,8 +10,11 @@ from puna.errors import UserError
 from puna.run.artifact import Artifact
 from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
+from puna.tune import finish, replay
 from puna.tune.encode import base_path
 from puna.tune.settings import IF_SET, SupervisedSettings
+
+__all__ = ["finish", "replay"]  # whose code stands under the versions, too
 
 VERSIONS = {"replay": 1, "rows": 1, "supervised": 1, "probe": 1, "passages": 1, "exports": 1}
 
