@@ -8,10 +8,11 @@ from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
 from puna.run.settings import ExecutionSettings
 from puna.tokens.batches import Batch
+from puna.train.noise import Noise
 from puna.train.objective import NextToken, loss_and_gradients
 from puna.train.settings import TrainSettings
 from puna.tune import rows
-from puna.tune.supervised import Noise, Supervised
+from puna.tune.supervised import Supervised
 
 CONFIG = LlamaConfig(dim=16, n_layers=2, n_heads=2, ffn_dim=32, vocab_size=50, max_seq_len=64)
 
