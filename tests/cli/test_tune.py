@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from puna.report import summary
 from tests import tiny
+from tests.run.test_processes import several
 from tests.tiny import puna
 from tests.tune import small
 from tests.tune.test_stage import run
@@ -122,3 +123,11 @@ def test_two_processes_tune_to_the_same_weights(tuned: Any, tmp_path: Path) -> N
     for name, weight in here.items():
         assert (there[name] - weight).abs().max() < 1e-5, name
         assert not weight.equal(before[name])
+
+
+@pytest.mark.parametrize("option", ["--forecast", "--ask"])
+def test_what_waits_for_an_answer_is_for_one_process(tuned: Any, tmp_path: Path, option: str) -> None:
+    path, _ = tuned
+    told = several("tune", path, option, "--out", tmp_path / "out", code=1).stderr
+    assert told.count("--forecast and --ask are for one process") == 1, told
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 PREPARED = ("replay", "rows")  # the stages that a forecast reads
+FEW_STEPS = 8  # of a training that is told to be short
 
 
 class _RunFirst(usage.Implied):
@@ -64,10 +65,13 @@ def run(
 
     stops = signals.Signals()
     every = (*(changes or ()), *(override or ()))
-    path = recipes.find(recipe)
-    loaded = recipes.load_tuning(path, every)
-    listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
     processes, view = Processes.started(), ConsoleView(0)
+    with signals.once():
+        path = recipes.find(recipe)
+        loaded = recipes.load_tuning(path, every)
+        listed = stages.tuning_stages(loaded, recipes.root_of(recipe, path), out)
+        if processes.world > 1 and (forecast or ask):
+            raise UserError("--forecast and --ask are for one process: the others would wait for the answer")
     if processes.world > 1:
         stops.together_seconds = watch.TOGETHER_SECONDS
     how: Any = (loaded.execution, stops.should_stop, stops.pausable, processes, loaded.cluster)
@@ -164,14 +168,10 @@ def forecasts(build: "Build", ready: "dict[str, Artifact]") -> dict[str, dict[st
     return found
 
 
-FEW_STEPS = 8
-
-
 def _sentence(line: dict[str, Any]) -> str:
     from puna.report.markup import duration
 
     few = "; so few steps learn little: lower batch_conversations" if line["steps"] < FEW_STEPS else ""
-
     cpu = f", about {duration(line['cpu_seconds'])} of processor time" if "cpu_seconds" in line else ""
     size = f", {line['memory_bytes'] / 1e9:.1f} GB at most" if cpu else ""
     return (

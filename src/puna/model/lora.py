@@ -162,20 +162,7 @@ class Merged(torch.autograd.Function):
         return None, *found
 
 
-class Changed(nn.Module):
-    """A module whose `weight` is another than its base, W."""
-
-    base: Tensor
-
-    @property
-    def weight(self) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
-
-
-class Adapted(Changed):
+class Adapted(nn.Module):
     """A linear layer with adapters, of which the `active` ones are added to its weight.
 
     base: W [outputs, inputs]. a, b: A and B by adapter's name. scales: s. pending: gradients.
@@ -206,8 +193,11 @@ class Adapted(Changed):
         parameters = (one for a, b, _ in factors for one in (a, b))
         return Merged.apply(Change(self, self.base, names, factors), *parameters)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
 
-class TrainedRows(Changed):
+
+class TrainedRows(nn.Module):
     """The embedding or the head, or both where they are tied, whose rows `ids` alone are trained.
 
     base: W [V, d]; its rows `ids` are overwritten by `rows` [k, d] whenever it is used.
@@ -226,6 +216,12 @@ class TrainedRows(Changed):
         if hasattr(self.base, "full_tensor"):
             return self.base
         return Rows.apply(self, self.rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+Changed = Adapted | TrainedRows  # modules whose `weight` is another than their base
 
 
 class Rows(torch.autograd.Function):
