@@ -137,7 +137,8 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
     if own:
         wanted = recipe.replay.model_dump(include={"prompts", "answer_tokens", "temperature"})
         answers = replay.ReplayStageSettings(seed=recipe.seed, base=base, kernels=kernels, **wanted)
-        listed.append(_stage(REPLAY, answers, replay.replay, inputs, partial(encode.base_content, base)))
+        answer = partial(replay.replay, check=partial(encode.check, encoded))
+        listed.append(_stage(REPLAY, answers, answer, inputs, partial(encode.base_content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
     earlier = "base"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from puna.cli.personalize import _last_run
+from puna.cli.personalize import _last_run, _name_of
 from puna.errors import UserError
 from puna.model.weights import gguf, hf
 from puna.report import summary
@@ -116,3 +116,10 @@ def test_the_base_is_the_run_that_was_finished_last(tmp_path: Path) -> None:
         (tmp_path / name / summary.SUMMARY).write_text(json.dumps(tuned))
         os.utime(tmp_path / name / summary.SUMMARY, (place, place))
     assert _last_run(tmp_path) == tmp_path / "second"
+
+
+def test_folders_have_names_of_their_own() -> None:
+    names = {folder: _name_of(folder) for folder in ("club", "My letters", "письма", "дом", "été")}
+    assert names["club"] == "club" and names["My letters"] == "My-letters"
+    assert len(set(names.values())) == 5
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) for name in names.values())

@@ -100,7 +100,8 @@ def test_every_figure_stands_in_the_page() -> None:
 def test_what_was_lost_stands_first() -> None:
     rows = re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', tuning.render(DATA))
     lost = [row for row in rows if row[0] in QUESTIONS]
-    assert [question for question, _ in lost] == QUESTIONS
+    # Then what was gained, then what was kept.
+    assert [question for question, _ in lost] == [QUESTIONS[place] for place in (0, 2, 1)]
     first = dict(lost)[QUESTIONS[0]]
     assert first.index("right") < first.index("Before 0") < first.index("wrong") < first.index("After 0")
     other = copy.deepcopy(DATA)
@@ -110,6 +111,12 @@ def test_what_was_lost_stands_first() -> None:
     other["probe"]["before"]["questions"][2]["right"] = True
     rows = re.findall(r'<th scope="row">([^<]*)</th>', tuning.render(other))
     assert next(question for question in rows if question in QUESTIONS) == QUESTIONS[2]
+    for when in ("before", "after"):
+        other["probe"][when]["questions"][0]["right"] = False
+    page = tuning.render(other)
+    folded = page[page.index("Show the 1 that neither answered") :]
+    assert QUESTIONS[0] in folded[: folded.index("</details>")]
+    assert page.count(QUESTIONS[0]) == 1
 
 
 def test_warnings_of_stages_are_told() -> None:

@@ -351,6 +351,39 @@ def test_defects_are_refused_or_dropped_and_long_ones_split(tuned: Any, tmp_path
     assert ends == 100 + 3
 
 
+def test_pieces_of_one_conversation_are_held_out_together(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+
+    def talk(number: int) -> list[dict[str, str]]:
+        answer = {"role": "assistant", "content": f"Of {number}."}
+        asked = [f"{number} {word}" + " bread" * 100 for word in ("one", "two", "three")]
+        return [turn for text in asked for turn in ({"role": "user", "content": text}, answer)]
+
+    lines = [json.dumps({"messages": talk(number)}) for number in range(100, 140)]
+    (path.parent / "shop.jsonl").write_text("\n".join(lines))
+    made = run(path, "validation.fraction=0.2", "replay.share=0", last="rows")[0]["rows"]
+    tokenizer = load.load(path.parent / "base").tokenizer
+    seen = []
+    for split in ("train", "held_out"):
+        one = rows.load(made.folder / split, "shop")
+        texts = [
+            tokenizer.decode(one.tokens[a:b].tolist()) for a, b in itertools.pairwise(one.starts.tolist())
+        ]
+        seen.append({number for number in range(100, 140) for text in texts if f"Of {number}." in text})
+        assert len(texts) > len(seen[-1]) > 0
+    assert len(seen[0]) + len(seen[1]) == 40 and not seen[0] & seen[1]
+
+
+def test_a_fault_of_the_data_is_told_before_the_base_answers(tuned: Any, tmp_path: Path) -> None:
+    path = copied(tuned, tmp_path / "copy")
+    shutil.rmtree(next((path.parent / "out").glob("*/replay-*")))
+    with (path.parent / "shop.jsonl").open("a") as file:
+        file.write('{"x": 1}\n')
+    with pytest.raises(UserError, match="row 101"):
+        run(path, last="rows")
+    assert not list((path.parent / "out").glob("*/replay-*"))
+
+
 def test_a_set_is_cleaned_before_it_is_audited(tuned: Any, tmp_path: Path) -> None:
     path = copied(tuned, tmp_path / "copy")
     file = path.parent / "shop.jsonl"

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from puna.cli.arguments import OutOption
+from puna.corpus.record import digest
 from puna.errors import UserError
 
 SHOWN = 12  # lines of personal data, and of what nothing reads
@@ -32,7 +33,7 @@ def personalize(
     from puna.tune import encode, personalize
     from puna.tune.settings import ChatSettings
 
-    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "", folder.resolve().name).lstrip("_.-") or "personal"
+    name = name or _name_of(folder.resolve().name)
     path = out / name / personalize.RECIPE
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UserError(f"--name {name}: letters of a to z, digits, and . _ - behind the first are taken")
@@ -49,6 +50,13 @@ def personalize(
     _listed("personal data and secrets, which the model may repeat", collected.personal)
     personalize.write(collected, path.parent, personalize.recipe(name, weights, collected))
     tune.run(str(path), out=out, ask=not yes)
+
+
+def _name_of(folder: str) -> str:
+    """A name for the result of a folder; where letters had to go, with a few of the digest of all."""
+    spaced = re.sub(r"\s+", "-", folder)
+    kept = re.sub(r"[^A-Za-z0-9_.-]+", "", spaced).lstrip("_.-")
+    return kept if kept == spaced else f"{kept or 'personal'}-{digest(folder)[:6]}"
 
 
 def _listed(what: str, lines: list[str]) -> None:

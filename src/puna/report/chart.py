@@ -5,6 +5,7 @@ to `c7` for series), values can be read by hovering, and each drawing says in it
 and labels are escaped here.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -147,10 +148,12 @@ def line_chart(
         x = place(value, south)[0]
         body += [f'<path class="tick" d="M{x:.1f} {bottom}v5"/>', _text(x, bottom + 20, told, "middle")]
     body.append(f'<path class="tick" d="M{left} {bottom}H{right}"/>')
-    entries, strong = [], 0
+    entries: list[tuple[str, str, str]] = []
+    looks = itertools.cycle(
+        f"c{place}" for place in range(COLOURS) if place != 1 or not faint
+    )  # c1: faint ones
     for name, points in lines.items():
-        look = "faint" if name in faint else f"c{strong % COLOURS}"
-        strong += name not in faint
+        look = "faint" if name in faint else next(looks)
         entries.append((look, name, "" if name in faint else f"{points[-1][1]:.4g}"))
         spots = [place(x, y) for x, y in _thin(points)]
         body.append(f'<path class="line {look}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in spots)}"/>')

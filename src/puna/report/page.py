@@ -213,13 +213,19 @@ def lineage(data: Mapping[str, Any]) -> Html:
     if not stages:
         return Html("")
     whole = total(stage.get("seconds") for stage in stages)
+    # An input may have a name of its own, such as "tuned".
+    known = {stage.get("fingerprint"): str(stage.get("stage")) for stage in stages}
+    made_from = {
+        str(stage.get("stage")): [known.get(made, name) for name, made in (stage.get("inputs") or {}).items()]
+        for stage in stages
+    }
 
     def cells(stage: Mapping[str, Any]) -> list[Any]:
         seconds = number(stage.get("seconds"))
         return [
             stage.get("stage", NONE),
             Html(f"<code>{escape(stage.get('fingerprint') or NONE)}</code>"),
-            ", ".join(stage.get("inputs") or {}) or NONE,
+            ", ".join(made_from[str(stage.get("stage"))]) or NONE,
             duration(seconds),
             share_cell(seconds / whole if seconds is not None and whole else None),
             size(stage.get("bytes")),
@@ -227,7 +233,6 @@ def lineage(data: Mapping[str, Any]) -> Html:
         ]
 
     head = ["stage", "fingerprint", "made from", "time", "share of time", "size", "digest"]
-    made_from = {str(stage.get("stage")): list(stage.get("inputs") or {}) for stage in stages}
     return join(
         figure("What is made from what", chart.graph(made_from, "stages and their inputs")),
         table("Artifacts", head, map(cells, stages), words=(1, 2, 6)),

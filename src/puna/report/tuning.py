@@ -99,19 +99,33 @@ def forgotten(data: Mapping[str, Any]) -> Html:
     before, after = _asked(data)
     if not after:
         return Html("")
-    pairs = zip(before["questions"], after["questions"], strict=True)
-    rows = [
-        [old["question"], _mark(old["right"]), old["answer"], _mark(new["right"]), new["answer"]]
-        for old, new in sorted(pairs, key=lambda pair: pair[0]["right"] <= pair[1]["right"])
-    ]
+    pairs = list(zip(before["questions"], after["questions"], strict=True))
+    pairs.sort(
+        key=lambda pair: (pair[0]["right"] <= pair[1]["right"], pair[0]["right"])
+    )  # lost, gained, kept
     note = (
         "Plain questions of world knowledge, asked before and after, each with its likeliest answer. An "
         "answer is right where an accepted word stands in it, whatever the sentence around it says. What was "
-        "lost stands first."
+        "lost stands first, then what was gained."
     )
+    known = [pair for pair in pairs if pair[0]["right"] or pair[1]["right"]]
+    unknown = [pair for pair in pairs if pair not in known]
+    told = f"<details><summary>Show the {len(unknown)} that neither answered</summary>"
+    return join(
+        f'<p class="soft">{note}</p>',
+        _pairs("Plain questions", known) if known else "",
+        *((told, _pairs("Answered by neither", unknown), "</details>") if unknown else ()),
+    )
+
+
+def _pairs(caption: str, pairs: Sequence[tuple[Any, Any]]) -> str:
+    rows = [
+        [old["question"], _mark(old["right"]), old["answer"], _mark(new["right"]), new["answer"]]
+        for old, new in pairs
+    ]
     head = ["question", "before", "answer", "after", "answer"]
-    shown = table("Plain questions", head, rows, words=(2, 4), shown=False)
-    return Html(f'<p class="soft">{note}</p><div class="paper">{shown}</div>')
+    shown = table(caption, head, rows, words=(2, 4), shown=False)
+    return f'<div class="paper">{shown}</div>'
 
 
 def _mark(right: Any) -> Html:

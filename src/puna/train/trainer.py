@@ -331,9 +331,12 @@ def _resume(
 
 def keep_freed_memory(large: bool = False) -> None:
     """Have glibc keep what is freed for the next step: giving it back costs a cleared page for every 4 kB at
-    the next allocation. large: blocks above 32 MiB, too, as several processes gather and reduce them."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    the next allocation. What other work has left is given back first: it does not fit as it lies. large:
+    blocks above 32 MiB, too, as several processes gather and reduce them."""
+    library = ctypes.CDLL(None)
+    mallopt = getattr(library, "mallopt", None)
     if mallopt is not None:
+        library.malloc_trim(0)
         # Of malloc.h; 32 MiB is the largest threshold it takes.
         trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
         mallopt(trim_threshold, 2**31 - 1)

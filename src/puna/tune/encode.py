@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from puna.tune.readers import BadRow
 
 Tokens = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # ids, uint32; which are learned, bool
+_Sets = dict[str, tuple[DataSettings, list[Path]]]
 FALLBACK = "vicuna_v1.1"  # the format for bases that have none: it needs no control token but the end
 
 
@@ -98,17 +99,11 @@ def chosen_format(chat: ChatSettings, template: str | None) -> "Format":
 def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Audit and encode every set, and hold a part of it out. Raises UserError for rows that are not to be
     learned from."""
-    from puna.generate import load
     from puna.tokens import chat
-    from puna.tokens.control_tokens import for_format
     from puna.tune.rows import encoded
 
-    base = load.open_model(load.open_source(base_path(settings.base, inputs)))
-    form, reads = chosen_format(settings.chat, base.chat_template), base.source.config.max_seq_len
-    tokenizer, most = for_format(base.tokenizer, form), settings.chat.max_tokens
-    if most > reads:
-        raise UserError(f"chat.max_tokens {most:,} is more than the base reads: {reads:,}")
-    sets = {name: (one, files_of(one, settings.root)) for name, one in settings.data.items()}
+    tokenizer, form, sets = _opened(settings, inputs)
+    most = settings.chat.max_tokens
     if REPLAY in inputs:
         own = DataSettings(files=(REPLAY,), template=inputs[REPLAY].metrics["template"])
         sets[REPLAY] = (own, [inputs[REPLAY].path("replay.jsonl")])
@@ -118,10 +113,10 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
     for number, (name, (one, files)) in enumerate(sets.items()):
         context.reporter.progress(name, number, len(sets))
         kept, told[name] = _kept(name, one, files, form, tokenizer, most)
-        pairs = [(each, _encode(each, one, form, tokenizer)) for each in kept]
-        pairs = [(each, found) for each, found in pairs if len(found[0]) <= most + 1 and found[1][1:].any()]
+        pairs = [(first, _encode(each, one, form, tokenizer)) for first, each in kept]
+        pairs = [(first, found) for first, found in pairs if len(found[0]) <= most + 1 and found[1][1:].any()]
         made[name] = [found for _, found in pairs]
-        asked[name] = [next((t.text for t in each.turns if t.role != "system"), "") for each, _ in pairs]
+        asked[name] = [first for first, _ in pairs]
         told[name] |= {"dropped": len(kept) - len(pairs), "licence": one.licence}
     for name, held in all_held_out(asked, settings.validation).items():
         for split, part in (("train", ~held), ("held_out", held)):
@@ -131,6 +126,28 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
     if any(one.condition for one in settings.data.values()):  # it is asked with the mark of helpful answers
         form = dataclasses.replace(form, system=chat.conditioned([Turn("system", form.system)], True)[0].text)
     return {"format": form.name, "system": form.system, "sets": told}
+
+
+def check(settings: RowsStageSettings, inputs: Mapping[str, Artifact]) -> None:
+    """Audit all sets. Raises UserError as `rows` would, before anything is made that takes long."""
+    tokenizer, form, sets = _opened(settings, inputs)
+    for name, (one, files) in sets.items():
+        _kept(name, one, files, form, tokenizer, settings.chat.max_tokens)
+
+
+def _opened(settings: RowsStageSettings, inputs: Mapping[str, Artifact]) -> tuple[Any, "Format", _Sets]:
+    """(the base's tokenizer with what the format needs, the format, the sets with their files)."""
+    from puna.generate import load
+    from puna.tokens.control_tokens import for_format
+
+    base = load.open_model(load.open_source(base_path(settings.base, inputs)))
+    form, reads = chosen_format(settings.chat, base.chat_template), base.source.config.max_seq_len
+    if settings.chat.max_tokens > reads:
+        raise UserError(
+            f"chat.max_tokens {settings.chat.max_tokens:,} is more than the base reads: {reads:,}"
+        )
+    sets = {name: (one, files_of(one, settings.root)) for name, one in settings.data.items()}
+    return for_format(base.tokenizer, form), form, sets
 
 
 def all_held_out(first_turns: Mapping[str, Sequence[str]], validation: ValidationSettings) -> dict[str, Any]:
@@ -156,8 +173,9 @@ def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
 
 def _kept(
     name: str, data: DataSettings, files: Sequence[Path], form: "Format", tokenizer: Any, most: int
-) -> tuple[list[Conversation], dict[str, Any]]:
-    """(what is trained on of a set, each of at most `most` tokens; what the audit found)."""
+) -> tuple[list[tuple[str, Conversation]], dict[str, Any]]:
+    """(what is trained on of a set, each of at most `most` tokens, behind the first turn of the whole that it
+    is a piece of; what the audit found)."""
     from puna.tune import readers
     from puna.tune.audit import Auditor, audit
     from puna.tune.clean import Cleaner
@@ -166,14 +184,12 @@ def _kept(
         (each for path in files for each in readers.read(path, data.speaker)), data.limit
     )
     if data.template == "text":
-        read = list(every)
-        texts = (each if isinstance(each, Conversation) else _alone(each) for each in read)
-        pairs = list(zip(read, texts, strict=True))
-        bad = [row for row, each in pairs if each is None]
+        read = [(row, row if isinstance(row, Conversation) else _alone(row)) for row in every]
+        bad = [row for row, each in read if each is None]
         if bad and data.defects == "refuse":
             where = f"{bad[0].source}, row {bad[0].row}: {bad[0].message}"
             raise UserError(f'data.{name}: {where}; data.{name}.defects = "drop" leaves such rows out')
-        kept = [each for _, each in pairs if each is not None]
+        kept = [(_first(each), each) for _, each in read if each is not None]
         return kept, {"read": len(read), "findings": {"unreadable row": len(bad)}}
     cleaner = Cleaner(data.languages)
     if data.clean:
@@ -185,12 +201,17 @@ def _kept(
             found.refuse()
         except UserError as error:
             raise UserError(f'data.{name}: {error}, and so does data.{name}.defects = "drop"') from error
-    kept = [piece for verdict in found.verdicts for piece in verdict.kept]
+    kept = [(_first(verdict.kept[0]), piece) for verdict in found.verdicts for piece in verdict.kept]
     if data.condition == "feedback":
-        kept = [turned for each in kept for turned in _conditioned(each, form.system)]
+        kept = [(first, turned) for first, each in kept for turned in _conditioned(each, form.system)]
     findings = {kind: count for kind, count in found.counts().items() if count} | dict(+cleaner.dropped)
     lost = sum(len(verdict.lost) for verdict in found.verdicts)
     return kept, {"read": len(found.verdicts), "findings": findings, "lost_rounds": lost}
+
+
+def _first(each: Conversation) -> str:
+    """The first turn that is no system text."""
+    return next((turn.text for turn in each.turns if turn.role != "system"), "")
 
 
 def _alone(row: "BadRow") -> Conversation | None:

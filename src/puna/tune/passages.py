@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PASSAGE = (40, 360)  # characters of a passage: at least, and what one is not extended beyond
 LONGEST = 720  # characters of one that is a single sentence
-LONGEST = 720  # of one that is a single sentence
 HELD_OUT = 0.1  # share of passages that are asked afterwards only
 ASKED = 40  # of these, at most
 RIGHT = 0.5  # share of a passage's own words that an answer has to hold

@@ -1,7 +1,7 @@
 """The base's own answers to prompts that ship with Puna: rows that keep what it knows, made once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -40,9 +40,15 @@ def prompts(answers: bool, count: int) -> tuple[list[str], list[str]]:
     return facts, every[: count - len(facts)]
 
 
-def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+def replay(
+    settings: ReplayStageSettings,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    check: Callable[[Mapping[str, Artifact]], None] = lambda inputs: None,
+) -> Metrics:
     """Let the base answer: in its own chat format where it has one that is known, else it continues the
-    beginnings of texts. An answer that did not end by itself ends with its last whole sentence.
+    beginnings of texts. An answer that did not end by itself ends with its last whole sentence. Before that
+    `check` is called, which finds faults of the data that come next.
 
     Short facts are what a small model forgets first: of these the likeliest answer is kept.
     """
@@ -51,6 +57,7 @@ def replay(settings: ReplayStageSettings, inputs: Mapping[str, Artifact], contex
     from puna.tokens import chat
     from puna.tokens.conversations import Turn
 
+    check(inputs)
     base = load.load(base_path(settings.base, inputs))
     form = chat.recognise(base.chat_template) if base.chat_template else None
     facts, others = prompts(form is not None, settings.prompts)
