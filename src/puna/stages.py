@@ -16,6 +16,7 @@ from puna.errors import UserError
 from puna.evaluate import stage as evaluate
 from puna.evaluate.samples import while_trained
 from puna.model import KERNELS
+from puna.model.weights import content as weights
 from puna.recipe import CorpusRecipe, Recipe, TuneRecipe
 from puna.report import summary
 from puna.run import artifact, compiled
@@ -138,7 +139,7 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
         wanted = recipe.replay.model_dump(include={"prompts", "answer_tokens", "temperature"})
         answers = replay.ReplayStageSettings(seed=recipe.seed, base=base, kernels=kernels, **wanted)
         answer = partial(replay.replay, check=partial(encode.check, encoded))
-        listed.append(_stage(REPLAY, answers, answer, inputs, partial(encode.base_content, base)))
+        listed.append(_stage(REPLAY, answers, answer, inputs, partial(weights.content, base)))
     rows = {**inputs, **({REPLAY: REPLAY} if own else {})}
     listed.append(_stage("rows", encoded, encode.rows, rows, partial(encode.content, encoded)))
     earlier = "base"
@@ -155,12 +156,12 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
             kernels=kernels,
         )
         given = {"rows": "rows", **(inputs if start == "base" else {"base": start})}
-        content, more = partial(encode.base_content, settings.base), {"kind": stage.kind, "together": True}
+        content, more = partial(weights.content, settings.base), {"kind": stage.kind, "together": True}
         listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
         earlier = stage.name
     asked = tune.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
-    listed.append(_stage("probe", asked, tune.probed, tuned, partial(encode.base_content, base)))
+    listed.append(_stage("probe", asked, tune.probed, tuned, partial(weights.content, base)))
     if recipe.after.passages:
         told = finish.PassagesStageSettings(base=base, held_out=root / recipe.after.passages)
         listed.append(_stage("passages", told, finish.passages, tuned, partial(finish.content, told)))

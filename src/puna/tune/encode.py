@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from puna.errors import UserError
+from puna.model.weights import content as weights
 from puna.run.artifact import Artifact
 from puna.run.digests import cached_digest
 from puna.run.settings import not_hashed
@@ -47,24 +48,7 @@ def content(settings: RowsStageSettings) -> dict[str, Any]:
         name: [(path.name, cached_digest(path)) for path in files_of(one, settings.root)]
         for name, one in settings.data.items()
     }
-    return {"data": found, **base_content(settings.base)}
-
-
-def base_content(path: Path | None) -> dict[str, Any]:
-    """Digests of a file of weights, or of a folder's files, and of what an adapter is added to; nothing where
-    the base is an input."""
-    from puna.model.weights import peft
-
-    if path is None:
-        return {}
-    files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
-    if path.suffix == ".bin" and (beside := path.with_name("tokenizer.bin")).is_file():  # llama2.c's
-        files.append(beside)
-    told = [one for one in files if not one.name.startswith(".") and one.suffix.lower() != ".md"]
-    found: dict[str, Any] = {"base": {one.name: cached_digest(one) for one in told}}
-    if peft.recognises(path):
-        found["below"] = base_content(peft.base_path(path))
-    return found
+    return {"data": found, **weights.content(settings.base)}
 
 
 def base_path(base: Path | None, inputs: Mapping[str, Artifact]) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from puna.errors import UserError
+from puna.model.weights import content as weights
 from puna.run.artifact import Artifact
 from puna.run.digests import cached_digest
 from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
-from puna.tune.encode import base_content, base_path
+from puna.tune.encode import base_path
 
 
 class PassagesStageSettings(BaseModel):
@@ -41,7 +42,7 @@ def content(settings: PassagesStageSettings) -> dict[str, Any]:
     """Digests of the questions and of the base, where it is no input. Raises UserError for a file that holds
     no questions, before anything is trained."""
     _questions(settings.held_out)
-    return {"held_out": cached_digest(settings.held_out), **base_content(settings.base)}
+    return {"held_out": cached_digest(settings.held_out), **weights.content(settings.base)}
 
 
 def _questions(path: Path) -> list[dict[str, str]]:
