@@ -40,7 +40,7 @@ import torch.nn.functional as F
 
 from puna.model.config import LlamaConfig
 from puna.model.llama import Llama
-from puna.model.loss import CHUNK_BYTES
+from puna.model.loss import chunk_bytes
 from puna.run import machine
 from puna.tokens.batches import Batch
 from puna.train.metrics import peak_memory_bytes
@@ -227,7 +227,7 @@ BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
 def products(config: LlamaConfig) -> Step:
     """All matrix products of a step, forward and backward, without anything between them."""
     d, f, v = config.dim, config.ffn_dim, config.vocab_size
-    rows = min(TOKENS, CHUNK_BYTES // (v * DTYPE.itemsize))
+    rows = min(TOKENS, chunk_bytes("cpu") // (v * DTYPE.itemsize))
     shapes = ((TOKENS, d), (TOKENS, f), (d, d), (f, d), (d, f), (v, d), (rows, v), (v, d))
     x, wide, square, up, down, head, logits, slope = (
         torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes

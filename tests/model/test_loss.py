@@ -39,7 +39,7 @@ def test_loss_against_plain_torch(
     chunk: int, weighted: bool, policy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One position, seven, or all in a chunk."""
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 8 * chunk)
+    monkeypatch.setattr(loss_module, "chunk_bytes", lambda device: 8 * chunk)
     tokens, targets, weights = batch()
     given = weights if weighted else None
     exact, ours = made(dtype=torch.float64), made(dtype=torch.float64)
@@ -86,7 +86,8 @@ class RowsOfProducts(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
-        if function.overloadpacket is torch.ops.aten.mm and result.shape[1] == self.vocabulary:
+        products = (torch.ops.aten.mm, torch.ops.mkldnn._linear_pointwise)  # see `kernels.linear`
+        if function.overloadpacket in products and result.shape[1] == self.vocabulary:
             self.rows += len(result)
         return result
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from puna.model.block import POLICIES
-from puna.model.loss import CHUNK_BYTES
+from puna.model.loss import chunk_bytes
 
 ROOT = Path(__file__).parents[2]
 ROWS, LENGTH, DIM, FFN, VOCABULARY, LAYERS = 8, 2048, 8192, 22016, 32000, 80
@@ -43,7 +43,7 @@ def exchanged(layers: int, policy: str, micro_batches: int = 1) -> dict[str, lis
     """[calls, bytes] of a step: activations and layers' weights have 2 bytes a number, all else has 4."""
     tokens, heads, columns, words = ROWS * LENGTH, DIM // TENSOR, FFN // TENSOR, VOCABULARY // TENSOR
     gathers, reductions = GATHERS[policy] * layers + 2, REDUCE_SCATTERS[policy] * layers + 2
-    chunks = math.ceil(tokens / (CHUNK_BYTES // (2 * words)))
+    chunks = math.ceil(tokens / (chunk_bytes("cpu") // (2 * words)))
     layer = 3 * gathered(heads, DIM) + gathered(DIM, heads)  # wq, wk, wv; wo
     layer += 2 * gathered(columns, DIM) + gathered(DIM, columns)  # w1, w3; w2
     layer += 2 * gathered(DIM, 1)  # norms

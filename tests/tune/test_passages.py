@@ -247,19 +247,21 @@ def test_a_small_folder_is_seen_more_often(tmp_path: Path) -> None:
         assert tomllib.loads(personalize.recipe("club", base, made))["base"]["weights"] == str(base)
 
 
-def test_a_round_that_repeats_is_learned_a_few_times() -> None:
-    greeting = (Turn("user", "Hello"), Turn("assistant", "Hi!"))
-
+def test_of_equal_answers_as_many_are_learned_as_the_root_of_their_number() -> None:
     def talk(number: int) -> Conversation:
-        own = (Turn("user", f"What is {number}?"), Turn("assistant", f"{number}"))
+        greeting = (Turn("user", f"Hello {number}"), Turn("assistant", "Hi!"))
+        own = (Turn("user", "What is it?"), Turn("assistant", f"{number}"))
         return Conversation((Turn("system", "Be kind."), *greeting, *own))
 
     made = list(personalize.without_repeats([talk(number) for number in range(12)]))
-    assert [len(each.turns) for each in made] == [5] * personalize.REPEATS + [3] * 4
+    assert [number for number, each in enumerate(made) if len(each.turns) == 5] == [0, 1, 4, 9]
     assert made[-1].turns == (
         Turn("system", "Be kind."),
-        Turn("user", "What is 11?"),
+        Turn("user", "What is it?"),
         Turn("assistant", "11"),
     )
-    only = list(personalize.without_repeats([Conversation(greeting)] * 12))
-    assert len(only) == personalize.REPEATS
+    one = Conversation((Turn("user", "Thanks"), Turn("assistant", "Sure."), Turn("assistant", "Bye.")))
+    for count, kept in ((1, 1), (2, 2), (16, 4), (100, 10)):
+        assert list(personalize.without_repeats([one] * count)) == [one] * kept
+    said = Conversation((Turn("system", "Be kind."), Turn("assistant", "Hello!")))  # to no question
+    assert list(personalize.without_repeats([said])) == []

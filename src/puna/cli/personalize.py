@@ -46,6 +46,8 @@ def personalize(
     collected = personalize.collect(found, as_name, form, model.tokenizer, model.source.config.max_seq_len)
     print(f"base: {weights}")
     print(", ".join(f"{count:,} {kind}" for kind, count in collected.counts.items()))
+    if found.documents and not collected.held_out:
+        print("too few passages to hold one out: whether the model knows the documents will not be asked")
     _listed("not read", found.unread)
     _listed("personal data and secrets, which the model may repeat", collected.personal)
     personalize.write(collected, path.parent, personalize.recipe(name, weights, collected))

@@ -11,7 +11,11 @@ from puna.model.block import add_weight_gradient, gradient_of, rounded
 from puna.model.kernels import to_device
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_scatter
 
-CHUNK_BYTES = 1 << 26  # of logits at once
+
+def chunk_bytes(device: str) -> int:
+    """Bytes of the logits that are there at once. On processors they are no more than the largest block that
+    the allocator keeps (`train.trainer.keep_freed_memory`)."""
+    return 1 << (26 if device == "cuda" else 25)
 
 
 class HeadTargets(NamedTuple):
@@ -69,7 +73,7 @@ class HeadLoss(torch.autograd.Function):
     ) -> Tensor:
         gathering, matrix = all_gather(hidden, group), rounded(weight, hidden.dtype)
         hidden = gathering()
-        rows = max(1, CHUNK_BYTES // (hidden.element_size() * len(weight)))
+        rows = max(1, chunk_bytes(hidden.device.type) // (hidden.element_size() * len(weight)))
         count = len(selected.targets)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         dhidden = dweight = None
@@ -78,11 +82,10 @@ class HeadLoss(torch.autograd.Function):
         if needs_gradient and ctx.needs_input_grad[1]:
             dweight = torch.zeros_like(weight)
         needs_gradient = dhidden is not None or dweight is not None
-        buffer = hidden.new_empty(min(rows, count), len(weight))  # for the logits of every chunk
         for start in range(0, count, rows):
             targets, weights, positions = selected.rows(start, start + rows)
             chunk = hidden[start : start + rows] if positions is None else hidden[positions]
-            logits = torch.mm(chunk, matrix.t(), out=buffer[: len(chunk)])
+            logits = kernels.linear(chunk, matrix)
             if group is None:
                 loss, dlogits = kernels.cross_entropy(logits, targets, weights, z, needs_gradient)
             else:
@@ -94,6 +97,7 @@ class HeadLoss(torch.autograd.Function):
                 dhidden.index_copy_(0, positions, torch.mm(dlogits, matrix))
             elif dhidden is not None:
                 torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
+            del logits, dlogits  # before the next ones are made
         if dhidden is not None:
             dhidden = reduce_scatter(dhidden, group)()
         ctx.save_for_backward(dhidden, dweight, weight)

@@ -3,7 +3,7 @@
 from puna.errors import UserError
 from puna.model.block import saved_floats
 from puna.model.config import LlamaConfig
-from puna.model.loss import CHUNK_BYTES
+from puna.model.loss import chunk_bytes
 from puna.run.settings import DEFAULT_EXECUTION, ExecutionSettings
 from puna.train.settings import TrainSettings
 
@@ -36,7 +36,7 @@ def tensor_bytes(
     width = 2 if settings.precision == "bfloat16" else FLOAT
     on_cpu = width < FLOAT and execution.device == "cpu"
     rounded = width * config.matrix_parameters() if on_cpu else 0
-    logits = min(tokens * config.vocab_size, max(CHUNK_BYTES // width, config.vocab_size))
+    logits = min(tokens * config.vocab_size, max(chunk_bytes(execution.device) // width, config.vocab_size))
     at_the_head = width * (tokens * (held + 3 * d) + logits) + FLOAT * head + width * head * on_cpu
     new = 2 * d * f if execution.remat == "full" else 0
     again = saved_floats(config, "none") if execution.remat == "full" else d

@@ -86,8 +86,7 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
     from puna.tokens import chat
     from puna.tune.rows import encoded
 
-    tokenizer, form, sets = _opened(settings, inputs)
-    most = settings.chat.max_tokens
+    tokenizer, form, sets, most = _opened(settings, inputs)
     if REPLAY in inputs:
         own = DataSettings(files=(REPLAY,), template=inputs[REPLAY].metrics["template"])
         sets[REPLAY] = (own, [inputs[REPLAY].path("replay.jsonl")])
@@ -114,24 +113,23 @@ def rows(settings: RowsStageSettings, inputs: Mapping[str, Artifact], context: C
 
 def check(settings: RowsStageSettings, inputs: Mapping[str, Artifact]) -> None:
     """Audit all sets. Raises UserError as `rows` would, before anything is made that takes long."""
-    tokenizer, form, sets = _opened(settings, inputs)
+    tokenizer, form, sets, most = _opened(settings, inputs)
     for name, (one, files) in sets.items():
-        _kept(name, one, files, form, tokenizer, settings.chat.max_tokens)
+        _kept(name, one, files, form, tokenizer, most)
 
 
-def _opened(settings: RowsStageSettings, inputs: Mapping[str, Artifact]) -> tuple[Any, "Format", _Sets]:
-    """(the base's tokenizer with what the format needs, the format, the sets with their files)."""
+def _opened(settings: RowsStageSettings, inputs: Mapping[str, Artifact]) -> tuple[Any, "Format", _Sets, int]:
+    """(the base's tokenizer with what the format needs, the format, the sets with their files, tokens of a
+    conversation at most)."""
     from puna.generate import load
     from puna.tokens.control_tokens import for_format
 
     base = load.open_model(load.open_source(base_path(settings.base, inputs)))
-    form, reads = chosen_format(settings.chat, base.chat_template), base.source.config.max_seq_len
-    if settings.chat.max_tokens > reads:
-        raise UserError(
-            f"chat.max_tokens {settings.chat.max_tokens:,} is more than the base reads: {reads:,}"
-        )
+    form, most = chosen_format(settings.chat, base.chat_template), settings.chat.max_tokens
+    if most > (reads := base.source.config.max_seq_len):
+        raise UserError(f"chat.max_tokens {most:,} is more than the base reads: {reads:,}")
     sets = {name: (one, files_of(one, settings.root)) for name, one in settings.data.items()}
-    return for_format(base.tokenizer, form), form, sets
+    return for_format(base.tokenizer, form), form, sets, most
 
 
 def all_held_out(first_turns: Mapping[str, Sequence[str]], validation: ValidationSettings) -> dict[str, Any]:

@@ -4,7 +4,8 @@ The stages *passages* and *exports* of a recipe that asks for them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,31 @@ def _questions(path: Path) -> list[dict[str, str]]:
 def passages(settings: PassagesStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Ask base and tuned model about passages that were held out: {before, after, advice}; {"skipped": why}
     where one of them reads too little for a passage and its question."""
-    from puna.tune import probe
     from puna.tune.passages import advice, ask
 
     held_out = _questions(settings.held_out)
+    found = both("passages", partial(ask, held_out=held_out), settings.base, inputs, context)
+    return found | ({"advice": advice(found["before"], found["after"])} if "after" in found else {})
+
+
+def both(
+    what: str, ask: Callable[..., Any], base: Path | None, inputs: Mapping[str, Artifact], context: Context
+) -> dict[str, Any]:
+    """{before, after}: what `ask` is answered by the base and the tuned model, of which one is in memory at a
+    time; {"skipped": why} where one of them reads too little for it."""
+    from puna.train.trainer import keep_freed_memory
+    from puna.tune import probe
+
     found: dict[str, Any] = {}
-    places = {"before": base_path(settings.base, inputs), "after": inputs["tuned"].folder}
-    for number, (name, path) in enumerate(places.items()):
-        context.reporter.progress("passages", number, 2)
+    for name, path in (("before", base_path(base, inputs)), ("after", inputs["tuned"].folder)):
+        context.reporter.progress("models asked", len(found), 2)
+        keep_freed_memory()  # what was trained or asked before is given back
         try:
-            found[name] = ask(*probe.loaded(path), held_out)  # one model at a time
+            found[name] = ask(*probe.loaded(path))
         except UserError as error:
-            context.reporter.note(f"not asked about passages: {error}")
+            context.reporter.note(f"not asked about {what}: {error}")
             return {"skipped": str(error)}
-    return {**found, "advice": advice(found["before"], found["after"])}
+    return found
 
 
 def exports(settings: ExportsStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:

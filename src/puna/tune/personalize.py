@@ -5,7 +5,9 @@ sets, told = collect(found, "Ann", tokenizer)
 write(sets, Path("out/letters"), base, "letters")
 """
 
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -29,10 +31,9 @@ if TYPE_CHECKING:
 RECIPE, DATA, HELD_OUT = "personalize.toml", "data", "held_out.json"
 HEAD = "# by puna personalize; change it by hand, and run it with puna tune. Written as "
 PERSONAL = "personal data"
-REPEATS = 8  # of a round, word by word
 MAX_TOKENS = 512
 LONGEST_EPOCHS = 8
-TOKENS = 17_500  # of the folder that are seen in all epochs, where it has fewer
+TOKENS = 14_000  # of the folder that are seen in all epochs, where it has fewer
 Row = dict[str, Any]
 
 
@@ -186,15 +187,18 @@ def _chats(found: Found, as_name: str) -> Iterator[Conversation]:
 
 
 def without_repeats(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
-    """Leave out rounds that REPEATS others before had word by word, such as greetings."""
-    seen: Counter[tuple[Turn, ...]] = Counter()
+    """Leave out most rounds whose answer others gave word by word: of n equal ones √n stay, the 1st, 2nd,
+    5th, 10th, ... So neither greetings nor one sentence for many questions drown what is said seldom."""
+    seen: Counter[tuple[str, ...]] = Counter()
     for each in conversations:
-        starts = [place for place, turn in enumerate(each.turns) if turn.role == "user"]
-        rounds = [each.turns[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
-        seen.update(rounds)
-        kept = [turn for one in rounds if seen[one] <= REPEATS for turn in one]
-        if kept:
-            yield replace(each, turns=(*each.turns[: starts[0]], *kept))
+        starts = [place for place, turn in enumerate(each.turns) if turn.role == "user"] + [len(each.turns)]
+        kept = list(each.turns[: starts[0]])
+        for start, end in itertools.pairwise(starts):
+            answer = tuple(turn.text for turn in each.turns[start:end] if turn.role == "assistant")
+            kept += each.turns[start:end] if math.isqrt(seen[answer]) ** 2 == seen[answer] else ()
+            seen[answer] += 1
+        if len(kept) > starts[0]:
+            yield replace(each, turns=tuple(kept))
 
 
 def _row(turns: Sequence[Turn]) -> Row:

@@ -372,13 +372,11 @@ def _chatgpt(row: Row, as_name: str) -> Sequence[Conversation]:
 
 def _shown(message: Row) -> str:
     content, meta = message.get("content") or {}, message.get("metadata") or {}
-    is_text = content.get("content_type") in ("text", "multimodal_text")
-    to_all = (
-        message.get("recipient") in ("all", None) and message["author"]["role"] != "tool" if is_text else 0
-    )
-    if not to_all or meta.get("is_visually_hidden_from_conversation"):
+    hidden = meta.get("is_visually_hidden_from_conversation") or message.get("recipient") not in ("all", None)
+    if hidden or content.get("content_type") not in ("text", "multimodal_text"):
         return ""
-    return "\n".join(part for part in content["parts"] if isinstance(part, str)).strip()
+    parts = content["parts"] if message["author"]["role"] != "tool" else ()
+    return "\n".join(part for part in parts if isinstance(part, str)).strip()
 
 
 FORMS: tuple[Form, ...] = (

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from puna.errors import UserError
 from puna.run.artifact import Artifact
 from puna.run.settings import not_hashed
 from puna.run.stage import Context, Metrics
 from puna.tune import finish, replay
-from puna.tune.encode import base_path
 from puna.tune.settings import IF_SET, SupervisedSettings
 
 __all__ = ["finish", "replay"]  # whose code stands under the versions, too
@@ -63,15 +60,8 @@ def probed(settings: ProbeStageSettings, inputs: Mapping[str, Artifact], context
     """
     from puna.tune import probe
 
-    found: dict[str, Any] = {}
-    for name, path in (("before", base_path(settings.base, inputs)), ("after", inputs["tuned"].folder)):
-        context.reporter.progress("models asked", len(found), 2)
-        try:
-            found[name] = probe.probe(*probe.loaded(path))  # one model at a time
-        except UserError as error:
-            context.reporter.note(f"not asked what it learned and forgot: {error}")
-            return {"skipped": str(error)}
-    told = probe.warnings(found["before"], found["after"])
+    found = finish.both("what was learned and forgotten", probe.probe, settings.base, inputs, context)
+    told = probe.warnings(found["before"], found["after"]) if "after" in found else []
     for text in told:
         context.reporter.note(text)
     return {**found, "warnings": told}

@@ -10,16 +10,16 @@ typedef int64_t Size;
 namespace {
 
 constexpr Size AT_ONCE = 64;  // blocks whose leaves are found together
+constexpr Size DEPTH = 4;     // levels of a tree
 
 }  // namespace
 
 // Adds to `scores`, [blocks], what each of the trees gives. columns: [features, blocks]; features and
-// thresholds: [trees, depth]; values: [trees, 1 << depth].
+// thresholds: [trees, DEPTH]; values: [trees, 1 << DEPTH].
 extern "C" void trees_add(const double* columns, Size blocks, Size column_count, const Size* features,
-                          const double* thresholds, const Size* values, Size trees, Size depth,
-                          Size* scores) {
+                          const double* thresholds, const Size* values, Size trees, Size* scores) {
     std::vector<double> tile(column_count * AT_ONCE);
-    uint64_t leaf[AT_ONCE];
+    int32_t leaf[AT_ONCE];
     Size sums[AT_ONCE];
     for (Size start = 0; start < blocks; start += AT_ONCE) {
         const Size count = std::min(AT_ONCE, blocks - start);
@@ -27,14 +27,18 @@ extern "C" void trees_add(const double* columns, Size blocks, Size column_count,
             std::copy_n(columns + column * blocks + start, count, tile.data() + column * AT_ONCE);
         for (Size& sum : sums) sum = 0;
         for (Size tree = 0; tree < trees; tree++) {
-            for (uint64_t& number : leaf) number = 0;
-            for (Size level = 0; level < depth; level++) {
-                const double* column = tile.data() + features[tree * depth + level] * AT_ONCE;
-                const double threshold = thresholds[tree * depth + level];
-                const uint64_t bit = uint64_t(1) << level;
-                for (Size i = 0; i < AT_ONCE; i++) leaf[i] |= column[i] > threshold ? bit : 0;
+            const double* column[DEPTH];
+            double least[DEPTH];
+            for (Size level = 0; level < DEPTH; level++) {
+                column[level] = tile.data() + features[tree * DEPTH + level] * AT_ONCE;
+                least[level] = thresholds[tree * DEPTH + level];
             }
-            const Size* of_tree = values + (tree << depth);
+            for (Size i = 0; i < AT_ONCE; i++) {
+                leaf[i] = 0;
+                for (Size level = 0; level < DEPTH; level++)
+                    leaf[i] |= column[level][i] > least[level] ? 1 << level : 0;
+            }
+            const Size* of_tree = values + (tree << DEPTH);
             for (Size i = 0; i < AT_ONCE; i++) sums[i] += of_tree[leaf[i]];
         }
         for (Size i = 0; i < count; i++) scores[start + i] += sums[i];

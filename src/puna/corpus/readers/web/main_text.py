@@ -20,7 +20,8 @@ from puna.run import compiled
 
 MODEL = Path(__file__).with_name("main_text.json")
 SOURCE = Path(__file__).with_name("main_text.cpp")
-library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnnpppnnp"}))
+library = cache(partial(compiled.load, SOURCE, {"trees_add": "pnnpppnp"}))
+DEPTH = 4  # levels of a tree that the compiled function takes
 UNIT = 1000  # leaf values and scores are log-odds times this
 MIN_CHARACTERS = 400  # of main text; with less than these, uncertain blocks are kept too
 TINY_PAGE = 300
@@ -77,7 +78,8 @@ def features(page: Blocks, found: tuple[np.ndarray, ...]) -> np.ndarray:
     columns += [*np.outer((page_size, count, sum_mass[-1], sums[5, -1] / count), np.ones(count))]
     mass_after = (sum_mass[-1] - sum_mass[1:]) / page_mass
     columns += [sum_size[:-1] / page_size, sum_mass[:-1] / page_mass, mass_after]
-    columns += [_since(level == 1, index), _since(prose[::-1], index)[::-1]]
+    since, until = _since((level == 1, prose[::-1]), index)
+    columns += [since, until[::-1]]
     low, high = _window(index, 2)
     columns += [(sum_link[high] - sum_link[low]) / (sum_length[high] - sum_length[low])]
 
@@ -188,8 +190,9 @@ def score_features(
         (sum_kept[-1] / sum_weight[-1], value.max(), sum_kept[-1]), np.ones(count)
     )
     columns += [all_kept, share, sum_kept[:-1] / kept, (all_kept - sum_kept[1:]) / kept, best]
-    for least in (0, UNIT):
-        columns += [_since(value > least, index), _since(value[::-1] > least, index)[::-1]]
+    behind = value[::-1]
+    since = _since((value > 0, behind > 0, value > UNIT, behind > UNIT), index)
+    columns += [since[0], since[1, ::-1], since[2], since[3, ::-1]]
 
     # Blocks of the same kind of element, alone and with its parent; the list whose row the block is in.
     own = page.signatures[page.nodes]
@@ -217,10 +220,10 @@ def apply(trees: dict[str, np.ndarray], *columns: np.ndarray) -> np.ndarray:
     count, depth = trees["feature"].shape
     together = np.ascontiguousarray(np.concatenate(columns), float)
     scores = np.full(together.shape[1], int(trees["bias"]))
-    if (functions := library()) is not None:
+    if depth == DEPTH and (functions := library()) is not None:
         sizes = together.shape[::-1]
         tables = (trees[name].ctypes.data for name in ("feature", "threshold", "value"))
-        functions.trees_add(together.ctypes.data, *sizes, *tables, count, depth, scores.ctypes.data)
+        functions.trees_add(together.ctypes.data, *sizes, *tables, count, scores.ctypes.data)
         return scores
     for asked, threshold, value in zip(trees["feature"], trees["threshold"], trees["value"], strict=True):
         bits = together[asked] > threshold[:, None]
@@ -377,10 +380,11 @@ def _shifted(values: np.ndarray, steps: tuple[int, ...]) -> list[np.ndarray]:
     return [padded[edge + step : edge + step + count] for step in steps]
 
 
-def _since(hit: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return the number of blocks since the last hit, 0 on it and 9999 before the first."""
-    latest = np.maximum.accumulate(np.where(hit, index, -1))
-    return np.where(latest >= 0, index - latest, 9999).astype(float)
+def _since(hits: tuple[np.ndarray, ...], index: np.ndarray) -> np.ndarray:
+    """Return the number of blocks since the last of each kind of hit, 0 on it and 9999 before the first,
+    [kinds, blocks]."""
+    latest = np.maximum.accumulate(np.where(hits, index, -1), axis=1)
+    return np.where(latest >= 0, index - latest, 9999.0)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
