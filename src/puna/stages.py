@@ -159,7 +159,7 @@ def tuning_stages(recipe: TuneRecipe, root: Path, out: Path) -> list[Stage[Any]]
         content, more = partial(weights.content, settings.base), {"kind": stage.kind, "together": True}
         listed.append(_stage(stage.name, settings, tune.supervised, given, content, **more))
         earlier = stage.name
-    asked = tune.ProbeStageSettings(base=base)
+    asked = finish.ProbeStageSettings(base=base)
     tuned = {**inputs, "tuned": earlier}
     listed.append(_stage("probe", asked, tune.probed, tuned, partial(weights.content, base)))
     if recipe.after.passages:

@@ -20,13 +20,18 @@ from puna.run.stage import Context, Metrics
 from puna.tune.encode import base_path
 
 
-class PassagesStageSettings(BaseModel):
-    """What answers about passages depend on; the content of both is hashed beside. held_out: a file, a JSON
-    list of {question, text}."""
+class ProbeStageSettings(BaseModel):
+    """What a probe depends on beside the tuned model; the base's content is hashed beside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: Path | None = not_hashed()
+
+
+class PassagesStageSettings(ProbeStageSettings):
+    """What answers about passages depend on. held_out: a file, a JSON list of {question, text}, whose content
+    is hashed beside."""
+
     held_out: Path = not_hashed()
 
 

@@ -36,14 +36,6 @@ class SupervisedStageSettings(BaseModel):
     kernels: str
 
 
-class ProbeStageSettings(BaseModel):
-    """What a probe depends on beside the tuned model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: Path | None = not_hashed()
-
-
 def supervised(
     settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], context: Context
 ) -> Metrics:
@@ -53,7 +45,7 @@ def supervised(
     return work.tune(settings, inputs, context)
 
 
-def probed(settings: ProbeStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
+def probed(settings: finish.ProbeStageSettings, inputs: Mapping[str, Artifact], context: Context) -> Metrics:
     """Ask the base and the tuned model the same: what was learned and forgotten, and what to know of it.
 
     {"skipped": why} where one of them reads too little for the questions.
