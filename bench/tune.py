@@ -251,8 +251,8 @@ def work(name: str, length: int, rounds: int, folder: Path) -> None:
         print(mix.tokens(turn) / (time.process_time() - started), peak_memory_bytes(), flush=True)
 
 
-def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """(tokens per CPU-second, medians; GB at most) of contestants who take turns."""
+def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, float], ...]:
+    """(tokens per CPU-second, medians; GB at most; losses of the same rows) of contestants who take turns."""
     command, pipe = [sys.executable, __file__, *words], subprocess.PIPE
     workers = {
         name: subprocess.Popen([*command, "--one", name], stdin=pipe, stdout=pipe, text=True)
@@ -260,8 +260,6 @@ def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, 
     }
     try:
         losses = {name: float(told) for name in names if (told := answer(workers[name])) != "None"}
-        print("losses of the same rows:", losses, file=sys.stderr)
-        assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
         memory = dict.fromkeys(names, 0.0)
 
         def speed(name: str) -> float:
@@ -274,8 +272,8 @@ def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, 
     finally:
         for worker in workers.values():
             worker.kill()
-    print(words, medians, memory, file=sys.stderr)
-    return medians, memory
+    print(words, medians, memory, losses, file=sys.stderr)
+    return medians, memory, losses
 
 
 def answer(worker: "subprocess.Popen[str]") -> str:
@@ -309,9 +307,11 @@ def main() -> None:
             names = [name for name in kind if name not in chosen.without]
             medians: dict[str, float] = {}
             memory: dict[str, float] = {}
+            losses: dict[str, float] = {}
             for group in [[name] for name in names] if chosen.apart else [names]:
                 told = contest(group, [*map(str, words)], chosen.rounds)
-                medians, memory = medians | told[0], memory | told[1]
+                medians, memory, losses = medians | told[0], memory | told[1], losses | told[2]
+            assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
             found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, kind[0])
             found += table.rows(f"peak memory, rows of {length}", "GB", memory, kind[0])
     used = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}

@@ -51,7 +51,7 @@ class Supervised(Pretraining):
             self.noise = self.objective = noisy
 
     def step(self, step: int) -> Outcome:
-        if step % 4 == 0:  # rows differ in width, so that what is freed seldom fits the next ones
+        if step % 2 == 0:  # rows differ in width, so that what is freed seldom fits the next ones
             trainer.keep_freed_memory()
         if self.noise is not None:
             self.noise.step = step
