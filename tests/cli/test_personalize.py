@@ -122,4 +122,5 @@ def test_folders_have_names_of_their_own() -> None:
     names = {folder: _name_of(folder) for folder in ("club", "My letters", "письма", "дом", "été")}
     assert names["club"] == "club" and names["My letters"] == "My-letters"
     assert len(set(names.values())) == 5
+    names["/"] = _name_of("")
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) for name in names.values())

@@ -1,5 +1,9 @@
 """The head's loss: against plain torch, and no work where there is no target."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -75,6 +79,25 @@ def test_no_target_is_a_loss_of_zero(policy: str | None) -> None:
         gradients = gradients_of(model)
         assert gradients.keys() == dict(model.named_parameters()).keys()
         assert not any(gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about its allocator")
+def test_logits_are_no_new_pages_each_time() -> None:
+    """Also where a chunk of them is a power of two: a block of 32 MiB would be given back."""
+    code = """if True:
+        import resource, torch
+        from puna.model.loss import HeadTargets, linear_cross_entropy
+        from puna.train.trainer import keep_freed_memory
+        keep_freed_memory()
+        hidden, weight = torch.randn(1024, 16, requires_grad=True), torch.randn(32768, 16)
+        selected = HeadTargets.select(torch.arange(1024), None, torch.device("cpu"))
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            linear_cross_entropy(hidden, weight, selected)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(made.stdout) < 5000
 
 
 class RowsOfProducts(TorchDispatchMode):

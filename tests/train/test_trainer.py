@@ -7,6 +7,7 @@ import math
 import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -664,3 +665,13 @@ def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
         work = Pretraining(model, batches(), {}, options, how)
         train(model, work, options, how, cluster=cluster, checkpoints=folder)
         assert sorted(int(path.name[5:]) for path in folder.glob("step-*")) == steps
+
+
+def test_allocators_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: int) -> None:
+        raise AssertionError(given)
+
+    for names in ((), ("mallopt",)):  # Android has one of the two
+        library = SimpleNamespace(**dict.fromkeys(names, refuse))
+        monkeypatch.setattr(trainer.ctypes, "CDLL", lambda name, library=library: library)
+        trainer.keep_freed_memory()

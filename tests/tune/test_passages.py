@@ -265,3 +265,12 @@ def test_of_equal_answers_as_many_are_learned_as_the_root_of_their_number() -> N
         assert list(personalize.without_repeats([one] * count)) == [one] * kept
     said = Conversation((Turn("system", "Be kind."), Turn("assistant", "Hello!")))  # to no question
     assert list(personalize.without_repeats([said])) == []
+
+
+def test_what_nobody_answers_is_no_repeat() -> None:
+    def talk(number: int) -> Conversation:
+        asked = (Turn("user", f"I have {number} cats."), Turn("user", "What do they eat?"))
+        return Conversation((*asked, Turn("assistant", f"{number} fish."), Turn("user", "Thanks.")))
+
+    given = [talk(number) for number in range(4)]
+    assert list(personalize.without_repeats(given)) == given

@@ -278,6 +278,14 @@ def test_what_is_held_out_is_known_by_the_first_turn() -> None:
     assert held_out([], ValidationSettings()).shape == (0,)
 
 
+def test_a_long_conversation_is_not_held_out_of_a_small_set() -> None:
+    """Pieces of one have one first turn: no more than a fifth of all is held out."""
+    for number in range(60):
+        long = [f"log {number} a"] * 50 + [f"log {number} b"] * 50
+        assert not held_out(long, ValidationSettings()).any()
+        assert 0 < held_out([*long, *(f"{number} {n}" for n in range(40))], ValidationSettings()).sum() <= 28
+
+
 def test_no_set_learns_a_question_that_another_holds_out() -> None:
     small_set, large = [f"a {n}" for n in range(60)], [f"b {n}" for n in range(1000)]
     sets = {"few": small_set, "many": [*large, *small_set], "one": ["a 1"] * 30, "none": []}

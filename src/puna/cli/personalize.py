@@ -58,7 +58,7 @@ def _name_of(folder: str) -> str:
     """A name for the result of a folder; where letters had to go, with a few of the digest of all."""
     spaced = re.sub(r"\s+", "-", folder)
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "", spaced).lstrip("_.-")
-    return kept if kept == spaced else f"{kept or 'personal'}-{digest(folder)[:6]}"
+    return kept if kept and kept == spaced else f"{kept or 'personal'}-{digest(folder)[:6]}"
 
 
 def _listed(what: str, lines: list[str]) -> None:

@@ -13,9 +13,9 @@ from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_s
 
 
 def chunk_bytes(device: str) -> int:
-    """Bytes of the logits that are there at once. On processors they are no more than the largest block that
-    the allocator keeps (`train.trainer.keep_freed_memory`)."""
-    return 1 << (26 if device == "cuda" else 25)
+    """Bytes of the logits that are there at once. On processors they, and what stands around them, are less
+    than 32 MiB, the first block that the allocator gives back (`train.trainer.keep_freed_memory`)."""
+    return 1 << 26 if device == "cuda" else (1 << 25) - (1 << 12)
 
 
 class HeadTargets(NamedTuple):

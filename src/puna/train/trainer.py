@@ -334,9 +334,9 @@ def keep_freed_memory(large: bool = False) -> None:
     the next allocation. What other work has left is given back first: it does not fit as it lies. large:
     blocks above 32 MiB, too, as several processes gather and reduce them."""
     library = ctypes.CDLL(None)
-    mallopt = getattr(library, "mallopt", None)
-    if mallopt is not None:
-        library.malloc_trim(0)
+    mallopt, trim = (getattr(library, name, None) for name in ("mallopt", "malloc_trim"))
+    if mallopt is not None and trim is not None:  # Android has the first alone
+        trim(0)
         # Of malloc.h; 32 MiB is the largest threshold it takes.
         trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
         mallopt(trim_threshold, 2**31 - 1)

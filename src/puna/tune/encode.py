@@ -143,14 +143,15 @@ def all_held_out(first_turns: Mapping[str, Sequence[str]], validation: Validatio
 
 def held_out(first_turns: Sequence[str], validation: ValidationSettings) -> Any:
     """Which conversations are held out, bool: those whose first turn has one of the lowest hashes, so that
-    equal questions are on one side."""
+    equal questions are on one side. Those that are too many for it, such as pieces of one long chat, are
+    learned."""
     hashes = np.array([key_of("held out", text) for text in first_turns], np.uint64)
     least = min(validation.rows, len(hashes) // 5) if validation.fraction else 0
     count = max(least, int((hashes < int(validation.fraction * 2**64)).sum()))
-    if not count:
-        return np.zeros(len(hashes), bool)
-    bound = np.sort(hashes)[count - 1]
-    return hashes <= bound if (hashes <= bound).mean() <= 0.5 else hashes < bound
+    _, places, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    most = int(len(hashes) * min(0.5, max(0.2, 2 * validation.fraction)))
+    ends = np.cumsum(np.where(sizes <= most, sizes, 0))
+    return ((sizes <= most) & (ends - sizes < count) & (ends <= most))[places]
 
 
 def _kept(

@@ -196,7 +196,7 @@ def without_repeats(conversations: Iterable[Conversation]) -> Iterator[Conversat
         for start, end in itertools.pairwise(starts):
             answer = tuple(turn.text for turn in each.turns[start:end] if turn.role == "assistant")
             kept += each.turns[start:end] if math.isqrt(seen[answer]) ** 2 == seen[answer] else ()
-            seen[answer] += 1
+            seen[answer] += bool(answer)  # what nobody answers is left to the audit
         if len(kept) > starts[0]:
             yield replace(each, turns=tuple(kept))
 

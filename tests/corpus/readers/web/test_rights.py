@@ -4,7 +4,7 @@ import pytest
 
 from puna.corpus import licences
 from puna.corpus.readers.web.page import read_page
-from puna.corpus.readers.web.rights import licence
+from puna.corpus.readers.web.rights import _zone, licence
 
 CC = "https://creativecommons.org/licenses"
 WORK = "<p>This work is licensed under a"
@@ -45,6 +45,22 @@ PROSE = "<p>" + "The ferry left the pier at seven, and nobody saw it go. " * 20 
 def test_the_licence_of_a_page(source: str, spdx: str) -> None:
     assert licence(source) == spdx
     assert read_page(f"<html><body>{source}".encode()).licence == spdx  # also by the splitter's eye
+
+
+@pytest.mark.parametrize(
+    ("attributes", "zone"),
+    [
+        (" class=Wp-Caption", "item"),
+        (" id='site info'", ""),
+        (" id=siteInfo", "foot"),
+        (" class='&#102;oot'", "foot"),
+        (" style='x' title=footer", ""),
+        (" data-id=1 title=footer class=a", ""),
+        (" CLASS=footer", ""),  # as in all documents so far
+    ],
+)
+def test_zones(attributes: str, zone: str) -> None:
+    assert _zone("div", attributes) == zone
 
 
 @pytest.mark.parametrize(

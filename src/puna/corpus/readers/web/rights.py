@@ -132,6 +132,8 @@ def _zone(name: str, attributes: str) -> str:
         return "item"
     if name == "footer":
         return "foot"
+    if "class" not in attributes and "id" not in attributes:
+        return ""
     said = attributes.lower()
     if "&" not in said and not _FOOT.search(said) and not _ITEM.search(said):
         return ""
