@@ -164,6 +164,14 @@ void rotate(const E* x, const float* cosine, const float* sine, E* out, Size tok
     }
 }
 
+// How many of a block's queries, the first ones, attend to keys before `end`. start: of these queries.
+Size reaching(const int32_t* start, Size count, Size end) {
+    return std::lower_bound(start, start + count, end) - start;
+}
+
+// Keys of a block, in whole vectors, before the first that a query attends to.
+Size unseen(Size first) { return std::max<Size>(first, 0) / WIDTH * WIDTH; }
+
 // Causal attention inside documents. q, out: [rows, length, heads, width]; k, v: [rows, length, kv_heads,
 // width]; log_sums: [rows, heads, length]. start [rows, length]: the first position that a position attends
 // to, never decreasing along a row. Blocks of scores that no position attends to are not computed, and no
@@ -196,19 +204,18 @@ void attention(const E* q, const E* k, const E* v, const int32_t* start, E* out,
                     for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
                         const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                         const bool diagonal = base == first;
-                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, queries,
-                            words<E>(q_stride), 1, keys + block * depth * BLOCK, BLOCK, scores, BLOCK, false);
-                        for (Size i = 0; i < count; ++i) {
+                        const Size reach = reaching(from + first, count, base + BLOCK),
+                            skip = diagonal ? 0 : unseen(from[first] - base);
+                        product<E>(diagonal ? RESULT : NONE, reach, BLOCK - skip, depth, queries,
+                            words<E>(q_stride), 1, keys + block * depth * BLOCK + skip, BLOCK, scores + skip,
+                            BLOCK, false);
+                        for (Size i = 0; i < reach; ++i) {
                             float* score = scores + i * BLOCK;
                             const Size low = std::max<Size>(from[first + i] - base, 0),
                                 high = std::min<Size>(first + i - base + 1, BLOCK);
                             // Scores of the row that are computed, in whole vectors.
                             const Size known = std::min<Size>(padded(high), BLOCK);
                             float top = highest[i], sum = 0.0f;
-                            if (low >= high) {
-                                std::fill(score, score + BLOCK, 0.0f);
-                                continue;
-                            }
 #pragma omp simd reduction(max : top)
                             for (Size j = low; j < high; ++j) top = std::max(top, score[j] * scale);
 #pragma omp simd
@@ -227,9 +234,9 @@ void attention(const E* q, const E* k, const E* v, const int32_t* start, E* out,
                             }
                             total[i] += sum;
                         }
-                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
-                            along_rows<E>(scores, count, narrow), words<E>(BLOCK), 1,
-                            values + words<E>(base) * wide, wide, sums, wide, true);
+                        product<E>(diagonal ? ROW : NONE, reach, wide, words<E>(seen) - words<E>(skip),
+                            along_rows<E>(scores, reach, narrow) + words<E>(skip), words<E>(BLOCK), 1,
+                            values + words<E>(base + skip) * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
                         E* to = out + (row * length + first + i) * q_stride + head * width;
@@ -288,15 +295,17 @@ void attention_backward(const E* gradient, const E* q, const E* k, const E* v, c
                 for (Size block = 0; block < blocks; ++block) {
                     const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
                     for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
-                        const Size count = std::min<Size>(BLOCK, length - first);
+                        const Size count =
+                            reaching(from + first, std::min<Size>(BLOCK, length - first), base + BLOCK);
                         const bool diagonal = base == first;
+                        const Size skip = diagonal ? 0 : unseen(from[first] - base);
                         const Size at = q_at + first * q_stride;
-                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, words(q + at),
-                            words<E>(q_stride), 1, keys_t + block * depth * BLOCK, BLOCK, chances, BLOCK,
-                            false);
-                        product<E>(diagonal ? RESULT : NONE, count, BLOCK, depth, words(gradient + at),
-                            words<E>(q_stride), 1, values_t + block * depth * BLOCK, BLOCK, slopes, BLOCK,
-                            false);
+                        product<E>(diagonal ? RESULT : NONE, count, BLOCK - skip, depth, words(q + at),
+                            words<E>(q_stride), 1, keys_t + block * depth * BLOCK + skip, BLOCK,
+                            chances + skip, BLOCK, false);
+                        product<E>(diagonal ? RESULT : NONE, count, BLOCK - skip, depth, words(gradient + at),
+                            words<E>(q_stride), 1, values_t + block * depth * BLOCK + skip, BLOCK,
+                            slopes + skip, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
                             const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
@@ -313,15 +322,15 @@ void attention_backward(const E* gradient, const E* q, const E* k, const E* v, c
                             for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
                         }
                         const Size later = words<E>(first) * wide;
-                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
-                            down_columns<E>(chances, count, narrow), 1, BLOCK, given + later, wide,
-                            to_v + base * wide, wide, true);
-                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
-                            down_columns<E>(slopes, count, narrow), 1, BLOCK, queries + later, wide,
-                            to_k + base * wide, wide, true);
-                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
-                            along_rows<E>(slopes, count, narrow), words<E>(BLOCK), 1,
-                            keys + words<E>(base) * wide, wide, to_q + first * wide, wide, true);
+                        product<E>(diagonal ? COLUMN : NONE, seen - skip, wide, words<E>(count),
+                            down_columns<E>(chances, count, narrow) + skip, 1, BLOCK, given + later, wide,
+                            to_v + (base + skip) * wide, wide, true);
+                        product<E>(diagonal ? COLUMN : NONE, seen - skip, wide, words<E>(count),
+                            down_columns<E>(slopes, count, narrow) + skip, 1, BLOCK, queries + later, wide,
+                            to_k + (base + skip) * wide, wide, true);
+                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen) - words<E>(skip),
+                            along_rows<E>(slopes, count, narrow) + words<E>(skip), words<E>(BLOCK), 1,
+                            keys + words<E>(base + skip) * wide, wide, to_q + first * wide, wide, true);
                     }
                 }
                 for (Size t = 0; t < length; ++t)
