@@ -91,10 +91,12 @@ def test_logits_are_no_new_pages_each_time() -> None:
         keep_freed_memory()
         hidden, weight = torch.randn(1024, 16, requires_grad=True), torch.randn(32768, 16)
         selected = HeadTargets.select(torch.arange(1024), None, torch.device("cpu"))
-        for _ in range(3):
+        faults = []
+        for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             linear_cross_entropy(hidden, weight, selected)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(min(faults))
     """
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(made.stdout) < 5000
