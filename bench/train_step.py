@@ -227,7 +227,7 @@ BUILDERS: dict[str, Callable[[LlamaConfig], Step]] = {
 def products(config: LlamaConfig) -> Step:
     """All matrix products of a step, forward and backward, without anything between them."""
     d, f, v = config.dim, config.ffn_dim, config.vocab_size
-    rows = min(TOKENS, chunk_bytes("cpu") // (v * DTYPE.itemsize))
+    rows = min(TOKENS, chunk_bytes(DEVICE) // (v * DTYPE.itemsize))
     shapes = ((TOKENS, d), (TOKENS, f), (d, d), (f, d), (d, f), (v, d), (rows, v), (v, d))
     x, wide, square, up, down, head, logits, slope = (
         torch.randn(shape, device=DEVICE, dtype=DTYPE) for shape in shapes

@@ -264,7 +264,7 @@ def test_of_equal_answers_as_many_are_learned_as_the_root_of_their_number() -> N
     for count, kept in ((1, 1), (2, 2), (16, 4), (100, 10)):
         assert list(personalize.without_repeats([one] * count)) == [one] * kept
     said = Conversation((Turn("system", "Be kind."), Turn("assistant", "Hello!")))  # to no question
-    assert list(personalize.without_repeats([said])) == []
+    assert list(personalize.without_repeats([said])) == [said]
 
 
 def test_what_nobody_answers_is_no_repeat() -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from puna.cli.arguments import OutOption
-from puna.corpus.record import digest
 from puna.errors import UserError
 
 SHOWN = 12  # lines of personal data, and of what nothing reads
@@ -56,6 +55,8 @@ def personalize(
 
 def _name_of(folder: str) -> str:
     """A name for the result of a folder; where letters had to go, with a few of the digest of all."""
+    from puna.corpus.record import digest
+
     spaced = re.sub(r"\s+", "-", folder)
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "", spaced).lstrip("_.-")
     return kept if kept and kept == spaced else f"{kept or 'personal'}-{digest(folder)[:6]}"

@@ -197,7 +197,7 @@ def without_repeats(conversations: Iterable[Conversation]) -> Iterator[Conversat
             answer = tuple(turn.text for turn in each.turns[start:end] if turn.role == "assistant")
             kept += each.turns[start:end] if math.isqrt(seen[answer]) ** 2 == seen[answer] else ()
             seen[answer] += bool(answer)  # what nobody answers is left to the audit
-        if len(kept) > starts[0]:
+        if len(kept) > starts[0] or len(starts) == 1:  # without a question, which the audit tells
             yield replace(each, turns=tuple(kept))
 
 

@@ -44,7 +44,7 @@ def replay(
     settings: ReplayStageSettings,
     inputs: Mapping[str, Artifact],
     context: Context,
-    check: Callable[[Mapping[str, Artifact]], None] = lambda inputs: None,
+    check: Callable[[Mapping[str, Artifact]], None],
 ) -> Metrics:
     """Let the base answer: in its own chat format where it has one that is known, else it continues the
     beginnings of texts. An answer that did not end by itself ends with its last whole sentence. Before that
