@@ -40,12 +40,13 @@ import torch
 import torch.nn.functional as F
 
 from puna.generate import load
+from puna.run import machine
 from puna.run.settings import DEFAULT_EXECUTION
 from puna.tokens import chat
 from puna.tokens.conversations import Turn
 from puna.train.metrics import peak_memory_bytes
 from puna.train.objective import NextToken, loss_and_gradients
-from puna.train.optimizer import build, update
+from puna.train.optimizer import build, update, zero_moments
 from puna.train.settings import TrainSettings
 from puna.train.trainer import keep_freed_memory
 from puna.tune import rows
@@ -87,8 +88,8 @@ class Mix:
         fitting = [one for one in encoded if len(one.ids) <= length]
         self.mean = sum(len(one.ids) for one in fitting) / len(fitting)
         self.learned = sum(sum(one.learned) for one in fitting) / sum(len(one.ids) for one in fitting)
-        # A short round first, which does not count: what is allocated and compiled once is there then.
-        self.plain = [fitting[-2:], *(fitting[turn * per_round :][:per_round] for turn in range(rounds - 1))]
+        # The first round does not count: what is allocated and compiled once is there then.
+        self.plain = [fitting[turn * per_round :][:per_round] for turn in range(rounds)]
         self.packed = [
             rows.batch_of([(np.array(one.ids), np.array(one.learned)) for one in group], length)
             for group in self.plain
@@ -115,8 +116,15 @@ def ours(loaded: load.Loaded, mix: Mix, lora: bool) -> tuple[Step, Step]:
     optimizer, objective = build(model, train), NextToken(DEFAULT_EXECUTION.remat)
     micro_batch = max(1, 4096 // mix.length)
 
+    # As `trainer.train` and `tune.supervised` do.
+    moments = zero_moments(optimizer)
+    loss_and_gradients(model, max(mix.packed, key=lambda one: one.tokens.size), micro_batch, objective)
+    resident = machine.resident_bytes(trimmed=False)
+    del moments
+    model.zero_grad(set_to_none=False)
+
     def step(turn: int) -> float:
-        if turn % 2 == 0:  # as `tune.supervised` does
+        if machine.resident_bytes(trimmed=False) > 1.05 * resident:
             keep_freed_memory()
         loss = loss_and_gradients(model, mix.packed[turn], micro_batch, objective)
         update(model, optimizer, 0, train)

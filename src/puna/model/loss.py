@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from puna.model import kernels
-from puna.model.block import add_weight_gradient, gradient_of, rounded
+from puna.model.block import add_weight_gradient, gradient_of, input_gradient, rounded
 from puna.model.kernels import to_device
 from puna.model.tensor_parallel import TensorParallelGroup, all_gather, reduce_scatter
 
@@ -94,9 +94,9 @@ class HeadLoss(torch.autograd.Function):
             if dweight is not None:
                 add_weight_gradient(dweight, dlogits, chunk)
             if dhidden is not None and positions is not None:
-                dhidden.index_copy_(0, positions, torch.mm(dlogits, matrix))
+                dhidden.index_copy_(0, positions, input_gradient(dlogits, matrix))
             elif dhidden is not None:
-                torch.mm(dlogits, matrix, out=dhidden[start : start + rows])
+                dhidden[start : start + rows] = input_gradient(dlogits, matrix)
             del logits, dlogits  # before the next ones are made
         if dhidden is not None:
             dhidden = reduce_scatter(dhidden, group)()

@@ -123,10 +123,11 @@ def matmul_peak(
     return best
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now, without what its allocator keeps unused; 0 where Linux does not
-    tell."""
-    release_memory()
+def resident_bytes(trimmed: bool = True) -> int:
+    """Memory that this process holds now, without what its allocator keeps unused (not trimmed: with it); 0
+    where Linux does not tell."""
+    if trimmed:
+        release_memory()
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if path.exists() else 0
 

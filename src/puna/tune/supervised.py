@@ -43,6 +43,7 @@ class Supervised(Pretraining):
 
     batches: Any  # a `tune.rows.Batches`
     noise: Noise | None = None
+    resident = 0  # bytes, once the largest rows are done
 
     def add_noise(self, alpha: float, seed: int) -> None:
         """See `Noise`; alpha 0: none."""
@@ -51,7 +52,8 @@ class Supervised(Pretraining):
             self.noise = self.objective = noisy
 
     def step(self, step: int) -> Outcome:
-        if step % 2 == 0:  # rows differ in width, so that what is freed seldom fits the next ones
+        # Rows differ in width: what is freed does not always fit the next ones, and piles up.
+        if machine.resident_bytes(trimmed=False) > 1.05 * self.resident:
             trainer.keep_freed_memory()
         if self.noise is not None:
             self.noise.step = step
@@ -62,6 +64,7 @@ class Supervised(Pretraining):
         batch = self.batches.batch(self.batches.fullest, self.parallel.rank, self.parallel.world)
         part = next(batch.micro_batches(self.micro_batch))
         loss_and_gradients(self.model, part, self.micro_batch, self.objective)
+        self.resident = machine.resident_bytes(trimmed=False)
 
 
 def plan(settings: SupervisedStageSettings, encoded: Artifact) -> rows.Batches:
