@@ -167,6 +167,27 @@ def test_cross_entropy(rows: int, vocabulary: int, z: float, weighted: bool, see
 
 
 @compiled
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 600), st.sampled_from([16, 48, 112]), st.sampled_from([16, 64, 80]), st.integers(1, 40))
+@torch.no_grad()
+def test_gradients_of_low_rank(tokens: int, inputs: int, outputs: int, rank: int) -> None:
+    """Of the loss sum(g * x (B A)'), by autograd in float64."""
+    torch.manual_seed(tokens)
+    gradient, x = torch.randn(tokens, outputs), torch.randn(tokens, inputs)
+    a, b = torch.randn(rank, inputs), torch.randn(outputs, rank)
+    found = kernels.low_rank_gradients(gradient, x, a, b)
+    assert found is not None
+    with torch.enable_grad():
+        exact = [factor.double().requires_grad_() for factor in (a, b)]
+        (gradient.double() * (x.double() @ (exact[1] @ exact[0]).t())).sum().backward()
+    for ours, factor in zip(found, exact, strict=True):
+        assert factor.grad is not None
+        close(ours, factor.grad, tolerance=4e-6)
+    assert kernels.low_rank_gradients(gradient.double(), x.double(), a.double(), b.double()) is None
+    assert kernels.low_rank_gradients(gradient, x[:, :15].contiguous(), a[:, :15], b) is None
+
+
+@compiled
 def test_results_do_not_depend_on_timing() -> None:
     torch.manual_seed(2)
     q, k, v = (torch.randn(4, 200, 4, 32, requires_grad=True) for _ in range(3))
@@ -207,6 +228,9 @@ with torch.no_grad():
     for rows, vocabulary in ((1, 2), (50, 3000), (70_000, 11)):  # torch's sum takes threads above 32,768
         logits, targets = torch.randn(rows, vocabulary), torch.randint(0, vocabulary, (rows,))
         shown("cross_entropy", *kernels.cross_entropy(logits, targets, torch.randn(rows), 1e-3, True))
+    for tokens in (1, 257, 3000):
+        given = torch.randn(tokens, 1536), torch.randn(tokens, 576), torch.randn(8, 576), torch.randn(1536, 8)
+        shown("low_rank", *kernels.low_rank_gradients(*given))
 """
 
 
@@ -218,13 +242,14 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         command = [sys.executable, "-c", DIGESTS]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         printed.append(run.stdout.splitlines())
-    assert len(printed[0]) == 24 and {line.split()[0] for line in printed[0]} == {
+    assert len(printed[0]) == 27 and {line.split()[0] for line in printed[0]} == {
         "attention",
         "rotate",
         "rms_norm",
         "rms_norm_backward",
         "swiglu",
         "cross_entropy",
+        "low_rank",
     }
     assert printed[1] == printed[0] and printed[2] == printed[0]
 

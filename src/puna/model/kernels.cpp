@@ -15,6 +15,7 @@
 constexpr int PART = 4096;  // elements of a long array that a thread takes at once
 constexpr int PIECE = 64;   // rows that are summed together, as PIECE_ROWS of kernels.py
 constexpr int STRIP = 64;   // columns of the pieces' sums that a thread adds up at once
+constexpr int LONG = 256;   // tokens whose gradients of low rank are summed together, as LONG of kernels.py
 
 namespace {
 
@@ -408,6 +409,29 @@ void accumulate(const E* __restrict addend, float* __restrict total, Size count)
         for (Size i = begin; i < std::min<Size>(begin + PART, count); ++i) total[i] += widen(addend[i]);
 }
 
+// Gradients (g B)' x of A and (x A')' g of B' of a weight's change B A, summed over LONG tokens each: pieces
+// [ceil(tokens / LONG), rank, inputs, then rank, outputs]. Gradient g [tokens, outputs] and x [tokens, inputs]
+// are read once: a block of them stays in the cache. a_t [inputs, wide], b [outputs, wide]: A' and B, zeros
+// beyond the rank. inputs, outputs and wide are multiples of WIDTH.
+void low_rank(const float* gradient, const float* x, const float* a_t, const float* b, float* pieces,
+        Size tokens, Size inputs, Size outputs, Size rank, Size wide) {
+#pragma omp parallel for schedule(static)
+    for (Size begin = 0; begin < tokens; begin += LONG) {
+        Room room(2 * BLOCK * wide);
+        float *inner = room.take(BLOCK * wide), *outer = room.take(BLOCK * wide),
+            *to_a = pieces + begin / LONG * rank * (inputs + outputs), *to_b = to_a + rank * inputs;
+        const Size end = std::min<Size>(begin + LONG, tokens);
+        for (Size first = begin; first < end; first += BLOCK) {
+            const Size rows = std::min<Size>(BLOCK, end - first);
+            const float *given = gradient + first * outputs, *from = x + first * inputs;
+            product<float>(rows, wide, outputs, given, outputs, 1, b, wide, inner, wide, false);
+            product<float>(rows, wide, inputs, from, inputs, 1, a_t, wide, outer, wide, false);
+            product<float>(rank, inputs, rows, inner, 1, wide, from, inputs, to_a, inputs, first > begin);
+            product<float>(rank, outputs, rows, outer, 1, wide, given, outputs, to_b, outputs, first > begin);
+        }
+    }
+}
+
 }  // namespace
 
 #define EXPORT(E, SUFFIX) \
@@ -451,4 +475,8 @@ void accumulate(const E* __restrict addend, float* __restrict total, Size count)
 extern "C" {
 EXPORT(float, )
 EXPORT(Bfloat16, _bf16)
+void low_rank_gradients(const float* gradient, const float* x, const float* a_t, const float* b,
+        float* pieces, Size tokens, Size inputs, Size outputs, Size rank, Size wide) {
+    low_rank(gradient, x, a_t, b, pieces, tokens, inputs, outputs, rank, wide);
+}
 }

@@ -34,7 +34,9 @@ _KERNELS = {
 VARLEN_TAKES_GROUPS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}  # of a kernel's name, by what its arrays hold
 SIGNATURES = {name + suffix: kinds for name, kinds in _KERNELS.items() for suffix in SUFFIXES.values()}
+SIGNATURES["low_rank_gradients"] = "pppppnnnnn"
 PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
+LONG = 256  # tokens whose gradients of low rank are, as there
 
 
 @functools.cache
@@ -251,6 +253,20 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Te
     out = varlen_attn(flat_q, flat_k, flat_v, *lengths, window_size=(-1, 0), **options)
     assert isinstance(out, Tensor)
     return out.view_as(q)
+
+
+def low_rank_gradients(gradient: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Gradients (g B)' x and g' (x A') of A [r, f] and B [o, r] in a weight's change B A, by gradient g [n, o]
+    and input x [n, f], each read once; None where no kernel takes them."""
+    inputs, outputs, rank = x.shape[1], gradient.shape[1], len(a)
+    if x.dtype != torch.float32 or not _has_kernel(x, gradient, a, b) or inputs % 16 or outputs % 16:
+        return None
+    wide = -(-rank // 16) * 16
+    a_t, padded = (F.pad(factor, (0, wide - rank)).contiguous() for factor in (a.t(), b))
+    pieces = x.new_empty(-(-len(x) // LONG), rank * (inputs + outputs))
+    _call("low_rank_gradients", gradient, x, a_t, padded, pieces, len(x), inputs, outputs, rank, wide)
+    da, db = pieces.sum(0).split([rank * inputs, rank * outputs])
+    return da.view(rank, inputs), db.view(rank, outputs).t()
 
 
 def cross_entropy(
