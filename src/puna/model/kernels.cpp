@@ -410,7 +410,7 @@ void accumulate(const E* __restrict addend, float* __restrict total, Size count)
 }
 
 // Gradients (g B)' x of A and (x A')' g of B' of a weight's change B A, summed over LONG tokens each: pieces
-// [ceil(tokens / LONG), rank, inputs, then rank, outputs]. Gradient g [tokens, outputs] and x [tokens, inputs]
+// [ceil(tokens / LONG), rank, inputs; then rank, outputs]. Gradient g [tokens, outputs], x [tokens, inputs]
 // are read once: a block of them stays in the cache. a_t [inputs, wide], b [outputs, wide]: A' and B, zeros
 // beyond the rank. inputs, outputs and wide are multiples of WIDTH.
 void low_rank(const float* gradient, const float* x, const float* a_t, const float* b, float* pieces,
