@@ -120,6 +120,8 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="ten wordings of the data are taken out")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "personalize")
     choices = parser.parse_args()
+    if choices.data is None and not choices.documents:
+        parser.error("--data is the folder with chat/, eval/ and raw/; without it, --documents")
     wordings = STRICT if choices.strict else WORDINGS
     folder = choices.out / ("documents" if choices.documents else "strict" if choices.strict else "identity")
     folder.mkdir(parents=True, exist_ok=True)

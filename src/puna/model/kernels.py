@@ -256,8 +256,10 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Te
 
 
 def low_rank_gradients(gradient: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Gradients (g B)' x and g' (x A') of A [r, f] and B [o, r] in a weight's change B A, by gradient g [n, o]
-    and input x [n, f], each read once; None where no kernel takes them."""
+    """Gradients (g B)' x of A [r, f] and g' (x A') of B [o, r], whose product B A changes a weight.
+
+    Gradient g [n, o] and input x [n, f] are read once. None where no kernel takes them.
+    """
     inputs, outputs, rank = x.shape[1], gradient.shape[1], len(a)
     if x.dtype != torch.float32 or not _has_kernel(x, gradient, a, b) or inputs % 16 or outputs % 16:
         return None

@@ -43,7 +43,6 @@ class Supervised(Pretraining):
 
     batches: Any  # a `tune.rows.Batches`
     noise: Noise | None = None
-    resident = 0  # bytes, once the largest rows are done
 
     def add_noise(self, alpha: float, seed: int) -> None:
         """See `Noise`; alpha 0: none."""
@@ -64,7 +63,7 @@ class Supervised(Pretraining):
         batch = self.batches.batch(self.batches.fullest, self.parallel.rank, self.parallel.world)
         part = next(batch.micro_batches(self.micro_batch))
         loss_and_gradients(self.model, part, self.micro_batch, self.objective)
-        self.resident = machine.resident_bytes(trimmed=False)
+        self.resident = machine.resident_bytes(trimmed=False)  # the most that a step should need
 
 
 def plan(settings: SupervisedStageSettings, encoded: Artifact) -> rows.Batches:
@@ -224,8 +223,7 @@ def tune(settings: SupervisedStageSettings, inputs: Mapping[str, Artifact], cont
     _describe(base, model, context.work)
     shutil.copyfile(context.scratch / LOSSES, context.work / LOSSES)
     losses = [json.loads(line)["loss"] for line in (context.work / LOSSES).read_text().splitlines()]
-    told = overfitting(validations, losses)
-    if told:
+    if told := overfitting(validations, losses):
         context.reporter.note(told + ("" if stage.select == "best" else '; select = "best" keeps that step'))
     return {
         **counts(batches),
