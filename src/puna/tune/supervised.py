@@ -43,12 +43,12 @@ class Supervised(Pretraining):
 
     batches: Any  # a `tune.rows.Batches`
     noise: Noise | None = None
+    resident = 0  # bytes, once the largest rows are done
 
     def add_noise(self, alpha: float, seed: int) -> None:
         """See `Noise`; alpha 0: none."""
         if alpha:
-            noisy: Any = Noise(self.objective, self.model, alpha, seed)
-            self.noise = self.objective = noisy
+            self.noise = self.objective = Noise(self.objective, self.model, alpha, seed)  # type: ignore[assignment]
 
     def step(self, step: int) -> Outcome:
         # Rows differ in width: what is freed does not always fit the next ones, and piles up.
@@ -63,7 +63,7 @@ class Supervised(Pretraining):
         batch = self.batches.batch(self.batches.fullest, self.parallel.rank, self.parallel.world)
         part = next(batch.micro_batches(self.micro_batch))
         loss_and_gradients(self.model, part, self.micro_batch, self.objective)
-        self.resident = machine.resident_bytes(trimmed=False)  # the most that a step should need
+        self.resident = machine.resident_bytes(trimmed=False)
 
 
 def plan(settings: SupervisedStageSettings, encoded: Artifact) -> rows.Batches:
