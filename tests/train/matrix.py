@@ -10,6 +10,7 @@ checkpoints, gradients.
 """
 
 import contextlib
+import faulthandler
 import functools
 import itertools
 import json
@@ -256,6 +257,7 @@ def on(sizes: tuple[int, int, int], do: Callable[..., object], *arguments: objec
 
 def _process(rank: int, world: int, store: str, do: Callable[..., object], arguments: Any) -> None:
     warnings.filterwarnings("error", message="FSDP2-wrapped module")
+    faulthandler.dump_traceback_later(65)  # where a process is while another waits its 60 s for it
     dist.init_process_group(
         "gloo",
         init_method=f"file://{store}/store",
