@@ -67,6 +67,28 @@ def test_attention_and_its_gradients(
 
 
 @compiled
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(1, 150), min_size=1, max_size=6), st.sampled_from([torch.float32, torch.bfloat16])
+)
+def test_a_document_s_attention_has_the_same_bits_wherever_it_stands(
+    sizes: list[int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(len(sizes))
+    begins = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    starts = torch.tensor(begins[:-1]).repeat_interleave(torch.tensor(sizes)).int()[None]
+    packed = [torch.randn(1, begins[-1], heads, 16).to(dtype).requires_grad_() for heads in (4, 2, 2)]
+    gradient = torch.randn(1, begins[-1], 4, 16).to(dtype)
+    out = kernels.attention(*packed, starts)
+    found = out, *torch.autograd.grad(out, packed, gradient)
+    for begin, end in itertools.pairwise(begins):
+        alone = [x.detach()[:, begin:end].clone().requires_grad_() for x in packed]
+        out = kernels.attention(*alone, None)
+        expected = out, *torch.autograd.grad(out, alone, gradient[:, begin:end])
+        assert all(torch.equal(x[:, begin:end], y) for x, y in zip(found, expected, strict=True))
+
+
+@compiled
 def test_attention_is_softmax_of_scaled_products() -> None:
     """Written out for one head, in float64."""
     torch.manual_seed(0)
@@ -171,20 +193,21 @@ def test_cross_entropy(rows: int, vocabulary: int, z: float, weighted: bool, see
 @given(st.integers(1, 600), st.sampled_from([16, 48, 112]), st.sampled_from([16, 64, 80]), st.integers(1, 40))
 @torch.no_grad()
 def test_gradients_of_low_rank(tokens: int, inputs: int, outputs: int, rank: int) -> None:
-    """Of the loss sum(g * x (B A)'), by autograd in float64."""
+    """Of the loss sum(g * x (0.5 B A)'), by autograd in float64."""
     torch.manual_seed(tokens)
     gradient, x = torch.randn(tokens, outputs), torch.randn(tokens, inputs)
     a, b = torch.randn(rank, inputs), torch.randn(outputs, rank)
-    found = kernels.low_rank_gradients(gradient, x, a, b)
+    found = kernels.low_rank_gradients(gradient, x, a, b, 0.5)
     assert found is not None
     with torch.enable_grad():
         exact = [factor.double().requires_grad_() for factor in (a, b)]
-        (gradient.double() * (x.double() @ (exact[1] @ exact[0]).t())).sum().backward()
+        (gradient.double() * (x.double() @ (0.5 * exact[1] @ exact[0]).t())).sum().backward()
     for ours, factor in zip(found, exact, strict=True):
         assert factor.grad is not None
         close(ours, factor.grad, tolerance=4e-6)
-    assert kernels.low_rank_gradients(gradient.double(), x.double(), a.double(), b.double()) is None
-    assert kernels.low_rank_gradients(gradient, x[:, :15].contiguous(), a[:, :15], b) is None
+    wide = (one.double() for one in (gradient, x, a, b))
+    assert kernels.low_rank_gradients(*wide, scale=0.5) is None
+    assert kernels.low_rank_gradients(gradient, x[:, :15].contiguous(), a[:, :15], b, 0.5) is None
 
 
 @compiled
@@ -230,7 +253,7 @@ with torch.no_grad():
         shown("cross_entropy", *kernels.cross_entropy(logits, targets, torch.randn(rows), 1e-3, True))
     for tokens in (1, 257, 3000):
         given = torch.randn(tokens, 1536), torch.randn(tokens, 576), torch.randn(8, 576), torch.randn(1536, 8)
-        shown("low_rank", *kernels.low_rank_gradients(*given))
+        shown("low_rank", *kernels.low_rank_gradients(*given, 0.5))
 """
 
 

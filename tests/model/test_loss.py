@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from puna.model import kernels
 from puna.model import loss as loss_module
 from puna.model.llama import Llama
 
@@ -57,6 +58,19 @@ def test_loss_against_plain_torch(
     found.backward()
     for name, gradient in gradients_of(ours).items():
         torch.testing.assert_close(gradient, gradients_of(exact)[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["none", "llama", "full"])
+def test_the_last_layer_computes_no_more_than_the_head_reads(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, targets, _ = batch()
+    seen, swiglu = [], kernels.swiglu
+    monkeypatch.setattr(kernels, "swiglu", lambda gate, up: seen.append(len(gate)) or swiglu(gate, up))
+    model = made()
+    model.loss(tokens, targets, remat=policy).backward()
+    read = int((targets >= 0).sum())
+    assert seen[: len(model.layers)] == [tokens.numel()] * (len(model.layers) - 1) + [read]
 
 
 def test_a_loss_may_be_scaled_before_backward() -> None:

@@ -451,7 +451,7 @@ def test_the_dry_run_is_one_full_micro_batch_beside_the_moments_and_leaves_no_tr
     monkeypatch.setattr(pretraining, "loss_and_gradients", watched)
     before = held()
     work = Pretraining(model, batches(), held_out(), options, how)
-    trainer._dry_run(model, built, work, compiling=False)
+    trainer.dry_run(model, built, work, compiling=False)
     ((batch, extra),) = seen
     assert batch.tokens.shape == (3, 16) and batch.target_count == 3 * 16
     assert all(len(set(row)) > 1 for row in batch.document_ids.tolist())

@@ -28,11 +28,12 @@ keeps n1 and n2 too (the SwiGLU product comes with its gradient in one pass over
 it would save nothing), and `full` keeps x alone and, before a block's backward, runs its forward again up to
 W3 n2, as `none` does. The operations and their order are the same: the three give the same bits.
 
-A gradient that nothing asks for is not computed: that of a frozen weight, and those of activations below the
-lowest weight that is trained. Weights may be of a higher precision than activations (bfloat16 beside float32
-on GPUs): they are rounded where they are multiplied, and their gradients come out in their own. Under tensor
-and sequence parallelism (`tensor_parallel`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3
-n2 its heads and columns of all tokens.
+What nothing asks for is not computed: the gradient of a frozen weight, those of activations below the lowest
+weight that is trained, and in the last layer all behind the attention of positions that the head does not
+read. Weights may be of a higher precision than activations (bfloat16 beside float32 on GPUs): they are
+rounded where they are multiplied, and their gradients come out in their own. Under tensor and sequence
+parallelism (`tensor_parallel`) x, h and y are this process's tokens, q, k, v, out, W1 n2 and W3 n2 its heads
+and columns of all tokens.
 
 Shapes: b rows, t positions, n = b t tokens, d width, h heads, k heads of keys and values, e width of a head
 (d / h where no other is named), f width of the SwiGLU.
@@ -314,19 +315,25 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
     def forward(
-        self, x: Tensor, layout: AttentionLayout, cache: Cache | None = None, remat: str | None = None
+        self,
+        x: Tensor,
+        layout: AttentionLayout,
+        cache: Cache | None = None,
+        remat: str | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """y of x: [b, t, d] without a policy `remat`, else [n, d], or this process's [n / p, d]."""
+        """y of x: [b, t, d] without a policy `remat`, else [n, d], or this process's [n / p, d]; with one, of
+        the positions `kept` [m] alone where they are given."""
         if remat is None:
             return self.plain(x, layout, cache)
         if remat != "full" or not torch.is_grad_enabled():
-            return self.by_hand(x, layout, save_norms=remat == "none")
+            return self.by_hand(x, layout, kept, save_norms=remat == "none")
         runs = itertools.count()
 
         def run(x: Tensor) -> Tensor:
             """The block; from the second time on for its backward alone, which does not need y."""
             with_output = torch.compiler.is_compiling() or next(runs) == 0
-            return self.by_hand(x, layout, save_norms=True, with_output=with_output)
+            return self.by_hand(x, layout, kept, save_norms=True, with_output=with_output)
 
         return checkpoint(run, x, use_reentrant=False)
 
@@ -351,7 +358,13 @@ class Block(nn.Module):
         return h + ffn.w2(F.silu(gate) * up)
 
     def by_hand(
-        self, x: Tensor, layout: AttentionLayout, *, save_norms: bool, with_output: bool = True
+        self,
+        x: Tensor,
+        layout: AttentionLayout,
+        kept: Tensor | None,
+        *,
+        save_norms: bool,
+        with_output: bool = True,
     ) -> Tensor:
         """Of x [n, d]; the backward is that of the two functions below. save_norms: keep n1 and n2 for it.
         with_output: without, what comes back means nothing."""
@@ -368,9 +381,12 @@ class Block(nn.Module):
             cos=layout.cos,
             sin=layout.sin,
         )
-        q, k, v = QKVProjection.apply(how, *qkv_inputs)
+        q, k, v, x = QKVProjection.apply(how, *qkv_inputs)
 
         attended = kernels.attention(q, k, v, layout.document_starts, layout.cu_seqlens)
+        if kept is not None:
+            x = x.index_select(0, kept)
+            attended = attended.flatten(0, 1).index_select(0, kept)[None]
 
         ffn_inputs = FFNInputs(
             x=x,
@@ -408,10 +424,11 @@ class QKVInputs(NamedTuple, Generic[T]):
 
 
 class QKVProjection(torch.autograd.Function):
-    """q [b, t, h, e], k and v [b, t, k, e] of x: the first lines of `Block.plain`."""
+    """q [b, t, h, e], k and v [b, t, k, e] of x: the first lines of `Block.plain`. And x itself, so that the
+    gradient of its other use comes here and is added where its own is made."""
 
     @staticmethod
-    def forward(ctx: Any, how: How, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, how: How, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, attention_norm, wq, wk, wv, cos, sin = inputs
 
         n1 = all_gather(kernels.rms_norm(x, attention_norm, how.eps), how.group)()
@@ -423,13 +440,13 @@ class QKVProjection(torch.autograd.Function):
 
         ctx.how = how
         ctx.save_for_backward(*inputs, n1 if how.save_norms else None)
-        return q, k, v
+        return q, k, v, x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         x, attention_norm, wq, wk, wv, cos, sin, n1 = ctx.saved_tensors
         how, needs = ctx.how, QKVInputs(*ctx.needs_input_grad[1:])
-        dq, dk, dv = (gradient.contiguous() for gradient in gradients)
+        dq, dk, dv, dx = (gradient.contiguous() for gradient in gradients)
 
         dq = kernels.apply_rotary(dq, cos, sin, backward=True)
         dk = kernels.apply_rotary(dk, cos, sin, backward=True)
@@ -446,11 +463,13 @@ class QKVProjection(torch.autograd.Function):
         dwq = accumulate_weight_gradient(needs.wq, dq, n1, wq)
         dwk = accumulate_weight_gradient(needs.wk, dk, n1, wk)
         dwv = accumulate_weight_gradient(needs.wv, dv, n1, wv)
-        dx = dnorm = None
+        dnorm = None
         if reducing is not None:
-            dx, dnorm = kernels.rms_norm_backward(x, attention_norm, reducing(), None, how.eps)
+            dx, dnorm = kernels.rms_norm_backward(x, attention_norm, reducing(), dx, how.eps)
             dnorm = all_reduce(dnorm, how.group)() if needs.attention_norm else None
-        return None, *QKVInputs(x=dx, attention_norm=dnorm, wq=dwq, wk=dwk, wv=dwv, cos=None, sin=None)
+        return None, *QKVInputs(
+            x=dx if needs.x else None, attention_norm=dnorm, wq=dwq, wk=dwk, wv=dwv, cos=None, sin=None
+        )
 
 
 class FFNInputs(NamedTuple, Generic[T]):

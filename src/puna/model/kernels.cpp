@@ -165,86 +165,98 @@ void rotate(const E* x, const float* cosine, const float* sine, E* out, Size tok
     }
 }
 
-// How many of a block's queries, the first ones, attend to keys before `end`. start: of these queries.
-Size reaching(const int32_t* start, Size count, Size end) {
-    return std::lower_bound(start, start + count, end) - start;
+// Consecutive tokens that attend to each other. first: in all rows, one after the other.
+struct Document {
+    Size first, length;
+};
+
+// Of start [rows, length], the position in its row at which each token's document begins; the longest first,
+// so that threads end together.
+std::vector<Document> documents(const int32_t* start, Size rows, Size length) {
+    std::vector<Document> found;
+    for (Size t = 0; t < rows * length; ++t) {
+        if (t % length == 0 || start[t] == t % length) found.push_back({t, 0});
+        ++found.back().length;
+    }
+    std::stable_sort(found.begin(), found.end(), [](Document a, Document b) { return a.length > b.length; });
+    return found;
 }
 
-// Keys of a block, in whole vectors, before the first that a query attends to.
-Size unseen(Size first) { return std::max<Size>(first, 0) / WIDTH * WIDTH; }
+// Scores of a row, of which `high` count, that a product of a triangle may read.
+int reading(int high) { return std::min<int>(padded(high + ROWS - 1), BLOCK); }
 
-// Causal attention inside documents. q, out: [rows, length, heads, width]; k, v: [rows, length, kv_heads,
-// width]; log_sums: [rows, heads, length]. start [rows, length]: the first position that a position attends
-// to, never decreasing along a row. Blocks of scores that no position attends to are not computed, and no
+// Causal attention inside documents, each of which comes out as it does alone. q, out: [rows, length, heads,
+// width]; k, v: [rows, length, kv_heads, width]; log_sums: [rows, length, heads]; start: see `documents`. No
 // scores are kept (Dao et al. 2022, algorithm 1).
 template <class E>
 void attention(const E* q, const E* k, const E* v, const int32_t* start, E* out, float* log_sums, Size rows,
         Size length, Size heads, Size kv_heads, Size width, float scale) {
-    const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
+    const Size group = heads / kv_heads, wide = padded(width), depth = words<E>(width);
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
+    const std::vector<Document> all = documents(start, rows, length);
+    const Size longest = all.front().length, blocks = (longest + BLOCK - 1) / BLOCK;
 #pragma omp parallel
     {
-        const Size depth = words<E>(width), turned = blocks * depth * BLOCK, packed = words<E>(length) * wide;
-        Room room(turned + packed + 2 * BLOCK * BLOCK + BLOCK * wide + 2 * BLOCK);
+        const Size turned = blocks * depth * BLOCK, packed = words<E>(longest) * wide;
+        Room room(turned + packed + 2 * BLOCK * BLOCK + BLOCK * (wide + 1 + WIDTH));
         float *keys = room.take(turned), *values = room.take(packed), *scores = room.take(BLOCK * BLOCK),
             *narrow = room.take(BLOCK * BLOCK);
-        float *sums = room.take(BLOCK * wide), *highest = room.take(BLOCK), *total = room.take(BLOCK);
+        float *sums = room.take(BLOCK * wide), *highest = room.take(BLOCK), *total = room.take(BLOCK * WIDTH);
 #pragma omp for schedule(dynamic, 1)
-        for (Size task = 0; task < rows * kv_heads; ++task) {
-            const Size row = task / kv_heads, kv_head = task % kv_heads;
-            const int32_t* from = start + row * length;
-            pack_transposed(k + row * length * kv_stride + kv_head * width, kv_stride, length, width, keys);
-            pack(v + row * length * kv_stride + kv_head * width, kv_stride, length, width, values);
+        for (Size task = 0; task < static_cast<Size>(all.size()) * kv_heads; ++task) {
+            const Document document = all[task / kv_heads];
+            const Size kv_head = task % kv_heads, at = document.first;
+            pack_transposed(k + at * kv_stride + kv_head * width, kv_stride, document.length, width, keys);
+            pack(v + at * kv_stride + kv_head * width, kv_stride, document.length, width, values);
             for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head)
-                for (Size first = 0; first < length; first += BLOCK) {
-                    const Size count = std::min<Size>(BLOCK, length - first);
+                for (Size first = 0; first < document.length; first += BLOCK) {
+                    const Size count = std::min<Size>(BLOCK, document.length - first);
                     std::fill(highest, highest + BLOCK, -INFINITY);
-                    std::fill(total, total + BLOCK, 0.0f);
+                    std::fill(total, total + BLOCK * WIDTH, 0.0f);
                     std::fill(sums, sums + BLOCK * wide, 0.0f);
-                    const Word* queries = words(q + (row * length + first) * q_stride + head * width);
-                    for (Size block = from[first] / BLOCK; block <= first / BLOCK; ++block) {
-                        const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
+                    const Word* queries = words(q + (at + first) * q_stride + head * width);
+                    for (Size base = 0; base <= first; base += BLOCK) {
                         const bool diagonal = base == first;
-                        const Size reach = reaching(from + first, count, base + BLOCK),
-                            skip = diagonal ? 0 : unseen(from[first] - base);
-                        product<E>(diagonal ? RESULT : NONE, reach, BLOCK - skip, depth, queries,
-                            words<E>(q_stride), 1, keys + block * depth * BLOCK + skip, BLOCK, scores + skip,
-                            BLOCK, false);
-                        for (Size i = 0; i < reach; ++i) {
+                        const Size seen = diagonal ? count : BLOCK;
+                        product<E>(diagonal ? RESULT : NONE, count, padded(seen), depth, queries,
+                            words<E>(q_stride), 1, keys + base * depth, BLOCK, scores, BLOCK, false);
+                        for (Size i = 0; i < count; ++i) {
                             float* score = scores + i * BLOCK;
-                            const Size low = std::max<Size>(from[first + i] - base, 0),
-                                high = std::min<Size>(first + i - base + 1, BLOCK);
-                            // Scores of the row that are computed, in whole vectors.
-                            const Size known = std::min<Size>(padded(high), BLOCK);
-                            float top = highest[i], sum = 0.0f;
-#pragma omp simd reduction(max : top)
-                            for (Size j = low; j < high; ++j) top = std::max(top, score[j] * scale);
-#pragma omp simd
-                            for (Size j = 0; j < known; ++j) score[j] = exponential(score[j] * scale - top);
-                            for (Size j = 0; j < low; ++j) score[j] = 0.0f;
-                            for (Size j = high; j < BLOCK; ++j) score[j] = 0.0f;
-#pragma omp simd reduction(+ : sum)
-                            for (Size j = 0; j < known; ++j) sum += score[j];
+                            // Scores that count; those that a product reads, in whole vectors.
+                            const int high = diagonal ? i + 1 : BLOCK, read = reading(high);
+                            Vector tops = highest[i] - Vector{};
+                            for (int j = 0; j < read; j += WIDTH) {
+                                Vector& part = *reinterpret_cast<Vector*>(score + j);
+                                part = LANES < high - j ? part * scale : -INFINITY - Vector{};
+                                tops = part > tops ? part : tops;
+                            }
+                            const float top = highest_lane(tops);
+                            Vector& sum = *reinterpret_cast<Vector*>(total + i * WIDTH);
                             if (top > highest[i]) {
-                                const float fade = total[i] > 0.0f ? exponential(highest[i] - top) : 0.0f;
-                                total[i] *= fade;
-                                float* so_far = sums + i * wide;
-#pragma omp simd
-                                for (Size j = 0; j < wide; ++j) so_far[j] *= fade;
+                                const float fade = exponential(highest[i] - top);
+                                sum *= fade;
+                                for (Size j = 0; j < wide; j += WIDTH)
+                                    *reinterpret_cast<Vector*>(sums + i * wide + j) *= fade;
                                 highest[i] = top;
                             }
-                            total[i] += sum;
+                            for (int j = 0; j < read; j += WIDTH) {
+                                Vector& part = *reinterpret_cast<Vector*>(score + j);
+                                part = LANES < high - j ? exponential(part - top) : Vector{};
+                                sum += part;
+                            }
                         }
-                        product<E>(diagonal ? ROW : NONE, reach, wide, words<E>(seen) - words<E>(skip),
-                            along_rows<E>(scores, reach, narrow) + words<E>(skip), words<E>(BLOCK), 1,
-                            values + words<E>(base + skip) * wide, wide, sums, wide, true);
+                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
+                            along_rows<E>(scores, count, narrow), words<E>(BLOCK), 1,
+                            values + words<E>(base) * wide, wide, sums, wide, true);
                     }
                     for (Size i = 0; i < count; ++i) {
-                        E* to = out + (row * length + first + i) * q_stride + head * width;
-                        const float share = 1.0f / total[i];
+                        E* to = out + (at + first + i) * q_stride + head * width;
+                        float all_of_it = 0.0f;
+                        for (int j = 0; j < WIDTH; ++j) all_of_it += total[i * WIDTH + j];
+                        const float share = 1.0f / all_of_it;
 #pragma omp simd
                         for (Size j = 0; j < width; ++j) store(to[j], sums[i * wide + j] * share);
-                        log_sums[(row * heads + head) * length + first + i] = highest[i] + std::log(total[i]);
+                        log_sums[(at + first + i) * heads + head] = highest[i] + std::log(all_of_it);
                     }
                 }
         }
@@ -257,88 +269,82 @@ template <class E>
 void attention_backward(const E* gradient, const E* q, const E* k, const E* v, const E* out,
         const float* log_sums, const int32_t* start, E* gradient_q, E* gradient_k, E* gradient_v, Size rows,
         Size length, Size heads, Size kv_heads, Size width, float scale) {
-    const Size group = heads / kv_heads, wide = padded(width), blocks = (length + BLOCK - 1) / BLOCK;
+    const Size group = heads / kv_heads, wide = padded(width), depth = words<E>(width);
     const Size q_stride = heads * width, kv_stride = kv_heads * width;
+    const std::vector<Document> all = documents(start, rows, length);
+    const Size longest = all.front().length, blocks = (longest + BLOCK - 1) / BLOCK;
 #pragma omp parallel
     {
-        const Size depth = words<E>(width), turned = blocks * depth * BLOCK,
-            packed = words<E>(length) * wide, results = length * wide, square = BLOCK * BLOCK;
-        Room room(2 * turned + 3 * packed + 3 * results + length + 3 * square);
+        const Size turned = blocks * depth * BLOCK, packed = words<E>(longest) * wide,
+            results = longest * wide, square = BLOCK * BLOCK;
+        Room room(2 * turned + 3 * packed + 3 * results + 2 * longest + 3 * square);
         float *keys_t = room.take(turned), *values_t = room.take(turned), *keys = room.take(packed),
             *queries = room.take(packed);
         float *given = room.take(packed), *to_q = room.take(results), *to_k = room.take(results),
             *to_v = room.take(results);
         float *chances = room.take(square), *slopes = room.take(square), *narrow = room.take(square),
-            *along = room.take(length);
+            *along = room.take(longest), *sums = room.take(longest);
 #pragma omp for schedule(dynamic, 1)
-        for (Size task = 0; task < rows * kv_heads; ++task) {
-            const Size row = task / kv_heads, kv_head = task % kv_heads,
-                kv_at = row * length * kv_stride + kv_head * width;
-            const int32_t* from = start + row * length;
-            pack_transposed(k + kv_at, kv_stride, length, width, keys_t);
-            pack_transposed(v + kv_at, kv_stride, length, width, values_t);
-            pack(k + kv_at, kv_stride, length, width, keys);
-            std::fill(to_k, to_k + results, 0.0f);
-            std::fill(to_v, to_v + results, 0.0f);
+        for (Size task = 0; task < static_cast<Size>(all.size()) * kv_heads; ++task) {
+            const Document document = all[task / kv_heads];
+            const Size kv_head = task % kv_heads, tokens = document.length,
+                kv_at = document.first * kv_stride + kv_head * width;
+            pack_transposed(k + kv_at, kv_stride, tokens, width, keys_t);
+            pack_transposed(v + kv_at, kv_stride, tokens, width, values_t);
+            pack(k + kv_at, kv_stride, tokens, width, keys);
+            std::fill(to_k, to_k + tokens * wide, 0.0f);
+            std::fill(to_v, to_v + tokens * wide, 0.0f);
             for (Size head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                const Size q_at = row * length * q_stride + head * width;
-                const float* sums = log_sums + (row * heads + head) * length;
-                pack(q + q_at, q_stride, length, width, queries);
-                pack(gradient + q_at, q_stride, length, width, given);
-                for (Size t = 0; t < length; ++t) {
+                const Size q_at = document.first * q_stride + head * width;
+                pack(q + q_at, q_stride, tokens, width, queries);
+                pack(gradient + q_at, q_stride, tokens, width, given);
+                for (Size t = 0; t < tokens; ++t) {
                     const E *result = out + q_at + t * q_stride, *slope = gradient + q_at + t * q_stride;
                     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
                     for (Size j = 0; j < width; ++j) sum += widen(result[j]) * widen(slope[j]);
                     along[t] = sum;
+                    sums[t] = log_sums[(document.first + t) * heads + head];
                 }
-                std::fill(to_q, to_q + results, 0.0f);
-                for (Size block = 0; block < blocks; ++block) {
-                    const Size base = block * BLOCK, seen = std::min<Size>(BLOCK, length - base);
-                    for (Size first = base; first < length && from[first] < base + BLOCK; first += BLOCK) {
-                        const Size count =
-                            reaching(from + first, std::min<Size>(BLOCK, length - first), base + BLOCK);
+                std::fill(to_q, to_q + tokens * wide, 0.0f);
+                for (Size base = 0; base < tokens; base += BLOCK) {
+                    const Size seen = std::min<Size>(BLOCK, tokens - base);
+                    for (Size first = base; first < tokens; first += BLOCK) {
+                        const Size count = std::min<Size>(BLOCK, tokens - first);
                         const bool diagonal = base == first;
-                        const Size skip = diagonal ? 0 : unseen(from[first] - base);
                         const Size at = q_at + first * q_stride;
-                        product<E>(diagonal ? RESULT : NONE, count, BLOCK - skip, depth, words(q + at),
-                            words<E>(q_stride), 1, keys_t + block * depth * BLOCK + skip, BLOCK,
-                            chances + skip, BLOCK, false);
-                        product<E>(diagonal ? RESULT : NONE, count, BLOCK - skip, depth, words(gradient + at),
-                            words<E>(q_stride), 1, values_t + block * depth * BLOCK + skip, BLOCK,
-                            slopes + skip, BLOCK, false);
+                        product<E>(diagonal ? RESULT : NONE, count, padded(seen), depth, words(q + at),
+                            words<E>(q_stride), 1, keys_t + base * depth, BLOCK, chances, BLOCK, false);
+                        product<E>(diagonal ? RESULT : NONE, count, padded(seen), depth, words(gradient + at),
+                            words<E>(q_stride), 1, values_t + base * depth, BLOCK, slopes, BLOCK, false);
                         for (Size i = 0; i < count; ++i) {
                             float *chance = chances + i * BLOCK, *slope = slopes + i * BLOCK;
-                            const Size low = std::clamp<Size>(from[first + i] - base, 0, BLOCK);
-                            const Size high = std::min<Size>(first + i - base + 1, BLOCK),
-                                known = std::min<Size>(padded(high), BLOCK);
+                            const int high = diagonal ? i + 1 : BLOCK, read = reading(high);
                             const float total = sums[first + i], mean = along[first + i];
-#pragma omp simd
-                            for (Size j = 0; j < known; ++j)
-                                chance[j] = exponential(chance[j] * scale - total);
-                            for (Size j = 0; j < low; ++j) chance[j] = 0.0f;
-                            for (Size j = high; j < BLOCK; ++j) chance[j] = 0.0f;
-#pragma omp simd
-                            for (Size j = 0; j < known; ++j) slope[j] = chance[j] * (slope[j] - mean) * scale;
-                            for (Size j = known; j < BLOCK; ++j) slope[j] = 0.0f;
+                            for (int j = 0; j < read; j += WIDTH) {
+                                Vector &part = *reinterpret_cast<Vector*>(chance + j),
+                                       &given = *reinterpret_cast<Vector*>(slope + j);
+                                part = LANES < high - j ? exponential(part * scale - total) : Vector{};
+                                given = LANES < high - j ? part * (given - mean) * scale : Vector{};
+                            }
                         }
                         const Size later = words<E>(first) * wide;
-                        product<E>(diagonal ? COLUMN : NONE, seen - skip, wide, words<E>(count),
-                            down_columns<E>(chances, count, narrow) + skip, 1, BLOCK, given + later, wide,
-                            to_v + (base + skip) * wide, wide, true);
-                        product<E>(diagonal ? COLUMN : NONE, seen - skip, wide, words<E>(count),
-                            down_columns<E>(slopes, count, narrow) + skip, 1, BLOCK, queries + later, wide,
-                            to_k + (base + skip) * wide, wide, true);
-                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen) - words<E>(skip),
-                            along_rows<E>(slopes, count, narrow) + words<E>(skip), words<E>(BLOCK), 1,
-                            keys + words<E>(base + skip) * wide, wide, to_q + first * wide, wide, true);
+                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
+                            down_columns<E>(chances, count, narrow), 1, BLOCK, given + later, wide,
+                            to_v + base * wide, wide, true);
+                        product<E>(diagonal ? COLUMN : NONE, seen, wide, words<E>(count),
+                            down_columns<E>(slopes, count, narrow), 1, BLOCK, queries + later, wide,
+                            to_k + base * wide, wide, true);
+                        product<E>(diagonal ? ROW : NONE, count, wide, words<E>(seen),
+                            along_rows<E>(slopes, count, narrow), words<E>(BLOCK), 1,
+                            keys + words<E>(base) * wide, wide, to_q + first * wide, wide, true);
                     }
                 }
-                for (Size t = 0; t < length; ++t)
+                for (Size t = 0; t < tokens; ++t)
                     for (Size j = 0; j < width; ++j)
                         store(gradient_q[q_at + t * q_stride + j], to_q[t * wide + j]);
             }
-            for (Size t = 0; t < length; ++t)
+            for (Size t = 0; t < tokens; ++t)
                 for (Size j = 0; j < width; ++j) {
                     store(gradient_k[kv_at + t * kv_stride + j], to_k[t * wide + j]);
                     store(gradient_v[kv_at + t * kv_stride + j], to_v[t * wide + j]);
@@ -409,25 +415,87 @@ void accumulate(const E* __restrict addend, float* __restrict total, Size count)
         for (Size i = begin; i < std::min<Size>(begin + PART, count); ++i) total[i] += widen(addend[i]);
 }
 
-// Gradients (g B)' x of A and (x A')' g of B' of a weight's change B A, summed over LONG tokens each: pieces
-// [ceil(tokens / LONG), rank, inputs; then rank, outputs]. Gradient g [tokens, outputs], x [tokens, inputs]
-// are read once: a block of them stays in the cache. a_t [inputs, wide], b [outputs, wide]: A' and B, zeros
-// beyond the rank. inputs, outputs and wide are multiples of WIDTH.
-void low_rank(const float* gradient, const float* x, const float* a_t, const float* b, float* pieces,
-        Size tokens, Size inputs, Size outputs, Size rank, Size wide) {
-#pragma omp parallel for schedule(static)
-    for (Size begin = 0; begin < tokens; begin += LONG) {
+// One tile of inner [R, C * WIDTH / 2] = x [R, depth] f: f [depth / 2, C * WIDTH] holds two summands side by
+// side, so that few columns fill a vector.
+template <int R, int C>
+inline void thin_tile(Size depth, const float* x, Size stride, const float* f, Size wide, float* inner) {
+    Vector sums[R][C] = {};
+    for (Size k = 0; k < depth; k += 2)
+        for (int j = 0; j < C; ++j) {
+            const Vector row = *reinterpret_cast<const Vector*>(f + k * wide + j * WIDTH);
+            for (int i = 0; i < R; ++i) {
+                Size two;
+                std::memcpy(&two, x + i * stride + k, sizeof two);
+                sums[i][j] += reinterpret_cast<Vector>(two - Pairs{}) * row;
+            }
+        }
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < C * WIDTH / 2; ++j)
+            inner[i * wide + j] = sums[i][2 * j / WIDTH][2 * j % WIDTH] +
+                sums[i][2 * j / WIDTH][2 * j % WIDTH + 1];
+}
+
+// inner [rows, wide] = x [rows, depth] f; wide is a multiple of 8.
+void thin(Size rows, Size depth, const float* x, const float* f, Size wide, float* inner) {
+    constexpr int C = 16 / WIDTH, R = C == 1 ? 2 * ROWS : ROWS;
+    for (Size column = 0; column < wide; column += 8) {
+        Size i = 0;
+        for (; i + R <= rows; i += R)
+            thin_tile<R, C>(depth, x + i * depth, depth, f + 2 * column, wide, inner + i * wide + column);
+        for (; i < rows; ++i)
+            thin_tile<1, C>(depth, x + i * depth, depth, f + 2 * column, wide, inner + i * wide + column);
+    }
+}
+
+// Factors [summands, rank] by strides as `thin` takes them, zeros beyond the rank.
+void pack_pairs(const float* from, Size along, Size across, Size summands, Size rank, Size wide, float* to) {
+    std::fill(to, to + summands * wide, 0.0f);
+    for (Size k = 0; k < summands; ++k)
+        for (Size r = 0; r < rank; ++r)
+            to[k / 2 * 2 * wide + 2 * r + k % 2] = from[k * along + r * across];
+}
+
+// Gradients s (g B)' x of A [rank, inputs] and s g' (x A') of B [outputs, rank], whose product s B A is added
+// to a weight. Gradient g [tokens, outputs] and x [tokens, inputs] are read once: a block of them stays in
+// the cache. Each LONG tokens have sums of their own: pieces [ceil(tokens / LONG), rank, inputs; then rank,
+// outputs], behind which there is room for A and B, padded to a rank that is a multiple of 8. inputs and
+// outputs are multiples of WIDTH.
+void low_rank(const float* gradient, const float* x, const float* a, const float* b, float* to_a, float* to_b,
+        float* pieces, Size tokens, Size inputs, Size outputs, Size rank, float scale) {
+    const Size wide = (rank + 7) / 8 * 8, count = (tokens + LONG - 1) / LONG;
+    const Size sums = rank * (inputs + outputs);
+    float *a_pairs = pieces + count * sums, *b_pairs = a_pairs + wide * inputs;
+    pack_pairs(a, 1, inputs, inputs, rank, wide, a_pairs);
+    pack_pairs(b, rank, 1, outputs, rank, wide, b_pairs);
+#pragma omp parallel
+    {
         Room room(2 * BLOCK * wide);
-        float *inner = room.take(BLOCK * wide), *outer = room.take(BLOCK * wide),
-            *to_a = pieces + begin / LONG * rank * (inputs + outputs), *to_b = to_a + rank * inputs;
-        const Size end = std::min<Size>(begin + LONG, tokens);
-        for (Size first = begin; first < end; first += BLOCK) {
-            const Size rows = std::min<Size>(BLOCK, end - first);
-            const float *given = gradient + first * outputs, *from = x + first * inputs;
-            product<float>(rows, wide, outputs, given, outputs, 1, b, wide, inner, wide, false);
-            product<float>(rows, wide, inputs, from, inputs, 1, a_t, wide, outer, wide, false);
-            product<float>(rank, inputs, rows, inner, 1, wide, from, inputs, to_a, inputs, first > begin);
-            product<float>(rank, outputs, rows, outer, 1, wide, given, outputs, to_b, outputs, first > begin);
+        float *inner = room.take(BLOCK * wide), *outer = room.take(BLOCK * wide);
+#pragma omp for schedule(static)
+        for (Size piece = 0; piece < count; ++piece) {
+            float *for_a = pieces + piece * sums, *for_b = for_a + rank * inputs;
+            const Size begin = piece * LONG, end = std::min<Size>(begin + LONG, tokens);
+            for (Size first = begin; first < end; first += BLOCK) {
+                const Size rows = std::min<Size>(BLOCK, end - first);
+                const float *given = gradient + first * outputs, *from = x + first * inputs;
+                const bool add = first > begin;
+                thin(rows, outputs, given, b_pairs, wide, inner);
+                thin(rows, inputs, from, a_pairs, wide, outer);
+                product<float>(rank, inputs, rows, inner, 1, wide, from, inputs, for_a, inputs, add);
+                product<float>(rank, outputs, rows, outer, 1, wide, given, outputs, for_b, outputs, add);
+            }
+        }
+#pragma omp for schedule(static)
+        for (Size r = 0; r < 2 * rank; ++r) {
+            const bool of_a = r < rank;
+            const float* row = of_a ? pieces + r * inputs : pieces + rank * inputs + (r - rank) * outputs;
+            float* to = of_a ? to_a + r * inputs : to_b + r - rank;
+            const Size step = of_a ? 1 : rank;
+            for (Size i = 0; i < (of_a ? inputs : outputs); ++i) {
+                float sum = 0.0f;
+                for (Size piece = 0; piece < count; ++piece) sum += row[piece * sums + i];
+                to[i * step] = sum * scale;
+            }
         }
     }
 }
@@ -475,8 +543,8 @@ void low_rank(const float* gradient, const float* x, const float* a_t, const flo
 extern "C" {
 EXPORT(float, )
 EXPORT(Bfloat16, _bf16)
-void low_rank_gradients(const float* gradient, const float* x, const float* a_t, const float* b,
-        float* pieces, Size tokens, Size inputs, Size outputs, Size rank, Size wide) {
-    low_rank(gradient, x, a_t, b, pieces, tokens, inputs, outputs, rank, wide);
+void low_rank_gradients(const float* gradient, const float* x, const float* a, const float* b, float* to_a,
+        float* to_b, float* pieces, Size tokens, Size inputs, Size outputs, Size rank, float scale) {
+    low_rank(gradient, x, a, b, to_a, to_b, pieces, tokens, inputs, outputs, rank, scale);
 }
 }

@@ -34,7 +34,7 @@ _KERNELS = {
 VARLEN_TAKES_GROUPS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}  # of a kernel's name, by what its arrays hold
 SIGNATURES = {name + suffix: kinds for name, kinds in _KERNELS.items() for suffix in SUFFIXES.values()}
-SIGNATURES["low_rank_gradients"] = "pppppnnnnn"
+SIGNATURES["low_rank_gradients"] = "pppppppnnnnf"
 PIECE_ROWS = 64  # rows whose gradients of a norm's weight are summed together, as PIECE of kernels.cpp
 LONG = 256  # tokens whose gradients of low rank are, as there
 
@@ -185,10 +185,10 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, document_starts: Tensor) -> Tensor:
-        """q [b, t, h, e], k and v [b, t, k, e], document_starts int32 [b, t]: the first position that each
-        position attends to."""
+        """q [b, t, h, e], k and v [b, t, k, e], document_starts int32 [b, t]: where each position's document
+        begins."""
         rows, length, heads, width = q.shape
-        out, log_sums = torch.empty_like(q), torch.empty(rows, heads, length)
+        out, log_sums = torch.empty_like(q), torch.empty(rows, length, heads)
         sizes = (rows, length, heads, k.shape[2], width, width**-0.5)
         _call("attention", q, k, v, document_starts, out, log_sums, *sizes)
         ctx.save_for_backward(q, k, v, out, log_sums, document_starts)
@@ -255,20 +255,21 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor) -> Te
     return out.view_as(q)
 
 
-def low_rank_gradients(gradient: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Gradients (g B)' x of A [r, f] and g' (x A') of B [o, r], whose product B A changes a weight.
+def low_rank_gradients(
+    gradient: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float
+) -> tuple[Tensor, Tensor] | None:
+    """Gradients s (g B)' x of A [r, f] and s g' (x A') of B [o, r], whose product s B A changes a weight.
 
     Gradient g [n, o] and input x [n, f] are read once. None where no kernel takes them.
     """
     inputs, outputs, rank = x.shape[1], gradient.shape[1], len(a)
     if x.dtype != torch.float32 or not _has_kernel(x, gradient, a, b) or inputs % 16 or outputs % 16:
         return None
-    wide = -(-rank // 16) * 16
-    a_t, padded = (F.pad(factor, (0, wide - rank)).contiguous() for factor in (a.t(), b))
-    pieces = x.new_empty(-(-len(x) // LONG), rank * (inputs + outputs))
-    _call("low_rank_gradients", gradient, x, a_t, padded, pieces, len(x), inputs, outputs, rank, wide)
-    da, db = pieces.sum(0).split([rank * inputs, rank * outputs])
-    return da.view(rank, inputs), db.view(rank, outputs).t()
+    da, db = torch.empty_like(a), torch.empty_like(b)
+    wide = -(-rank // 8) * 8
+    pieces = x.new_empty((-(-len(x) // LONG) * rank + wide) * (inputs + outputs))
+    _call("low_rank_gradients", gradient, x, a, b, da, db, pieces, len(x), inputs, outputs, rank, scale)
+    return da, db
 
 
 def cross_entropy(

@@ -106,14 +106,19 @@ class Llama(nn.Module):
         )
 
     def _hidden(
-        self, tokens: Tensor, layout: AttentionLayout, cache: Cache | None, remat: str | None
+        self,
+        tokens: Tensor,
+        layout: AttentionLayout,
+        cache: Cache | None,
+        remat: str | None,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """[b, t, d] without a policy, else [b t, d] or this process's [b t / p, d]: no view of another
-        tensor, after which FSDP2 could not hang its hooks."""
+        """[b, t, d] without a policy, else [b t, d] or this process's [b t / p, d], or [m, d] of the
+        positions `kept` alone: no view of another tensor, after which FSDP2 could not hang its hooks."""
         table, group = local(self.tok_embeddings.weight), self.tensor_parallel
         x = Embedding.apply(tokens if remat is None else tokens.flatten(), table, layout.dtype, group)
-        for layer in self.layers:
-            x = layer(x, layout, cache, remat)
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, layout, cache, remat, kept if number == len(self.layers) else None)
         if remat is None:
             return self.norm(x)
         return Norm.apply(x, local(self.norm.weight), self.norm.eps, group)
@@ -156,7 +161,11 @@ class Llama(nn.Module):
         z: float,
     ) -> Tensor:
         """`loss` of what lies on the model's device: what FSDP2 wraps, since it moves what it is given."""
-        hidden = self._hidden(tokens, layout, None, remat).view(-1, self.config.dim)
+        kept, compiled = None, self.layers[-1]._compiled_call_impl is not None  # anew for each size
+        if remat is not None and self.tensor_parallel is None and not compiled:
+            # Of the last layer's output the head reads no other positions.
+            kept, selected = selected.positions, selected._replace(positions=None)
+        hidden = self._hidden(tokens, layout, None, remat, kept).view(-1, self.config.dim)
         return linear_cross_entropy(
             hidden, local(self.output.weight), selected, z=z, group=self.tensor_parallel
         )

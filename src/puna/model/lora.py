@@ -123,18 +123,18 @@ class Change(NamedTuple):
         the weight."""
         for name, (a, b, scale) in zip(self.names, self.factors, strict=True):
             if a.requires_grad or b.requires_grad:
-                da, db = low_rank_gradients(gradient, x, a, b) or _thin_products(gradient, x, a, b)
-                self.owner.keep(name, da.to(a.dtype) * scale, db.to(b.dtype) * scale)
+                given = gradient, x, a, b, scale
+                self.owner.keep(name, *(low_rank_gradients(*given) or _thin_products(*given)))
         nothing = self.base.new_zeros(())
         nothing.untyped_storage().is_nothing = True  # type: ignore[attr-defined]
         return nothing.expand(self.base.shape)
 
 
-def _thin_products(gradient: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _thin_products(gradient: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """See `kernels.low_rank_gradients`."""
     da = weight_gradient(linear(gradient, b.t()), x, a.dtype)
     db = weight_gradient(linear(x, a), gradient, b.dtype).t()  # this way round it takes 2/3 of the time
-    return da, db
+    return da.to(a.dtype) * scale, db.to(b.dtype) * scale
 
 
 def added(base: Tensor, factors: Sequence[Factors]) -> Tensor:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16, COLUMNS = 4;
@@ -19,6 +20,7 @@ constexpr int BLOCK = 64;   // queries and keys computed together: scores of 16 
 typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(4 * WIDTH), aligned(4)));
 typedef int64_t Size;
+typedef int64_t Pairs __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef uint16_t Bfloat16;  // the upper half of a float32
 
 // Loops are vectorised only where all that they call is inlined, which a compiler may leave in large files.
@@ -40,20 +42,34 @@ INLINE void store(Bfloat16& to, float x) { to = static_cast<Bfloat16>(rounded(x)
 // exp(x) to 2 units in the last place, without branches, so that loops over it are vectorised (Cephes'
 // polynomial). x is clamped to [-60, 60]: 9e-27 vanishes beside 1 in float32, while subnormal numbers would
 // cost a hundred times the time.
-INLINE float exponential(float x) {
-    x = x < -60.0f ? -60.0f : x;
-    x = x > 60.0f ? 60.0f : x;
-    const float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
-    const float whole = shifted - 12582912.0f;
-    const float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * rest + 1.3981999507e-3f;
+template <class Float, class Int>
+INLINE Float exponential_of(Float x) {
+    x = x < -60.0f ? Float{} - 60.0f : x;
+    x = x > 60.0f ? Float{} + 60.0f : x;
+    const Float shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
+    const Float whole = shifted - 12582912.0f;
+    const Float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Float p = 1.9875691500e-4f * rest + 1.3981999507e-3f;
     p = p * rest + 8.3334519073e-3f;
     p = p * rest + 4.1665795894e-2f;
     p = p * rest + 1.6666665459e-1f;
     p = p * rest + 5.0000001201e-1f;
     p = p * rest * rest + rest + 1.0f;
-    return p * __builtin_bit_cast(float, (static_cast<int32_t>(whole) + 127) << 23);
+    return p * __builtin_bit_cast(Float, __builtin_bit_cast(Int, whole + 12583039.0f) << 23);
+}
+INLINE float exponential(float x) { return exponential_of<float, int32_t>(x); }
+INLINE Vector exponential(Vector x) { return exponential_of<Vector, Bits>(x); }
+
+// The number of each element of a vector, and the largest of its elements.
+template <int... I>
+constexpr Bits counted(std::integer_sequence<int, I...>) { return Bits{I...}; }
+constexpr Bits LANES = counted(std::make_integer_sequence<int, WIDTH>());
+INLINE float highest_lane(Vector x) {
+    float lanes[WIDTH];
+    std::memcpy(lanes, &x, sizeof x);
+    for (int half = WIDTH / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] = std::max(lanes[i], lanes[i + half]);
+    return lanes[0];
 }
 
 // The operands of a product lie in words of four bytes: one float32, or two bfloat16 that follow each other

@@ -150,7 +150,7 @@ def train(
     """
     keep_freed_memory(large=parallel.team.size > 1)
     optimizer = build(model, settings)
-    seconds = _dry_run(model, optimizer, work, compiling=execution.compile)
+    seconds = dry_run(model, optimizer, work, compiling=execution.compile)
     if execution.compile:
         folder = compiled.keep_blocks()
         on_event(Notice(f"compiled the blocks in {seconds:.1f} s; the next run finds most of it in {folder}"))
@@ -345,7 +345,7 @@ def keep_freed_memory(large: bool = False) -> None:
             mallopt(mmap_max, 0)
 
 
-def _dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, compiling: bool) -> float:
+def dry_run(model: nn.Module, optimizer: torch.optim.AdamW, work: Work, *, compiling: bool) -> float:
     """The work's dry run with the moments' memory taken, thrown away: what does not fit is found now, not
     after an hour. Its seconds."""
     started = time.perf_counter()
