@@ -40,16 +40,15 @@ import torch
 import torch.nn.functional as F
 
 from puna.generate import load
-from puna.run import machine
 from puna.run.settings import DEFAULT_EXECUTION
 from puna.tokens import chat
 from puna.tokens.conversations import Turn
 from puna.train.metrics import peak_memory_bytes
-from puna.train.objective import NextToken, loss_and_gradients
-from puna.train.optimizer import build, update, zero_moments
+from puna.train.optimizer import build, update
 from puna.train.settings import TrainSettings
-from puna.train.trainer import keep_freed_memory
+from puna.train.trainer import dry_run, keep_freed_memory
 from puna.tune import rows
+from puna.tune.supervised import Supervised
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 CONVERSATIONS, PADDED = 16, 8  # of a round; of a batch of TRL's, its default
@@ -106,33 +105,37 @@ def settings(length: int) -> TrainSettings:
     )  # fmt: skip
 
 
+class Steps:
+    """The packed rows of the rounds, as `tune.rows.Batches` offers those of a tuning."""
+
+    def __init__(self, mix: Mix) -> None:
+        self.batch = lambda step, rank=0, world=1: mix.packed[step]
+        sizes = [one.tokens.size for one in mix.packed]
+        self.length, self.fullest = mix.length, sizes.index(max(sizes))
+
+    def tokens_before(self, step: int) -> int:
+        return 0
+
+
 def ours(loaded: load.Loaded, mix: Mix, lora: bool) -> tuple[Step, Step]:
     """(a step, its loss alone)."""
-    model, train = loaded.model, settings(mix.length)
+    model, train, steps = loaded.model, settings(mix.length), Steps(mix)
     if lora:
         from puna.model.lora import Adapter, apply
 
         apply(model, Adapter(rank=RANK, alpha=ALPHA), seed=1)
-    optimizer, objective = build(model, train), NextToken(DEFAULT_EXECUTION.remat)
-    micro_batch = max(1, 4096 // mix.length)
-
-    # As `trainer.train` and `tune.supervised` do.
-    moments = zero_moments(optimizer)
-    loss_and_gradients(model, max(mix.packed, key=lambda one: one.tokens.size), micro_batch, objective)
-    resident = machine.resident_bytes(trimmed=False)
-    del moments
-    model.zero_grad(set_to_none=False)
+    execution = DEFAULT_EXECUTION.model_copy(update={"micro_batch_sequences": max(1, 4096 // mix.length)})
+    optimizer, work = build(model, train), Supervised(model, steps, {}, train, execution)  # type: ignore[arg-type]
+    dry_run(model, optimizer, work, compiling=False)
 
     def step(turn: int) -> float:
-        if machine.resident_bytes(trimmed=False) > 1.05 * resident:
-            keep_freed_memory()
-        loss = loss_and_gradients(model, mix.packed[turn], micro_batch, objective)
+        loss = work.step(turn).loss
         update(model, optimizer, 0, train)
         return loss.item()
 
     def loss(turn: int) -> float:
         with torch.no_grad():
-            summed, weight = objective(model, mix.packed[turn])
+            summed, weight = work.objective(model, mix.packed[turn])
         return summed.item() / weight
 
     return step, loss

@@ -33,7 +33,7 @@ def test_the_forecast_comes_first_and_the_next_command_last(tuned: Any) -> None:
     forecast = "{} conversations, {} tokens, {} of them learned".format(*counts)
     assert f"{forecast}, " in told.stderr
     rows = figures["forecasts"]["sft"]["rows"]
-    packed = f"{sft['filled']:.1%} of {rows} packed rows; {sft['steps']} steps, about "
+    packed = f"in {rows} packed rows; {sft['steps']} steps, about "
     assert packed in told.stderr
     assert told.stderr.index(forecast) < told.stderr.index("step     1 of")
     assert told.stdout.splitlines()[-1].endswith(f"chat {path.parent}/out/shop")

@@ -25,7 +25,7 @@ def forecasted(path: Path, *changes: str) -> list[dict[str, Any]]:
 
 def test_counts_are_exact(tmp_path: Path) -> None:
     said, read, spent = forecasted(small.write(tmp_path), "stages.sft.lora.rank=2")
-    names = ("conversations", "steps", "rows", "tokens", "learned_tokens", "filled", "trained_parameters")
+    names = ("conversations", "steps", "rows", "tokens", "learned_tokens", "trained_parameters")
     assert {name: said[name] for name in names} == {name: read[name] for name in names}
     assert 0.3 < said["memory_bytes"] / spent["memory_bytes"] < 3  # of a base that is nothing beside Python
 

@@ -4,7 +4,6 @@ learned."""
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +59,27 @@ def test_a_batch_has_the_learned_tokens_as_targets_and_nothing_else(sizes: list[
         assert len(set(np.nonzero(where)[0].tolist())) == 1
 
 
+@given(SIZES, st.integers(1, 4), st.integers(1, 3))
+def test_what_is_computed_is_whole_conversations_and_next_to_no_padding(
+    sizes: list[int], size: int, world: int
+) -> None:
+    made = [conversation(size, 100 * number) for number, size in enumerate(sizes)]
+    batch = rows.batch_of([(np.array(ids), np.array(learned)) for ids, learned in made], 64)
+    parts = [part for rank in range(world) for part in batch.share(rank, world).micro_batches(size)]
+    found = {}
+    for part in parts:
+        assert part.tokens.size % rows.MULTIPLE == 0
+        numbers = part.document_ids.ravel()
+        for number in set(numbers[part.targets.ravel() != IGNORED].tolist()):
+            where = np.flatnonzero(numbers == number)
+            assert number not in found and np.all(np.diff(where) == 1)
+            found[number] = part.tokens.ravel()[where].tolist()
+        read = sum(len(found[number]) for number in set(numbers.tolist()) if number in found)
+        assert part.target_count == 0 or part.tokens.size - read < rows.MULTIPLE
+    for number, (ids, _) in enumerate(made):
+        assert found[number][: len(ids) - 1] == ids[:-1]
+
+
 def test_what_follows_the_last_learned_token_is_not_read() -> None:
     made = rows.encoded("a", [([1, 2, 3, 4, 5], [False, False, True, False, False])])
     assert made.tokens.tolist() == [1, 2, 3]
@@ -108,7 +128,6 @@ def test_counts_are_those_of_the_batches() -> None:
     )
     places = sum(batch.tokens.size for batch in read)
     assert made.tokens_before(4) == places - padding
-    assert made.filled == pytest.approx(1 - padding / places)
     assert made.tokens_before(0) == 0
 
 

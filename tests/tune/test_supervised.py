@@ -104,12 +104,13 @@ def test_the_fullest_step_is_tried_before_the_first() -> None:
     seen: list[int] = []
 
     def objective(of: Llama, part: Batch) -> tuple[torch.Tensor, float]:
-        seen.append(len(part.tokens))
+        seen.append(part.tokens.size)
         return NextToken("llama")(of, part)
 
     work.objective = objective  # type: ignore[assignment]
     work.dry_run()
-    assert seen == [min(2, max(batches.rows))]
+    parts = [part for step in range(4) for part in batches.batch(step).micro_batches(2)]
+    assert seen == [max(part.tokens.size for part in parts)]
 
 
 def test_noise_changes_a_step_and_no_validation() -> None:

@@ -176,7 +176,7 @@ def _sentence(line: dict[str, Any]) -> str:
     size = f", {line['memory_bytes'] / 1e9:.1f} GB at most" if cpu else ""
     return (
         f"{line['conversations']:,} conversations, {line['tokens']:,} tokens, {line['learned_tokens']:,} of "
-        f"them learned, {line['filled']:.1%} of {line['rows']:,} packed rows; {line['steps']:,} "
+        f"them learned, in {line['rows']:,} packed rows; {line['steps']:,} "
         f"step{'s' * (line['steps'] != 1)}{cpu}{size}{few}"
     ).replace("\xa0", " ")
 

@@ -58,7 +58,7 @@ class Batch:
         for name in ("tokens", "targets", "document_ids"):
             rows = getattr(self, name)[rank::world]
             getattr(own, name)[: len(rows)] = rows
-        return own
+        return replace(self, **vars(own))
 
     def micro_batches(self, size: int) -> Iterator["Batch"]:
         """Cut into batches of at most `size` sequences."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Whole = Callable[[], Llama | None]
     Subscribe = Callable[[Whole, Tokenizer, Listener], Listener]
 
-VERSIONS = {"train": 11}
+VERSIONS = {"train": 12}
 HEARTBEAT = "heartbeat.json"  # in a run's folder logs, while it trains
 # Of TrainSettings: what changes a step only once the rate of a wsd schedule falls.
 DECAY = {"steps", "decay_fraction", "final_learning_rate_fraction"}

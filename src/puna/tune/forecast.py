@@ -48,15 +48,13 @@ def probe(
     torch.set_num_threads(threads)
     validations = 1 + -(-batches.steps // train.validation_steps)
     held_out = sum(sets[one.name]["held_out"]["tokens"] for one in batches.sets)
-    read = batches.tokens_before(batches.steps) / batches.filled + FORWARD * validations * held_out
+    read = batches.tokens_before(batches.steps) + FORWARD * validations * held_out
     trained = trained_parameters(model)
     saved = 12 * trained * (1 + batches.steps // execution.checkpoint_steps)
-    seconds = (
-        read / part.tokens.size * computed + batches.steps * updated + 2 * loading + saved * SAVE_SECONDS
-    )
-    return dict(zip(("cpu_seconds", "seconds"), seconds.tolist(), strict=True)) | {
-        "trained_parameters": trained
-    }
+    seconds = read / part.tokens.size * computed + batches.steps * updated
+    seconds += 2 * loading + saved * SAVE_SECONDS
+    told = dict(zip(("cpu_seconds", "seconds"), seconds.tolist(), strict=True))
+    return told | {"trained_parameters": trained}
 
 
 def timed(work: Callable[[], object]) -> Any:

@@ -1,13 +1,13 @@
 """Encoded conversations as packed rows: the batch of a step as a pure function of seed and step.
 
 An epoch is exact: no conversation comes again before all others of its set came. Sets are spread evenly over
-the whole training, each as often as its weight says. A step has so many conversations, packed whole into rows
-of the tensor that is computed; attention stays inside each.
+the whole training, each as often as its weight says. A step has so many conversations, packed whole into
+rows, which processes and micro-batches share; attention stays inside each.
 """
 
 import bisect
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,22 @@ import numpy as np
 from puna.tokens.batches import IGNORED, Batch
 from puna.tokens.permutation import key_of, permute, uniform
 
-MULTIPLE = 8  # of a row's width, so that it divides by the processes that share a layer
+MULTIPLE = 8  # of the tokens of a row, so that they divide by the processes that share a layer
 Array = np.ndarray[Any, Any]
+
+
+class Packed(Batch):
+    """Rows of whole conversations, each of which has a number of its own in all of them."""
+
+    def micro_batches(self, size: int) -> Iterator[Batch]:
+        """At most `size` rows each, put one after the other: what fills them up is not computed, but for less
+        than MULTIPLE tokens."""
+        for part in super().micro_batches(size):
+            kept = np.isin(part.document_ids, part.document_ids[part.targets != IGNORED])
+            kept[0, 0] = True  # where a process has no target, too
+            after = 0, -int(kept.sum()) % MULTIPLE
+            arrays = (part.tokens, 0), (part.targets, IGNORED), (part.document_ids, -1)
+            yield Batch(*(np.pad(one[kept], after, constant_values=fill)[None] for one, fill in arrays))
 
 
 @dataclass(frozen=True)
@@ -46,8 +60,7 @@ class Encoded:
     @property
     def targets(self) -> Array:
         """Tokens of each conversation that are learned, int64."""
-        total = np.concatenate([[0], np.cumsum(self.learned)])
-        return np.diff(total[self.starts])
+        return np.add.reduceat(self.learned.astype(np.int64), self.starts[:-1])
 
     def counts(self) -> dict[str, int]:
         tokens, learned = int(self.sizes.sum()), int(self.learned.sum())
@@ -101,11 +114,6 @@ def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
     return even
 
 
-def _width(sizes: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
-    """Tokens of the longest row, rounded up to MULTIPLE."""
-    return -(-max(sum(sizes[place] for place in row) for row in rows) // MULTIPLE) * MULTIPLE
-
-
 def batch_of(conversations: Sequence[tuple[Array, Array]], length: int) -> Batch:
     """Pack (tokens, learned) of whole conversations into rows of at most `length`.
 
@@ -113,8 +121,8 @@ def batch_of(conversations: Sequence[tuple[Array, Array]], length: int) -> Batch
     """
     sizes = [len(tokens) - 1 for tokens, _ in conversations]
     rows = pack(sizes, length)
-    shape = (len(rows), _width(sizes, rows))
-    batch = Batch(np.zeros(shape, np.int64), np.full(shape, IGNORED), np.full(shape, len(sizes)))
+    shape = (len(rows), max(sum(sizes[place] for place in row) for row in rows))
+    batch = Packed(np.zeros(shape, np.int64), np.full(shape, IGNORED), np.full(shape, len(sizes)))
     for number, row in enumerate(rows):
         at = 0
         for place in row:
@@ -137,7 +145,7 @@ class Batches:
     """All batches of a tuning. It offers what `tokens.batches.Batches` does to a training.
 
     rows: of each step; fullest: the step with most places in its rows, largest: how many. targets: tokens
-    that are learned, filled: share of the places that hold tokens, over all steps.
+    that are learned, over all steps.
     """
 
     def __init__(
@@ -151,9 +159,8 @@ class Batches:
         length: int,
     ) -> None:
         """draws: how often a conversation of each set comes in all epochs; steps: among which the first
-        `conversations` of those are shared out; length: of a row at most, but for padding to MULTIPLE."""
-        self.sets, self.seed, self.steps, self._most = sets, seed, steps, length
-        self.length = -(-length // MULTIPLE) * MULTIPLE
+        `conversations` of those are shared out; length: of a row at most."""
+        self.sets, self.seed, self.steps, self.length = sets, seed, steps, length
         self.conversations = conversations
         jitter = [uniform(key_of(seed, "order", one.name), np.arange(count))
                   for one, count in zip(sets, draws, strict=True)]  # fmt: skip
@@ -168,11 +175,10 @@ class Batches:
             own = [int(sizes[which][number]) for which, number in members]
             rows = pack(own, length)
             self.rows.append(len(rows))
-            places.append(len(rows) * _width(own, rows))
+            places.append(len(rows) * max(sum(own[place] for place in row) for row in rows))
             tokens.append(tokens[-1] + sum(own))
             self.targets += sum(int(targets[which][number]) for which, number in members)
-        self._tokens, self.filled = tokens, tokens[-1] / sum(places)
-        self.batch_sequences, self.largest = max(self.rows), max(places)
+        self._tokens, self.batch_sequences, self.largest = tokens, max(self.rows), max(places)
         self.fullest = places.index(self.largest)
 
     def members(self, step: int) -> list[tuple[int, int]]:
@@ -193,7 +199,7 @@ class Batches:
             one = self.sets[which]
             part = slice(int(one.starts[number]), int(one.starts[number + 1]))
             conversations.append((one.tokens[part], one.learned[part]))
-        made = batch_of(conversations, self._most)
+        made = batch_of(conversations, self.length)
         return made if world == 1 else made.share(rank, world)
 
     def tokens_before(self, step: int) -> int:

@@ -13,7 +13,7 @@ from puna.tune.settings import IF_SET, SupervisedSettings
 
 __all__ = ["finish", "replay"]  # whose code stands under the versions, too
 
-VERSIONS = {"replay": 1, "rows": 2, "supervised": 3, "probe": 1, "passages": 1, "exports": 1}
+VERSIONS = {"replay": 1, "rows": 2, "supervised": 4, "probe": 1, "passages": 1, "exports": 1}
 
 
 class SupervisedStageSettings(BaseModel):
