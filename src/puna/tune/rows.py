@@ -28,7 +28,8 @@ class Packed(Batch):
         """At most `size` rows each, put one after the other: what fills them up is not computed, but for less
         than MULTIPLE tokens."""
         for part in super().micro_batches(size):
-            kept = np.isin(part.document_ids, part.document_ids[part.targets != IGNORED])
+            learned = part.targets != IGNORED
+            kept = np.isin(part.document_ids, part.document_ids[learned]) & learned.any(1, keepdims=True)
             kept[0, 0] = True  # where a process has no target, too
             after = 0, -int(kept.sum()) % MULTIPLE
             arrays = (part.tokens, 0), (part.targets, IGNORED), (part.document_ids, -1)
@@ -183,8 +184,7 @@ class Batches:
 
     def members(self, step: int) -> list[tuple[int, int]]:
         """(set, conversation of it) of each conversation of a step."""
-        total = self.conversations
-        places = range(step * total // self.steps, (step + 1) * total // self.steps)
+        places = range(step * self.conversations // self.steps, (step + 1) * self.conversations // self.steps)
         found = []
         for which, draw in ((int(self._set[place]), int(self._draw[place])) for place in places):
             epoch, number = divmod(draw, len(self.sets[which]))
